@@ -1,0 +1,211 @@
+"""The container, version 1: write, read, verify. Knows nothing of networks.
+
+==========  ==========  =========================================================================
+field       bytes       meaning
+==========  ==========  =========================================================================
+magic       3           ``DC 75 01``; the last byte is the version
+flags       1           bit 0: a small layer is there; bits 1-7: operating point of the codec
+codec       4           first four bytes of the codec's fingerprint
+width       1-5         unsigned LEB128 of width - 1, shortest form, as all numbers below
+height      1-5         height - 1
+lengths     1-5 each    bytes of the small layer's payload, if it is there, then of the full layer's
+payloads                in the same order; of more than one tile, each tile preceded by its length
+checksum    4           CRC-32 of everything before it, little endian
+==========  ==========  =========================================================================
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from dcu.errors import BrokenInputError
+from dcu.image import MAX_PIXELS
+
+MAGIC = b"\xdc\x75"
+VERSION = 1
+CHECKSUM_BYTES = 4
+BLOCK = 8  # pixels a latent position
+TILE = 256  # latent positions a side
+SMALL_FROM = 1024  # short side, in pixels, from which on there is a small layer
+SMALL_SHORT = 256  # short side of the small layer
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One coded picture: its size in pixels and the payload of each tile, row by row."""
+
+    width: int
+    height: int
+    tiles: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One parsed bitstream. ``small`` is there from 1024 pixels on the short side."""
+
+    codec: bytes
+    operating_point: int
+    small: Layer | None
+    full: Layer
+    header_bytes: int
+    payload_bytes: tuple[int, ...]
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The small layer, if there is one, then the full one."""
+        return (self.small, self.full) if self.small else (self.full,)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole stream."""
+        return self.header_bytes + sum(self.payload_bytes) + CHECKSUM_BYTES
+
+
+def latent_size(width: int, height: int) -> tuple[int, int]:
+    """(h, w) of the latent of a picture of width x height pixels."""
+    return -(-height // BLOCK), -(-width // BLOCK)
+
+
+def small_size(width: int, height: int) -> tuple[int, int] | None:
+    """(width, height) of the small layer: short side 256; None where the picture has none."""
+    short, long = min(width, height), max(width, height)
+    if short < SMALL_FROM:
+        return None
+    reduced = (long * SMALL_SHORT + short // 2) // short
+    return (SMALL_SHORT, reduced) if width <= height else (reduced, SMALL_SHORT)
+
+
+def tile_grid(width: int, height: int) -> list[tuple[slice, slice]]:
+    """The (rows, columns) of each tile of a layer of width x height pixels, in latent positions."""
+    h, w = latent_size(width, height)
+    return [
+        (slice(top, min(top + TILE, h)), slice(left, min(left + TILE, w)))
+        for top in range(0, h, TILE)
+        for left in range(0, w, TILE)
+    ]
+
+
+def write_number(value: int) -> bytes:
+    """Unsigned LEB128: seven bits a byte, lowest first, the high bit set on all but the last."""
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def read_number(data: memoryview, at: int) -> tuple[int, int]:
+    """Unsigned LEB128 of at most five bytes in its shortest form: (value, position after it)."""
+    value = 0
+    for count in range(5):
+        if at + count >= len(data):
+            raise BrokenInputError("stream is cut short")
+        byte = data[at + count]
+        value |= (byte & 0x7F) << (7 * count)
+        if byte < 0x80:
+            if byte == 0 and count:
+                break
+            return value, at + count + 1
+    raise BrokenInputError("a number in the stream is malformed")
+
+
+def write(
+    codec: bytes, operating_point: int, width: int, height: int, layers: Sequence[Sequence[bytes]]
+) -> bytes:
+    """Serialize a picture.
+
+    Parameters
+    ----------
+    codec : bytes
+        First four bytes of the codec's fingerprint.
+    operating_point : int
+        0..127.
+    layers : sequence of sequence of bytes
+        Payloads of the tiles of the small layer, if ``small_size`` says there is one, then of the full layer.
+    """
+    payloads = [pack_tiles(tiles) for tiles in layers]
+    head = MAGIC + bytes([VERSION, (len(layers) - 1) | operating_point << 1]) + codec
+    numbers = [width - 1, height - 1, *map(len, payloads)]
+    body = b"".join([head, *map(write_number, numbers), *payloads])
+    return body + zlib.crc32(body).to_bytes(CHECKSUM_BYTES, "little")
+
+
+def pack_tiles(tiles: Sequence[bytes]) -> bytes:
+    """One payload of all tiles: each preceded by its length where there is more than one."""
+    if len(tiles) == 1:
+        return tiles[0]
+    return b"".join(write_number(len(tile)) + tile for tile in tiles)
+
+
+def unpack_tiles(payload: memoryview, count: int) -> tuple[bytes, ...]:
+    """The reverse of :func:`pack_tiles`."""
+    if count == 1:
+        return (bytes(payload),)
+    tiles, at = [], 0
+    for _ in range(count):
+        size, at = read_number(payload, at)
+        if at + size > len(payload):
+            raise BrokenInputError("a tile is longer than its layer")
+        tiles.append(bytes(payload[at : at + size]))
+        at += size
+    if at != len(payload):
+        raise BrokenInputError("bytes after the last tile of a layer")
+    return tuple(tiles)
+
+
+def read(data: bytes | memoryview) -> Stream:
+    """Parse the stream at the beginning of ``data``; ``Stream.size`` says where it ends.
+
+    Raises
+    ------
+    BrokenInputError
+        Not a stream, of another version, cut short, or its checksum is wrong.
+    """
+    data = memoryview(data)
+    if not data:
+        raise BrokenInputError("empty stream")
+    if data[:2] != MAGIC[: len(data)]:
+        raise BrokenInputError("not a dcu bitstream")
+    if len(data) < 8:
+        raise BrokenInputError("stream is cut short")
+    if data[2] != VERSION:
+        raise BrokenInputError(f"bitstream of version {data[2]}; this dcu reads version {VERSION}")
+    flags, codec = data[3], bytes(data[4:8])
+    width, at = read_number(data, 8)
+    height, at = read_number(data, at)
+    width, height = width + 1, height + 1
+    if width * height > MAX_PIXELS:
+        raise BrokenInputError(f"{width}x{height} is more than 2^28 pixels")
+    small = small_size(width, height)
+    if bool(flags & 1) != bool(small):
+        raise BrokenInputError("the header contradicts itself about the small layer")
+    sizes = [size for size in (small, (width, height)) if size]
+    lengths = []
+    for _ in sizes:
+        length, at = read_number(data, at)
+        lengths.append(length)
+    end = at + sum(lengths)
+    if end + CHECKSUM_BYTES > len(data):
+        raise BrokenInputError("stream is cut short")
+    if zlib.crc32(data[:end]).to_bytes(CHECKSUM_BYTES, "little") != data[end : end + CHECKSUM_BYTES]:
+        raise BrokenInputError("checksum is wrong: the stream is damaged")
+    layers, start = [], at
+    for (w, h), length in zip(sizes, lengths, strict=True):
+        tiles = unpack_tiles(data[start : start + length], len(tile_grid(w, h)))
+        layers.append(Layer(w, h, tiles))
+        start += length
+    return Stream(codec, flags >> 1, layers[0] if small else None, layers[-1], at, tuple(lengths))
+
+
+def split(data: bytes | memoryview) -> Iterator[Stream]:
+    """The streams that follow one another in ``data``; raises like :func:`read` where one is broken."""
+    rest = memoryview(data)
+    while True:
+        stream = read(rest)
+        yield stream
+        rest = rest[stream.size :]
+        if not rest:
+            return

@@ -1,0 +1,77 @@
+"""Pictures with labels, from folders and tars, read when they are needed."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from dcu.errors import BrokenInputError, MissingInputError
+from dcu.image import SUFFIXES
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file of a data set: where its bytes are, its name inside the set, and the set's name."""
+
+    dataset: str
+    name: str
+    path: Path
+    offset: int
+    size: int
+
+    @property
+    def label(self) -> str:
+        """The folder that holds it: its class, where sub-folders are classes."""
+        return PurePosixPath(self.name).parent.name
+
+    def read(self) -> bytes:
+        """The file's bytes."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                return file.read(self.size)
+        except OSError as error:
+            raise MissingInputError(f"{self.path}: {error.strerror}") from error
+
+
+def items(source: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Item]:
+    """Every file of a folder, or of a tar, whose name has one of the endings, sorted by name.
+
+    Raises
+    ------
+    MissingInputError
+        No such folder or file, or nothing of that kind in it.
+    BrokenInputError
+        A file that is no tar.
+    """
+    wanted = tuple(suffixes)
+    if source.is_dir():
+        found = [
+            Item(source.name, path.relative_to(source).as_posix(), path, 0, path.stat().st_size)
+            for folder, _, names in os.walk(source)
+            for path in (Path(folder, name) for name in names)
+            if path.suffix.lower() in wanted
+        ]
+    elif source.is_file():
+        try:
+            with tarfile.open(source, "r:") as archive:
+                found = [
+                    Item(source.stem, member.name, source, member.offset_data, member.size)
+                    for member in archive
+                    if member.isfile() and PurePosixPath(member.name).suffix.lower() in wanted
+                ]
+        except tarfile.TarError as error:
+            raise BrokenInputError(f"{source}: neither a folder nor an uncompressed tar") from error
+    else:
+        raise MissingInputError(f"{source}: no such file or folder")
+    if not found:
+        raise MissingInputError(f"{source}: holds no pictures")
+    return sorted(found, key=lambda item: item.name)
+
+
+def gather(sources: Sequence[Path]) -> list[Item]:
+    """The items of several sources, one after the other."""
+    return [item for source in sources for item in items(source)]
