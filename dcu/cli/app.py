@@ -1,0 +1,116 @@
+"""Puts the verbs together; turns every error into one line and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from dcu import __version__
+from dcu.errors import DcuError, OutputError
+
+VERBS = ("compress", "decode", "classify", "info", "verify", "models", "train", "eval")
+SUMMARIES = {
+    "compress": "Pictures to bitstreams.",
+    "decode": "Bitstreams to pictures.",
+    "classify": "Name what is in pictures, straight from their bitstreams.",
+    "info": "What is inside bitstreams.",
+    "verify": "Whether bitstreams are whole and can be read here.",
+    "models": "List, show and verify the installed models.",
+    "train": "Train codecs and classifiers.",
+    "eval": "Measure codecs and classifiers on real files.",
+}
+
+
+class LazyGroup(TyperGroup):
+    """Imports a verb's module when the verb is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> Any:
+        if name not in VERBS:
+            return None
+        if ctx.resilient_parsing or "--help" in sys.argv[1:2] or len(sys.argv) == 1:
+            return click.Command(name, help=SUMMARIES[name])
+        return typer.main.get_command(import_module(f"dcu.cli.{name}").app)
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    help="Photographs in a few hundred bytes, understood straight from the bitstream.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dcu {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(False, "--version", callback=show_version, is_eager=True, help="Show the version."),
+) -> None:
+    """Photographs in a few hundred bytes, understood straight from the bitstream."""
+
+
+def main() -> None:
+    """Run the command line and leave with the exit code that DESIGN fixes."""
+    sys.exit(run())
+
+
+def run() -> int:
+    """Run the command line; the exit code."""
+    try:
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        silence_standard_output()
+        return 0
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        complain("interrupted")
+        return 130
+    except Exception as error:
+        if os.environ.get("DCU_DEBUG") == "1":
+            raise
+        return answer(error)
+
+
+def answer(error: Exception) -> int:
+    """Print an error's one line; its exit code."""
+    if isinstance(error, DcuError):
+        complain(str(error))
+        return error.exit_code
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's own, typer's copy of it too
+        complain(error.format_message().replace("\n", " "))
+        return int(error.exit_code)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        silence_standard_output()
+        complain(f"cannot write: {error.strerror}")
+        return OutputError.exit_code
+    if isinstance(error, MemoryError) or "not enough memory" in str(error):
+        complain("not enough memory")
+        return 1
+    complain(f"unexpected {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} (DCU_DEBUG=1 shows where)")
+    return 1
+
+
+def complain(message: str) -> None:
+    """One line on standard error."""
+    print(f"dcu: {message}", file=sys.stderr, flush=True)
+
+
+def silence_standard_output() -> None:
+    """Let the interpreter's own last flush fail in peace."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

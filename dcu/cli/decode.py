@@ -1,0 +1,46 @@
+"""``dcu decode``: bitstreams to pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dcu.cli import files, options
+from dcu.errors import UsageError
+
+app = typer.Typer()
+
+
+@app.command()
+def decode(
+    inputs: options.Inputs,
+    output: options.Output = None,
+    format: Annotated[str, typer.Option(help="Ending of the names in a folder, and the format of a pipe.")] = "png",
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+    threads: options.Threads = None,
+    device: options.Device = "auto",
+) -> int:
+    """Bitstreams to pictures, in the format that the name's ending says."""
+    from dcu.image import encoder
+
+    suffix = f".{format.lstrip('.')}"
+    found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
+    places = files.targets(inputs, found, output, suffix)
+    encoders = [encoder(place if place is not None else Path(f"picture{suffix}")) for place in places]
+    chosen_device = options.start(threads, device)
+    from dcu.codec import codec_of
+
+    failures = files.Failures()
+    jobs = list(zip(found, places, encoders, strict=True))
+    for source, place, encode in files.progress(jobs, "decoding", quiet):
+        for index, (name, stream) in enumerate(files.streams([source], failures)):
+            with failures.of(name):
+                if index:
+                    raise UsageError("holds several streams: only the first was decoded")
+                codec = codec_of(stream.codec, chosen_device)
+                codec.check(stream)
+                files.put(place, encode(codec.decode(stream)), force)
+    return failures.exit_code

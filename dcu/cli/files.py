@@ -1,0 +1,196 @@
+"""Inputs and outputs of the verbs: files, folders and pipes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dcu.cli.app import complain
+from dcu.errors import BrokenInputError, DcuError, MissingInputError, OutputError, UsageError
+
+BIN = frozenset({".bin"})
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input: the name to print, where it is (None: standard input), its place under the folder it came from."""
+
+    name: str
+    path: Path | None
+    relative: Path
+
+    def read(self) -> bytes:
+        """All its bytes."""
+        try:
+            return sys.stdin.buffer.read() if self.path is None else self.path.read_bytes()
+        except OSError as error:
+            raise MissingInputError(f"{self.name}: {error.strerror}") from error
+
+
+def sources(inputs: Sequence[str], suffixes: frozenset[str], kind: str) -> list[Source]:
+    """The inputs in order, folders opened: every file below with one of the endings, sorted.
+
+    A missing file stays in the list and fails when it is read; a folder without any such file is an error at once.
+    """
+    found = []
+    for name in inputs:
+        path = Path(name)
+        if name == "-":
+            found.append(Source("-", None, Path("stdin")))
+        elif path.is_dir():
+            below = sorted(
+                Path(folder, file)
+                for folder, _, files in os.walk(path)
+                for file in files
+                if Path(file).suffix.lower() in suffixes
+            )
+            if not below:
+                raise MissingInputError(f"{name}: holds no {kind}")
+            found += [Source(str(p), p, p.relative_to(path)) for p in below]
+        else:
+            found.append(Source(name, path, Path(path.name)))
+    if sum(source.path is None for source in found) > 1:
+        raise UsageError("standard input can be read only once")
+    return found
+
+
+def targets(inputs: Sequence[str], found: Sequence[Source], output: str | None, suffix: str) -> list[Path | None]:
+    """Where each result goes; None is standard output.
+
+    Raises
+    ------
+    UsageError
+        No output named, a terminal, or two inputs with one output name.
+    """
+    alone = len(inputs) == 1 and not Path(inputs[0]).is_dir()
+    if output is None and inputs == ["-"]:
+        output = "-"
+    if output is None:
+        raise UsageError("-o FILE or DIR is needed")
+    if output == "-":
+        if not alone:
+            raise UsageError("standard output takes the result of one input only")
+        if sys.stdout.isatty():
+            raise UsageError("will not write binary data to a terminal: name a file with -o")
+        return [None]
+    place = Path(output)
+    if alone and not place.is_dir() and not output.endswith(os.sep):
+        return [place]
+    if place.exists() and not place.is_dir():
+        raise UsageError(f"{output}: not a folder, and there are several inputs")
+    chosen = [place / source.relative.with_suffix(suffix) for source in found]
+    taken: dict[Path, str] = {}
+    for source, target in zip(found, chosen, strict=True):
+        if target in taken:
+            raise UsageError(f"{taken[target]} and {source.name} would both become {target}")
+        taken[target] = source.name
+    return list(chosen)
+
+
+def put(target: Path | None, data: bytes, force: bool) -> None:
+    """Write a result beside its place and rename it; None is standard output.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written, or another file is there already.
+    """
+    if target is None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        if target.exists() and not force:
+            if not target.is_file() or target.read_bytes() != data:
+                raise OutputError(f"{target}: exists already; --force overwrites it")
+            return
+        if not target.parent.is_dir():
+            target.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(data)
+        os.replace(part, target)
+    except OSError as error:
+        raise OutputError(f"{target}: {error.strerror}") from error
+    finally:
+        discard(part)
+
+
+def discard(part: Path) -> None:
+    """Remove what an interrupted write left."""
+    try:
+        part.unlink(missing_ok=True)
+    except OSError:
+        pass
+
+
+class Failures:
+    """Reports inputs that failed and goes on; keeps the exit code of the first."""
+
+    def __init__(self) -> None:
+        self.exit_code = 0
+
+    @contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        """Report an error of one input under its name."""
+        try:
+            yield
+        except DcuError as error:
+            message = str(error)
+            complain(message if message.startswith(f"{name}:") or isinstance(error, OutputError) else f"{name}: {message}")
+            self.exit_code = self.exit_code or error.exit_code
+
+
+def streams(found: Iterable[Source], failures: Failures) -> Iterator[tuple[str, Any]]:
+    """(name, parsed stream) of every bitstream; standard input may hold several, one after the other.
+
+    A broken one is reported; it ends its pipe, the other inputs go on.
+    """
+    from dcu import bitstream
+
+    for source in found:
+        with failures.of(source.name):
+            data = source.read()
+            if source.path is None:
+                yield from ((source.name, stream) for stream in bitstream.split(data))
+                continue
+            stream = bitstream.read(data)
+            if stream.size != len(data):
+                raise BrokenInputError("bytes after the end of the stream")
+            yield source.name, stream
+
+
+def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of at most ``size`` values."""
+    batch: list[T] = []
+    for value in values:
+        batch.append(value)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def progress(values: Sequence[T], what: str, quiet: bool) -> Iterable[T]:
+    """The values behind a progress bar, where there are several and standard error is a terminal."""
+    if quiet or len(values) < 2 or not sys.stderr.isatty():
+        return values
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(values, what, console=Console(stderr=True), transient=True)
+
+
+def print_json(value: dict[str, Any], error: bool = False) -> None:
+    """One JSON object on a line of standard output, or of standard error."""
+    print(json.dumps(value, ensure_ascii=False), file=sys.stderr if error else sys.stdout, flush=True)
+
+
+Printer = Callable[[dict[str, Any]], None]

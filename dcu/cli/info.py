@@ -1,0 +1,71 @@
+"""``dcu info``: what is inside a bitstream."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from dcu import store
+from dcu.cli import files, options
+from dcu.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from dcu.bitstream import Stream
+
+app = typer.Typer()
+
+
+@app.command()
+def info(inputs: options.Inputs, json: options.Json = False) -> int:
+    """What is inside bitstreams: size, layers, bytes by part, bits a pixel, codec."""
+    found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
+    failures = files.Failures()
+    for name, stream in files.streams(found, failures):
+        facts = describe(name, stream)
+        if json:
+            files.print_json(facts)
+        else:
+            show(facts, stream)
+    return failures.exit_code
+
+
+def codec_name(identity: bytes) -> str | None:
+    """The name of the installed codec that a stream names, from the cards alone."""
+    try:
+        return store.find_codec(identity).name
+    except UnavailableError:
+        return None
+
+
+def describe(name: str, stream: Stream) -> dict[str, Any]:
+    """The facts of a stream, as ``--json`` prints them."""
+    full = stream.full
+    layers = [
+        {"width": layer.width, "height": layer.height, "bytes": size}
+        for layer, size in zip(stream.layers, stream.payload_bytes, strict=True)
+    ]
+    return {
+        "input": name,
+        "width": full.width,
+        "height": full.height,
+        "bytes": stream.size,
+        "bpp": round(8 * stream.size / (full.width * full.height), 6),
+        "codec": codec_name(stream.codec),
+        "fingerprint": stream.codec.hex(),
+        "layers": layers,
+    }
+
+
+def show(facts: dict[str, Any], stream: Stream) -> None:
+    """The facts for people."""
+    from dcu.bitstream import CHECKSUM_BYTES
+
+    layers = ", ".join(f"{x['width']}x{x['height']} in {x['bytes']} bytes" for x in facts["layers"])
+    typer.echo(
+        f"{facts['input']}: {facts['width']}x{facts['height']}, {facts['bytes']} bytes, {facts['bpp']:.4f} bpp\n"
+        f"  codec     {facts['codec'] or 'not installed'} ({facts['fingerprint']})\n"
+        f"  layers    {layers}\n"
+        f"  bits      header {8 * stream.header_bytes}, payload {8 * sum(stream.payload_bytes)}, "
+        f"checksum {8 * CHECKSUM_BYTES}"
+    )

@@ -1,0 +1,23 @@
+"""``dcu verify``: whether bitstreams are whole and can be read here."""
+
+from __future__ import annotations
+
+import typer
+
+from dcu import store
+from dcu.cli import files, options
+
+app = typer.Typer()
+
+
+@app.command()
+def verify(inputs: options.Inputs, quiet: options.Quiet = False) -> int:
+    """Check structure, checksum and that the codec is installed."""
+    found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
+    failures = files.Failures()
+    for name, stream in files.streams(found, failures):
+        with failures.of(name):
+            model = store.find_codec(stream.codec)
+            if not quiet:
+                typer.echo(f"{name}: whole, {stream.size} bytes, {model.name}")
+    return failures.exit_code

@@ -1,0 +1,213 @@
+"""The codec: picture to bytes to symbols to latent to picture.
+
+::
+
+    picture ─► analysis ─► nearest centre ─► symbols ─► entropy coder ─► bitstream
+    picture ◄─ synthesis ◄─ latent ◄─ centres[symbols] ◄─ entropy coder ◄─┘
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from dcu import bitstream, store
+from dcu.bitstream import BLOCK, Layer, Stream
+from dcu.entropy import EntropyCoder
+from dcu.errors import BrokenInputError, UnavailableError, UsageError
+from dcu.image import Picture, pad, resize
+from dcu.nets.quantizer import Quantizer
+from dcu.nets.transforms import Analysis, Synthesis
+
+T = TypeVar("T", bound=nn.Module)
+
+DEFAULT = "codec-0.0983"
+WHOLE = 2**14
+"""Latent positions (2^20 pixels) up to which a picture goes through the transforms in one piece."""
+PIECE = 128
+"""Latent positions a side of the fixed grid in which larger ones do, each piece with its halo."""
+
+
+class Codec:
+    """A trained codec; every width and depth is read from its weights.
+
+    Torfason et al., ICLR 2018 (arXiv 1803.06131).
+    """
+
+    def __init__(self, tensors: dict[str, Tensor], name: str, device: str = "cpu") -> None:
+        self.name, self.device = name, device
+        try:
+            context = {n.removeprefix("context."): t for n, t in tensors.items() if n.startswith("context.")}
+            centres = tensors["quantizer.centres"].float()
+            self.entropy = EntropyCoder(context, centres)
+            self.levels = [g.levels for g in self.entropy.groups for _ in range(g.channels)]
+            self.fingerprint = store.fingerprint(self.levels, centres, context)
+            self.quantizer = Quantizer(self.levels)
+            self.quantizer.centres.data.copy_(centres)
+            width, depth = transform_shape(tensors, "analysis")
+            self.analysis = load_transform(Analysis(len(self.levels), width, depth), tensors, "analysis.")
+            self.analysis_halo = 2 * depth
+            width, depth = transform_shape(tensors, "synthesis")
+            self.synthesis = load_transform(Synthesis(len(self.levels), width, depth), tensors, "synthesis.")
+            self.synthesis_halo = 2 * depth + 1
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            raise UnavailableError(f"{name}: its weights are not those of a codec") from error
+        for module in (self.analysis, self.synthesis, self.quantizer):
+            module.to(device).requires_grad_(False)
+
+    @classmethod
+    def load(cls, name: str | Path = DEFAULT, device: str = "cpu") -> Codec:
+        """An installed codec by name or path; raises UnavailableError."""
+        return cls.from_model(store.find(str(name), "codec"), device)
+
+    @classmethod
+    def from_model(cls, model: store.Model, device: str = "cpu") -> Codec:
+        """The codec of a model's folder; raises UnavailableError where it is not what its card says."""
+        codec = cls(model.weights(), model.name, device)
+        if codec.fingerprint != model.fingerprint:
+            raise UnavailableError(f"{model.name}: its fingerprint is not that of its card")
+        return codec
+
+    @property
+    def identity(self) -> bytes:
+        """The four bytes that name this codec in a stream."""
+        return bytes.fromhex(self.fingerprint)[: store.ID_BYTES]
+
+    @torch.inference_mode()
+    def compress(self, picture: Picture) -> bytes:
+        """A bitstream of a picture (H, W, 3) uint8."""
+        height, width = picture.shape[:2]
+        small = bitstream.small_size(width, height)
+        layers = [self.encode_layer(resize(picture, *small, Image.Resampling.LANCZOS))] if small else []
+        layers.append(self.encode_layer(picture))
+        return bitstream.write(self.identity, 0, width, height, layers)
+
+    def encode_layer(self, picture: Picture) -> list[bytes]:
+        """The payload of each tile of a picture."""
+        symbols = self.analyse(picture)
+        height, width = picture.shape[:2]
+        return [self.entropy.encode(symbols[:, rows, columns]) for rows, columns in bitstream.tile_grid(width, height)]
+
+    @torch.inference_mode()
+    def analyse(self, picture: Picture) -> Tensor:
+        """The symbols (C, h, w) uint8 of a picture (H, W, 3) uint8."""
+        padded = pad(picture, BLOCK)
+
+        def piece(rows: slice, columns: slice) -> Tensor:
+            part = padded[rows.start * BLOCK : rows.stop * BLOCK, columns.start * BLOCK : columns.stop * BLOCK]
+            x = torch.from_numpy(np.ascontiguousarray(part)).to(self.device)[None].permute(0, 3, 1, 2)
+            return self.quantizer.symbols(self.analysis(x.float() / 127.5 - 1))[0].cpu()
+
+        h, w = padded.shape[0] // BLOCK, padded.shape[1] // BLOCK
+        symbols = torch.empty(len(self.levels), h, w, dtype=torch.uint8)
+        return in_pieces(piece, symbols, h, w, 1, self.analysis_halo)
+
+    def read(self, data: bytes) -> Stream:
+        """Parse and check a bitstream that must be this codec's; raises BrokenInputError, UnavailableError."""
+        stream = bitstream.read(data)
+        if stream.size != len(data):
+            raise BrokenInputError("bytes after the end of the stream")
+        self.check(stream)
+        return stream
+
+    def check(self, stream: Stream) -> None:
+        """Refuse a stream of another codec."""
+        if stream.codec != self.identity:
+            raise UnavailableError(f"made by the codec {stream.codec.hex()}, not by {self.name}")
+        if stream.operating_point:
+            raise BrokenInputError(f"{self.name} has no operating point {stream.operating_point}")
+
+    @torch.inference_mode()
+    def symbols(self, layer: Layer) -> Tensor:
+        """The symbols (C, h, w) uint8 of a layer."""
+        h, w = bitstream.latent_size(layer.width, layer.height)
+        symbols = torch.empty(len(self.levels), h, w, dtype=torch.uint8)
+        grid = bitstream.tile_grid(layer.width, layer.height)
+        for (rows, columns), payload in zip(grid, layer.tiles, strict=True):
+            size = (rows.stop - rows.start, columns.stop - columns.start)
+            symbols[:, rows, columns] = self.entropy.decode(payload, *size)
+        return symbols
+
+    @torch.inference_mode()
+    def latent(self, data: bytes | Stream) -> Tensor:
+        """The latent (1, C, h, w) float32 that networks read: of the small layer, where there is one."""
+        stream = self.read(data) if isinstance(data, bytes) else data
+        return self.quantizer.latent(self.symbols(stream.layers[0])[None].to(self.device))
+
+    @torch.inference_mode()
+    def decode(self, data: bytes | Stream) -> Picture:
+        """The picture (H, W, 3) uint8 that a bitstream holds."""
+        stream = self.read(data) if isinstance(data, bytes) else data
+        latent = self.quantizer.latent(self.symbols(stream.full)[None].to(self.device))
+        return self.synthesise(latent)[: stream.full.height, : stream.full.width]
+
+    @torch.inference_mode()
+    def synthesise(self, latent: Tensor) -> Picture:
+        """The picture (8h, 8w, 3) uint8 of a latent (1, C, h, w)."""
+
+        def piece(rows: slice, columns: slice) -> Tensor:
+            x = self.synthesis(latent[:, :, rows, columns].contiguous(memory_format=torch.channels_last))
+            return ((x[0] + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8).cpu()
+
+        h, w = latent.shape[-2:]
+        picture = torch.empty(3, h * BLOCK, w * BLOCK, dtype=torch.uint8)
+        return in_pieces(piece, picture, h, w, BLOCK, self.synthesis_halo).permute(1, 2, 0).numpy()
+
+
+def in_pieces(
+    transform: Callable[[slice, slice], Tensor], out: Tensor, h: int, w: int, scale: int, halo: int
+) -> Tensor:
+    """Fill ``out`` (channels, h * scale, w * scale) by a transform of latent rows and columns.
+
+    Up to ``WHOLE`` positions in one piece; above, on a fixed grid of pieces, each computed with a halo of its
+    receptive field and cropped.
+    """
+    side = max(h, w) if h * w <= WHOLE else PIECE
+    for top in range(0, h, side):
+        for left in range(0, w, side):
+            bottom, right = min(top + side, h), min(left + side, w)
+            rows, columns = slice(max(0, top - halo), min(h, bottom + halo)), slice(max(0, left - halo), min(w, right + halo))
+            part = transform(rows, columns)
+            y, x = (top - rows.start) * scale, (left - columns.start) * scale
+            height, width = (bottom - top) * scale, (right - left) * scale
+            out[:, top * scale : bottom * scale, left * scale : right * scale] = part[:, y : y + height, x : x + width]
+    return out
+
+
+def transform_shape(tensors: dict[str, Tensor], name: str) -> tuple[int, int]:
+    """(width, depth) of a transform, from its weights."""
+    depth = sum(n.startswith(f"{name}.blocks.") and n.endswith(".conv1.weight") for n in tensors)
+    return tensors[f"{name}.stem.weight"].shape[0], depth
+
+
+def load_transform(module: T, tensors: dict[str, Tensor], prefix: str) -> T:
+    """Fill a transform with its part of the weights, in float32 and channels last."""
+    module.load_state_dict({n.removeprefix(prefix): t.float() for n, t in tensors.items() if n.startswith(prefix)})
+    return module.eval().to(memory_format=torch.channels_last)
+
+
+@functools.lru_cache(maxsize=4)
+def codec_of(identity: bytes, device: str = "cpu") -> Codec:
+    """The installed codec that a stream names, loaded once."""
+    return Codec.from_model(store.find_codec(identity), device)
+
+
+def of_rate(rate: float, device: str = "cpu") -> Codec:
+    """The installed codec of an operating point, by the rate that names it.
+
+    Raises
+    ------
+    UsageError
+        No installed codec has that rate.
+    """
+    codecs = {float(model.card["rate"]): model for model in store.installed() if model.kind == "codec"}
+    if rate not in codecs:
+        raise UsageError(f"no codec of {rate:g} bpp; installed: {', '.join(f'{r:g}' for r in sorted(codecs)) or 'none'}")
+    return Codec.from_model(codecs[rate], device)

@@ -1,0 +1,153 @@
+"""EfficientNet-Lite, on pictures and on latents.
+
+Tan and Le, EfficientNet, ICML 2019 (arXiv 1905.11946); the Lite variants have ReLU6 and no squeeze-and-excitation.
+Batch norms are folded into the convolutions where weights come in (`dcu.train.teachers`), so there are none here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+JOINT_CHANNELS = 40
+FEATURES = 1280
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Blocks of one output width; the first of them has the stride."""
+
+    blocks: int
+    kernel: int
+    stride: int
+    expand: int
+    channels: int
+
+
+LITE0 = (
+    Stage(1, 3, 1, 1, 16),
+    Stage(2, 3, 2, 6, 24),
+    Stage(2, 5, 2, 6, 40),
+    Stage(3, 3, 2, 6, 80),
+    Stage(3, 5, 1, 6, 112),
+    Stage(4, 5, 2, 6, 192),
+    Stage(1, 3, 1, 6, 320),
+)
+LATENT_STAGES = LITE0[3:]
+"""What follows the joint, 40 x 28 x 28: blocks 5-15."""
+
+
+class SameConv2d(nn.Conv2d):
+    """Convolution padded as TensorFlow does ("SAME"): where padding is odd, the larger part is behind."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        if stride == 1:
+            return F.conv2d(x, self.weight, self.bias, padding=kernel // 2, groups=self.groups)
+        height, width = (max(kernel - stride if side % stride == 0 else kernel - side % stride, 0) for side in x.shape[-2:])
+        x = F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
+        return F.conv2d(x, self.weight, self.bias, stride, groups=self.groups)
+
+
+class InvertedResidual(nn.Module):
+    """expand 1x1, depthwise, project 1x1, with a shortcut where the shapes allow it (MobileNetV2, arXiv 1801.04381)."""
+
+    def __init__(self, before: int, after: int, kernel: int, stride: int, expand: int) -> None:
+        super().__init__()
+        width = before * expand
+        self.expand = nn.Conv2d(before, width, 1) if expand > 1 else None
+        self.depthwise = SameConv2d(width, width, kernel, stride, groups=width)
+        self.project = nn.Conv2d(width, after, 1)
+        self.shortcut = stride == 1 and before == after
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.expand is None else F.relu6(self.expand(x))
+        y = self.project(F.relu6(self.depthwise(y)))
+        return x + y if self.shortcut else y
+
+
+def build_blocks(stages: tuple[Stage, ...], before: int) -> nn.Sequential:
+    """The blocks of some stages, the first of which takes ``before`` channels."""
+    blocks = []
+    for stage in stages:
+        for index in range(stage.blocks):
+            stride = stage.stride if index == 0 else 1
+            blocks.append(InvertedResidual(before, stage.channels, stage.kernel, stride, stage.expand))
+            before = stage.channels
+    return nn.Sequential(*blocks)
+
+
+class Trunk(nn.Module):
+    """From the joint to the answer.
+
+    ::
+
+        (B, 40, 28, 28) ── blocks 5-15 ── (B, 320, 7, 7) ── head 1x1 ── mean ── (B, 1280) ── classifier ── logits
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.blocks = build_blocks(LATENT_STAGES, JOINT_CHANNELS)
+        self.head = nn.Conv2d(LATENT_STAGES[-1].channels, FEATURES, 1)
+        self.classifier = nn.Linear(FEATURES, classes)
+
+    def pool(self, features: Tensor) -> Tensor:
+        """The last blocks' features (B, 320, h, w) to the pooled vector (B, 1280)."""
+        return F.relu6(self.head(features)).mean((2, 3))
+
+    def forward(self, joint: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.pool(self.blocks(joint)))
+        return logits
+
+
+class EfficientNetLite0(nn.Module):
+    """The RGB network: picture (B, 3, 224, 224), (x - 127) / 128, to logits (B, classes)."""
+
+    def __init__(self, classes: int = 1000) -> None:
+        super().__init__()
+        self.stem = SameConv2d(3, 32, 3, 2)
+        self.early = build_blocks(LITE0[:3], 32)
+        self.trunk = Trunk(classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.trunk(self.early(F.relu6(self.stem(x))))
+        return logits
+
+
+class FrontBlock(nn.Module):
+    """x + conv3x3(relu(conv3x3(x))): the front end's residual block."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.conv2(F.relu(self.conv1(x))))
+
+
+class LatentClassifier(nn.Module):
+    """Latent to logits, without a picture between them.
+
+    ::
+
+        latent (B, C, h, w) ── conv 3x3 ── residual blocks ── 1x1 ── joint (B, 40, h, w) ── trunk ── logits
+    """
+
+    def __init__(self, channels: int, width: int, depth: int, classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(channels, width, 3, padding=1)
+        self.front = nn.Sequential(*(FrontBlock(width) for _ in range(depth)))
+        self.join = nn.Conv2d(width, JOINT_CHANNELS, 1)
+        self.trunk = Trunk(classes)
+
+    def joint(self, latent: Tensor) -> Tensor:
+        """What takes the place of the RGB network's early stages: (B, 40, h, w)."""
+        joint: Tensor = self.join(self.front(F.relu(self.stem(latent))))
+        return joint
+
+    def forward(self, latent: Tensor) -> Tensor:
+        logits: Tensor = self.trunk(self.joint(latent))
+        return logits

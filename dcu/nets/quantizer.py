@@ -1,0 +1,75 @@
+"""Scalar quantization to learned centres with a soft backward pass.
+
+Agustsson et al., Soft-to-Hard Vector Quantization, NeurIPS 2017 (arXiv 1704.00648); the scalar form of
+Mentzer et al., CVPR 2018 (arXiv 1801.04260).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+SIGMA = 1.5
+"""Sharpness of the soft assignment, for centres about 1 apart: its deviation, 1 / sqrt(2 sigma), is then 0.58 steps."""
+
+
+class Quantizer(nn.Module):
+    """Nearest of L learned centres, L a channel.
+
+    ::
+
+        symbol = argmin_j (y - c_j)^2                                   forward
+        soft_j = exp(-sigma (y - c_j)^2) / sum_k exp(-sigma (y - c_k)^2)  backward
+
+    Parameters
+    ----------
+    levels : sequence of int
+        L of each of the C channels, 2..32.
+    """
+
+    centres: Tensor
+    missing: Tensor
+
+    def __init__(self, levels: Sequence[int]) -> None:
+        super().__init__()
+        largest = max(levels)
+        index = torch.arange(largest, dtype=torch.float32)
+        counts = torch.tensor(levels, dtype=torch.float32)[:, None]
+        self.centres = nn.Parameter(index - torch.div(counts, 2, rounding_mode="floor"))  # 0 is a centre
+        self.register_buffer("missing", index >= counts, persistent=False)
+
+    def squared_distance(self, y: Tensor) -> Tensor:
+        """(y - c_j)^2 of y (B, C, h, w) as (B, C, L, h, w); infinite where a channel has no such centre."""
+        distance = (y[:, :, None] - self.centres[None, :, :, None, None]).square()
+        return distance.masked_fill(self.missing[None, :, :, None, None], torch.inf)
+
+    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Quantize for training.
+
+        Returns
+        -------
+        latent : Tensor
+            (B, C, h, w), the nearest centres; its gradient is that of the soft assignment.
+        assignment : Tensor
+            (B, C, L, h, w), one-hot; its gradient is that of the soft assignment.
+        """
+        distance = self.squared_distance(y.float())
+        soft = torch.softmax(-SIGMA * distance, dim=2)
+        hard = torch.zeros_like(soft).scatter_(2, distance.argmin(2, keepdim=True), 1.0)
+        assignment = hard + soft - soft.detach()
+        centres = self.centres.masked_fill(self.missing, 0.0)
+        latent = (assignment * centres[None, :, :, None, None]).sum(2)
+        return latent, assignment
+
+    @torch.no_grad()
+    def symbols(self, y: Tensor) -> Tensor:
+        """(B, C, h, w) uint8: the index of the nearest centre."""
+        return self.squared_distance(y).argmin(2).to(torch.uint8)
+
+    @torch.no_grad()
+    def latent(self, symbols: Tensor) -> Tensor:
+        """(B, C, h, w) float32: centres[symbols]."""
+        channel = torch.arange(symbols.shape[1], device=symbols.device)[None, :, None, None]
+        return self.centres[channel, symbols.long()]

@@ -1,0 +1,99 @@
+"""Analysis and synthesis transforms of the codec, at 1/8 of the picture's size.
+
+Nearly all the work is done at 1/8 resolution, on 8x8 blocks laid out as 192 channels: a linear
+transform of the blocks (started from their principal components) plus a residual network that
+learns what the linear one cannot do.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+BLOCK = 8
+BLOCK_CHANNELS = 3 * BLOCK * BLOCK
+
+
+class ResidualBlock(nn.Module):
+    """x + conv3x3(relu(conv3x3(relu(x)))), He et al. 2016 (arXiv 1603.05027), without normalization."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv2(F.relu(self.conv1(F.relu(x))))
+        return x + y
+
+
+class Analysis(nn.Module):
+    """Picture to latent before quantization.
+
+    ::
+
+                             ┌── linear 1x1 ───────────────────────┐
+        x ── 8x8 to channels ┤                                     + ── y
+                             └── stem 1x1 ── blocks ── head 1x1 ───┘
+
+    x: (B, 3, 8h, 8w) in [-1, 1]; y: (B, C, h, w).
+    """
+
+    def __init__(self, channels: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.linear = nn.Conv2d(BLOCK_CHANNELS, channels, 1)
+        self.stem = nn.Conv2d(BLOCK_CHANNELS, width, 1)
+        self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(depth)))
+        self.head = nn.Conv2d(width, channels, 1)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        blocks = F.pixel_unshuffle(x, BLOCK)
+        y: Tensor = self.linear(blocks) + self.head(self.blocks(self.stem(blocks)))
+        return y
+
+
+class Synthesis(nn.Module):
+    """Latent to picture, the mirror of :class:`Analysis`.
+
+    y: (B, C, h, w); returns (B, 3, 8h, 8w), about [-1, 1], not clipped.
+    """
+
+    def __init__(self, channels: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.linear = nn.Conv2d(channels, BLOCK_CHANNELS, 1)
+        self.stem = nn.Conv2d(channels, width, 3, padding=1)
+        self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(depth)))
+        self.head = nn.Conv2d(width, BLOCK_CHANNELS, 1)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, y: Tensor) -> Tensor:
+        blocks = self.linear(y) + self.head(self.blocks(self.stem(y)))
+        return F.pixel_shuffle(blocks, BLOCK)
+
+
+def start_from_components(analysis: Analysis, synthesis: Synthesis, blocks: Tensor, spread: Tensor) -> None:
+    """Set both linear parts to the principal components of 8x8 blocks.
+
+    Parameters
+    ----------
+    blocks : Tensor
+        (n, 192), 8x8 blocks of pictures in [-1, 1], as ``pixel_unshuffle`` lays them out.
+    spread : Tensor
+        (C,), upper bound of each latent channel's standard deviation, in steps between centres.
+        A component is divided by one common step of 1 (in orthonormal units), or more where its
+        deviation would exceed its spread: the reverse water-filling of a Gaussian source.
+    """
+    channels = analysis.linear.out_channels
+    mean = blocks.mean(0)
+    values, vectors = torch.linalg.eigh(torch.cov((blocks - mean).T.double()))
+    basis = vectors.flip(1)[:, :channels].float()  # (192, C), largest variance first
+    deviation = values.flip(0)[:channels].clamp(min=1e-6).sqrt().float()
+    step = torch.maximum(torch.ones(channels), deviation / spread)
+    with torch.no_grad():
+        analysis.linear.weight.copy_((basis / step).T[:, :, None, None])
+        analysis.linear.bias.copy_(-(mean @ basis) / step)  # type: ignore[union-attr]
+        synthesis.linear.weight.copy_((basis * step)[:, :, None, None])
+        synthesis.linear.bias.copy_(mean)  # type: ignore[union-attr]

@@ -1,0 +1,223 @@
+"""Models on disk: a folder NAME/ with card.json and weights.safetensors; their fingerprints.
+
+A name is looked up as a path, in $DCU_MODELS, in the user's data folder, then among the models that dcu ships.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dcu.errors import OutputError, UnavailableError
+
+if TYPE_CHECKING:  # cards are read without torch
+    from torch import Tensor
+
+CARD, WEIGHTS = "card.json", "weights.safetensors"
+KINDS = ("codec", "classifier")
+FINGERPRINT = re.compile("[0-9a-f]{64}")
+ID_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model: its folder and what its card says."""
+
+    folder: Path
+    card: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The name by which it is looked up."""
+        return self.folder.name
+
+    @property
+    def kind(self) -> str:
+        """One of ``KINDS``."""
+        return str(self.card["kind"])
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the codec that it is, or whose latents it reads: 64 hexadecimal digits."""
+        return str(self.card["fingerprint"])
+
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors.
+
+        Raises
+        ------
+        UnavailableError
+            The file is missing, is no safetensors file, or is not the one that the card was written for.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        path = self.folder / WEIGHTS
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise UnavailableError(f"{path}: weights are missing") from error
+        if hashlib.sha256(data).hexdigest() != self.card.get("sha256"):
+            raise UnavailableError(f"{path}: weights are not those of the card")
+        try:
+            return load(data)
+        except SafetensorError as error:
+            raise UnavailableError(f"{path}: not a safetensors file") from error
+
+
+def shipped(kind: str) -> Path:
+    """The folder ``models``, ``configs`` or ``samples`` that dcu carries, in a wheel or in a checkout."""
+    inside = Path(__file__).parent / "_shipped" / kind
+    return inside if inside.is_dir() else Path(__file__).parent.parent / kind
+
+
+def user_folder() -> Path:
+    """Where models that the user trained are kept."""
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "dcu" / "models"
+
+
+def search_path() -> list[Path]:
+    """The folders in which names are looked up, in order."""
+    chosen = [Path(part) for part in os.environ.get("DCU_MODELS", "").split(os.pathsep) if part]
+    return [*chosen, user_folder(), shipped("models")]
+
+
+def read_model(folder: Path) -> Model:
+    """The model in a folder.
+
+    Raises
+    ------
+    UnavailableError
+        No card there, or a broken one.
+    """
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UnavailableError(f"{folder}: no model there") from error
+    except ValueError as error:
+        raise UnavailableError(f"{folder / CARD}: not a card") from error
+    known = isinstance(card, dict) and card.get("kind") in KINDS
+    if not known or not FINGERPRINT.fullmatch(str(card.get("fingerprint"))):
+        raise UnavailableError(f"{folder / CARD}: not a card")
+    return Model(folder, card)
+
+
+def installed() -> Iterator[Model]:
+    """Every model on the search path; of two with one name, the first. Broken cards are passed over."""
+    seen: set[str] = set()
+    for place in search_path():
+        for path in sorted(place.glob(f"*/{CARD}")):
+            if path.parent.name in seen:
+                continue
+            try:
+                model = read_model(path.parent)
+            except UnavailableError:
+                continue
+            seen.add(model.name)
+            yield model
+
+
+def find(name: str, kind: str | None = None) -> Model:
+    """A model by name or path.
+
+    Raises
+    ------
+    UnavailableError
+        There is none, or it is of another kind.
+    """
+    places = [Path(name), *(folder / name for folder in search_path())]
+    folder = next((place for place in places if (place / CARD).is_file()), None)
+    if folder is None:
+        raise UnavailableError(f"{name}: no such model is installed")
+    model = read_model(folder.resolve())
+    if kind is not None and model.kind != kind:
+        raise UnavailableError(f"{name}: a {model.kind}, not a {kind}")
+    return model
+
+
+def find_codec(identity: bytes) -> Model:
+    """The codec whose fingerprint begins with four bytes.
+
+    Raises
+    ------
+    UnavailableError
+        It is not installed.
+    """
+    for model in installed():
+        if model.kind == "codec" and model.fingerprint.startswith(identity.hex()):
+            return model
+    raise UnavailableError(f"no codec with the fingerprint {identity.hex()} is installed")
+
+
+def find_network(kind: str, codec_fingerprint: str) -> Model:
+    """The first network of a kind that reads the latents of a codec.
+
+    Raises
+    ------
+    UnavailableError
+        There is none.
+    """
+    for model in installed():
+        if model.kind == kind and model.fingerprint == codec_fingerprint:
+            return model
+    raise UnavailableError(f"no {kind} for the codec with the fingerprint {codec_fingerprint[:8]} is installed")
+
+
+def fingerprint(levels: list[int], centres: Tensor, context: dict[str, Tensor]) -> str:
+    """SHA-256 over all that a decoder of symbols and latent needs, little endian, as hexadecimal digits.
+
+    C as uint16, L of each channel as uint8, the centres of each channel as float32, then each integer tensor of the
+    context model (`dcu.entropy.integer_tensors`) in the order of their names: number of dimensions as uint8, each of
+    them as uint32, the values as int32.
+    """
+    digest = hashlib.sha256(struct.pack("<H", len(levels)) + bytes(levels))
+    for count, row in zip(levels, centres.float(), strict=True):
+        digest.update(row[:count].numpy().astype("<f4").tobytes())
+    for _, tensor in sorted(context.items()):
+        digest.update(struct.pack(f"<B{tensor.ndim}I", tensor.ndim, *tensor.shape))
+        digest.update(tensor.numpy().astype("<i4").tobytes())
+    return digest.hexdigest()
+
+
+def write_model(folder: Path, card: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
+    """Write weights and card; the card gets the weights' SHA-256.
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be written.
+    """
+    from safetensors.torch import save
+
+    data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    card = {**card, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace(folder / WEIGHTS, data)
+        write_card(folder, card)
+    except OSError as error:
+        raise OutputError(f"{folder}: {error.strerror}") from error
+    return Model(folder, card)
+
+
+def write_card(folder: Path, card: dict[str, Any]) -> None:
+    """Write a card, readable by people."""
+    replace(folder / CARD, (json.dumps(card, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write beside the place and rename: never half a file."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

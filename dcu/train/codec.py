@@ -1,0 +1,169 @@
+"""Training a codec: mean squared error + lambda * bits, lambda steered until the rate is the recipe's."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dcu.data import Item
+from dcu.image import Picture, pad, read_picture
+from dcu.nets.context import ContextModel, Group
+from dcu.nets.quantizer import Quantizer
+from dcu.nets.transforms import BLOCK, Analysis, Synthesis, start_from_components
+
+STEER = 0.003
+"""How far ln(lambda) moves a step for a rate that is off by 100 %: slow, or the rate overshoots."""
+START_LAMBDA = 0.005
+OVERHEAD_BITS = 8 * 18
+"""Container of a 224x224 picture: header and checksum."""
+
+
+@dataclass(frozen=True)
+class CodecRecipe:
+    """The architecture and the rate that names it."""
+
+    name: str
+    rate: float
+    groups: tuple[Group, ...]
+    width: int = 128
+    analysis_depth: int = 5
+    synthesis_depth: int = 6
+    context_hidden: int = 64
+
+
+@dataclass(frozen=True)
+class CodecData:
+    """Crops, and how often each data set is drawn (by the name of its tar; 1 if not said)."""
+
+    crop: int = 128
+    batch: int = 8
+    held_out: int = 64  # pictures of the first data set, on which the rate is measured
+    weights: dict[str, float] = field(default_factory=dict)
+
+
+class CodecNetwork(nn.Module):
+    """The four parts of a codec: analysis, quantizer, context, synthesis."""
+
+    def __init__(self, recipe: CodecRecipe) -> None:
+        super().__init__()
+        levels = [group.levels for group in recipe.groups for _ in range(group.channels)]
+        self.analysis = Analysis(len(levels), recipe.width, recipe.analysis_depth)
+        self.quantizer = Quantizer(levels)
+        self.context = ContextModel(recipe.groups, recipe.context_hidden)
+        self.synthesis = Synthesis(len(levels), recipe.width, recipe.synthesis_depth)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Picture (B, 3, 8h, 8w) in [-1, 1] to its reconstruction and its bits, (B,)."""
+        latent, assignment = self.quantizer(self.analysis(x))
+        reconstruction: Tensor = self.synthesis(latent)
+        return reconstruction, self.context.bits(latent, assignment)
+
+
+def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
+    """(B, H, W, 3) uint8 to (B, 3, H, W) float32 in [-1, 1], channels last in memory."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def random_crop(picture: Picture, side: int, rng: np.random.Generator) -> Picture:
+    """A random square, mirrored half of the time; smaller pictures are padded first."""
+    height, width = picture.shape[:2]
+    short = (max(0, side - height), max(0, side - width))
+    if any(short):
+        picture = np.pad(picture, ((0, short[0]), (0, short[1]), (0, 0)), mode="symmetric")
+        height, width = picture.shape[:2]
+    top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+    crop = picture[top : top + side, left : left + side]
+    return crop[:, ::-1] if rng.random() < 0.5 else crop
+
+
+class Sampler:
+    """Draws items, data sets weighted, as a function of (seed, step)."""
+
+    def __init__(self, items: list[Item], weights: dict[str, float], seed: int) -> None:
+        self.items, self.seed = items, seed
+        chance = np.array([weights.get(item.dataset, 1.0) for item in items])
+        self.chance = chance / chance.sum()
+
+    def draw(self, step: int, count: int) -> tuple[list[Item], np.random.Generator]:
+        """``count`` items for a step, and the step's random generator for what else is random."""
+        rng = np.random.default_rng((self.seed, step))
+        return [self.items[i] for i in rng.choice(len(self.items), count, p=self.chance)], rng
+
+
+class CodecTask:
+    """The codec as the training loop sees it."""
+
+    def __init__(self, recipe: CodecRecipe, data: CodecData, items: list[Item], seed: int) -> None:
+        self.recipe, self.data = recipe, data
+        torch.manual_seed(seed)
+        order = np.random.default_rng(seed).permutation(sum(i.dataset == items[0].dataset for i in items))
+        held = {int(i) for i in order[: data.held_out]}
+        self.held_out = [items[i] for i in sorted(held)]
+        self.sampler = Sampler([item for i, item in enumerate(items) if i not in held], data.weights, seed)
+        self.module = CodecNetwork(recipe)
+        self.start()
+        self.module.to(memory_format=torch.channels_last)
+        self.scalars = {"lambda": START_LAMBDA, "crop_target": recipe.rate, "crop_bpp": recipe.rate}
+
+    def start(self) -> None:
+        """Principal components of the first pictures as the start of both transforms."""
+        crops = np.concatenate([self.batch(step).numpy() for step in range(40)])
+        x = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1
+        blocks = F.pixel_unshuffle(x, BLOCK).permute(0, 2, 3, 1).flatten(0, 2)
+        levels = [group.levels for group in self.recipe.groups for _ in range(group.channels)]
+        spread = torch.tensor([levels_ / 4.0 for levels_ in levels])
+        start_from_components(self.module.analysis, self.module.synthesis, blocks, spread)
+
+    def groups(self) -> list[dict[str, Any]]:
+        return [{"params": list(self.module.parameters())}]
+
+    def batch(self, step: int) -> Tensor:
+        """(B, crop, crop, 3) uint8."""
+        chosen, rng = self.sampler.draw(step, self.data.batch)
+        crops = [random_crop(read_picture(item.read()), self.data.crop, rng) for item in chosen]
+        return torch.from_numpy(np.stack(crops))
+
+    def loss(self, batch: Tensor, step: int) -> tuple[Tensor, dict[str, float]]:
+        x = to_tensor(batch.numpy())
+        reconstruction, bits = self.module(x)
+        error = (reconstruction.float() - x).square().mean()
+        bpp = bits.mean() / (x.shape[2] * x.shape[3])
+        rate = float(bpp.detach())
+        off = max(-1.0, min(1.0, rate / self.scalars["crop_target"] - 1))
+        self.scalars["lambda"] *= math.exp(STEER * off)
+        self.scalars["crop_bpp"] += 0.005 * (rate - self.scalars["crop_bpp"])
+        figures = {"crop_bpp": rate, "lambda": self.scalars["lambda"], "crop_psnr": psnr(float(error.detach()))}
+        return error + self.scalars["lambda"] * bpp, figures
+
+    def validate(self) -> dict[str, float]:
+        """Rate and PSNR of whole held-out pictures; sets the crops' target to where whole files meet the rate."""
+        bpp, quality = [], []
+        for item in self.held_out:
+            picture = read_picture(item.read())
+            height, width = picture.shape[:2]
+            reconstruction, bits = self.module(to_tensor(pad(picture, BLOCK)[None]))
+            decoded = ((reconstruction[0, :, :height, :width].permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5).round()
+            error = (decoded.numpy() - picture.astype(np.float32)) / 127.5
+            bpp.append((float(bits) + OVERHEAD_BITS) / (height * width))
+            quality.append(psnr(float(np.square(error).mean())))
+        rate = float(np.mean(bpp))
+        self.scalars["crop_target"] = self.recipe.rate * self.scalars["crop_bpp"] / rate
+        return {"bpp": rate, "psnr": float(np.mean(quality)), "crop_target": self.scalars["crop_target"]}
+
+
+def psnr(error: float) -> float:
+    """Peak signal to noise ratio in dB of a mean squared error in units of [-1, 1] (peak 2)."""
+    return 10 * math.log10(4 / max(error, 1e-10))
+
+
+def recipe_folder(name: str) -> Path:
+    """Where a run keeps its checkpoint and log."""
+    return Path("runs") / name
