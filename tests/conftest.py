@@ -1,0 +1,153 @@
+"""A tiny codec and classifier with random weights, pictures, and the command line in this process."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dcu import store
+from dcu.cli import app
+from dcu.codec import Codec, codec_of
+from dcu.entropy import integer_tensors
+from dcu.image import Picture
+from dcu.nets.context import Group
+from dcu.nets.efficientnet import LatentClassifier
+from dcu.tasks.classify import classifier_for
+from dcu.train.codec import CodecNetwork, CodecRecipe
+
+GROUPS = (Group(1, 9, 3), Group(2, 5, 2))
+RECIPE = CodecRecipe("codec-0.0983", 0.0983, GROUPS, width=8, analysis_depth=1, synthesis_depth=1, context_hidden=8)
+
+
+def random_codec(seed: int) -> dict[str, torch.Tensor]:
+    """Weights of an untrained codec whose symbols vary."""
+    torch.manual_seed(seed)
+    network = CodecNetwork(RECIPE)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+        network.analysis.linear.weight.mul_(4)
+    tensors = {f"analysis.{n}": t.half() for n, t in network.analysis.state_dict().items()}
+    tensors |= {f"synthesis.{n}": t.half() for n, t in network.synthesis.state_dict().items()}
+    tensors["quantizer.centres"] = network.quantizer.centres.detach().clone()
+    return tensors | {f"context.{n}": t for n, t in integer_tensors(network.context).items()}
+
+
+def write_codec(folder: Path, seed: int = 0) -> store.Model:
+    tensors = random_codec(seed)
+    codec = Codec(tensors, folder.name)
+    card = {"name": folder.name, "kind": "codec", "rate": 0.0983, "fingerprint": codec.fingerprint, "figures": []}
+    return store.write_model(folder, card, tensors)
+
+
+def write_classifier(folder: Path, fingerprint: str) -> store.Model:
+    torch.manual_seed(1)
+    network = LatentClassifier(3, 4, 1, 3)
+    labels = [{"wnid": f"n{i:08}", "label": name} for i, name in enumerate(("cat", "dog", "tea"))]
+    card = {"name": folder.name, "kind": "classifier", "codec": "codec-0.0983", "fingerprint": fingerprint}
+    tensors = {name: tensor.half() for name, tensor in network.state_dict().items()}
+    return store.write_model(folder, card | {"labels": labels, "figures": []}, tensors)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    codec = write_codec(folder / "codec-0.0983")
+    write_classifier(folder / "classifier-0.0983", codec.fingerprint)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def models(model_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Every test sees the tiny models first, and an empty folder of the user's."""
+    monkeypatch.setenv("DCU_MODELS", str(model_folder))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data-home"))
+    codec_of.cache_clear()
+    classifier_for.cache_clear()
+    return model_folder
+
+
+@pytest.fixture(scope="session")
+def codec(model_folder: Path) -> Codec:
+    return Codec.load(model_folder / "codec-0.0983")
+
+
+def smooth_picture(height: int, width: int, seed: int = 0) -> Picture:
+    """Coloured waves with some noise: no photograph, but not white noise either."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    waves = [np.sin(x / rng.uniform(5, 40) + rng.uniform(0, 6)) + np.cos(y / rng.uniform(5, 40)) for _ in range(3)]
+    return np.clip(np.stack(waves, 2) * 50 + 128 + rng.normal(0, 4, (height, width, 3)), 0, 255).astype(np.uint8)
+
+
+def png(picture: Picture) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    path.write_bytes(png(smooth_picture(40, 52)))
+    return path
+
+
+@dataclass
+class Result:
+    """What a call of the command line left."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Dcu = Callable[..., Result]
+
+
+@pytest.fixture
+def dcu(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Dcu:
+    """The command line in this process: ``dcu("info", path)``; text only."""
+
+    def call(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["dcu", *map(str, arguments)])
+        code = app.run()
+        sys.stdout.flush()
+        out, err = capfd.readouterr()
+        return Result(code, out, err)
+
+    return call
+
+
+def process(*arguments: object, data: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """The command line as a process of its own, for pipes and binary output."""
+    return subprocess.run(
+        [sys.executable, "-m", "dcu", *map(str, arguments)],
+        input=data,
+        capture_output=True,
+        env=os.environ | environment,
+        timeout=120,
+        check=False,
+    )
+
+
+def one_line(err: str | bytes) -> bool:
+    """Whether an error is one line of dcu's, and no traceback."""
+    text = err.decode() if isinstance(err, bytes) else err
+    return text.startswith("dcu: ") and text.count("\n") == 1

@@ -1,0 +1,68 @@
+"""Arrows between rooms point downwards only (docs/design.md, section 2)."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "dcu"
+FLOORS = [
+    {"cli", "__main__"},
+    {"bench"},
+    {"train", "evaluate"},
+    {"tasks"},
+    {"codec", "data"},
+    {"entropy", "rangecoder", "store"},
+    {"bitstream", "image", "nets"},
+    {"errors", ""},
+]
+LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
+
+
+def room_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return "" if parts[0] == "__init__" else parts[0]
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_arrows_point_downwards(path: Path) -> None:
+    here = room_of(path)
+    if not here:
+        return
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] == "dcu":
+            there = parts[1] if parts[1] in LEVEL else ""
+            assert LEVEL[there] >= LEVEL[here], f"{here} imports {name}"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "nets").glob("*.py")), ids=lambda p: p.name)
+def test_networks_import_torch_alone(path: Path) -> None:
+    for name in imported(path):
+        root = name.split(".")[0]
+        assert root in ("torch", "dcu") or root in sys.stdlib_module_names
+        assert root != "dcu" or name.startswith("dcu.nets")
+
+
+@pytest.mark.parametrize("module", ["dcu", "dcu.bitstream", "dcu.image", "dcu.store", "dcu.cli.app", "dcu.cli.info"])
+def test_torch_is_not_imported(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_modules_stay_short() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        assert len(path.read_text("utf-8").splitlines()) <= 400, path

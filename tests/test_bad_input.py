@@ -1,0 +1,190 @@
+"""Each thing that can go wrong gives one line, the right exit code, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dcu.codec import Codec, codec_of
+
+from .conftest import Dcu, one_line, png, process, random_codec, smooth_picture
+from .test_image import huge_png, truncated_jpeg
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("text.png", b"hello"), ("cut.jpg", truncated_jpeg()), ("empty.png", b""), ("huge.png", huge_png())],
+)
+def test_broken_pictures(dcu: Dcu, tmp_path: Path, name: str, data: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    answer = dcu("compress", path, "-o", tmp_path / "x.bin")
+    assert answer.code == 65
+    assert one_line(answer.err)
+    assert answer.err.startswith(f"dcu: {path}: ")
+    assert not (tmp_path / "x.bin").exists()
+
+
+def test_missing_file_and_empty_folder(dcu: Dcu, tmp_path: Path) -> None:
+    for verb in ("compress", "decode"):
+        assert dcu(verb, tmp_path / "none", "-o", tmp_path / "x").code == 66
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        answer = dcu(verb, tmp_path / "empty", "-o", tmp_path / "x")
+        assert answer.code == 66
+        assert one_line(answer.err)
+
+
+@pytest.fixture
+def stream(codec: Codec) -> bytes:
+    return codec.compress(smooth_picture(16, 24))
+
+
+def test_stream_cut_anywhere_names_nothing(dcu: Dcu, tmp_path: Path, stream: bytes) -> None:
+    folder = tmp_path / "cut"
+    folder.mkdir()
+    for end in range(len(stream)):
+        (folder / f"{end:04}.bin").write_bytes(stream[:end])
+    answer = dcu("classify", folder, "--json")
+    assert answer.code == 65
+    assert answer.out == ""
+    assert answer.err.count("dcu: ") == answer.err.count("\n") == len(stream)
+
+
+def test_flipped_bits_name_nothing(dcu: Dcu, tmp_path: Path, stream: bytes) -> None:
+    folder = tmp_path / "flipped"
+    folder.mkdir()
+    for bit in range(8 * len(stream)):
+        damaged = bytearray(stream)
+        damaged[bit // 8] ^= 1 << bit % 8
+        (folder / f"{bit:05}.bin").write_bytes(damaged)
+    answer = dcu("verify", folder)
+    assert answer.code == 65
+    assert answer.out == ""
+    assert answer.err.count("dcu: ") == 8 * len(stream)
+
+
+def test_stream_of_a_codec_that_is_not_installed(dcu: Dcu, tmp_path: Path) -> None:
+    path = tmp_path / "x.bin"
+    path.write_bytes(Codec(random_codec(7), "other").compress(smooth_picture(8, 8)))
+    for verb in ("classify", "verify"):
+        answer = dcu(verb, path)
+        assert answer.code == 69
+        assert one_line(answer.err)
+    assert dcu("info", path, "--json").lines[0]["codec"] is None
+
+
+@pytest.fixture
+def own_models(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "models"
+    shutil.copytree(models, folder)
+    monkeypatch.setenv("DCU_MODELS", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("verb", ["compress", "models"])
+@pytest.mark.parametrize("harm", ["missing", "altered", "cut", "fingerprint", "card"])
+def test_weights_that_are_not_the_cards(
+    dcu: Dcu, own_models: Path, photo: Path, tmp_path: Path, harm: str, verb: str
+) -> None:
+    weights, card = own_models / "codec-0.0983/weights.safetensors", own_models / "codec-0.0983/card.json"
+    if harm == "missing":
+        weights.unlink()
+    elif harm == "altered":
+        data = bytearray(weights.read_bytes())
+        data[-1] ^= 1
+        weights.write_bytes(data)
+    elif harm == "cut":
+        weights.write_bytes(weights.read_bytes()[:100])
+    elif harm == "fingerprint":
+        card.write_text(json.dumps(json.loads(card.read_text()) | {"fingerprint": "00" * 32}))
+    else:
+        card.write_text("{")
+    folder = str(own_models / "codec-0.0983")
+    call = ["compress", photo, "-o", tmp_path / "x.bin", "--codec", folder] if verb == "compress" else ["models", "verify", folder]
+    answer = dcu(*call)
+    assert answer.code == 69
+    assert one_line(answer.err)
+
+
+def test_missing_classifier(dcu: Dcu, own_models: Path, stream: bytes, tmp_path: Path) -> None:
+    shutil.rmtree(own_models / "classifier-0.0983")
+    path = tmp_path / "x.bin"
+    path.write_bytes(stream)
+    codec_of.cache_clear()
+    assert dcu("classify", path).code == 69
+    assert dcu("classify", path, "--network", "nothing").code == 69
+
+
+def test_no_compiler(photo: Path, tmp_path: Path) -> None:
+    """Neither a built extension nor a compiler: one line that says what to install."""
+    answer = process(
+        "compress", photo, "-o", tmp_path / "x.bin", DCU_CACHE=str(tmp_path / "cache"), CXX="no-such-compiler", PATH=""
+    )
+    assert answer.returncode == 69
+    assert b"C++ compiler" in answer.stderr
+    assert b"Traceback" not in answer.stderr
+
+
+def test_cache_built_and_no_compiler(photo: Path, tmp_path: Path) -> None:
+    answer = process("compress", photo, "-o", tmp_path / "x.bin", CXX="no-such-compiler", PATH="")
+    assert answer.returncode == 0
+    assert answer.stdout == b""
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_read_only_folder(dcu: Dcu, photo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o555)
+    answer = dcu("compress", photo, "-o", folder / "x.bin")
+    assert answer.code == 73
+    assert one_line(answer.err)
+
+
+def test_output_folder_that_cannot_be_made(dcu: Dcu, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    answer = dcu("compress", photo, "-o", tmp_path / "file" / "x.bin")
+    assert answer.code == 73
+    assert one_line(answer.err)
+
+
+def test_full_disk(dcu: Dcu, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[:5])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    answer = dcu("compress", photo, "-o", tmp_path / "x.bin")
+    assert answer.code == 73
+    assert one_line(answer.err)
+    assert [p.name for p in tmp_path.iterdir()] == ["photo.png"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_full_disk_behind_a_pipe(stream: bytes, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    with Path("/dev/full").open("wb") as full:
+        answer = subprocess.run(
+            [sys.executable, "-m", "dcu", "classify", "-"],
+            input=stream, stdout=full, stderr=subprocess.PIPE, check=False,
+        )  # fmt: skip
+    assert answer.returncode == 73
+    assert one_line(answer.stderr)
+
+
+def test_debug_shows_where(photo: Path) -> None:
+    answer = process("compress", photo, DCU_DEBUG="1")
+    assert b"Traceback" in answer.stderr
+
+
+def test_small_pictures_still_have_names(dcu: Dcu, tmp_path: Path) -> None:
+    path = tmp_path / "dot.png"
+    path.write_bytes(png(smooth_picture(1, 1)))
+    assert dcu("compress", path, "-o", tmp_path / "dot.bin").code == 0
+    assert dcu("classify", tmp_path / "dot.bin").code == 0

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from dcu import bitstream
+from dcu import codec as codec_module
+from dcu.codec import Codec
+from dcu.errors import BrokenInputError, UnavailableError, UsageError
+
+from .conftest import random_codec, smooth_picture
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 9), (40, 52), (64, 8)])
+def test_size_comes_back_exactly(codec: Codec, height: int, width: int) -> None:
+    picture = smooth_picture(height, width)
+    data = codec.compress(picture)
+    assert codec.decode(data).shape == picture.shape
+    assert data == codec.compress(picture)
+
+
+def test_latent_is_the_centres_of_the_symbols_that_analysis_chose(codec: Codec) -> None:
+    picture = smooth_picture(40, 56)
+    symbols = codec.analyse(picture)
+    assert symbols.shape == (3, 5, 7)
+    assert symbols.float().std() > 0
+    latent = codec.latent(codec.compress(picture))
+    assert torch.equal(latent[0, 1], codec.quantizer.centres[1][symbols[1].long()])
+
+
+def test_small_layer_is_what_networks_read(codec: Codec) -> None:
+    data = codec.compress(smooth_picture(1024, 1100))
+    stream = bitstream.read(data)
+    assert stream.small is not None
+    assert (stream.small.width, stream.small.height) == (275, 256)
+    assert codec.latent(data).shape == (1, 3, 32, 35)
+    assert codec.decode(data).shape == (1024, 1100, 3)
+
+
+def test_tiles_of_a_wide_picture(codec: Codec) -> None:
+    picture = smooth_picture(16, 2100)
+    data = codec.compress(picture)
+    assert len(bitstream.read(data).full.tiles) == 2
+    assert torch.equal(codec.symbols(bitstream.read(data).full), codec.analyse(picture))
+
+
+def test_pieces_give_what_one_piece_gives(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Halo = receptive field: symbols as from one piece, pixels within 1."""
+    picture = smooth_picture(200, 264)
+    whole = codec.analyse(picture)
+    latent = codec.quantizer.latent(whole[None])
+    decoded = codec.synthesise(latent)
+    monkeypatch.setattr(codec_module, "WHOLE", 0)
+    monkeypatch.setattr(codec_module, "PIECE", 10)
+    assert (codec.analyse(picture) != whole).float().mean() < 1e-3
+    assert np.abs(codec.synthesise(latent).astype(int) - decoded).max() <= 1
+
+
+def test_halo_smaller_than_the_receptive_field_would_show(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    latent = codec.quantizer.latent(codec.analyse(smooth_picture(200, 264))[None])
+    decoded = codec.synthesise(latent)
+    monkeypatch.setattr(codec_module, "WHOLE", 0)
+    monkeypatch.setattr(codec_module, "PIECE", 10)
+    monkeypatch.setattr(codec, "synthesis_halo", 0)
+    assert np.abs(codec.synthesise(latent).astype(int) - decoded).max() > 1
+
+
+def test_stream_of_another_codec_is_refused(codec: Codec) -> None:
+    other = Codec(random_codec(7), "other")
+    assert other.fingerprint != codec.fingerprint
+    with pytest.raises(UnavailableError):
+        codec.decode(other.compress(smooth_picture(8, 8)))
+
+
+def test_operating_point_that_the_codec_lacks_is_refused(codec: Codec) -> None:
+    data = codec.compress(smooth_picture(8, 8))
+    payload = bitstream.read(data).full.tiles
+    with pytest.raises(BrokenInputError):
+        codec.decode(bitstream.write(codec.identity, 3, 8, 8, [payload]))
+
+
+def test_bytes_after_the_stream_are_refused(codec: Codec) -> None:
+    with pytest.raises(BrokenInputError):
+        codec.decode(codec.compress(smooth_picture(8, 8)) + b"x")
+
+
+def test_weights_of_something_else(codec: Codec) -> None:
+    tensors = random_codec(0)
+    del tensors["synthesis.stem.weight"]
+    with pytest.raises(UnavailableError):
+        Codec(tensors, "broken")
+
+
+def test_by_rate() -> None:
+    assert codec_module.of_rate(0.0983).name == "codec-0.0983"
+    with pytest.raises(UsageError, match=r"0\.0983"):
+        codec_module.of_rate(0.5)

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from dcu.data import gather, items
+from dcu.errors import BrokenInputError, MissingInputError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, text in (("set/n01/b.jpg", "bb"), ("set/n00/a.JPG", "a"), ("set/readme.txt", "x")):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path / "set"
+
+
+def test_folder_and_tar_hold_the_same(folder: Path, tmp_path: Path) -> None:
+    tar = tmp_path / "set.tar"
+    with tarfile.open(tar, "w") as archive:
+        archive.add(folder, ".")
+    for source in (folder, tar):
+        found = items(source)
+        assert [(i.dataset, i.label, i.read()) for i in found] == [("set", "n00", b"a"), ("set", "n01", b"bb")]
+    assert len(gather([folder, tar])) == 4
+
+
+def test_nothing_there(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError):
+        items(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MissingInputError):
+        items(tmp_path / "empty")
+    with pytest.raises(BrokenInputError):
+        items(folder / "readme.txt")

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from dcu.codec import Codec
+from dcu.entropy import EntropyCoder, cumulative, integer_tensors
+from dcu.errors import UnavailableError
+from dcu.nets.context import ContextModel, Group, lattice, schedule
+from dcu.nets.quantizer import Quantizer
+
+from .conftest import GROUPS
+
+
+def random_symbols(codec: Codec, height: int, width: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    levels = torch.tensor(codec.levels)[:, None, None]
+    return (torch.rand(len(codec.levels), height, width, generator=generator) * levels).to(torch.uint8)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 19), st.integers(1, 19), st.integers(0, 99))
+def test_symbols_come_back(codec: Codec, height: int, width: int, seed: int) -> None:
+    symbols = random_symbols(codec, height, width, seed)
+    payload = codec.entropy.encode(symbols)
+    assert torch.equal(codec.entropy.decode(payload, height, width), symbols)
+
+
+def test_any_payload_decodes_to_symbols_that_exist(codec: Codec) -> None:
+    symbols = codec.entropy.decode(b"\x00\xff" * 5, 6, 5)
+    assert all(int(row.max()) < levels for row, levels in zip(symbols, codec.levels, strict=True))
+
+
+def test_number_of_threads_changes_nothing(codec: Codec) -> None:
+    symbols, before = random_symbols(codec, 30, 40), torch.get_num_threads()
+    payloads = set()
+    for threads in (1, 2, 4):
+        torch.set_num_threads(threads)
+        payloads.add(codec.entropy.encode(symbols))
+        assert torch.equal(codec.entropy.decode(min(payloads), 30, 40), symbols)
+    torch.set_num_threads(before)
+    assert len(payloads) == 1
+
+
+def test_payload_is_as_long_as_the_tables_say(codec: Codec) -> None:
+    symbols = random_symbols(codec, 64, 96)
+    assert abs(8 * len(codec.entropy.encode(symbols)) - codec.entropy.cross_entropy(symbols)) < 32
+
+
+def test_integers_say_what_the_trained_network_says() -> None:
+    torch.manual_seed(3)
+    levels = [g.levels for g in GROUPS for _ in range(g.channels)]
+    context, quantizer = ContextModel(GROUPS, 8), Quantizer(levels)
+    symbols = quantizer.symbols(torch.randn(1, 3, 12, 9) * 2)
+    one_hot = torch.nn.functional.one_hot(symbols.long(), 9).permute(0, 1, 4, 2, 3).float()
+    with torch.no_grad():
+        bits = float(context.bits(quantizer.latent(symbols), one_hot))
+    coder = EntropyCoder(integer_tensors(context), quantizer.centres.detach())
+    assert coder.cross_entropy(symbols[0]) == pytest.approx(bits, rel=2e-3)
+
+
+def test_decoding_order_looks_only_at_what_is_known() -> None:
+    """Changing a symbol changes no logits of passes up to its own."""
+    torch.manual_seed(4)
+    context = ContextModel(GROUPS, 8)
+    latent = torch.randn(1, 3, 8, 8)
+    before = context(latent)
+    for number, p in enumerate(context.passes):
+        changed = latent.clone()
+        changed[:, p.first : p.last] += 5 * p.positions(8, 8)
+        after = context(changed)
+        for earlier in context.passes[: number + 1]:
+            group = [g.first for g in context.passes if g.start].index(earlier.first)
+            here = earlier.positions(8, 8)
+            assert torch.equal(before[group][..., here], after[group][..., here])
+
+
+@pytest.mark.parametrize("passes", [1, 2, 3, 4, 5])
+def test_passes_cover_each_position_once(passes: int) -> None:
+    counts = sum(p.positions(13, 11).int() for p in schedule([Group(2, 4, passes)]))
+    assert isinstance(counts, Tensor)
+    assert torch.equal(counts, torch.ones(13, 11, dtype=torch.int32))
+    assert lattice(0, 2, 2).all()
+
+
+@given(st.lists(st.integers(-(2**30), 2**30), min_size=2, max_size=9), st.integers(9, 32))
+def test_tables_are_strictly_increasing(logits: list[int], largest: int) -> None:
+    exp_table = (-torch.arange(4096) / 256).exp().mul(65536).round().long()
+    table = cumulative(torch.tensor([logits]), exp_table, largest)[0].long() & 0xFFFF
+    table[-1] = 65536
+    assert table[0] == 0
+    assert bool((table.diff() >= 1).all())
+
+
+def test_weights_that_could_overflow_are_refused() -> None:
+    tensors = integer_tensors(ContextModel(GROUPS, 8))
+    tensors["00.1.weight"] = torch.full_like(tensors["00.1.weight"], 2**31 - 1)
+    with pytest.raises(UnavailableError):
+        EntropyCoder(tensors, torch.full((3, 9), 1.0) * 1e9)

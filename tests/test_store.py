@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dcu import store
+from dcu.errors import UnavailableError
+
+from .conftest import write_codec
+
+
+def test_lookup_order(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert store.find("codec-0.0983").folder == models / "codec-0.0983"
+    path = tmp_path / "elsewhere" / "mine"
+    write_codec(path, seed=5)
+    assert store.find(str(path)).folder == path
+    monkeypatch.delenv("DCU_MODELS")
+    own = write_codec(store.user_folder() / "codec-0.0983", seed=6)
+    assert store.find("codec-0.0983").fingerprint == own.fingerprint
+
+
+def test_kind_is_checked() -> None:
+    with pytest.raises(UnavailableError, match="a codec, not a classifier"):
+        store.find("codec-0.0983", "classifier")
+
+
+def test_fingerprint_is_what_docs_format_says() -> None:
+    centres = torch.tensor([[0.0, 1.0, 7.0], [-1.0, 0.0, 1.0]])
+    context = {"b": torch.tensor([[1, -2]], dtype=torch.int32), "a": torch.tensor([3], dtype=torch.int32)}
+    expected = hashlib.sha256(
+        b"\x02\x00" + b"\x02\x03"
+        + bytes.fromhex("000000000000803f") + bytes.fromhex("000080bf000000000000803f")
+        + b"\x01" + b"\x01\x00\x00\x00" + b"\x03\x00\x00\x00"
+        + b"\x02" + b"\x01\x00\x00\x00\x02\x00\x00\x00" + b"\x01\x00\x00\x00\xfe\xff\xff\xff"
+    )  # fmt: skip
+    assert store.fingerprint([2, 3], centres, context) == expected.hexdigest()
+
+
+def test_card_states_the_sha_256_of_the_weights(models: Path) -> None:
+    folder = models / "codec-0.0983"
+    card = json.loads((folder / "card.json").read_text())
+    assert card["sha256"] == hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+
+
+def test_broken_cards_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in (("a", "{"), ("b", '{"kind": "codec"}'), ("c", "[]")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "card.json").write_text(text)
+    monkeypatch.setenv("DCU_MODELS", str(tmp_path))
+    assert not {"a", "b", "c"} & {model.name for model in store.installed()}
