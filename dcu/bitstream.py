@@ -112,9 +112,7 @@ def read_number(data: memoryview, at: int) -> tuple[int, int]:
     raise BrokenInputError("a number in the stream is malformed")
 
 
-def write(
-    codec: bytes, operating_point: int, width: int, height: int, layers: Sequence[Sequence[bytes]]
-) -> bytes:
+def write(codec: bytes, operating_point: int, width: int, height: int, layers: Sequence[Sequence[bytes]]) -> bytes:
     """Serialize a picture.
 
     Parameters

@@ -23,6 +23,7 @@ from dcu.bitstream import BLOCK, Layer, Stream
 from dcu.entropy import EntropyCoder
 from dcu.errors import BrokenInputError, UnavailableError, UsageError
 from dcu.image import Picture, pad, resize
+from dcu.nets import channels_last
 from dcu.nets.quantizer import Quantizer
 from dcu.nets.transforms import Analysis, Synthesis
 
@@ -154,7 +155,8 @@ class Codec:
 
         def piece(rows: slice, columns: slice) -> Tensor:
             x = self.synthesis(latent[:, :, rows, columns].contiguous(memory_format=torch.channels_last))
-            return ((x[0] + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8).cpu()
+            pixels: Tensor = ((x[0] + 1) * 127.5).round_().clamp_(0, 255)
+            return pixels.to(torch.uint8).cpu()
 
         h, w = latent.shape[-2:]
         picture = torch.empty(3, h * BLOCK, w * BLOCK, dtype=torch.uint8)
@@ -173,7 +175,10 @@ def in_pieces(
     for top in range(0, h, side):
         for left in range(0, w, side):
             bottom, right = min(top + side, h), min(left + side, w)
-            rows, columns = slice(max(0, top - halo), min(h, bottom + halo)), slice(max(0, left - halo), min(w, right + halo))
+            rows, columns = (
+                slice(max(0, top - halo), min(h, bottom + halo)),
+                slice(max(0, left - halo), min(w, right + halo)),
+            )
             part = transform(rows, columns)
             y, x = (top - rows.start) * scale, (left - columns.start) * scale
             height, width = (bottom - top) * scale, (right - left) * scale
@@ -190,7 +195,7 @@ def transform_shape(tensors: dict[str, Tensor], name: str) -> tuple[int, int]:
 def load_transform(module: T, tensors: dict[str, Tensor], prefix: str) -> T:
     """Fill a transform with its part of the weights, in float32 and channels last."""
     module.load_state_dict({n.removeprefix(prefix): t.float() for n, t in tensors.items() if n.startswith(prefix)})
-    return module.eval().to(memory_format=torch.channels_last)
+    return channels_last(module).eval()
 
 
 @functools.lru_cache(maxsize=4)
@@ -209,5 +214,7 @@ def of_rate(rate: float, device: str = "cpu") -> Codec:
     """
     codecs = {float(model.card["rate"]): model for model in store.installed() if model.kind == "codec"}
     if rate not in codecs:
-        raise UsageError(f"no codec of {rate:g} bpp; installed: {', '.join(f'{r:g}' for r in sorted(codecs)) or 'none'}")
+        raise UsageError(
+            f"no codec of {rate:g} bpp; installed: {', '.join(f'{r:g}' for r in sorted(codecs)) or 'none'}"
+        )
     return Codec.from_model(codecs[rate], device)

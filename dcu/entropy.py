@@ -48,11 +48,11 @@ def integer_tensors(context: ContextModel) -> dict[str, Tensor]:
     weights = context.spatial.weight.split(context.hidden)
     biases = context.spatial.bias.split(context.hidden)  # type: ignore[union-attr]
     for index, p in enumerate(context.passes):
-        mix, out = context.mix[index], context.out[index]
+        mix, out = (layer.state_dict() for layer in (context.mix[index], context.out[index]))
         layers = (
             (weights[index].flatten(1)[:, p.known(channels).flatten()], biases[index]),
-            (mix.weight.flatten(1), mix.bias),
-            (out.weight.flatten(1), out.bias),
+            (mix["weight"].flatten(1), mix["bias"]),
+            (out["weight"].flatten(1), out["bias"]),
         )
         for number, (weight, bias) in enumerate(layers):
             tensors[f"{index:02}.{number}.weight"] = (weight.double() * 2**WEIGHT_BITS).round()
@@ -136,7 +136,7 @@ class EntropyCoder:
             symbols[p.first : p.last, where] = new.to(torch.uint8)
             values = self.values[p.first : p.last].gather(1, new.long())
             inner[p.first : p.last, where // width, where % width] = values
-        return symbols.unflatten(1, (height, width))
+        return symbols.view(-1, height, width)
 
     def macs(self, height: int, width: int) -> int:
         """Multiply-accumulates of the context model over a whole tile."""
@@ -147,7 +147,8 @@ class EntropyCoder:
 
     def values_of(self, symbols: Tensor) -> Tensor:
         """Fixed-point centre values of symbols (C, h, w), float64."""
-        return self.values.gather(1, symbols.flatten(1).long()).view(symbols.shape)
+        values: Tensor = self.values.gather(1, symbols.flatten(1).long())
+        return values.view(symbols.shape)
 
     def cross_entropy(self, symbols: Tensor) -> float:
         """Bits that the tables themselves ask for, without the arithmetic coder's rounding."""
@@ -191,4 +192,5 @@ def gather_index(p: Pass, channels: int, height: int, width: int) -> Tensor:
     row, stride = width + 2 * REACH, (height + 2 * REACH) * (width + 2 * REACH)
     base = where // width * row + where % width
     channel, y, x = p.known(channels).nonzero().T
-    return base[:, None] + (channel * stride + y * row + x)[None, :]
+    index: Tensor = base[:, None] + (channel * stride + y * row + x)[None, :]
+    return index

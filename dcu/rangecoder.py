@@ -27,7 +27,8 @@ from dcu.errors import UnavailableError
 
 EXTENSION = "torchac_backend"
 HINT = (
-    "torchac must be compiled once: install a C++ compiler and Python's headers (Debian: g++ and python3-dev), and ninja"
+    "torchac must be compiled once: install a C++ compiler and Python's headers (Debian: g++ and python3-dev), "
+    "and ninja"
 )
 
 

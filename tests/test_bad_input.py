@@ -104,7 +104,11 @@ def test_weights_that_are_not_the_cards(
     else:
         card.write_text("{")
     folder = str(own_models / "codec-0.0983")
-    call = ["compress", photo, "-o", tmp_path / "x.bin", "--codec", folder] if verb == "compress" else ["models", "verify", folder]
+    call = (
+        ["compress", photo, "-o", tmp_path / "x.bin", "--codec", folder]
+        if verb == "compress"
+        else ["models", "verify", folder]
+    )
     answer = dcu(*call)
     assert answer.code == 69
     assert one_line(answer.err)

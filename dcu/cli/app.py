@@ -8,9 +8,8 @@ import sys
 from importlib import import_module
 from typing import Any
 
-import click
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from dcu import __version__
 from dcu.errors import DcuError, OutputError
@@ -31,14 +30,14 @@ SUMMARIES = {
 class LazyGroup(TyperGroup):
     """Imports a verb's module when the verb is called."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return list(VERBS)
 
-    def get_command(self, ctx: click.Context, name: str) -> Any:
+    def get_command(self, ctx: Any, name: str) -> Any:
         if name not in VERBS:
             return None
         if ctx.resilient_parsing or "--help" in sys.argv[1:2] or len(sys.argv) == 1:
-            return click.Command(name, help=SUMMARIES[name])
+            return TyperCommand(name, help=SUMMARIES[name])
         return typer.main.get_command(import_module(f"dcu.cli.{name}").app)
 
 
@@ -52,6 +51,7 @@ app = typer.Typer(
 
 
 def show_version(wanted: bool) -> None:
+    """Print the version and leave."""
     if wanted:
         typer.echo(f"dcu {__version__}")
         raise typer.Exit
@@ -78,7 +78,7 @@ def run() -> int:
     except BrokenPipeError:
         silence_standard_output()
         return 0
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         complain("interrupted")
         return 130
     except Exception as error:
@@ -92,7 +92,7 @@ def answer(error: Exception) -> int:
     if isinstance(error, DcuError):
         complain(str(error))
         return error.exit_code
-    if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's own, typer's copy of it too
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # of click, or of typer's copy of it
         complain(error.format_message().replace("\n", " "))
         return int(error.exit_code)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
@@ -102,7 +102,8 @@ def answer(error: Exception) -> int:
     if isinstance(error, MemoryError) or "not enough memory" in str(error):
         complain("not enough memory")
         return 1
-    complain(f"unexpected {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} (DCU_DEBUG=1 shows where)")
+    reason = str(error).partition("\n")[0]
+    complain(f"unexpected {type(error).__name__}: {reason} (DCU_DEBUG=1 shows where)")
     return 1
 
 

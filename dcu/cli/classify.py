@@ -58,9 +58,7 @@ def show(name: str, answer: Predictions, json: bool) -> None:
             {"label": p.label, "wnid": p.wnid, "index": p.index, "probability": round(p.probability, 6)}
             for p in answer.predictions
         ]
-        files.print_json(
-            {"input": name, "predictions": predictions, "network": answer.network, "codec": answer.codec}
-        )
+        files.print_json({"input": name, "predictions": predictions, "network": answer.network, "codec": answer.codec})
         return
     typer.echo(name)
     for p in answer.predictions:

@@ -58,6 +58,8 @@ def compress(
                 files.print_json(line, error=place is None)
     if not (quiet or json or not pixels or places == [None]):
         seconds = time.monotonic() - started
-        note = f"{len(found)} pictures, {total} bytes, {8 * total / pixels:.4f} bpp, {len(found) / seconds:.1f} a second"
+        note = (
+            f"{len(found)} pictures, {total} bytes, {8 * total / pixels:.4f} bpp, {len(found) / seconds:.1f} a second"
+        )
         typer.echo(note if len(found) > 1 else f"{total} bytes, {8 * total / pixels:.4f} bpp", err=True)
     return failures.exit_code

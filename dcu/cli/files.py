@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -124,10 +124,8 @@ def put(target: Path | None, data: bytes, force: bool) -> None:
 
 def discard(part: Path) -> None:
     """Remove what an interrupted write left."""
-    try:
+    with suppress(OSError):
         part.unlink(missing_ok=True)
-    except OSError:
-        pass
 
 
 class Failures:
@@ -143,7 +141,9 @@ class Failures:
             yield
         except DcuError as error:
             message = str(error)
-            complain(message if message.startswith(f"{name}:") or isinstance(error, OutputError) else f"{name}: {message}")
+            complain(
+                message if message.startswith(f"{name}:") or isinstance(error, OutputError) else f"{name}: {message}"
+            )
             self.exit_code = self.exit_code or error.exit_code
 
 
@@ -191,6 +191,3 @@ def progress(values: Sequence[T], what: str, quiet: bool) -> Iterable[T]:
 def print_json(value: dict[str, Any], error: bool = False) -> None:
     """One JSON object on a line of standard output, or of standard error."""
     print(json.dumps(value, ensure_ascii=False), file=sys.stderr if error else sys.stdout, flush=True)
-
-
-Printer = Callable[[dict[str, Any]], None]

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from dcu.train.loop import Run
 
 app = typer.Typer(no_args_is_help=True, help="Train codecs and classifiers.")
-Recipe = Annotated[Path, typer.Argument(help="Recipe (TOML): a path, or the name of one that dcu ships.", show_default=False)]
+Recipe = Annotated[
+    Path, typer.Argument(help="Recipe (TOML): a path, or the name of one that dcu ships.", show_default=False)
+]
 Data = Annotated[list[Path], typer.Option("--data", help="Folder or uncompressed tar of pictures; may be repeated.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the model.", show_default="the user's data folder")]
 Runs = Annotated[Path, typer.Option("--runs", help="Where checkpoint, log and cache are kept.")]
@@ -100,7 +102,7 @@ def train_classifier(
     items = gather(data)
     views, held_out = plan_views(items, parts["data"], seed)
     caches = [
-        build_cache(folder / name, chosen, codec, parts["data"], seed, track)
+        build_cache(folder / name, chosen, codec, parts["data"], parts["schedule"], track)
         for name, chosen in (("held-out", held_out), ("views", views))
     ]
     task = ClassifierTask(parts["classifier"], parts["data"], codec, caches[1], caches[0], seed)

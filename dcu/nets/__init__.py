@@ -1,1 +1,16 @@
 """Neural networks: nn.Modules only, importing nothing but torch."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def channels_last(module: M) -> M:
+    """The module with its convolutions in the memory format that is quickest on CPUs."""
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return module

@@ -77,7 +77,7 @@ def lattice(level: int, height: int, width: int) -> Tensor:
     """
     step = 2 ** (level // 2)
     rows, columns = torch.arange(height)[:, None], torch.arange(width)[None, :]
-    mask = (rows % step == 0) & (columns % step == 0)
+    mask: Tensor = (rows % step == 0) & (columns % step == 0)
     if level % 2:
         mask &= (rows // step + columns // step) % 2 == 0
     return mask
@@ -89,9 +89,7 @@ def schedule(groups: Sequence[Group]) -> list[Pass]:
     firsts = accumulate((g.channels for g in groups), initial=0)
     for first, group in zip(firsts, groups, strict=False):
         for level in reversed(range(group.passes)):
-            passes.append(
-                Pass(first, first + group.channels, group.levels, level, start=level == group.passes - 1)
-            )
+            passes.append(Pass(first, first + group.channels, group.levels, level, start=level == group.passes - 1))
     return passes
 
 
@@ -124,9 +122,7 @@ class ContextModel(nn.Module):
         height, width = latent.shape[-2:]
         hidden = F.relu(F.conv2d(latent, self.spatial.weight * self.mask, self.spatial.bias, padding=REACH))
         logits: dict[int, Tensor] = {}
-        for p, features, mix, out in zip(
-            self.passes, hidden.split(self.hidden, 1), self.mix, self.out, strict=True
-        ):
+        for p, features, mix, out in zip(self.passes, hidden.split(self.hidden, 1), self.mix, self.out, strict=True):
             here = out(F.relu(mix(features))).float()
             here = here.unflatten(1, (p.last - p.first, p.levels)) * p.positions(height, width).to(here)
             logits[p.first] = logits[p.first] + here if p.first in logits else here

@@ -46,7 +46,9 @@ class SameConv2d(nn.Conv2d):
         kernel, stride = self.kernel_size[0], self.stride[0]
         if stride == 1:
             return F.conv2d(x, self.weight, self.bias, padding=kernel // 2, groups=self.groups)
-        height, width = (max(kernel - stride if side % stride == 0 else kernel - side % stride, 0) for side in x.shape[-2:])
+        height, width = (
+            max(kernel - stride if side % stride == 0 else kernel - side % stride, 0) for side in x.shape[-2:]
+        )
         x = F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
         return F.conv2d(x, self.weight, self.bias, stride, groups=self.groups)
 
@@ -63,8 +65,8 @@ class InvertedResidual(nn.Module):
         self.shortcut = stride == 1 and before == after
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else F.relu6(self.expand(x))
-        y = self.project(F.relu6(self.depthwise(y)))
+        wide = x if self.expand is None else F.relu6(self.expand(x))
+        y: Tensor = self.project(F.relu6(self.depthwise(wide)))
         return x + y if self.shortcut else y
 
 

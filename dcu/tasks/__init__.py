@@ -1,0 +1,1 @@
+"""Bytes to latent to result."""

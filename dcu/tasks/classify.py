@@ -15,6 +15,7 @@ from dcu import store
 from dcu.bitstream import Stream
 from dcu.codec import Codec, codec_of
 from dcu.errors import UnavailableError
+from dcu.nets import channels_last
 from dcu.nets.efficientnet import LatentClassifier
 
 CROP, SHORT = 28, 32
@@ -56,8 +57,7 @@ class Classifier:
         self.labels: list[dict[str, Any]] = model.card.get("labels", [])
         if model.fingerprint != codec.fingerprint:
             raise UnavailableError(f"{model.name}: reads latents of another codec than {codec.name}")
-        self.network = build_network(model)
-        self.network.to(device=device, memory_format=torch.channels_last)
+        self.network = channels_last(build_network(model)).to(device)
         if len(self.labels) != self.network.trunk.classifier.out_features:
             raise UnavailableError(f"{model.name}: its card has not one label a class")
 

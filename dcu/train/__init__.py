@@ -1,0 +1,1 @@
+"""Training: one loop, then one file per thing that is trained."""

@@ -28,8 +28,9 @@ from torch.nn import functional as F
 from dcu.codec import Codec
 from dcu.data import Item
 from dcu.image import Picture, field_crop, read_picture
+from dcu.nets import channels_last
 from dcu.nets.efficientnet import LatentClassifier
-from dcu.train.loop import prefetch
+from dcu.train.loop import Schedule, prefetch
 from dcu.train.teachers import rgb_network, to_input
 
 Track = Callable[[Iterable[Any], int], Iterable[Any]]
@@ -125,11 +126,17 @@ class Cache:
 
 
 def build_cache(
-    folder: Path, views: list[View], codec: Codec, data: ClassifierData, seed: int, track: Track
+    folder: Path, views: list[View], codec: Codec, data: ClassifierData, schedule: Schedule, track: Track
 ) -> Cache:
     """Make the views, or map those that an earlier call made from the same pictures, codec and seed."""
     key = json.dumps(
-        [codec.fingerprint, seed, data.smallest, len(views), *(f"{v.item.name}:{v.number}" for v in views[:100])]
+        [
+            codec.fingerprint,
+            schedule.seed,
+            data.smallest,
+            len(views),
+            *(f"{v.item.name}:{v.number}" for v in views[:100]),
+        ]
     )
     done = folder / "done.json"
     if done.exists() and done.read_text(encoding="utf-8") == key:
@@ -142,22 +149,22 @@ def build_cache(
         "features": ((320, SIDE // 32, SIDE // 32), np.float16),
     }
     arrays = {
-        name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (len(views), *shape))  # type: ignore[no-untyped-call]
+        name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (len(views), *shape))
         for name, (shape, dtype) in shapes.items()
     }
     teacher = rgb_network()
     at = 0
 
     def chunk(index: int) -> NDArray[np.uint8]:
-        return np.stack([make_view(view, data, seed) for view in views[index * CHUNK : (index + 1) * CHUNK]])
+        return np.stack([make_view(view, data, schedule.seed) for view in views[index * CHUNK : (index + 1) * CHUNK]])
 
     for pictures in track(prefetch(chunk, range(-(-len(views) // CHUNK))), -(-len(views) // CHUNK)):
         batch = torch.from_numpy(pictures)
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=schedule.bf16):
             features = teacher.trunk.blocks(teacher.early(F.relu6(teacher.stem(to_input(batch)))))
             logits = teacher.trunk.classifier(teacher.trunk.pool(features))
             y = codec.analysis(batch.permute(0, 3, 1, 2).float() / 127.5 - 1)
-            symbols = codec.quantizer.symbols(y)
+            symbols = codec.quantizer.symbols(y.float())
         end = at + len(batch)
         arrays["symbols"][at:end], arrays["logits"][at:end] = symbols.numpy(), logits.half().numpy()
         arrays["features"][at:end] = features.half().numpy()
@@ -180,8 +187,8 @@ class ClassifierTask:
         self.module = LatentClassifier(len(codec.levels), recipe.width, recipe.depth, 1000)
         self.module.trunk.load_state_dict(rgb_network().trunk.state_dict())
         self.start()
-        self.module.to(memory_format=torch.channels_last)
-        sample = torch.from_numpy(train.features[:2000]).float()
+        channels_last(self.module)
+        sample = torch.tensor(train.features[:2000]).float()
         self.spread = sample.var((0, 2, 3), keepdim=True)
         self.scalars: dict[str, float] = {}
 
@@ -191,7 +198,7 @@ class ClassifierTask:
         The classifier layer stays, so that the features keep their meaning for classes that are rare here; the
         depthwise kernels stay because oneDNN computes their gradient ten times slower than all else.
         """
-        latent = self.quantizer.latent(torch.from_numpy(self.train.symbols[:500]))
+        latent = self.quantizer.latent(torch.tensor(self.train.symbols[:500]))
         spread = latent.std((0, 2, 3)).clamp(min=0.1)
         with torch.no_grad():
             self.module.stem.weight.mul_(2 / spread[None, :, None, None])
@@ -239,8 +246,8 @@ class ClassifierTask:
         """Agreement with the teacher on pictures it was not taught with, and their divergence."""
         agree = divergence = 0.0
         for at in range(0, len(self.held), CHUNK):
-            answer = self.module(self.quantizer.latent(torch.from_numpy(self.held.symbols[at : at + CHUNK]))).float()
-            teacher = torch.from_numpy(self.held.logits[at : at + CHUNK]).float()
+            answer = self.module(self.quantizer.latent(torch.tensor(self.held.symbols[at : at + CHUNK]))).float()
+            teacher = torch.tensor(self.held.logits[at : at + CHUNK]).float()
             agree += float((answer.argmax(1) == teacher.argmax(1)).sum())
             divergence += float(F.kl_div(F.log_softmax(answer, 1), teacher.softmax(1), reduction="sum"))
         count = max(1, len(self.held))

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from dcu.data import Item
 from dcu.image import Picture, pad, read_picture
+from dcu.nets import channels_last
 from dcu.nets.context import ContextModel, Group
 from dcu.nets.quantizer import Quantizer
 from dcu.nets.transforms import BLOCK, Analysis, Synthesis, start_from_components
@@ -110,7 +111,7 @@ class CodecTask:
         self.sampler = Sampler([item for i, item in enumerate(items) if i not in held], data.weights, seed)
         self.module = CodecNetwork(recipe)
         self.start()
-        self.module.to(memory_format=torch.channels_last)
+        channels_last(self.module)
         self.scalars = {"lambda": START_LAMBDA, "crop_target": recipe.rate, "crop_bpp": recipe.rate}
 
     def start(self) -> None:

@@ -27,7 +27,7 @@ def macs(module: nn.Module, *inputs: Tensor) -> int:
     """Multiply-accumulates of one call (1 MAC = 2 FLOPs)."""
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         module(*inputs)
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2
 
 
 def origin(run: Run, recipe: Any, items: list[Item]) -> dict[str, Any]:

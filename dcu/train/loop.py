@@ -57,9 +57,12 @@ class Schedule:
 class Task(Protocol):
     """What the loop trains."""
 
-    module: nn.Module
     scalars: dict[str, float]
     """State beside the weights that a resumed run needs."""
+
+    @property
+    def module(self) -> nn.Module:
+        """All that has weights."""
 
     def groups(self) -> list[dict[str, Any]]:
         """Parameter groups for Adam; ``scale`` multiplies the learning rate."""
@@ -105,7 +108,8 @@ def build(cls: type[R], table: Any, where: str) -> R:
     for name, value in table.items():
         inner = getattr(types[name], "__args__", (types[name],))[0]
         if isinstance(value, list):
-            value = tuple(build(inner, v, f"{where}.{name}") if is_dataclass(inner) else v for v in value)
+            nested = isinstance(inner, type) and is_dataclass(inner)
+            value = tuple(build(inner, v, f"{where}.{name}") if nested else v for v in value)
         elif types[name] is float and isinstance(value, int):
             value = float(value)
         values[name] = value
@@ -205,7 +209,7 @@ class Run:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.schedule.bf16):
             loss, figures = self.task.loss(batch, self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.task.module.parameters(), self.schedule.clip)
         self.optimizer.step()
         decay = min(self.schedule.ema, (1 + self.step) / (10 + self.step))

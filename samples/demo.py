@@ -1,0 +1,83 @@
+"""What dcu does, shown on the photographs of this folder: compress, name from the bitstream, rebuild; writes out/."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+from rich.console import Console
+from rich.table import Table
+
+from dcu import Classifier, Codec
+from dcu.evaluate.codec import psnr
+from dcu.image import Picture, read_picture
+
+OUT = Path("out")
+MARGIN, LINE = 8, 18
+
+
+def smallest(picture: Picture, format: str) -> int:
+    """Bytes of the smallest file of this size that a format can write: lowest quality, most effort."""
+    out = io.BytesIO()
+    options = {"AVIF": {"quality": 0, "speed": 0}, "WEBP": {"quality": 0, "method": 6}, "JPEG": {"quality": 1}}
+    Image.fromarray(picture).save(out, format, **options[format])  # type: ignore[arg-type]
+    return len(out.getvalue())
+
+
+def side_by_side(picture: Picture, decoded: Picture, captions: tuple[str, str]) -> Image.Image:
+    """Original and decoded picture with a line of text under each."""
+    height, width = picture.shape[:2]
+    sheet = Image.new("RGB", (2 * width + 3 * MARGIN, height + 2 * MARGIN + LINE), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for column, (half, caption) in enumerate(zip((picture, decoded), captions, strict=True)):
+        left = MARGIN + column * (width + MARGIN)
+        sheet.paste(Image.fromarray(half), (left, MARGIN))
+        draw.text((left, height + MARGIN + 2), caption, fill="black", font=font)
+    return sheet
+
+
+def main() -> None:
+    """Compress, classify and decode each sample; print a table; write streams, pictures and one sheet."""
+    OUT.mkdir(exist_ok=True)
+    codec, classifier = Codec.load(), Classifier.load()
+    table = Table(title="Each photograph as a dcu bitstream, and what the bitstream says it shows")
+    for heading in ("photograph", "size", "dcu", "bits a pixel", "PSNR", "smallest AVIF / WebP / JPEG", "named as"):
+        table.add_column(heading, justify="left" if heading in ("photograph", "named as") else "right")
+    sheets = []
+    for path in sorted(Path(__file__).parent.glob("*.jpg")):
+        picture = read_picture(path.read_bytes())
+        data = codec.compress(picture)
+        best = classifier(data).best
+        decoded = codec.decode(data)
+        (OUT / f"{path.stem}.bin").write_bytes(data)
+        Image.fromarray(decoded).save(OUT / f"{path.stem}.png")
+        height, width = picture.shape[:2]
+        named = f"{best.label} ({100 * best.probability:.0f} %)"
+        table.add_row(
+            path.name,
+            f"{width}x{height}",
+            f"{len(data)} bytes",
+            f"{8 * len(data) / (width * height):.4f}",
+            f"{psnr(picture, decoded):.1f} dB",
+            " / ".join(str(smallest(picture, format)) for format in ("AVIF", "WEBP", "JPEG")),
+            named,
+        )
+        sheets.append(side_by_side(picture, decoded, (path.name, f"{len(data)} bytes: {named}")))
+    write_sheet(sheets)
+    console = Console()
+    console.print(table)
+    console.print(f"bitstreams and pictures are in {OUT}/; all of them side by side: {OUT / 'demo.png'}")
+
+
+def write_sheet(sheets: list[Image.Image]) -> None:
+    """All samples on one picture, two a row."""
+    width, height = max(s.width for s in sheets), max(s.height for s in sheets)
+    whole = Image.new("RGB", (2 * width, -(-len(sheets) // 2) * height), "white")
+    for index, sheet in enumerate(sheets):
+        whole.paste(sheet, (index % 2 * width, index // 2 * height))
+    whole.save(OUT / "demo.png")
+
+
+if __name__ == "__main__":
+    main()
