@@ -18,9 +18,11 @@ from dcu.errors import BrokenInputError, MissingInputError, UsageError
 from dcu.nets.efficientnet import EfficientNetLite0
 from dcu.store import shipped
 from dcu.train import classifier as classifier_module
-from dcu.train.classifier import ClassifierData, ClassifierRecipe
+from dcu.train import views as views_module
+from dcu.train.classifier import ClassifierRecipe
 from dcu.train.codec import CodecData, CodecRecipe, CodecTask
 from dcu.train.loop import Run, Schedule, prefetch, read_recipe
+from dcu.train.views import ClassifierData
 
 from .conftest import RECIPE, Dcu, one_line, png, smooth_picture
 
@@ -189,7 +191,8 @@ def test_classifier_from_recipe_to_label(
 ) -> None:
     torch.manual_seed(0)
     teacher = EfficientNetLite0().eval()
-    monkeypatch.setattr(classifier_module, "rgb_network", lambda: teacher)
+    for module in (classifier_module, views_module):
+        monkeypatch.setattr(module, "rgb_network", lambda: teacher)
     recipe, model = tmp_path / "tiny.toml", tmp_path / "models" / "tiny-classifier"
     recipe.write_text(CLASSIFIER_TOML)
     call = ["train", "classifier", recipe, "--data", pictures, "--out", model, "--runs", tmp_path / "runs"]

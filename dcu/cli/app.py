@@ -72,9 +72,13 @@ def main() -> None:
 def run() -> int:
     """Run the command line; the exit code."""
     try:
-        code = app(standalone_mode=False)
+        command = typer.main.get_command(app)
+        with command.make_context("dcu", sys.argv[1:]) as context:  # main() would turn a closed pipe into exit code 1
+            code = command.invoke(context)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
+    except typer.Exit as leave:
+        return leave.exit_code
     except BrokenPipeError:
         silence_standard_output()
         return 0

@@ -92,20 +92,23 @@ def train_classifier(
     options.start(threads, "cpu")
     from dcu.codec import Codec
     from dcu.data import gather
-    from dcu.train.classifier import ClassifierData, ClassifierRecipe, ClassifierTask, build_cache, plan_views
+    from dcu.train.classifier import ClassifierRecipe, ClassifierTask
     from dcu.train.export import classifier_model
     from dcu.train.loop import Run, Schedule, read_recipe
+    from dcu.train.views import Cache, ClassifierData, plan_views
 
     parts = read_recipe(recipe_path(recipe), classifier=ClassifierRecipe, data=ClassifierData, schedule=Schedule)
     seed, folder = parts["schedule"].seed, runs / parts["classifier"].name
     codec = Codec.load(parts["classifier"].codec)
     items = gather(data)
     views, held_out = plan_views(items, parts["data"], seed)
-    caches = [
-        build_cache(folder / name, chosen, codec, parts["data"], parts["schedule"], track)
-        for name, chosen in (("held-out", held_out), ("views", views))
-    ]
-    task = ClassifierTask(parts["classifier"], parts["data"], codec, caches[1], caches[0], seed)
+    train_cache, held_cache = (
+        Cache(folder / name, chosen, codec, parts["data"], parts["schedule"])
+        for name, chosen in (("views", views), ("held-out", held_out))
+    )
+    for cache in (held_cache, train_cache):
+        cache.build(track)
+    task = ClassifierTask(parts["classifier"], parts["data"], codec, train_cache, held_cache, seed)
     run = Run(task, parts["schedule"], folder)
     train(run, resume, minutes)
     model = classifier_model(run, task, codec, items, out or store.user_folder() / task.recipe.name)

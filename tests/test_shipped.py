@@ -1,0 +1,87 @@
+"""The models that dcu ships: whole, of their cards, and reading today what they wrote when they were published."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dcu import bitstream
+from dcu.codec import Codec, codec_of
+from dcu.evaluate.codec import psnr
+from dcu.image import read_picture
+from dcu.store import installed, shipped
+from dcu.tasks.classify import Classifier
+
+from .conftest import Dcu
+
+GOLDEN = Path(__file__).parent / "golden"
+SAMPLES = sorted(shipped("samples").glob("*.jpg"))
+
+
+@pytest.fixture(autouse=True)
+def shipped_models(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DCU_MODELS")
+
+
+def digest(symbols: torch.Tensor) -> str:
+    return hashlib.sha256(symbols.contiguous().numpy().tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.bin")), ids=lambda p: p.stem)
+def test_golden_streams_decode_to_the_same_symbols(path: Path, threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    stream = bitstream.read(path.read_bytes())
+    symbols = codec_of(stream.codec).symbols(stream.full)
+    torch.set_num_threads(before)
+    assert digest(symbols) == json.loads((GOLDEN / "symbols.json").read_text())[path.name]
+
+
+def test_every_codec_has_a_golden_stream() -> None:
+    written = {bitstream.read(path.read_bytes()).codec.hex() for path in GOLDEN.glob("*.bin")}
+    assert written == {model.fingerprint[:8] for model in installed() if model.kind == "codec"}
+
+
+def test_models_are_as_their_cards_say(dcu: Dcu) -> None:
+    answer = dcu("models", "verify")
+    assert answer.code == 0, answer.err
+    assert answer.out.count("as its card says") == len(list(installed()))
+
+
+def test_cards_state_measured_figures_and_costs_within_the_design() -> None:
+    for model in installed():
+        assert model.card["figures"], model.name
+        assert model.card["bytes"] <= {"codec": 8e6, "classifier": 10e6}[model.kind]
+        if model.kind == "codec":
+            assert model.card["macs_per_pixel"]["analysis"] <= 25_000
+            assert model.card["macs_per_pixel"]["synthesis"] <= 30_000
+
+
+def test_sample_photographs_survive() -> None:
+    codec = Codec.load()
+    for path in SAMPLES:
+        picture = read_picture(path.read_bytes())
+        data = codec.compress(picture)
+        assert 8 * len(data) / (picture.shape[0] * picture.shape[1]) < 0.15
+        assert psnr(picture, codec.decode(data)) > 20
+
+
+def test_file_is_as_long_as_the_context_model_says() -> None:
+    codec = Codec.load()
+    image = Image.open(shipped("samples") / "barn.jpg").resize((768, 512), Image.Resampling.BICUBIC)
+    picture = np.asarray(image.convert("RGB"))
+    expected = codec.entropy.cross_entropy(codec.analyse(picture)) / 8
+    assert abs(len(codec.compress(picture)) - expected) <= 0.01 * expected + 20
+
+
+def test_a_cat_is_a_cat() -> None:
+    data = Codec.load().compress(read_picture((shipped("samples") / "cat.jpg").read_bytes()))
+    labels = [p.label.lower() for p in Classifier.load()(data, top=5).predictions]
+    assert any("cat" in label for label in labels), labels
