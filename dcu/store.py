@@ -5,6 +5,7 @@ A name is looked up as a path, in $DCU_MODELS, in the user's data folder, then a
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import os
@@ -211,6 +212,22 @@ def write_model(folder: Path, card: dict[str, Any], tensors: dict[str, Tensor]) 
 def write_card(folder: Path, card: dict[str, Any]) -> None:
     """Write a card, readable by people."""
     replace(folder / CARD, (json.dumps(card, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def record(model: Model, figures: dict[str, Any]) -> None:
+    """State figures on a model's card, with today's date, in the place of earlier ones of the same data set.
+
+    Raises
+    ------
+    OutputError
+        The card cannot be written.
+    """
+    others = [entry for entry in model.card["figures"] if entry["dataset"] != figures["dataset"]]
+    dated = figures | {"date": datetime.date.today().isoformat()}
+    try:
+        write_card(model.folder, model.card | {"figures": [*others, dated]})
+    except OSError as error:
+        raise OutputError(f"{model.folder}: {error.strerror}") from error
 
 
 def replace(path: Path, data: bytes) -> None:

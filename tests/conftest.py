@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -77,6 +78,15 @@ def models(model_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     codec_of.cache_clear()
     classifier_for.cache_clear()
     return model_folder
+
+
+@pytest.fixture
+def own_models(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the tiny models that a test may harm."""
+    folder = tmp_path / "models"
+    shutil.copytree(models, folder)
+    monkeypatch.setenv("DCU_MODELS", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -77,14 +77,6 @@ def test_stream_of_a_codec_that_is_not_installed(dcu: Dcu, tmp_path: Path) -> No
     assert dcu("info", path, "--json").lines[0]["codec"] is None
 
 
-@pytest.fixture
-def own_models(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "models"
-    shutil.copytree(models, folder)
-    monkeypatch.setenv("DCU_MODELS", str(folder))
-    return folder
-
-
 @pytest.mark.parametrize("verb", ["compress", "models"])
 @pytest.mark.parametrize("harm", ["missing", "altered", "cut", "fingerprint", "card"])
 def test_weights_that_are_not_the_cards(
@@ -144,6 +136,14 @@ def test_read_only_folder(dcu: Dcu, photo: Path, tmp_path: Path) -> None:
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o555)
     answer = dcu("compress", photo, "-o", folder / "x.bin")
+    assert answer.code == 73
+    assert one_line(answer.err)
+
+
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="no /proc")
+def test_place_that_takes_no_files(dcu: Dcu, photo: Path) -> None:
+    """Even root cannot write here."""
+    answer = dcu("compress", photo, "-o", "/proc/photo.bin")
     assert answer.code == 73
     assert one_line(answer.err)
 

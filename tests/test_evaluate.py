@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -56,3 +57,13 @@ def test_folder_that_is_no_class(dcu: Dcu, dataset: Path) -> None:
     answer = dcu("eval", "classifier", dataset)
     assert answer.code == 65
     assert "'cats'" in answer.err
+
+
+def test_figures_are_recorded_on_the_card(dcu: Dcu, dataset: Path, own_models: Path) -> None:
+    model = own_models / "codec-0.0983"
+    for _ in range(2):
+        (figures,) = dcu("eval", "codec", dataset, "--codec", model, "--json", "--record").lines
+    (recorded,) = json.loads((model / "card.json").read_text())["figures"]
+    assert {key: recorded[key] for key in figures} == figures
+    assert set(recorded) - set(figures) == {"date"}
+    assert dcu("models", "verify", model).code == 0

@@ -7,15 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
+from dcu import store
 from dcu.cli import files, options
 
 app = typer.Typer(no_args_is_help=True, help="Measure codecs and classifiers on real files.")
+Record = Annotated[bool, typer.Option("--record", help="State the figures on the model's card.")]
 Data = Annotated[Path, typer.Argument(help="Folder or uncompressed tar.", show_default=False)]
 
 
-def show(data: Path, figures: dict[str, Any], json: bool) -> None:
-    """The figures of one data set, for programs or for people."""
+def show(data: Path, figures: dict[str, Any], json: bool, model: store.Model | None) -> None:
+    """The figures of one data set, for programs or for people, and on a card if one is given."""
     facts = {"dataset": data.stem} | figures
+    if model is not None:
+        store.record(model, facts)
     if json:
         files.print_json(facts)
     else:
@@ -27,6 +31,7 @@ def eval_codec(
     data: Data,
     codec: Annotated[str, typer.Option(help="Codec by name or path.")] = "codec-0.0983",
     json: options.Json = False,
+    record: Record = False,
     quiet: options.Quiet = False,
     threads: options.Threads = None,
     device: options.Device = "auto",
@@ -40,7 +45,7 @@ def eval_codec(
     from dcu.evaluate.codec import evaluate
 
     figures = evaluate(Codec.load(codec, chosen_device), files.progress(found, "measuring", quiet))
-    show(data, figures, json)
+    show(data, figures, json, store.find(codec) if record else None)
 
 
 @app.command("classifier")
@@ -49,6 +54,7 @@ def eval_classifier(
     network: Annotated[str, typer.Option(help="Classifier by name or path.")] = "classifier-0.0983",
     native: Annotated[bool, typer.Option("--native", help="Pictures as they are, not their 224x224 centre.")] = False,
     json: options.Json = False,
+    record: Record = False,
     quiet: options.Quiet = False,
     threads: options.Threads = None,
     device: options.Device = "auto",
@@ -63,4 +69,4 @@ def eval_classifier(
 
     classifier = Classifier.load(network, chosen_device)
     figures = evaluate(classifier, found, files.progress(found, "measuring", quiet), native)
-    show(data, figures, json)
+    show(data, figures, json, store.find(network) if record else None)
