@@ -194,6 +194,8 @@ def test_help_is_there_for_every_verb(dcu: Dcu) -> None:
         assert answer.code == 0
         assert "Usage" in answer.out
     assert "classify" in dcu("--help").out
+    bare = dcu()
+    assert (bare.code, bare.err) == (2, "")
     assert dcu("--version").out.startswith("dcu ")
 
 

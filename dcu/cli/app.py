@@ -97,7 +97,8 @@ def answer(error: Exception) -> int:
         complain(str(error))
         return error.exit_code
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # of click, or of typer's copy of it
-        complain(error.format_message().replace("\n", " "))
+        if message := error.format_message():  # none where help was shown instead
+            complain(message.replace("\n", " "))
         return int(error.exit_code)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
         silence_standard_output()

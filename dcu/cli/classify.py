@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dcu.tasks.classify import Predictions
 
 BATCH = 32
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

@@ -10,7 +10,7 @@ import typer
 from dcu.cli import files, options
 from dcu.errors import UsageError
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

@@ -10,7 +10,7 @@ import typer
 from dcu import store
 from dcu.cli import files, options
 
-app = typer.Typer(no_args_is_help=True, help="Measure codecs and classifiers on real files.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure codecs and classifiers on real files.")
 Record = Annotated[bool, typer.Option("--record", help="State the figures on the model's card.")]
 Data = Annotated[Path, typer.Argument(help="Folder or uncompressed tar.", show_default=False)]
 

@@ -13,7 +13,7 @@ from dcu.errors import UnavailableError
 if TYPE_CHECKING:
     from dcu.bitstream import Stream
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from dcu import store
 from dcu.cli import files, options
 from dcu.errors import UnavailableError
 
-app = typer.Typer(no_args_is_help=True, help="List, show and verify the installed models.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, show and verify the installed models.")
 Names = Annotated[list[str] | None, typer.Argument(help="Names or paths.", show_default="all")]
 
 

@@ -15,7 +15,7 @@ from dcu.errors import UsageError
 if TYPE_CHECKING:
     from dcu.train.loop import Run
 
-app = typer.Typer(no_args_is_help=True, help="Train codecs and classifiers.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train codecs and classifiers.")
 Recipe = Annotated[
     Path, typer.Argument(help="Recipe (TOML): a path, or the name of one that dcu ships.", show_default=False)
 ]

@@ -7,7 +7,7 @@ import typer
 from dcu import store
 from dcu.cli import files, options
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()
