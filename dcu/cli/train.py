@@ -61,9 +61,10 @@ def train_codec(
     resume: Resume = False,
     minutes: Minutes = None,
     threads: options.Threads = None,
+    device: options.Device = "auto",
 ) -> None:
     """Train a codec on pictures."""
-    options.start(threads, "cpu")
+    chosen_device = options.start(threads, device)
     from dcu.data import gather
     from dcu.train.codec import CodecData, CodecRecipe, CodecTask
     from dcu.train.export import codec_model
@@ -71,7 +72,7 @@ def train_codec(
 
     parts = read_recipe(recipe_path(recipe), codec=CodecRecipe, data=CodecData, schedule=Schedule)
     items = gather(data)
-    task = CodecTask(parts["codec"], parts["data"], items, parts["schedule"].seed)
+    task = CodecTask(parts["codec"], parts["data"], items, parts["schedule"].seed, chosen_device)
     run = Run(task, parts["schedule"], runs / task.recipe.name)
     train(run, resume, minutes)
     model = codec_model(run, task, items, out or store.user_folder() / task.recipe.name)
@@ -87,9 +88,10 @@ def train_classifier(
     resume: Resume = False,
     minutes: Minutes = None,
     threads: options.Threads = None,
+    device: options.Device = "auto",
 ) -> None:
     """Distil a classifier on a codec's latents from the RGB network."""
-    options.start(threads, "cpu")
+    chosen_device = options.start(threads, device)
     from dcu.codec import Codec
     from dcu.data import gather
     from dcu.train.classifier import ClassifierRecipe, ClassifierTask
@@ -99,7 +101,7 @@ def train_classifier(
 
     parts = read_recipe(recipe_path(recipe), classifier=ClassifierRecipe, data=ClassifierData, schedule=Schedule)
     seed, folder = parts["schedule"].seed, runs / parts["classifier"].name
-    codec = Codec.load(parts["classifier"].codec)
+    codec = Codec.load(parts["classifier"].codec, chosen_device)
     items = gather(data)
     views, held_out = plan_views(items, parts["data"], seed)
     train_cache, held_cache = (

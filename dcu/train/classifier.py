@@ -17,13 +17,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from dcu.codec import Codec
 from dcu.nets import channels_last
 from dcu.nets.efficientnet import LatentClassifier
-from dcu.train.teachers import rgb_network
+from dcu.nets.norms import add_norms
+from dcu.train.teachers import rgb_network, trunk_statistics
 from dcu.train.views import CHUNK, Cache, ClassifierData
 
 CELL = 4  # latent positions a position of the last features
@@ -49,37 +51,43 @@ class ClassifierTask:
         self, recipe: ClassifierRecipe, data: ClassifierData, codec: Codec, train: Cache, held: Cache, seed: int
     ) -> None:
         self.recipe, self.data, self.train, self.held, self.seed = recipe, data, train, held, seed
-        self.quantizer = codec.quantizer
+        self.quantizer, self.device = codec.quantizer, codec.device
         torch.manual_seed(seed)
         self.module = LatentClassifier(len(codec.levels), recipe.width, recipe.depth, 1000)
         self.module.trunk.load_state_dict(rgb_network().trunk.state_dict())
         self.start()
-        channels_last(self.module)
         sample = torch.tensor(train.features[:2000]).float()
-        self.spread = sample.var((0, 2, 3), keepdim=True)
+        self.spread = sample.var((0, 2, 3), keepdim=True).to(self.device)
         self.scalars: dict[str, float] = {}
 
     def start(self) -> None:
-        """Bring the latent's channels to one scale; freeze what stays the RGB network's.
+        """Bring the latent's channels to one scale; add batch norms; freeze what stays the RGB network's.
 
         The classifier layer stays, so that the features keep their meaning for classes that are rare here; the
         depthwise kernels stay because oneDNN computes their gradient ten times slower than all else.
         """
-        latent = self.quantizer.latent(torch.tensor(self.train.symbols[:500]))
+        self.module.to(self.device)
+        latent = self.latent(self.train.symbols[:500])
         spread = latent.std((0, 2, 3)).clamp(min=0.1)
         with torch.no_grad():
             self.module.stem.weight.mul_(2 / spread[None, :, None, None])
+        add_norms(self.module, trunk_statistics())
+        channels_last(self.module).to(self.device)
         self.module.trunk.classifier.requires_grad_(False)
         for name, parameter in self.module.trunk.named_parameters():
-            if ".depthwise." in name:
+            if ".depthwise.convolution." in name:
                 parameter.requires_grad_(False)
+
+    def latent(self, symbols: NDArray[np.uint8]) -> Tensor:
+        """Symbols (B, C, h, w) of the cache as a latent on the device."""
+        return self.quantizer.latent(torch.tensor(symbols).to(self.device))
 
     def groups(self) -> list[dict[str, Any]]:
         trunk = [p for p in self.module.trunk.parameters() if p.requires_grad]
         front = [p for name, p in self.module.named_parameters() if not name.startswith("trunk.")]
         return [{"params": front}, {"params": trunk, "scale": self.recipe.trunk_scale}]
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    def batch(self, step: int) -> tuple[Tensor, ...]:
         """Symbols (B, C, 28, 28) uint8, the teacher's probabilities (B, 1000), its features (B, 320, 7, 7)."""
         rng = np.random.default_rng((self.seed, step))
         chosen = rng.choice(len(self.train), self.data.batch, replace=len(self.train) < self.data.batch)
@@ -97,9 +105,9 @@ class ClassifierTask:
             mixed[0][i][fine] = symbols[other[i]][fine]
             mixed[1][i] += share * (probabilities[other[i]] - probabilities[i])
             mixed[2][i][cut] = features[other[i]][cut]
-        return tuple(map(torch.from_numpy, mixed))  # type: ignore[return-value]
+        return tuple(map(torch.from_numpy, mixed))
 
-    def loss(self, batch: tuple[Tensor, Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         symbols, probabilities, target = batch
         latent = self.quantizer.latent(symbols).contiguous(memory_format=torch.channels_last)
         features = self.module.trunk.blocks(self.module.joint(latent))
@@ -113,7 +121,7 @@ class ClassifierTask:
         """Agreement with the teacher on pictures it was not taught with, and their divergence."""
         agree = divergence = 0.0
         for at in range(0, len(self.held), CHUNK):
-            answer = self.module(self.quantizer.latent(torch.tensor(self.held.symbols[at : at + CHUNK]))).float()
+            answer = self.module(self.latent(self.held.symbols[at : at + CHUNK])).float().cpu()
             teacher = torch.tensor(self.held.logits[at : at + CHUNK]).float()
             agree += float((answer.argmax(1) == teacher.argmax(1)).sum())
             divergence += float(F.kl_div(F.log_softmax(answer, 1), teacher.softmax(1), reduction="sum"))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -68,9 +66,9 @@ class CodecNetwork(nn.Module):
         return reconstruction, self.context.bits(latent, assignment)
 
 
-def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
+def to_input(pictures: Tensor) -> Tensor:
     """(B, H, W, 3) uint8 to (B, 3, H, W) float32 in [-1, 1], channels last in memory."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def random_crop(picture: Picture, side: int, rng: np.random.Generator) -> Picture:
@@ -102,8 +100,8 @@ class Sampler:
 class CodecTask:
     """The codec as the training loop sees it."""
 
-    def __init__(self, recipe: CodecRecipe, data: CodecData, items: list[Item], seed: int) -> None:
-        self.recipe, self.data = recipe, data
+    def __init__(self, recipe: CodecRecipe, data: CodecData, items: list[Item], seed: int, device: str = "cpu") -> None:
+        self.recipe, self.data, self.device = recipe, data, device
         torch.manual_seed(seed)
         order = np.random.default_rng(seed).permutation(sum(i.dataset == items[0].dataset for i in items))
         held = {int(i) for i in order[: data.held_out]}
@@ -111,14 +109,13 @@ class CodecTask:
         self.sampler = Sampler([item for i, item in enumerate(items) if i not in held], data.weights, seed)
         self.module = CodecNetwork(recipe)
         self.start()
-        channels_last(self.module)
+        channels_last(self.module).to(device)
         self.scalars = {"lambda": START_LAMBDA, "crop_target": recipe.rate, "crop_bpp": recipe.rate}
 
     def start(self) -> None:
         """Principal components of the first pictures as the start of both transforms."""
-        crops = np.concatenate([self.batch(step).numpy() for step in range(40)])
-        x = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1
-        blocks = F.pixel_unshuffle(x, BLOCK).permute(0, 2, 3, 1).flatten(0, 2)
+        crops = torch.cat([self.batch(step)[0] for step in range(40)])
+        blocks = F.pixel_unshuffle(to_input(crops), BLOCK).permute(0, 2, 3, 1).flatten(0, 2)
         levels = [group.levels for group in self.recipe.groups for _ in range(group.channels)]
         spread = torch.tensor([levels_ / 4.0 for levels_ in levels])
         start_from_components(self.module.analysis, self.module.synthesis, blocks, spread)
@@ -126,14 +123,14 @@ class CodecTask:
     def groups(self) -> list[dict[str, Any]]:
         return [{"params": list(self.module.parameters())}]
 
-    def batch(self, step: int) -> Tensor:
-        """(B, crop, crop, 3) uint8."""
+    def batch(self, step: int) -> tuple[Tensor]:
+        """Crops (B, crop, crop, 3) uint8."""
         chosen, rng = self.sampler.draw(step, self.data.batch)
         crops = [random_crop(read_picture(item.read()), self.data.crop, rng) for item in chosen]
-        return torch.from_numpy(np.stack(crops))
+        return (torch.from_numpy(np.stack(crops)),)
 
-    def loss(self, batch: Tensor, step: int) -> tuple[Tensor, dict[str, float]]:
-        x = to_tensor(batch.numpy())
+    def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
+        x = to_input(batch[0])
         reconstruction, bits = self.module(x)
         error = (reconstruction.float() - x).square().mean()
         bpp = bits.mean() / (x.shape[2] * x.shape[3])
@@ -150,11 +147,11 @@ class CodecTask:
         for item in self.held_out:
             picture = read_picture(item.read())
             height, width = picture.shape[:2]
-            reconstruction, bits = self.module(to_tensor(pad(picture, BLOCK)[None]))
-            decoded = ((reconstruction[0, :, :height, :width].permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5).round()
-            error = (decoded.numpy() - picture.astype(np.float32)) / 127.5
+            x = to_input(torch.from_numpy(pad(picture, BLOCK)[None]).to(self.device))
+            reconstruction, bits = self.module(x)
+            error = (reconstruction.clamp(-1, 1) - x)[:, :, :height, :width]
             bpp.append((float(bits) + OVERHEAD_BITS) / (height * width))
-            quality.append(psnr(float(np.square(error).mean())))
+            quality.append(psnr(float(error.square().mean())))
         rate = float(np.mean(bpp))
         self.scalars["crop_target"] = self.recipe.rate * self.scalars["crop_bpp"] / rate
         return {"bpp": rate, "psnr": float(np.mean(quality)), "crop_target": self.scalars["crop_target"]}
@@ -163,8 +160,3 @@ class CodecTask:
 def psnr(error: float) -> float:
     """Peak signal to noise ratio in dB of a mean squared error in units of [-1, 1] (peak 2)."""
     return 10 * math.log10(4 / max(error, 1e-10))
-
-
-def recipe_folder(name: str) -> Path:
-    """Where a run keeps its checkpoint and log."""
-    return Path("runs") / name

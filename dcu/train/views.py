@@ -145,14 +145,15 @@ class Cache:
         start, chunks = (self.done() or 0) // CHUNK, -(-len(self) // CHUNK)
         if (self.done() or 0) >= len(self):
             return
-        teacher = rgb_network()
+        device = self.codec.device
+        teacher = rgb_network().to(device)
         for chunk, pixels in enumerate(track(prefetch(self.pixels, range(start, chunks)), chunks - start), start):
-            batch, here = torch.from_numpy(pixels), slice(chunk * CHUNK, chunk * CHUNK + len(pixels))
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self.schedule.bf16):
+            batch, here = torch.from_numpy(pixels).to(device), slice(chunk * CHUNK, chunk * CHUNK + len(pixels))
+            with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=self.schedule.bf16):
                 features = teacher.trunk.blocks(teacher.early(F.relu6(teacher.stem(to_input(batch)))))
                 logits = teacher.trunk.classifier(teacher.trunk.pool(features))
                 y = self.codec.analysis(batch.permute(0, 3, 1, 2).float() / 127.5 - 1)
-                self.symbols[here] = self.codec.quantizer.symbols(y.float()).numpy()
-            self.logits[here], self.features[here] = logits.half().numpy(), features.half().numpy()
+                self.symbols[here] = self.codec.quantizer.symbols(y.float()).cpu().numpy()
+            self.logits[here], self.features[here] = logits.half().cpu().numpy(), features.half().cpu().numpy()
             if chunk % KEEP_EVERY == KEEP_EVERY - 1 or chunk == chunks - 1:
                 self.keep(here.stop)

@@ -1,0 +1,76 @@
+"""Batch norms that are there while a network trains, and folded into its convolutions when it is done.
+
+Ioffe and Szegedy, arXiv 1502.03167. Networks here are defined without them (they are what ships and runs); training
+without them is far slower, since every layer must wait for the one before to reach the scale that it knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+EPSILON = 1e-3
+
+
+def normed_convolutions(module: nn.Module) -> list[tuple[nn.Module, str, nn.Conv2d]]:
+    """Every convolution of a network with the module that holds it and its name there."""
+    return [
+        (parent, name, child)
+        for parent in module.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.Conv2d) and not isinstance(parent, NormedConv)
+    ]
+
+
+class NormedConv(nn.Module):
+    """A convolution and the batch norm behind it."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.convolution = convolution
+        self.norm = nn.BatchNorm2d(convolution.out_channels, EPSILON)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(self.convolution(x))
+        return y
+
+
+def add_norms(module: nn.Module, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+    """Put a batch norm behind each convolution of a network, in place.
+
+    Parameters
+    ----------
+    statistics : mapping
+        Of convolutions by name: mean and standard deviation of what they give, (channels,) each. Their norms start as
+        the identity for inputs of these statistics; all others start at mean 0 and deviation 1.
+    """
+    names = {child: name for name, child in module.named_modules()}
+    for parent, name, convolution in normed_convolutions(module):
+        normed = NormedConv(convolution)
+        if names[convolution] in statistics:
+            mean, deviation = statistics[names[convolution]]
+            with torch.no_grad():
+                normed.norm.weight.copy_(deviation)
+                normed.norm.bias.copy_(mean)
+                normed.norm.running_mean.copy_(mean)  # type: ignore[union-attr]
+                normed.norm.running_var.copy_(deviation.square())  # type: ignore[union-attr]
+        setattr(parent, name, normed)
+
+
+def fold_norms(module: nn.Module) -> None:
+    """Fold each batch norm into the convolution before it, in place: the reverse of :func:`add_norms`.
+
+    w' = w g / sqrt(v + e),  b' = (b - m) g / sqrt(v + e) + beta
+    """
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if not isinstance(child, NormedConv):
+                continue
+            convolution, norm = child.convolution, child.norm
+            gain = norm.weight / (norm.running_var + EPSILON).sqrt()  # type: ignore[operator]
+            with torch.no_grad():
+                convolution.weight.mul_(gain[:, None, None, None])
+                convolution.bias.copy_((convolution.bias - norm.running_mean) * gain + norm.bias)  # type: ignore
+            setattr(parent, name, convolution)
