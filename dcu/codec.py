@@ -212,9 +212,11 @@ def of_rate(rate: float, device: str = "cpu") -> Codec:
     UsageError
         No installed codec has that rate.
     """
-    codecs = {float(model.card["rate"]): model for model in store.installed() if model.kind == "codec"}
+    codecs: dict[float, store.Model] = {}
+    for model in store.installed():
+        if model.kind == "codec" and isinstance(model.card.get("rate"), float):
+            codecs.setdefault(model.card["rate"], model)
     if rate not in codecs:
-        raise UsageError(
-            f"no codec of {rate:g} bpp; installed: {', '.join(f'{r:g}' for r in sorted(codecs)) or 'none'}"
-        )
+        there = ", ".join(f"{r:g}" for r in sorted(codecs)) or "none"
+        raise UsageError(f"no codec of {rate:g} bpp; installed: {there}")
     return Codec.from_model(codecs[rate], device)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from dcu.errors import BrokenInputError, MissingInputError
-from dcu.image import SUFFIXES
+from dcu.image import SUFFIXES, Picture, read_picture
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,13 @@ class Item:
     def label(self) -> str:
         """The folder that holds it: its class, where sub-folders are classes."""
         return PurePosixPath(self.name).parent.name
+
+    def picture(self) -> Picture:
+        """The picture that it holds; raises BrokenInputError with its name."""
+        try:
+            return read_picture(self.read())
+        except BrokenInputError as error:
+            raise BrokenInputError(f"{self.dataset}/{self.name}: {error}") from error
 
     def read(self) -> bytes:
         """The file's bytes."""
@@ -48,14 +55,14 @@ def items(source: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Item]:
         A file that is no tar.
     """
     wanted = tuple(suffixes)
-    if source.is_dir():
+    if os.path.isdir(source):
         found = [
             Item(source.name, path.relative_to(source).as_posix(), path, 0, path.stat().st_size)
             for folder, _, names in os.walk(source)
             for path in (Path(folder, name) for name in names)
-            if path.suffix.lower() in wanted
+            if path.suffix.lower() in wanted and path.is_file()
         ]
-    elif source.is_file():
+    elif os.path.isfile(source):
         try:
             with tarfile.open(source, "r:") as archive:
                 found = [
@@ -65,6 +72,8 @@ def items(source: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Item]:
                 ]
         except tarfile.TarError as error:
             raise BrokenInputError(f"{source}: neither a folder nor an uncompressed tar") from error
+        except OSError as error:
+            raise MissingInputError(f"{source}: {error.strerror}") from error
     else:
         raise MissingInputError(f"{source}: no such file or folder")
     if not found:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dcu import rangecoder
-from dcu.errors import UnavailableError
+from dcu.errors import BrokenInputError, UnavailableError
 from dcu.nets.context import REACH, ContextModel, Group, Pass, schedule
 
 VALUE_BITS = 8
@@ -28,6 +28,7 @@ WEIGHT_BITS = 12
 TABLE_BITS = 16
 CLIP = 2**20
 EXP_SIZE = 4096
+SMALL_TILE = 64 * 64
 
 
 Layers = tuple[tuple[Tensor, Tensor], ...]
@@ -91,7 +92,7 @@ class EntropyCoder:
             for number, (weight, bias) in enumerate(layers):
                 bound = largest if number == 0 else float(CLIP)
                 sums = weight.abs().sum(1) * bound + bias.abs()
-                if float(sums.max()) > 2**52:
+                if not float(sums.max()) <= 2**52:
                     raise UnavailableError("the codec's context model is out of range")
 
     def tables(self, p: Pass, layers: Layers, padded: Tensor) -> Tensor:
@@ -133,6 +134,8 @@ class EntropyCoder:
             tables = [torch.cat([*tables, self.tables(p, layers, padded)])]
             count = (p.last - p.first) * len(where)
             new = rangecoder.decode(tables[0], payload)[-count:].view(-1, len(where))
+            if int(new.max()) >= p.levels:
+                raise BrokenInputError("the stream holds a symbol that its codec does not have")
             symbols[p.first : p.last, where] = new.to(torch.uint8)
             values = self.values[p.first : p.last].gather(1, new.long())
             inner[p.first : p.last, where // width, where % width] = values
@@ -185,9 +188,18 @@ def position_index(p: Pass, height: int, width: int) -> Tensor:
     return p.positions(height, width).flatten().nonzero()[:, 0]
 
 
-@functools.lru_cache(maxsize=64)
 def gather_index(p: Pass, channels: int, height: int, width: int) -> Tensor:
-    """(positions, K): where each known neighbour lies in a flattened plane (C, h + 4, w + 4)."""
+    """(positions, K): where each known neighbour lies in a flattened plane (C, h + 4, w + 4).
+
+    Kept for tiles of up to 64x64 positions, where making it costs more than using it.
+    """
+    make = small_gather_index if height * width <= SMALL_TILE else small_gather_index.__wrapped__
+    return make(p, channels, height, width)
+
+
+@functools.lru_cache(maxsize=64)
+def small_gather_index(p: Pass, channels: int, height: int, width: int) -> Tensor:
+    """What :func:`gather_index` gives, kept."""
     where = position_index(p, height, width)
     row, stride = width + 2 * REACH, (height + 2 * REACH) * (width + 2 * REACH)
     base = where // width * row + where % width

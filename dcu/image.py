@@ -27,6 +27,10 @@ SUFFIXES = frozenset(
 )
 """Files in a folder that are taken for pictures."""
 
+LARGEST_SIDE = {"JPEG": 65500, "WEBP": 16383, "GIF": 65535, "TGA": 65535}
+"""In pixels; libjpeg would print a line of its own."""
+RESIZING = frozenset({"ICO", "ICNS", "CUR"})
+
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 
@@ -43,6 +47,7 @@ def read_picture(data: bytes, background: str = "white") -> Picture:
     UsageError
         ``background`` is not a colour.
     """
+    behind = parse_colour(background)
     if not data:
         raise BrokenInputError("empty file")
     with warnings.catch_warnings():
@@ -53,53 +58,61 @@ def read_picture(data: bytes, background: str = "white") -> Picture:
                 if width * height > MAX_PIXELS:
                     raise BrokenInputError(f"{width}x{height} is more than 2^28 pixels")
                 opened.load()
-                upright = ImageOps.exif_transpose(opened)
+                colour, alpha = split_alpha(upright(opened))
+                return lay_on(to_srgb(colour, opened.info.get("icc_profile")), alpha, behind)
         except UnidentifiedImageError as error:
             raise BrokenInputError("not a picture that Pillow can read") from error
         except Image.DecompressionBombError as error:
             raise BrokenInputError("more than 2^28 pixels") from error
-        except BrokenInputError:
+        except (BrokenInputError, MemoryError):
             raise
         except Exception as error:  # decoders raise nearly anything on damaged files
             raise BrokenInputError(f"damaged picture ({error})") from error
-        return np.asarray(to_srgb(flatten(upright, background)), dtype=np.uint8)
 
 
-def flatten(image: Image.Image, background: str) -> Image.Image:
-    """Lay a transparent picture on a plain background, and scale deep grey to 8 bits."""
+def parse_colour(name: str) -> tuple[int, int, int]:
+    """A colour by name or #rrggbb; raises UsageError."""
+    try:
+        red, green, blue, *_ = ImageColor.getrgb(name)
+    except ValueError as error:
+        raise UsageError(f"{name}: not a colour") from error
+    return red, green, blue
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF orientation says; EXIF that cannot be read says nothing."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # its parser raises nearly anything too
+        return image
+
+
+def split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Colour (L, RGB or CMYK, 8 bits) and opacity (L), if there is any transparency."""
     if image.mode.startswith("I") or image.mode == "F":
-        return scaled_grey(image)
-    if image.has_transparency_data:
-        try:
-            colour = ImageColor.getcolor(background, "RGBA")
-        except ValueError as error:
-            raise UsageError(f"{background}: not a colour") from error
-        profile = image.info.get("icc_profile")
-        over = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", over.size, colour), over).convert("RGB")
-        if profile:
-            image.info["icc_profile"] = profile
-    return image
+        return scaled_grey(image), None
+    if not image.has_transparency_data:
+        return (image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")), None
+    alpha = image.convert("RGBA").getchannel("A")
+    return image.convert("L" if image.mode == "LA" else "RGB"), alpha
 
 
 def scaled_grey(image: Image.Image) -> Image.Image:
     """Grey of 16 bits (or of 32, or floating point) to 8 bits by scaling; Pillow would clip it."""
-    values = np.asarray(image).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise BrokenInputError("grey values that are not numbers")
+    values = np.asarray(image)
     if image.mode == "F":
-        white = 1.0 if values.max() <= 1.0 else 255.0
-    elif image.mode == "I":
-        white = 65535.0 if values.max() <= 65535 else float(2**31 - 1)
-    else:
-        white = 65535.0
-    return Image.fromarray(np.clip(np.rint(values * (255.0 / white)), 0, 255).astype(np.uint8))
+        if not np.isfinite(values).all():
+            raise BrokenInputError("grey values that are not numbers")
+        return Image.fromarray(np.clip(np.rint(values * (255 if values.max() <= 1 else 1)), 0, 255).astype(np.uint8))
+    if values.max() > 65535:
+        values = values >> 15  # the other 32-bit pictures there are: 31 bits
+    values = np.maximum(values, 0).astype(np.uint32)
+    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
 
 
-def to_srgb(image: Image.Image) -> Image.Image:
-    """Convert by the embedded profile, if there is a usable one; by Pillow's plain rules otherwise."""
-    profile = image.info.get("icc_profile")
-    if profile and image.mode in ("RGB", "CMYK", "L"):
+def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """RGB by the embedded profile, if there is a usable one; by Pillow's plain rules otherwise."""
+    if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
@@ -108,6 +121,13 @@ def to_srgb(image: Image.Image) -> Image.Image:
         except (ImageCms.PyCMSError, OSError):
             pass  # a broken profile, or one for another colour space, says nothing of use
     return image.convert("RGB")
+
+
+def lay_on(colour: Image.Image, alpha: Image.Image | None, behind: tuple[int, int, int]) -> Picture:
+    """An RGB picture on a plain background, as an array."""
+    if alpha is not None:
+        colour = Image.composite(colour, Image.new("RGB", colour.size, behind), alpha)
+    return np.asarray(colour, dtype=np.uint8)
 
 
 def pad(picture: Picture, multiple: int) -> Picture:
@@ -144,20 +164,28 @@ def encoder(path: Path) -> Callable[[Picture], bytes]:
     Raises
     ------
     UsageError
-        Pillow writes no such format.
+        Pillow writes no such format, or not pictures in colour of any size.
     """
     suffix = path.suffix.lower() or ".png"
-    format = Image.registered_extensions().get(suffix)
-    if format is None or format not in Image.SAVE:
-        raise UsageError(f"{path}: no picture format that Pillow can write is called {suffix}")
+    format = Image.registered_extensions().get(suffix, "")
     options: dict[str, Any] = {"quality": 95} if format in ("JPEG", "WEBP", "AVIF") else {}
 
     def encode(picture: Picture) -> bytes:
+        if max(picture.shape) > LARGEST_SIDE.get(format, MAX_PIXELS):
+            raise OutputError(f"{path}: too large for {format}")
         out = io.BytesIO()
         try:
             Image.fromarray(picture).save(out, format, **options)
-        except (OSError, ValueError) as error:  # too large for the format, say
+        except MemoryError:
+            raise
+        except Exception as error:  # encoders raise nearly anything on pictures that their format cannot hold
             raise OutputError(f"{path}: cannot be written as {format} ({error})") from error
         return out.getvalue()
 
+    try:
+        if format in RESIZING:
+            raise OutputError(f"{format} resizes pictures")
+        encode(np.zeros((8, 8, 3), np.uint8))
+    except OutputError as error:
+        raise UsageError(f"{path}: no format for photographs that Pillow can write is called {suffix}") from error
     return encode

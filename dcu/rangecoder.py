@@ -12,6 +12,7 @@ import functools
 import importlib.metadata
 import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -41,8 +42,11 @@ def cache_folder() -> Path:
 
 def built_extension() -> Path:
     """The extension's place in the cache; it may not be there yet."""
-    version = importlib.metadata.version("torchac")
-    tag = f"torchac-{version}-torch-{torch.__version__}-{sys.implementation.cache_tag}"
+    try:
+        version = importlib.metadata.version("torchac")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UnavailableError("torchac is not installed") from error
+    tag = f"torchac-{version}-torch-{torch.__version__}-{sys.implementation.cache_tag}-{platform.machine()}"
     return cache_folder() / f"{tag}.so"
 
 
@@ -80,10 +84,12 @@ def compile_extension(folder: Path) -> Path:
     package = importlib.util.find_spec("torchac")
     if package is None or package.origin is None:
         raise UnavailableError("torchac is not installed")
-    print("dcu: compiling torchac, once", file=sys.stderr, flush=True)
     path = os.environ.get("PATH", "")
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), path])  # an environment's own ninja
     try:
+        if not shutil.which(os.environ.get("CXX", "c++")) or not shutil.which("ninja"):
+            raise UnavailableError(HINT)
+        print("dcu: compiling torchac, once", file=sys.stderr, flush=True)
         from torch.utils import cpp_extension
 
         with standard_output_to_error():
@@ -98,7 +104,7 @@ def compile_extension(folder: Path) -> Path:
         raise UnavailableError(HINT) from error
     finally:
         os.environ["PATH"] = path
-    return next(folder.glob("*.so"), None) or next(folder.glob(f"{EXTENSION}*"))
+    return next(folder.glob("*.so"))
 
 
 @functools.cache

@@ -5,6 +5,7 @@ A name is looked up as a path, in $DCU_MODELS, in the user's data folder, then a
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
@@ -16,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dcu.errors import OutputError, UnavailableError
+from dcu.errors import BrokenInputError, OutputError, UnavailableError
 
 if TYPE_CHECKING:  # cards are read without torch
     from torch import Tensor
+
+    from dcu.bitstream import Stream
 
 CARD, WEIGHTS = "card.json", "weights.safetensors"
 KINDS = ("codec", "classifier")
@@ -111,19 +114,21 @@ def read_model(folder: Path) -> Model:
     return Model(folder, card)
 
 
-def installed() -> Iterator[Model]:
-    """Every model on the search path; of two with one name, the first. Broken cards are passed over."""
+def folders() -> Iterator[Path]:
+    """Every folder with a card on the search path; of two with one name, the first."""
     seen: set[str] = set()
     for place in search_path():
         for path in sorted(place.glob(f"*/{CARD}")):
-            if path.parent.name in seen:
-                continue
-            try:
-                model = read_model(path.parent)
-            except UnavailableError:
-                continue
-            seen.add(model.name)
-            yield model
+            if path.parent.name not in seen:
+                seen.add(path.parent.name)
+                yield path.parent
+
+
+def installed() -> Iterator[Model]:
+    """Every installed model; broken cards are passed over (``dcu models verify`` reports them)."""
+    for folder in folders():
+        with contextlib.suppress(UnavailableError):
+            yield read_model(folder)
 
 
 def find(name: str, kind: str | None = None) -> Model:
@@ -158,6 +163,20 @@ def find_codec(identity: bytes) -> Model:
     raise UnavailableError(f"no codec with the fingerprint {identity.hex()} is installed")
 
 
+def codec_for(stream: Stream) -> Model:
+    """The installed codec that made a stream, from the cards alone.
+
+    Raises
+    ------
+    UnavailableError, BrokenInputError
+        It is not installed; it has no such operating point.
+    """
+    model = find_codec(stream.codec)
+    if stream.operating_point:  # no codec has several yet
+        raise BrokenInputError(f"{model.name} has no operating point {stream.operating_point}")
+    return model
+
+
 def find_network(kind: str, codec_fingerprint: str) -> Model:
     """The first network of a kind that reads the latents of a codec.
 
@@ -189,7 +208,7 @@ def fingerprint(levels: list[int], centres: Tensor, context: dict[str, Tensor]) 
 
 
 def write_model(folder: Path, card: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
-    """Write weights and card; the card gets the weights' SHA-256.
+    """Write weights and card; the card gets their number, size and SHA-256.
 
     Raises
     ------
@@ -199,7 +218,8 @@ def write_model(folder: Path, card: dict[str, Any], tensors: dict[str, Tensor]) 
     from safetensors.torch import save
 
     data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-    card = {**card, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    parameters = sum(tensor.numel() for tensor in tensors.values())
+    card = {**card, "parameters": parameters, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         replace(folder / WEIGHTS, data)
@@ -214,20 +234,21 @@ def write_card(folder: Path, card: dict[str, Any]) -> None:
     replace(folder / CARD, (json.dumps(card, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def record(model: Model, figures: dict[str, Any]) -> None:
-    """State figures on a model's card, with today's date, in the place of earlier ones of the same data set.
-
-    Raises
-    ------
-    OutputError
-        The card cannot be written.
-    """
-    others = [entry for entry in model.card["figures"] if entry["dataset"] != figures["dataset"]]
-    dated = figures | {"date": datetime.date.today().isoformat()}
+def amend(model: Model, facts: dict[str, Any]) -> Model:
+    """Write facts on a model's card; raises OutputError."""
+    amended = Model(model.folder, model.card | facts)
     try:
-        write_card(model.folder, model.card | {"figures": [*others, dated]})
+        write_card(model.folder, amended.card)
     except OSError as error:
         raise OutputError(f"{model.folder}: {error.strerror}") from error
+    return amended
+
+
+def record(model: Model, figures: dict[str, Any]) -> Model:
+    """State figures on a model's card, with today's date, in the place of earlier ones of the same data set."""
+    others = [entry for entry in model.card["figures"] if entry["dataset"] != figures["dataset"]]
+    dated = figures | {"date": datetime.date.today().isoformat()}
+    return amend(model, {"figures": [*others, dated]})
 
 
 def replace(path: Path, data: bytes) -> None:

@@ -22,9 +22,11 @@ from dcu import store
 from dcu.cli import app
 from dcu.codec import Codec, codec_of
 from dcu.entropy import integer_tensors
+from dcu.evaluate.cost import codec_cost, macs
 from dcu.image import Picture
 from dcu.nets.context import Group
 from dcu.nets.efficientnet import LatentClassifier
+from dcu.rangecoder import backend
 from dcu.tasks.classify import classifier_for
 from dcu.train.codec import CodecNetwork, CodecRecipe
 
@@ -40,6 +42,8 @@ def random_codec(seed: int) -> dict[str, torch.Tensor]:
         for parameter in network.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
         network.analysis.linear.weight.mul_(4)
+        for name, parameter in network.analysis.named_parameters():
+            parameter.mul_(8 if name.endswith("conv2.weight") else 1)
     tensors = {f"analysis.{n}": t.half() for n, t in network.analysis.state_dict().items()}
     tensors |= {f"synthesis.{n}": t.half() for n, t in network.synthesis.state_dict().items()}
     tensors["quantizer.centres"] = network.quantizer.centres.detach().clone()
@@ -50,20 +54,28 @@ def write_codec(folder: Path, seed: int = 0) -> store.Model:
     tensors = random_codec(seed)
     codec = Codec(tensors, folder.name)
     card = {"name": folder.name, "kind": "codec", "rate": 0.0983, "fingerprint": codec.fingerprint, "figures": []}
-    return store.write_model(folder, card, tensors)
+    return store.write_model(folder, card | codec_cost(codec), tensors)
 
 
 def write_classifier(folder: Path, fingerprint: str) -> store.Model:
+    """Three classes; macs as `dcu.evaluate.cost` counts them, which `dcu models verify` compares."""
     torch.manual_seed(1)
     network = LatentClassifier(3, 4, 1, 3)
     labels = [{"wnid": f"n{i:08}", "label": name} for i, name in enumerate(("cat", "dog", "tea"))]
-    card = {"name": folder.name, "kind": "classifier", "codec": "codec-0.0983", "fingerprint": fingerprint}
+    card: dict[str, Any] = {
+        "name": folder.name,
+        "kind": "classifier",
+        "codec": "codec-0.0983",
+        "fingerprint": fingerprint,
+    }
     tensors = {name: tensor.half() for name, tensor in network.state_dict().items()}
+    card |= {"macs": macs(network, torch.zeros(1, 3, 28, 28))}
     return store.write_model(folder, card | {"labels": labels, "figures": []}, tensors)
 
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    backend()  # compiled now, if it has to be, and not in the middle of a test
     folder = tmp_path_factory.mktemp("models")
     codec = write_codec(folder / "codec-0.0983")
     write_classifier(folder / "classifier-0.0983", codec.fingerprint)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dcu import bitstream
 from dcu.codec import Codec, codec_of
 
 from .conftest import Dcu, one_line, png, process, random_codec, smooth_picture
@@ -27,6 +28,29 @@ def test_broken_pictures(dcu: Dcu, tmp_path: Path, name: str, data: bytes) -> No
     assert one_line(answer.err)
     assert answer.err.startswith(f"dcu: {path}: ")
     assert not (tmp_path / "x.bin").exists()
+
+
+def test_missing_stream(dcu: Dcu, tmp_path: Path) -> None:
+    for name in ("none.bin", "n" * 300):
+        for verb in ("classify", "info", "verify"):
+            answer = dcu(verb, tmp_path / name)
+            assert answer.code == 66
+            assert one_line(answer.err)
+
+
+def test_header_of_a_giant(dcu: Dcu, tmp_path: Path) -> None:
+    path = tmp_path / "giant.bin"
+    path.write_bytes(bitstream.write(b"abcd", 0, 100_000, 100_000, [[b""], [b""]]))
+    answer = dcu("classify", path)
+    assert answer.code == 65
+    assert one_line(answer.err)
+
+
+def test_operating_point_that_the_codec_lacks(dcu: Dcu, codec: Codec, tmp_path: Path) -> None:
+    path = tmp_path / "point.bin"
+    path.write_bytes(bitstream.write(codec.identity, 3, 8, 8, [[b"x"]]))
+    for verb in ("verify", "classify"):
+        assert dcu(verb, path).code == 65
 
 
 def test_missing_file_and_empty_folder(dcu: Dcu, tmp_path: Path) -> None:
@@ -61,10 +85,12 @@ def test_flipped_bits_name_nothing(dcu: Dcu, tmp_path: Path, stream: bytes) -> N
         damaged = bytearray(stream)
         damaged[bit // 8] ^= 1 << bit % 8
         (folder / f"{bit:05}.bin").write_bytes(damaged)
-    answer = dcu("verify", folder)
-    assert answer.code == 65
-    assert answer.out == ""
-    assert answer.err.count("dcu: ") == 8 * len(stream)
+    for verb in ("verify", "classify"):
+        answer = dcu(verb, folder)
+        assert answer.code == 65
+        assert answer.out == ""
+        assert answer.err.count("dcu: ") == answer.err.count("\n") == 8 * len(stream)
+        assert "installed" not in answer.err  # a flipped codec byte is a broken stream, not a missing model
 
 
 def test_stream_of_a_codec_that_is_not_installed(dcu: Dcu, tmp_path: Path) -> None:
@@ -79,7 +105,7 @@ def test_stream_of_a_codec_that_is_not_installed(dcu: Dcu, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("verb", ["compress", "models"])
 @pytest.mark.parametrize("harm", ["missing", "altered", "cut", "fingerprint", "card"])
-def test_weights_that_are_not_the_cards(
+def test_codec_weights_that_are_not_the_cards(
     dcu: Dcu, own_models: Path, photo: Path, tmp_path: Path, harm: str, verb: str
 ) -> None:
     weights, card = own_models / "codec-0.0983/weights.safetensors", own_models / "codec-0.0983/card.json"
@@ -106,6 +132,24 @@ def test_weights_that_are_not_the_cards(
     assert one_line(answer.err)
 
 
+def test_classifier_weights_that_are_not_the_cards(dcu: Dcu, own_models: Path, stream: bytes, tmp_path: Path) -> None:
+    path, weights = tmp_path / "x.bin", own_models / "classifier-0.0983/weights.safetensors"
+    path.write_bytes(stream)
+    for data in (weights.read_bytes()[:-1] + b"x", weights.read_bytes()[:100]):
+        weights.write_bytes(data)
+        answer = dcu("classify", path)
+        assert (answer.code, answer.out) == (69, "")
+        assert one_line(answer.err)
+
+
+def test_card_that_states_another_cost(dcu: Dcu, own_models: Path) -> None:
+    card = own_models / "codec-0.0983/card.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"macs_per_pixel": {}}))
+    answer = dcu("models", "verify", own_models / "codec-0.0983")
+    assert answer.code == 69
+    assert "macs_per_pixel" in answer.err
+
+
 def test_missing_classifier(dcu: Dcu, own_models: Path, stream: bytes, tmp_path: Path) -> None:
     shutil.rmtree(own_models / "classifier-0.0983")
     path = tmp_path / "x.bin"
@@ -115,18 +159,22 @@ def test_missing_classifier(dcu: Dcu, own_models: Path, stream: bytes, tmp_path:
     assert dcu("classify", path, "--network", "nothing").code == 69
 
 
-def test_no_compiler(photo: Path, tmp_path: Path) -> None:
-    """Neither a built extension nor a compiler: one line that says what to install."""
+def test_no_compiler(tmp_path: Path) -> None:
+    """Neither a built extension nor a compiler: one line that says what to install, however many inputs."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(3):
+        (folder / f"{index}.png").write_bytes(png(smooth_picture(8, 8)))
     answer = process(
-        "compress", photo, "-o", tmp_path / "x.bin", DCU_CACHE=str(tmp_path / "cache"), CXX="no-such-compiler", PATH=""
+        "compress", folder, "-o", tmp_path / "x", DCU_CACHE=str(tmp_path / "cache"), CXX="no-such", PATH=""
     )
     assert answer.returncode == 69
     assert b"C++ compiler" in answer.stderr
-    assert b"Traceback" not in answer.stderr
+    assert one_line(answer.stderr)
 
 
 def test_cache_built_and_no_compiler(photo: Path, tmp_path: Path) -> None:
-    answer = process("compress", photo, "-o", tmp_path / "x.bin", CXX="no-such-compiler", PATH="")
+    answer = process("compress", photo, "-o", tmp_path / "x.bin", CXX="no-such", PATH="")
     assert answer.returncode == 0
     assert answer.stdout == b""
 
@@ -146,6 +194,13 @@ def test_place_that_takes_no_files(dcu: Dcu, photo: Path) -> None:
     answer = dcu("compress", photo, "-o", "/proc/photo.bin")
     assert answer.code == 73
     assert one_line(answer.err)
+
+
+def test_only_regular_files_are_replaced(dcu: Dcu, photo: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert dcu("compress", photo, "-o", pipe, "--force").code == 73
+    assert pipe.is_fifo()
 
 
 def test_output_folder_that_cannot_be_made(dcu: Dcu, photo: Path, tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ import torch
 
 from dcu.codec import Codec
 from dcu.errors import UnavailableError
+from dcu.evaluate.cost import macs
 from dcu.nets.efficientnet import EfficientNetLite0, LatentClassifier, SameConv2d
 from dcu.nets.transforms import Synthesis
 from dcu.tasks.classify import Classifier, centre
-from dcu.train.export import macs
 
 from .conftest import smooth_picture, write_classifier
 

@@ -132,6 +132,8 @@ def test_usage_errors(dcu: Dcu, photo: Path) -> None:
         ["compress", photo, "-o", "x.bin", "--device", "tpu"],
         ["compress", photo, "-", "-", "-o", "x"],
         ["decode", photo, "-o", "x.docx"],
+        ["decode", photo, "-o", "x.png", "--format", "a/b"],
+        ["compress", photo, "-o", "x.bin", "--background", "nocolour"],
     ):
         answer = dcu(*arguments)
         assert answer.code == 2, arguments
@@ -164,6 +166,25 @@ def test_closed_pipe_ends_quietly(codec: Codec) -> None:
     child.stdin.close()
     assert child.wait(60) == 0
     assert child.stderr.read() == b""
+
+
+def test_closed_descriptors(photo: Path, tmp_path: Path) -> None:
+    shell = f"{sys.executable} -m dcu"
+    for command, code in (
+        (f"{shell} info - <&-", 66),
+        (f"{shell} compress {photo} -o {tmp_path}/x.bin >&-", 0),
+        (f"set -o pipefail; {shell} --help | head -0", 0),
+    ):
+        answer = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
+        assert answer.returncode == code, answer.stderr
+        assert b"Traceback" not in answer.stderr
+
+
+def test_pipe_of_two_streams_is_two_pictures(dcu: Dcu, codec: Codec) -> None:
+    answer = process("decode", "-", data=codec.compress(smooth_picture(8, 8)) * 3)
+    assert answer.returncode == 2
+    assert one_line(answer.stderr)
+    assert read_picture(answer.stdout).shape == (8, 8, 3)
 
 
 def test_interrupt_leaves_whole_files_only(tmp_path: Path) -> None:

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from dcu import bitstream
+from dcu import bitstream, store
 from dcu import codec as codec_module
 from dcu.codec import Codec
 from dcu.errors import BrokenInputError, UnavailableError, UsageError
 
-from .conftest import random_codec, smooth_picture
+from .conftest import random_codec, smooth_picture, write_codec
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 9), (40, 52), (64, 8)])
@@ -58,10 +60,14 @@ def test_pieces_give_what_one_piece_gives(codec: Codec, monkeypatch: pytest.Monk
 
 
 def test_halo_smaller_than_the_receptive_field_would_show(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
-    latent = codec.quantizer.latent(codec.analyse(smooth_picture(200, 264))[None])
+    picture = smooth_picture(200, 264)
+    whole = codec.analyse(picture)
+    latent = codec.quantizer.latent(whole[None])
     decoded = codec.synthesise(latent)
     monkeypatch.setattr(codec_module, "WHOLE", 0)
     monkeypatch.setattr(codec_module, "PIECE", 10)
+    monkeypatch.setattr(codec, "analysis_halo", 1)
+    assert (codec.analyse(picture) != whole).float().mean() > 1e-3
     monkeypatch.setattr(codec, "synthesis_halo", 0)
     assert np.abs(codec.synthesise(latent).astype(int) - decoded).max() > 1
 
@@ -92,7 +98,8 @@ def test_weights_of_something_else(codec: Codec) -> None:
         Codec(tensors, "broken")
 
 
-def test_by_rate() -> None:
-    assert codec_module.of_rate(0.0983).name == "codec-0.0983"
+def test_by_rate(models: Path) -> None:
+    write_codec(store.user_folder() / "another-of-this-rate", seed=8)
+    assert codec_module.of_rate(0.0983).fingerprint == store.read_model(models / "codec-0.0983").fingerprint
     with pytest.raises(UsageError, match=r"0\.0983"):
         codec_module.of_rate(0.5)

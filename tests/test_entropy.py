@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from torch import Tensor
 
 from dcu.codec import Codec
 from dcu.entropy import EntropyCoder, cumulative, integer_tensors
-from dcu.errors import UnavailableError
+from dcu.errors import BrokenInputError, UnavailableError
 from dcu.nets.context import ContextModel, Group, lattice, schedule
 from dcu.nets.quantizer import Quantizer
 
@@ -29,9 +31,20 @@ def test_symbols_come_back(codec: Codec, height: int, width: int, seed: int) -> 
     assert torch.equal(codec.entropy.decode(payload, height, width), symbols)
 
 
-def test_any_payload_decodes_to_symbols_that_exist(codec: Codec) -> None:
-    symbols = codec.entropy.decode(b"\x00\xff" * 5, 6, 5)
-    assert all(int(row.max()) < levels for row, levels in zip(symbols, codec.levels, strict=True))
+def test_symbols_that_the_codec_does_not_have_are_refused(codec: Codec) -> None:
+    """Tables are as wide as the widest group's, so that a payload can say more than a channel has."""
+    symbols = random_symbols(codec, 6, 5)
+    symbols[1, 3, 3] = codec.levels[1] + 2
+    with pytest.raises(BrokenInputError):
+        codec.entropy.decode(codec.entropy.encode(symbols), 6, 5)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.binary(max_size=60))
+def test_any_payload_decodes_to_symbols_that_exist_or_is_refused(codec: Codec, payload: bytes) -> None:
+    with contextlib.suppress(BrokenInputError):
+        symbols = codec.entropy.decode(payload, 6, 5)
+        assert all(int(row.max()) < levels for row, levels in zip(symbols, codec.levels, strict=True))
 
 
 def test_number_of_threads_changes_nothing(codec: Codec) -> None:
@@ -97,6 +110,6 @@ def test_tables_are_strictly_increasing(logits: list[int], largest: int) -> None
 
 def test_weights_that_could_overflow_are_refused() -> None:
     tensors = integer_tensors(ContextModel(GROUPS, 8))
-    tensors["00.1.weight"] = torch.full_like(tensors["00.1.weight"], 2**31 - 1)
-    with pytest.raises(UnavailableError):
-        EntropyCoder(tensors, torch.full((3, 9), 1.0) * 1e9)
+    for centre in (1e30, float("nan")):
+        with pytest.raises(UnavailableError):
+            EntropyCoder(tensors, torch.full((3, 9), centre))

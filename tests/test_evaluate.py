@@ -9,7 +9,8 @@ import pytest
 
 from dcu.codec import Codec
 from dcu.evaluate.codec import ms_ssim, psnr
-from dcu.image import read_picture
+from dcu.image import field_crop, read_picture
+from dcu.tasks.classify import Classifier
 
 from .conftest import Dcu, png, smooth_picture
 
@@ -17,7 +18,7 @@ from .conftest import Dcu, png, smooth_picture
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
     for index in range(4):
-        path = tmp_path / "set" / f"n{index % 2:08}" / f"{index}.png"
+        path = tmp_path / "set" / f"n{index % 3:08}" / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(png(smooth_picture(170, 180, seed=index)))
     return tmp_path / "set"
@@ -48,8 +49,22 @@ def test_codec_figures_are_those_of_real_files(dcu: Dcu, codec: Codec, dataset: 
 def test_classifier_figures(dcu: Dcu, dataset: Path) -> None:
     (figures,) = dcu("eval", "classifier", dataset, "--json").lines
     assert set(figures) == {"dataset", "count", "top1", "top5", "bpp"}
-    assert figures["count"] == 4
-    assert 0 <= figures["top1"] <= figures["top5"] <= 1
+    classifier = Classifier.load()
+    codec = classifier.codec
+    best = {
+        p: classifier(codec.compress(field_crop(read_picture(p.read_bytes()), 224, 256))).best.wnid
+        for p in dataset.rglob("*.png")
+    }
+    assert figures["count"] == len(best)
+    assert figures["top1"] == pytest.approx(sum(p.parent.name == wnid for p, wnid in best.items()) / len(best))
+    assert figures["top5"] == 1  # of three classes
+
+
+def test_broken_picture_of_a_data_set_is_named(dcu: Dcu, dataset: Path) -> None:
+    (dataset / "n00000000" / "9.png").write_bytes(b"no picture")
+    answer = dcu("eval", "codec", dataset)
+    assert answer.code == 65
+    assert "n00000000/9.png" in answer.err
 
 
 def test_folder_that_is_no_class(dcu: Dcu, dataset: Path) -> None:

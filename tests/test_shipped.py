@@ -36,11 +36,12 @@ def digest(symbols: torch.Tensor) -> str:
 @pytest.mark.parametrize("threads", [1, 2, 4])
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.bin")), ids=lambda p: p.stem)
 def test_golden_streams_decode_to_the_same_symbols(path: Path, threads: int) -> None:
-    before = torch.get_num_threads()
+    before, stream = torch.get_num_threads(), bitstream.read(path.read_bytes())
     torch.set_num_threads(threads)
-    stream = bitstream.read(path.read_bytes())
-    symbols = codec_of(stream.codec).symbols(stream.full)
-    torch.set_num_threads(before)
+    try:
+        symbols = codec_of(stream.codec).symbols(stream.full)
+    finally:
+        torch.set_num_threads(before)
     assert digest(symbols) == json.loads((GOLDEN / "symbols.json").read_text())[path.name]
 
 

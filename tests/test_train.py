@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,12 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
+from torch import nn
 
 from dcu.data import items
-from dcu.errors import BrokenInputError, MissingInputError, UsageError
+from dcu.errors import BrokenInputError, MissingInputError, OutputError, UsageError
 from dcu.nets.efficientnet import EfficientNetLite0
+from dcu.nets.norms import add_norms, fold_norms
 from dcu.store import shipped
 from dcu.train import classifier as classifier_module
 from dcu.train import views as views_module
@@ -63,6 +66,56 @@ def test_resumed_run_is_the_same_run(pictures: Path, tmp_path: Path) -> None:
     assert set(a) == set(b)
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert straight.task.scalars == resumed.task.scalars
+
+
+def test_interrupted_run_is_the_same_run(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the middle of a validation, when the module holds the averaged weights."""
+    straight = new_run(pictures, tmp_path / "a")
+    straight.train(None, quiet())
+    broken = new_run(pictures, tmp_path / "b")
+    validate = broken.task.validate
+
+    def interrupted() -> dict[str, float]:
+        signal.raise_signal(signal.SIGINT)
+        return validate()
+
+    monkeypatch.setattr(broken.task, "validate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        broken.train(None, quiet())
+    resumed = new_run(pictures, tmp_path / "b")
+    resumed.resume()
+    assert resumed.step == SCHEDULE.validate_every
+    resumed.train(None, quiet())
+    a, b = (load_file(tmp_path / name / "checkpoint.safetensors") for name in "ab")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert straight.task.scalars == resumed.task.scalars
+
+
+def test_place_that_takes_no_checkpoint(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        new_run(pictures, tmp_path / "file").train(None, quiet())
+
+
+def test_too_few_pictures_to_hold_any_out(pictures: Path) -> None:
+    with pytest.raises(UsageError):
+        CodecTask(RECIPE, replace(DATA, held_out=6), items(pictures), 0)
+
+
+def test_norms_start_as_the_identity_and_fold_away() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
+    x = torch.randn(8, 3, 9, 9)
+    before = network(x)
+    statistics = {"0": (torch.tensor([0.1, -2.0, 0.5, 0.0]), torch.tensor([0.02, 1.0, 3.0, 0.5]))}
+    add_norms(network, statistics | {"2": (torch.zeros(2), torch.ones(2))})
+    assert torch.allclose(network.eval()(x), before, atol=1e-2)
+    network.train()(x * 3 + 1)  # moves the running statistics
+    trained = network.eval()(x)
+    assert not torch.allclose(trained, before, atol=1e-2)
+    fold_norms(network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    assert torch.allclose(network(x), trained, atol=1e-4)
 
 
 def test_training_lowers_the_loss(pictures: Path, tmp_path: Path) -> None:
@@ -113,7 +166,14 @@ def test_checkpoints_that_are_none(pictures: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[codec", "[wrong]", "[codec]\nname = 'x'", "[codec]\nname='x'\nrate=1\ngroups=[]\ncolour=1", "codec = 3"],
+    [
+        "[codec",
+        "[wrong]",
+        "[codec]\nname='x'\nrate='1'\ngroups=[]",
+        "[codec]\nname = 'x'",
+        "[codec]\nname='x'\nrate=1\ngroups=[]\ncolour=1",
+        "codec = 3",
+    ],
 )
 def test_broken_recipes(tmp_path: Path, text: str) -> None:
     path = tmp_path / "recipe.toml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from importlib import import_module
@@ -71,6 +72,7 @@ def main() -> None:
 
 def run() -> int:
     """Run the command line; the exit code."""
+    open_descriptors()
     try:
         command = typer.main.get_command(app)
         with command.make_context("dcu", sys.argv[1:]) as context:  # main() would turn a closed pipe into exit code 1
@@ -79,7 +81,7 @@ def run() -> int:
         return code if isinstance(code, int) else 0
     except typer.Exit as leave:
         return leave.exit_code
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # rich leaves with SystemExit where the pipe behind its help is closed
         silence_standard_output()
         return 0
     except (KeyboardInterrupt, typer.Abort):
@@ -98,7 +100,7 @@ def answer(error: Exception) -> int:
         return error.exit_code
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # of click, or of typer's copy of it
         if message := error.format_message():  # none where help was shown instead
-            complain(message.replace("\n", " "))
+            complain(message)
         return int(error.exit_code)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
         silence_standard_output()
@@ -114,7 +116,17 @@ def answer(error: Exception) -> int:
 
 def complain(message: str) -> None:
     """One line on standard error."""
-    print(f"dcu: {message}", file=sys.stderr, flush=True)
+    line = " ".join(message.splitlines())
+    print(f"dcu: {line}", file=sys.stderr, flush=True)
+
+
+def open_descriptors() -> None:
+    """Give closed standard streams a place to go, and names that are no text a form that can be printed."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def silence_standard_output() -> None:

@@ -40,7 +40,7 @@ def classify(
                 classifier = named or classifier_for(stream.codec, chosen_device)
                 yield name, classifier, classifier.view(stream)
 
-    for batch in files.batched(views(), BATCH if len(found) > 1 else 1):
+    for batch in files.batched(views(), BATCH):
         answers: dict[int, Predictions] = {}
         for classifier in dict.fromkeys(entry[1] for entry in batch):
             members = [index for index, entry in enumerate(batch) if entry[1] is classifier]

@@ -27,10 +27,11 @@ def compress(
     device: options.Device = "auto",
 ) -> int:
     """Pictures to bitstreams."""
-    from dcu.image import SUFFIXES, read_picture
+    from dcu.image import SUFFIXES, parse_colour, read_picture
 
     if rate is not None and codec is not None:
         raise UsageError("--rate and --codec name the codec twice")
+    parse_colour(background)
     found = files.sources(inputs, SUFFIXES, "pictures")
     places = files.targets(inputs, found, output, ".bin")
     chosen_device = options.start(threads, device)
@@ -38,7 +39,7 @@ def compress(
 
     loaded = Codec.load(codec or DEFAULT, chosen_device) if rate is None else of_rate(rate, chosen_device)
     failures = files.Failures()
-    total, pixels, started = 0, 0, time.monotonic()
+    count, total, pixels, started = 0, 0, 0, time.monotonic()
     for source, place in files.progress(list(zip(found, places, strict=True)), "compressing", quiet):
         with failures.of(source.name):
             before = time.monotonic()
@@ -46,7 +47,7 @@ def compress(
             data = loaded.compress(picture)
             files.put(place, data, force)
             area = picture.shape[0] * picture.shape[1]
-            total, pixels = total + len(data), pixels + area
+            count, total, pixels = count + 1, total + len(data), pixels + area
             if json:
                 line = {
                     "input": source.name,
@@ -57,9 +58,7 @@ def compress(
                 }
                 files.print_json(line, error=place is None)
     if not (quiet or json or not pixels or places == [None]):
-        seconds = time.monotonic() - started
-        note = (
-            f"{len(found)} pictures, {total} bytes, {8 * total / pixels:.4f} bpp, {len(found) / seconds:.1f} a second"
-        )
-        typer.echo(note if len(found) > 1 else f"{total} bytes, {8 * total / pixels:.4f} bpp", err=True)
+        speed = count / (time.monotonic() - started)
+        note = f"{total} bytes, {8 * total / pixels:.4f} bpp"
+        typer.echo(f"{count} pictures, {note}, {speed:.1f} a second" if len(found) > 1 else note, err=True)
     return failures.exit_code

@@ -26,7 +26,9 @@ def decode(
     """Bitstreams to pictures, in the format that the name's ending says."""
     from dcu.image import encoder
 
-    suffix = f".{format.lstrip('.')}"
+    suffix = f".{format.removeprefix('.')}"
+    if not suffix[1:].isalnum():
+        raise UsageError(f"--format: {format} is no ending")
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
     places = files.targets(inputs, found, output, suffix)
     encoders = [encoder(place if place is not None else Path(f"picture{suffix}")) for place in places]
@@ -36,11 +38,12 @@ def decode(
     failures = files.Failures()
     jobs = list(zip(found, places, encoders, strict=True))
     for source, place, encode in files.progress(jobs, "decoding", quiet):
-        for index, (name, stream) in enumerate(files.streams([source], failures)):
-            with failures.of(name):
-                if index:
-                    raise UsageError("holds several streams: only the first was decoded")
+        several = list(files.streams([source], failures))
+        with failures.of(source.name):
+            for _, stream in several[:1]:
                 codec = codec_of(stream.codec, chosen_device)
                 codec.check(stream)
                 files.put(place, encode(codec.decode(stream)), force)
+            if len(several) > 1:
+                raise UsageError(f"holds {len(several)} streams: only the first was decoded")
     return failures.exit_code

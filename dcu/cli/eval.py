@@ -9,27 +9,31 @@ import typer
 
 from dcu import store
 from dcu.cli import files, options
+from dcu.errors import UsageError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure codecs and classifiers on real files.")
+Data = Annotated[Path, typer.Argument(help="Folder or uncompressed tar.", show_default=False, readable=False)]
 Record = Annotated[bool, typer.Option("--record", help="State the figures on the model's card.")]
-Data = Annotated[Path, typer.Argument(help="Folder or uncompressed tar.", show_default=False)]
+CodecName = Annotated[str, typer.Option("--codec", help="Codec by name or path.")]
+NetworkName = Annotated[str, typer.Option("--network", help="Classifier by name or path.")]
+Native = Annotated[bool, typer.Option("--native", help="Pictures as they are, not their 224x224 centre.")]
 
 
-def show(data: Path, figures: dict[str, Any], json: bool, model: store.Model | None) -> None:
+def show(data: Path, figures: dict[str, Any], json: bool, recorded: store.Model | None) -> None:
     """The figures of one data set, for programs or for people, and on a card if one is given."""
     facts = {"dataset": data.stem} | figures
-    if model is not None:
-        store.record(model, facts)
     if json:
         files.print_json(facts)
     else:
         typer.echo("  ".join(f"{key} {value}" for key, value in facts.items()))
+    if recorded is not None:
+        store.record(recorded, facts)
 
 
 @app.command("codec")
 def eval_codec(
     data: Data,
-    codec: Annotated[str, typer.Option(help="Codec by name or path.")] = "codec-0.0983",
+    codec: CodecName = "codec-0.0983",
     json: options.Json = False,
     record: Record = False,
     quiet: options.Quiet = False,
@@ -39,20 +43,20 @@ def eval_codec(
     """Bytes, bits a pixel, PSNR and MS-SSIM of whole files."""
     from dcu.data import items
 
-    found = items(data)
+    model, found = store.find(codec, "codec"), items(data)
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
     from dcu.evaluate.codec import evaluate
 
-    figures = evaluate(Codec.load(codec, chosen_device), files.progress(found, "measuring", quiet))
-    show(data, figures, json, store.find(codec) if record else None)
+    figures = evaluate(Codec.from_model(model, chosen_device), files.progress(found, "measuring", quiet))
+    show(data, figures, json, model if record else None)
 
 
 @app.command("classifier")
 def eval_classifier(
     data: Data,
-    network: Annotated[str, typer.Option(help="Classifier by name or path.")] = "classifier-0.0983",
-    native: Annotated[bool, typer.Option("--native", help="Pictures as they are, not their 224x224 centre.")] = False,
+    network: NetworkName = "classifier-0.0983",
+    native: Native = False,
     json: options.Json = False,
     record: Record = False,
     quiet: options.Quiet = False,
@@ -62,11 +66,13 @@ def eval_classifier(
     """Top-1 and top-5 on a folder or tar whose sub-folders are classes (WNIDs)."""
     from dcu.data import items
 
-    found = items(data)
+    if native and record:
+        raise UsageError("--record states the figures of the field's protocol: not with --native")
+    model, found = store.find(network, "classifier"), items(data)
     chosen_device = options.start(threads, device)
     from dcu.evaluate.classifier import evaluate
     from dcu.tasks.classify import Classifier
 
-    classifier = Classifier.load(network, chosen_device)
+    classifier = Classifier.load(model.folder, chosen_device)
     figures = evaluate(classifier, found, files.progress(found, "measuring", quiet), native)
-    show(data, figures, json, store.find(network) if record else None)
+    show(data, figures, json, model if record else None)

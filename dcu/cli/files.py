@@ -28,6 +28,8 @@ class Source:
 
     def read(self) -> bytes:
         """All its bytes."""
+        if self.path is None and sys.stdin is None:
+            raise MissingInputError("-: standard input is closed")
         try:
             return sys.stdin.buffer.read() if self.path is None else self.path.read_bytes()
         except OSError as error:
@@ -44,7 +46,7 @@ def sources(inputs: Sequence[str], suffixes: frozenset[str], kind: str) -> list[
         path = Path(name)
         if name == "-":
             found.append(Source("-", None, Path("stdin")))
-        elif path.is_dir():
+        elif os.path.isdir(path):  # unlike Path.is_dir, never raises
             below = sorted(
                 Path(folder, file)
                 for folder, _, files in os.walk(path)
@@ -69,7 +71,7 @@ def targets(inputs: Sequence[str], found: Sequence[Source], output: str | None, 
     UsageError
         No output named, a terminal, or two inputs with one output name.
     """
-    alone = len(inputs) == 1 and not Path(inputs[0]).is_dir()
+    alone = len(inputs) == 1 and not os.path.isdir(inputs[0])
     if output is None and inputs == ["-"]:
         output = "-"
     if output is None:
@@ -81,9 +83,9 @@ def targets(inputs: Sequence[str], found: Sequence[Source], output: str | None, 
             raise UsageError("will not write binary data to a terminal: name a file with -o")
         return [None]
     place = Path(output)
-    if alone and not place.is_dir() and not output.endswith(os.sep):
+    if alone and not os.path.isdir(place) and not output.endswith(os.sep):
         return [place]
-    if place.exists() and not place.is_dir():
+    if os.path.exists(place) and not os.path.isdir(place):
         raise UsageError(f"{output}: not a folder, and there are several inputs")
     chosen = [place / source.relative.with_suffix(suffix) for source in found]
     taken: dict[Path, str] = {}
@@ -108,12 +110,14 @@ def put(target: Path | None, data: bytes, force: bool) -> None:
         return
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        if target.exists() and not force:
-            if not target.is_file() or target.read_bytes() != data:
+        if target.exists():
+            if not target.is_file():
+                raise OutputError(f"{target}: not a regular file")
+            if target.read_bytes() == data:
+                return
+            if not force:
                 raise OutputError(f"{target}: exists already; --force overwrites it")
-            return
-        if not target.parent.is_dir():
-            target.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(data)
         os.replace(part, target)
     except OSError as error:
@@ -190,4 +194,4 @@ def progress(values: Sequence[T], what: str, quiet: bool) -> Iterable[T]:
 
 def print_json(value: dict[str, Any], error: bool = False) -> None:
     """One JSON object on a line of standard output, or of standard error."""
-    print(json.dumps(value, ensure_ascii=False), file=sys.stderr if error else sys.stdout, flush=True)
+    print(json.dumps(value), file=sys.stderr if error else sys.stdout, flush=True)

@@ -36,19 +36,33 @@ def show(name: Annotated[str, typer.Argument(help="Name or path.")]) -> None:
 
 @app.command()
 def verify(names: Names = None) -> int:
-    """Check weights against cards, fingerprints against weights, and that each network's codec is there."""
-    from dcu.codec import Codec
-    from dcu.tasks.classify import Classifier
-
-    models = [store.find(name) for name in names] if names else list(store.installed())
-    if not models:
+    """Check weights, fingerprints and costs against cards, and that each network's codec is there."""
+    folders = [store.find(name).folder for name in names] if names else list(store.folders())
+    if not folders:
         raise UnavailableError("no model is installed")
     failures = files.Failures()
-    for model in models:
-        with failures.of(model.name):
-            if model.kind == "codec":
-                Codec.from_model(model)
-            else:
-                Classifier.load(model.folder)
-            typer.echo(f"{model.name}: as its card says")
+    for folder in folders:
+        with failures.of(folder.name):
+            check(store.read_model(folder))
+            typer.echo(f"{folder.name}: as its card says")
     return failures.exit_code
+
+
+def check(model: store.Model) -> None:
+    """Compare what a card states with what is there; raises UnavailableError."""
+    from dcu.codec import Codec
+    from dcu.evaluate.cost import classifier_cost, codec_cost
+    from dcu.tasks.classify import Classifier
+
+    facts = {
+        "name": model.folder.name,
+        "parameters": sum(tensor.numel() for tensor in model.weights().values()),
+        "bytes": (model.folder / store.WEIGHTS).stat().st_size,
+    }
+    if model.kind == "codec":
+        facts |= codec_cost(Codec.from_model(model))
+    else:
+        facts |= classifier_cost(Classifier.load(model.folder))
+    for name, value in facts.items():
+        if model.card.get(name) != value:
+            raise UnavailableError(f"{name} is {value}, its card says {model.card.get(name)}")

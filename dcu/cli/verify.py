@@ -17,7 +17,7 @@ def verify(inputs: options.Inputs, quiet: options.Quiet = False) -> int:
     failures = files.Failures()
     for name, stream in files.streams(found, failures):
         with failures.of(name):
-            model = store.find_codec(stream.codec)
+            model = store.codec_for(stream)
             if not quiet:
                 typer.echo(f"{name}: whole, {stream.size} bytes, {model.name}")
     return failures.exit_code

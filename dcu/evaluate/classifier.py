@@ -10,7 +10,7 @@ import torch
 
 from dcu.data import Item
 from dcu.errors import BrokenInputError
-from dcu.image import field_crop, read_picture
+from dcu.image import field_crop
 from dcu.tasks.classify import Classifier
 
 SIDE, SHORT = 224, 256
@@ -47,7 +47,7 @@ def evaluate(classifier: Classifier, items: Sequence[Item], progress: Iterable[I
     while batch := list(islice(remaining, BATCH)):
         views = []
         for item in batch:
-            picture = read_picture(item.read())
+            picture = item.picture()
             picture = picture if native else field_crop(picture, SIDE, SHORT)
             data = classifier.codec.compress(picture)
             bits += 8 * len(data) / (picture.shape[0] * picture.shape[1])

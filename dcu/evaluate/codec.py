@@ -12,7 +12,7 @@ import torch
 from dcu.codec import Codec
 from dcu.data import Item
 from dcu.errors import UnavailableError
-from dcu.image import Picture, read_picture
+from dcu.image import Picture
 
 MS_SSIM_SHORT = 161
 """Shortest side that five scales with a window of 11 allow."""
@@ -46,7 +46,7 @@ def evaluate(codec: Codec, items: Iterable[Item]) -> dict[str, Any]:
     """
     rows = []
     for item in items:
-        picture = read_picture(item.read())
+        picture = item.picture()
         data = codec.compress(picture)
         decoded = codec.decode(data)
         area = picture.shape[0] * picture.shape[1]

@@ -35,6 +35,10 @@ class Group:
     levels: int
     passes: int
 
+    def __post_init__(self) -> None:
+        if not (self.channels >= 1 and 2 <= self.levels <= 32 and 1 <= self.passes <= 5):
+            raise ValueError(f"{self}: at least 1 channel, 2 to 32 levels, 1 to 5 passes")
+
 
 @dataclass(frozen=True)
 class Pass:

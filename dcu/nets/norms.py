@@ -52,7 +52,7 @@ def add_norms(module: nn.Module, statistics: Mapping[str, tuple[Tensor, Tensor]]
         if names[convolution] in statistics:
             mean, deviation = statistics[names[convolution]]
             with torch.no_grad():
-                normed.norm.weight.copy_(deviation)
+                normed.norm.weight.copy_((deviation.square() + EPSILON).sqrt())
                 normed.norm.bias.copy_(mean)
                 normed.norm.running_mean.copy_(mean)  # type: ignore[union-attr]
                 normed.norm.running_var.copy_(deviation.square())  # type: ignore[union-attr]
@@ -68,9 +68,9 @@ def fold_norms(module: nn.Module) -> None:
         for name, child in list(parent.named_children()):
             if not isinstance(child, NormedConv):
                 continue
-            convolution, norm = child.convolution, child.norm
-            gain = norm.weight / (norm.running_var + EPSILON).sqrt()  # type: ignore[operator]
-            with torch.no_grad():
-                convolution.weight.mul_(gain[:, None, None, None])
-                convolution.bias.copy_((convolution.bias - norm.running_mean) * gain + norm.bias)  # type: ignore
+            convolution, state = child.convolution, child.norm.state_dict()
+            gain = state["weight"] / (state["running_var"] + EPSILON).sqrt()
+            convolution.weight.data.mul_(gain[:, None, None, None])
+            assert convolution.bias is not None
+            convolution.bias.data.copy_((convolution.bias.data - state["running_mean"]) * gain + state["bias"])
             setattr(parent, name, convolution)

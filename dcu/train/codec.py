@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dcu.data import Item
-from dcu.image import Picture, pad, read_picture
+from dcu.errors import UsageError
+from dcu.image import Picture, pad
 from dcu.nets import channels_last
 from dcu.nets.context import ContextModel, Group
 from dcu.nets.quantizer import Quantizer
@@ -102,8 +103,11 @@ class CodecTask:
 
     def __init__(self, recipe: CodecRecipe, data: CodecData, items: list[Item], seed: int, device: str = "cpu") -> None:
         self.recipe, self.data, self.device = recipe, data, device
+        first = sum(item.dataset == items[0].dataset for item in items)
+        if not 0 < data.held_out < first:
+            raise UsageError(f"held_out = {data.held_out}, of a first data set of {first} pictures")
         torch.manual_seed(seed)
-        order = np.random.default_rng(seed).permutation(sum(i.dataset == items[0].dataset for i in items))
+        order = np.random.default_rng(seed).permutation(first)
         held = {int(i) for i in order[: data.held_out]}
         self.held_out = [items[i] for i in sorted(held)]
         self.sampler = Sampler([item for i, item in enumerate(items) if i not in held], data.weights, seed)
@@ -126,7 +130,7 @@ class CodecTask:
     def batch(self, step: int) -> tuple[Tensor]:
         """Crops (B, crop, crop, 3) uint8."""
         chosen, rng = self.sampler.draw(step, self.data.batch)
-        crops = [random_crop(read_picture(item.read()), self.data.crop, rng) for item in chosen]
+        crops = [random_crop(item.picture(), self.data.crop, rng) for item in chosen]
         return (torch.from_numpy(np.stack(crops)),)
 
     def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
@@ -145,7 +149,7 @@ class CodecTask:
         """Rate and PSNR of whole held-out pictures; sets the crops' target to where whole files meet the rate."""
         bpp, quality = [], []
         for item in self.held_out:
-            picture = read_picture(item.read())
+            picture = item.picture()
             height, width = picture.shape[:2]
             x = to_input(torch.from_numpy(pad(picture, BLOCK)[None]).to(self.device))
             reconstruction, bits = self.module(x)

@@ -7,28 +7,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
-
 from dcu import store
 from dcu.codec import Codec
 from dcu.data import Item
 from dcu.entropy import integer_tensors
+from dcu.evaluate.cost import classifier_cost, codec_cost
 from dcu.nets.norms import fold_norms
-from dcu.nets.transforms import BLOCK
+from dcu.tasks.classify import Classifier
 from dcu.train.classifier import ClassifierTask
 from dcu.train.codec import CodecTask
 from dcu.train.loop import Run
 
 LICENCE = "GPL-3.0-or-later; trained on pictures for research"
-
-
-def macs(module: nn.Module, *inputs: Tensor) -> int:
-    """Multiply-accumulates of one call (1 MAC = 2 FLOPs)."""
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        module(*inputs)
-    return int(counter.get_total_flops()) // 2
 
 
 def origin(run: Run, recipe: Any, items: list[Item]) -> dict[str, Any]:
@@ -59,20 +49,8 @@ def codec_model(run: Run, task: CodecTask, items: list[Item], folder: Path) -> s
     tensors["quantizer.centres"] = module.quantizer.centres.detach().float()
     tensors |= {f"context.{name}": tensor for name, tensor in integer_tensors(module.context).items()}
     codec = Codec(tensors, task.recipe.name)
-    side, pixels = 16, (16 * BLOCK) ** 2
-    channels = len(codec.levels)
-    card = {
-        "name": task.recipe.name,
-        "kind": "codec",
-        "rate": task.recipe.rate,
-        "fingerprint": codec.fingerprint,
-        "macs_per_pixel": {
-            "analysis": macs(codec.analysis, torch.zeros(1, 3, side * BLOCK, side * BLOCK)) // pixels,
-            "synthesis": macs(codec.synthesis, torch.zeros(1, channels, side, side)) // pixels,
-            "context": codec.entropy.macs(side, side) // pixels,
-        },
-        "parameters": sum(tensor.numel() for tensor in tensors.values()),
-    }
+    card = {"name": folder.name, "kind": "codec", "rate": task.recipe.rate, "fingerprint": codec.fingerprint}
+    card |= codec_cost(codec)
     return store.write_model(folder, card | origin(run, task.recipe, items), tensors)
 
 
@@ -89,13 +67,12 @@ def classifier_model(run: Run, task: ClassifierTask, codec: Codec, items: list[I
     fold_norms(task.module)
     tensors = {name: tensor.half() for name, tensor in task.module.state_dict().items()}
     card = {
-        "name": task.recipe.name,
+        "name": folder.name,
         "kind": "classifier",
         "codec": codec.name,
         "fingerprint": codec.fingerprint,
-        "macs": macs(task.module, torch.zeros(1, len(codec.levels), 28, 28)),
-        "parameters": sum(tensor.numel() for tensor in tensors.values()),
         "teacher": "EfficientNet-Lite0 on the original picture",
     }
-    labels = {"labels": imagenet_labels()}
-    return store.write_model(folder, card | origin(run, task.recipe, items) | labels, tensors)
+    card |= origin(run, task.recipe, items) | {"labels": imagenet_labels()}
+    model = store.write_model(folder, card, tensors)
+    return store.amend(model, classifier_cost(Classifier(model, codec)))

@@ -9,13 +9,17 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
+import threading
 import time
 import tomllib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol, TypeVar, get_type_hints
 
 import torch
@@ -25,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dcu.errors import BrokenInputError, MissingInputError, UsageError
+from dcu.errors import BrokenInputError, MissingInputError, OutputError, UsageError
 
 R = TypeVar("R")
 
@@ -111,12 +115,14 @@ def build(cls: type[R], table: Any, where: str) -> R:
         if isinstance(value, list):
             nested = isinstance(inner, type) and is_dataclass(inner)
             value = tuple(build(inner, v, f"{where}.{name}") if nested else v for v in value)
-        elif types[name] is float and isinstance(value, int):
+        elif types[name] is float and type(value) is int:
             value = float(value)
+        elif isinstance(types[name], type) and type(value) is not types[name]:
+            raise UsageError(f"{where}: {name} = {value!r} is not of type {types[name].__name__}")
         values[name] = value
     try:
         return cls(**values)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise UsageError(f"{where}: {error}") from error
 
 
@@ -133,6 +139,23 @@ def prefetch(make: Callable[[int], R], indices: range) -> Iterator[R]:
             yield ahead.popleft().result()
 
 
+@contextmanager
+def deferred_interrupt() -> Iterator[threading.Event]:
+    """Ctrl-C sets an event, so that a step ends whole; a second Ctrl-C interrupts at once."""
+    interrupted = threading.Event()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+        interrupted.set()
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class Checkpoint:
     """Weights, their average, Adam's moments and the scalars, in one safetensors file."""
 
@@ -140,12 +163,15 @@ class Checkpoint:
         self.path = path
 
     def save(self, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
-        """Write beside the place and rename: never half a checkpoint."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """Write beside the place and rename: never half a checkpoint; raises OutputError."""
         part = self.path.with_suffix(".part")
         contiguous = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, part, metadata={"scalars": json.dumps(scalars)})
-        os.replace(part, self.path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(contiguous, part, metadata={"scalars": json.dumps(scalars)})
+            os.replace(part, self.path)
+        except (OSError, SafetensorError) as error:
+            raise OutputError(f"{self.path}: checkpoint cannot be written ({error})") from error
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What was saved.
@@ -238,33 +264,38 @@ class Run:
     def train(self, minutes: float | None, console: Console) -> bool:
         """Train to the end of the schedule, or for so many minutes; True when the schedule is done.
 
-        Every validation appends one JSON object to ``log.jsonl``; Ctrl-C leaves a checkpoint.
+        Every validation appends one JSON object to ``log.jsonl``. Ctrl-C ends the step under way, leaves a checkpoint
+        from which the run resumes exactly, and then interrupts.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         self.task.module.train()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console) as progress:
+        with deferred_interrupt() as interrupted, Progress(*columns, console=console) as progress:
             bar = progress.add_task("training", total=self.schedule.steps, completed=self.step)
-            try:
-                for batch in prefetch(self.task.batch, range(self.step, self.schedule.steps)):
-                    figures = self.train_step(batch)
-                    progress.update(bar, completed=self.step, description=f"loss {figures['loss']:.4f}")
-                    last = self.step == self.schedule.steps
-                    if last or self.step % self.schedule.validate_every == 0:
-                        figures |= self.validate()
-                        self.log(figures | {"seconds": time.monotonic() - started}, console)
-                    if last or self.step % self.schedule.checkpoint_every == 0:
-                        self.save()
-                    if minutes is not None and time.monotonic() - started > 60 * minutes:
-                        break
-            finally:
-                self.save()
+            for batch in prefetch(self.task.batch, range(self.step, self.schedule.steps)):
+                figures = self.train_step(batch)
+                progress.update(bar, completed=self.step, description=f"loss {figures['loss']:.4f}")
+                last = self.step == self.schedule.steps
+                if last or self.step % self.schedule.validate_every == 0:
+                    figures |= self.validate()
+                    self.log(figures | {"seconds": time.monotonic() - started}, console)
+                late = minutes is not None and time.monotonic() - started > 60 * minutes
+                stop = late or interrupted.is_set()
+                if last or stop or self.step % self.schedule.checkpoint_every == 0:
+                    self.save()
+                if stop:
+                    break
+        if interrupted.is_set():
+            raise KeyboardInterrupt
         return self.step == self.schedule.steps
 
     def log(self, figures: dict[str, float], console: Console) -> None:
         """One line for programs in ``log.jsonl``, one for people on standard error."""
         line = {"step": self.step} | {name: float(f"{value:.6g}") for name, value in figures.items()}
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise OutputError(f"{self.folder}: log cannot be written ({error.strerror})") from error
         console.print("  ".join(f"{name} {value:g}" for name, value in line.items()), highlight=False)

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from dcu.codec import Codec
 from dcu.data import Item
-from dcu.image import Picture, field_crop, read_picture
+from dcu.image import Picture, field_crop
 from dcu.nets.efficientnet import LATENT_STAGES
 from dcu.train.loop import Schedule, prefetch
 from dcu.train.teachers import rgb_network, to_input
@@ -68,7 +68,7 @@ def random_view(picture: Picture, smallest: float, rng: np.random.Generator) -> 
 
 def make_view(view: View, data: ClassifierData, seed: int) -> Picture:
     """The pixels of a view, (224, 224, 3)."""
-    picture = read_picture(view.item.read())
+    picture = view.item.picture()
     if view.number < 0:
         return field_crop(picture, SIDE, SHORT)
     return random_view(picture, data.smallest, np.random.default_rng((seed, view.number)))
@@ -102,13 +102,13 @@ class Cache:
         names = "".join(f"{view.item.dataset}/{view.item.name}:{view.number}" for view in views)
         facts = f"{codec.fingerprint} {schedule.seed} {data.smallest} {names}"
         self.key = hashlib.sha256(facts.encode()).hexdigest()
-        done, self.mode = self.done(), "r+"
-        if done is None:
-            self.keep(0)
-            self.mode = "w+"
+        known = self.done() is not None
+        self.mode = "r+" if known else "w+"
         self.symbols = self.array("symbols", (len(codec.levels), SIDE // 8, SIDE // 8), np.uint8)
         self.logits = self.array("logits", (1000,), np.float16)
         self.features = self.array("features", (LATENT_STAGES[-1].channels, SIDE // 32, SIDE // 32), np.float16)
+        if not known:
+            self.keep(0)
 
     def __len__(self) -> int:
         return len(self.views)

@@ -1,0 +1,40 @@
+"""What models cost: multiply-accumulates and parameters, counted on the real modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from dcu.codec import Codec
+from dcu.nets.transforms import BLOCK
+from dcu.tasks.classify import CROP, Classifier
+
+SIDE = 16
+"""Latent positions a side of the picture on which a codec's cost a pixel is counted."""
+
+
+def macs(module: nn.Module, *inputs: Tensor) -> int:
+    """Multiply-accumulates of one call in evaluation (1 MAC = 2 FLOPs)."""
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        module.eval()(*inputs)
+    return int(counter.get_total_flops()) // 2
+
+
+def codec_cost(codec: Codec) -> dict[str, Any]:
+    """MACs a pixel of each part of a codec."""
+    pixels = (SIDE * BLOCK) ** 2
+    return {
+        "macs_per_pixel": {
+            "analysis": macs(codec.analysis, torch.zeros(1, 3, SIDE * BLOCK, SIDE * BLOCK)) // pixels,
+            "synthesis": macs(codec.synthesis, torch.zeros(1, len(codec.levels), SIDE, SIDE)) // pixels,
+            "context": codec.entropy.macs(SIDE, SIDE) // pixels,
+        }
+    }
+
+
+def classifier_cost(classifier: Classifier) -> dict[str, Any]:
+    """MACs of a classifier on the latent of a 224x224 picture."""
+    return {"macs": macs(classifier.network, torch.zeros(1, len(classifier.codec.levels), CROP, CROP))}
