@@ -15,6 +15,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import nn
 
+from dcu.codec import Codec
 from dcu.data import items
 from dcu.errors import BrokenInputError, MissingInputError, OutputError, UsageError
 from dcu.nets.efficientnet import EfficientNetLite0
@@ -22,10 +23,10 @@ from dcu.nets.norms import add_norms, fold_norms
 from dcu.store import shipped
 from dcu.train import classifier as classifier_module
 from dcu.train import views as views_module
-from dcu.train.classifier import ClassifierRecipe
+from dcu.train.classifier import ClassifierRecipe, ClassifierTask
 from dcu.train.codec import CodecData, CodecRecipe, CodecTask
 from dcu.train.loop import Run, Schedule, prefetch, read_recipe
-from dcu.train.views import ClassifierData
+from dcu.train.views import Cache, ClassifierData, plan_views
 
 from .conftest import RECIPE, Dcu, one_line, png, smooth_picture
 
@@ -235,6 +236,7 @@ name = "tiny-classifier"
 codec = "codec-0.0983"
 width = 4
 depth = 1
+adapt_steps = 1
 [data]
 batch = 3
 held_out = 1
@@ -246,13 +248,71 @@ learning_rate = 1e-3
 """
 
 
-def test_classifier_from_recipe_to_label(
-    dcu: Dcu, pictures: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    torch.manual_seed(0)
-    teacher = EfficientNetLite0().eval()
+@pytest.fixture
+def teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random RGB network in the place of the trained one."""
+
+    def network() -> EfficientNetLite0:
+        torch.manual_seed(0)
+        return EfficientNetLite0().eval()
+
     for module in (classifier_module, views_module):
-        monkeypatch.setattr(module, "rgb_network", lambda: teacher)
+        monkeypatch.setattr(module, "rgb_network", network)
+    monkeypatch.setattr(classifier_module, "trunk_statistics", dict)
+
+
+def classifier_run(codec: Codec, pictures: Path, folder: Path, steps: int) -> Run:
+    recipe, data = ClassifierRecipe("x", codec.name, width=4, depth=1, adapt_steps=2), ClassifierData(batch=3)
+    schedule = Schedule(steps=steps, learning_rate=1e-2, warmup=1)
+    views, held_out = plan_views(items(pictures), data, 0)
+    train, held = (Cache(folder / n, chosen, codec, data, schedule) for n, chosen in (("a", views), ("b", held_out)))
+    train.build(lambda values, total: values)
+    return Run(ClassifierTask(recipe, data, codec, train, held, 0), schedule, folder)
+
+
+@pytest.mark.usefixtures("teacher")
+def test_trunk_adapts_then_settles(codec: Codec, pictures: Path, tmp_path: Path) -> None:
+    run = classifier_run(codec, pictures, tmp_path, 5)
+    name, states = "trunk.blocks.0.project.convolution.weight", []
+    for step in range(5):
+        run.train_step(run.task.batch(step))
+        states.append({n: t.clone() for n, t in run.task.module.state_dict().items()})
+    assert not torch.equal(states[0][name], states[1][name])
+    assert torch.equal(states[2][name], states[4][name])
+    assert torch.equal(states[2]["trunk.head.norm.running_mean"], states[4]["trunk.head.norm.running_mean"])
+    assert not torch.equal(states[2]["stem.convolution.weight"], states[4]["stem.convolution.weight"])
+
+
+@pytest.mark.usefixtures("teacher")
+def test_settled_run_resumes_as_the_same_run(codec: Codec, pictures: Path, tmp_path: Path) -> None:
+    straight = classifier_run(codec, pictures, tmp_path, 4)
+    straight.train(None, quiet())
+    whole = load_file(straight.checkpoint.path)
+    straight.checkpoint.path.unlink()
+    for _ in range(4):
+        part = classifier_run(codec, pictures, tmp_path, 4)
+        if part.checkpoint.path.exists():
+            part.resume()
+        part.train(0, quiet())
+    assert part.step == 4
+    resumed = load_file(part.checkpoint.path)
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+@pytest.mark.usefixtures("teacher")
+def test_views_are_made_once_and_continued(codec: Codec, pictures: Path, tmp_path: Path) -> None:
+    cache = classifier_run(codec, pictures, tmp_path, 1).task.train  # type: ignore[attr-defined]
+    made = cache.logits.copy()
+    assert cache.done() == len(cache) == 6
+    cache.logits[:] = 0
+    cache.keep(0)
+    again = classifier_run(codec, pictures, tmp_path, 1).task.train  # type: ignore[attr-defined]
+    assert (again.logits == made).all()
+    assert (made != 0).any()
+
+
+@pytest.mark.usefixtures("teacher")
+def test_classifier_from_recipe_to_label(dcu: Dcu, pictures: Path, photo: Path, tmp_path: Path) -> None:
     recipe, model = tmp_path / "tiny.toml", tmp_path / "models" / "tiny-classifier"
     recipe.write_text(CLASSIFIER_TOML)
     call = ["train", "classifier", recipe, "--data", pictures, "--out", model, "--runs", tmp_path / "runs"]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dcu.codec import Codec
@@ -28,6 +28,8 @@ from dcu.nets.norms import add_norms
 from dcu.train.teachers import rgb_network, trunk_statistics
 from dcu.train.views import CHUNK, Cache, ClassifierData
 
+MEASURED = 30
+"""Batches on which the settled trunk's norms are measured."""
 CELL = 4  # latent positions a position of the last features
 
 
@@ -41,6 +43,8 @@ class ClassifierRecipe:
     depth: int = 1
     feature_weight: float = 1.0  # alpha
     trunk_scale: float = 0.2  # the trunk's learning rate, relative to the front end's
+    adapt_steps: int = 1000  # after which the trunk is settled
+    trunk_mix: float = 0.5  # share of the adapted trunk in the settled one; the rest is the RGB network's
     mix: float = 0.5  # share of the views that are mixed
 
 
@@ -78,6 +82,40 @@ class ClassifierTask:
             if ".depthwise.convolution." in name:
                 parameter.requires_grad_(False)
 
+    def begin(self, step: int, average: dict[str, Tensor]) -> bool:
+        """Settle the averaged trunk when it has adapted long enough, and keep it so."""
+        if step < self.recipe.adapt_steps:
+            return False
+        settles = step == self.recipe.adapt_steps
+        if settles:
+            self.module.load_state_dict(average)
+            self.settle()
+        self.module.trunk.eval().requires_grad_(False)
+        return settles
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Average the adapted trunk with the RGB network's and measure its batch norms anew.
+
+        A trunk that adapts to few photographs forgets the rest; the average of both keeps most of what either knows
+        (Wortsman et al., arXiv 2109.01903). From here on only the front end learns.
+        """
+        original = rgb_network()
+        add_norms(original, trunk_statistics())
+        ours, theirs = self.module.trunk.state_dict(), original.trunk.state_dict()
+        for name, tensor in ours.items():
+            if tensor.is_floating_point():
+                tensor.lerp_(theirs[name].to(tensor), 1 - self.recipe.trunk_mix)
+        norms = [module for module in self.module.modules() if isinstance(module, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over the batches below
+        self.module.train()
+        for step in range(MEASURED):
+            self.module(self.latent(self.batch(-1 - step)[0].numpy()))
+        for norm in norms:
+            norm.momentum = 0.1
+
     def latent(self, symbols: NDArray[np.uint8]) -> Tensor:
         """Symbols (B, C, h, w) of the cache as a latent on the device."""
         return self.quantizer.latent(torch.tensor(symbols).to(self.device))
@@ -89,7 +127,7 @@ class ClassifierTask:
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """Symbols (B, C, 28, 28) uint8, the teacher's probabilities (B, 1000), its features (B, 320, 7, 7)."""
-        rng = np.random.default_rng((self.seed, step))
+        rng = np.random.default_rng((self.seed, abs(step), int(step < 0)))
         chosen = rng.choice(len(self.train), self.data.batch, replace=len(self.train) < self.data.batch)
         symbols, features = self.train.symbols[chosen], self.train.features[chosen]
         probabilities = torch.softmax(torch.from_numpy(self.train.logits[chosen]).float(), 1).numpy()

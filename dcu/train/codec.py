@@ -127,6 +127,9 @@ class CodecTask:
     def groups(self) -> list[dict[str, Any]]:
         return [{"params": list(self.module.parameters())}]
 
+    def begin(self, step: int, average: dict[str, Tensor]) -> bool:
+        return False
+
     def batch(self, step: int) -> tuple[Tensor]:
         """Crops (B, crop, crop, 3) uint8."""
         chosen, rng = self.sampler.draw(step, self.data.batch)

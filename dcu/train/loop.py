@@ -75,6 +75,9 @@ class Task(Protocol):
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """The data of a step, on the CPU; runs in a thread ahead of time."""
 
+    def begin(self, step: int, average: dict[str, Tensor]) -> bool:
+        """Called before each step with the averaged weights; True if it set weights: averaging then begins anew."""
+
     def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         """The loss of a batch on the task's device, and what is to be logged."""
 
@@ -231,6 +234,8 @@ class Run:
 
     def train_step(self, batch: tuple[Tensor, ...]) -> dict[str, float]:
         """One step of Adam and of the moving average."""
+        if self.task.begin(self.step, self.average):
+            self.average = {n: t.detach().clone() for n, t in self.task.module.state_dict().items()}
         rate = self.schedule.learning_rate * self.schedule.scale(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("scale", 1.0)
