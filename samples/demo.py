@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -15,13 +17,17 @@ from dcu.image import Picture, read_picture
 
 OUT = Path("out")
 MARGIN, LINE = 8, 18
+FORMATS: dict[str, dict[str, int]] = {
+    "AVIF": {"quality": 0, "speed": 0},
+    "WebP": {"quality": 0, "method": 6},
+    "JPEG": {"quality": 1},
+}
 
 
 def smallest(picture: Picture, format: str) -> int:
     """Bytes of the smallest file of this size that a format can write: lowest quality, most effort."""
     out = io.BytesIO()
-    options = {"AVIF": {"quality": 0, "speed": 0}, "WEBP": {"quality": 0, "method": 6}, "JPEG": {"quality": 1}}
-    Image.fromarray(picture).save(out, format, **options[format])  # type: ignore[arg-type]
+    Image.fromarray(picture).save(out, format, **FORMATS[format])
     return len(out.getvalue())
 
 
@@ -41,9 +47,10 @@ def main() -> None:
     """Compress, classify and decode each sample; print a table; write streams, pictures and one sheet."""
     OUT.mkdir(exist_ok=True)
     codec, classifier = Codec.load(), Classifier.load()
-    table = Table(title="Each photograph as a dcu bitstream, and what the bitstream says it shows")
-    for heading in ("photograph", "size", "dcu", "bits a pixel", "PSNR", "smallest AVIF / WebP / JPEG", "named as"):
-        table.add_column(heading, justify="left" if heading in ("photograph", "named as") else "right")
+    caption = "AVIF, WebP, JPEG: bytes of the smallest file of this size that each of them can write"
+    table = Table(title="Six photographs, named from their bitstreams", caption=caption, box=box.SIMPLE)
+    for heading in ("photograph", "size", "bytes", "bpp", "PSNR", *FORMATS, "named as"):
+        table.add_column(heading, justify="left" if heading in ("photograph", "named as") else "right", no_wrap=True)
     sheets = []
     for path in sorted(Path(__file__).parent.glob("*.jpg")):
         picture = read_picture(path.read_bytes())
@@ -54,28 +61,25 @@ def main() -> None:
         Image.fromarray(decoded).save(OUT / f"{path.stem}.png")
         height, width = picture.shape[:2]
         named = f"{best.label} ({100 * best.probability:.0f} %)"
-        table.add_row(
-            path.name,
-            f"{width}x{height}",
-            f"{len(data)} bytes",
-            f"{8 * len(data) / (width * height):.4f}",
-            f"{psnr(picture, decoded):.1f} dB",
-            " / ".join(str(smallest(picture, format)) for format in ("AVIF", "WEBP", "JPEG")),
-            named,
-        )
+        others = [str(smallest(picture, format)) for format in FORMATS]
+        bpp, quality = f"{8 * len(data) / (width * height):.3f}", f"{psnr(picture, decoded):.1f} dB"
+        table.add_row(path.stem, f"{width}x{height}", str(len(data)), bpp, quality, *others, named)
         sheets.append(side_by_side(picture, decoded, (path.name, f"{len(data)} bytes: {named}")))
     write_sheet(sheets)
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=110)
     console.print(table)
     console.print(f"bitstreams and pictures are in {OUT}/; all of them side by side: {OUT / 'demo.png'}")
 
 
 def write_sheet(sheets: list[Image.Image]) -> None:
     """All samples on one picture, two a row."""
-    width, height = max(s.width for s in sheets), max(s.height for s in sheets)
-    whole = Image.new("RGB", (2 * width, -(-len(sheets) // 2) * height), "white")
-    for index, sheet in enumerate(sheets):
-        whole.paste(sheet, (index % 2 * width, index // 2 * height))
+    rows = [sheets[index : index + 2] for index in range(0, len(sheets), 2)]
+    heights = [max(sheet.height for sheet in row) for row in rows]
+    width = max(sheet.width for sheet in sheets)
+    whole = Image.new("RGB", (2 * width, sum(heights)), "white")
+    for index, row in enumerate(rows):
+        for column, sheet in enumerate(row):
+            whole.paste(sheet, (column * width, sum(heights[:index])))
     whole.save(OUT / "demo.png")
 
 
