@@ -28,8 +28,8 @@ from dcu.nets.norms import add_norms
 from dcu.train.teachers import rgb_network, trunk_statistics
 from dcu.train.views import CHUNK, Cache, ClassifierData
 
-MEASURED = 30
-"""Batches on which the settled trunk's norms are measured."""
+MEASURED = 40
+"""Batches on which norms are measured."""
 CELL = 4  # latent positions a position of the last features
 
 
@@ -106,10 +106,18 @@ class ClassifierTask:
         for name, tensor in ours.items():
             if tensor.is_floating_point():
                 tensor.lerp_(theirs[name].to(tensor), 1 - self.recipe.trunk_mix)
+        self.measure_norms()
+
+    @torch.no_grad()
+    def measure_norms(self) -> None:
+        """Set the norms' statistics to plain means over many batches, for the weights as they are now.
+
+        The running ones are those of noisy batches and of earlier weights: 5 points of agreement with the teacher.
+        """
         norms = [module for module in self.module.modules() if isinstance(module, nn.BatchNorm2d)]
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # a plain mean over the batches below
+            norm.momentum = None
         self.module.train()
         for step in range(MEASURED):
             self.module(self.latent(self.batch(-1 - step)[0].numpy()))

@@ -61,8 +61,9 @@ def imagenet_labels() -> list[dict[str, str]]:
 
 
 def classifier_model(run: Run, task: ClassifierTask, codec: Codec, items: list[Item], folder: Path) -> store.Model:
-    """Write a trained classifier in float16."""
+    """Write a trained classifier in float16, its norms measured for the averaged weights and folded."""
     task.module.load_state_dict(run.average)
+    task.measure_norms()
     task.module.cpu().eval()
     fold_norms(task.module)
     tensors = {name: tensor.half() for name, tensor in task.module.state_dict().items()}
