@@ -103,8 +103,8 @@ class Codec:
 
         def piece(rows: slice, columns: slice) -> Tensor:
             part = padded[rows.start * BLOCK : rows.stop * BLOCK, columns.start * BLOCK : columns.stop * BLOCK]
-            x = torch.from_numpy(np.ascontiguousarray(part)).to(self.device)[None].permute(0, 3, 1, 2)
-            return self.quantizer.symbols(self.analysis(x.float() / 127.5 - 1))[0].cpu()
+            x = analysis_input(torch.from_numpy(np.ascontiguousarray(part)).to(self.device)[None])
+            return self.quantizer.symbols(self.analysis(x))[0].cpu()
 
         h, w = padded.shape[0] // BLOCK, padded.shape[1] // BLOCK
         symbols = torch.empty(len(self.levels), h, w, dtype=torch.uint8)
@@ -161,6 +161,11 @@ class Codec:
         h, w = latent.shape[-2:]
         picture = torch.empty(3, h * BLOCK, w * BLOCK, dtype=torch.uint8)
         return in_pieces(piece, picture, h, w, BLOCK, self.synthesis_halo).permute(1, 2, 0).numpy()
+
+
+def analysis_input(pictures: Tensor) -> Tensor:
+    """Pictures (B, H, W, 3) uint8 as (B, 3, H, W) float32 in [-1, 1], channels last in memory."""
+    return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def in_pieces(

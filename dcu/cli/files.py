@@ -6,11 +6,12 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dcu import store
 from dcu.cli.app import complain
 from dcu.errors import BrokenInputError, DcuError, MissingInputError, OutputError, UsageError
 
@@ -108,7 +109,6 @@ def put(target: Path | None, data: bytes, force: bool) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         if target.exists():
             if not target.is_file():
@@ -118,18 +118,9 @@ def put(target: Path | None, data: bytes, force: bool) -> None:
             if not force:
                 raise OutputError(f"{target}: exists already; --force overwrites it")
         target.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        os.replace(part, target)
+        store.replace(target, data)
     except OSError as error:
         raise OutputError(f"{target}: {error.strerror}") from error
-    finally:
-        discard(part)
-
-
-def discard(part: Path) -> None:
-    """Remove what an interrupted write left."""
-    with suppress(OSError):
-        part.unlink(missing_ok=True)
 
 
 class Failures:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dcu.codec import analysis_input
 from dcu.data import Item
 from dcu.errors import UsageError
 from dcu.image import Picture, pad
@@ -67,11 +68,6 @@ class CodecNetwork(nn.Module):
         return reconstruction, self.context.bits(latent, assignment)
 
 
-def to_input(pictures: Tensor) -> Tensor:
-    """(B, H, W, 3) uint8 to (B, 3, H, W) float32 in [-1, 1], channels last in memory."""
-    return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
 def random_crop(picture: Picture, side: int, rng: np.random.Generator) -> Picture:
     """A random square, mirrored half of the time; smaller pictures are padded first."""
     height, width = picture.shape[:2]
@@ -119,7 +115,7 @@ class CodecTask:
     def start(self) -> None:
         """Principal components of the first pictures as the start of both transforms."""
         crops = torch.cat([self.batch(step)[0] for step in range(40)])
-        blocks = F.pixel_unshuffle(to_input(crops), BLOCK).permute(0, 2, 3, 1).flatten(0, 2)
+        blocks = F.pixel_unshuffle(analysis_input(crops), BLOCK).permute(0, 2, 3, 1).flatten(0, 2)
         levels = [group.levels for group in self.recipe.groups for _ in range(group.channels)]
         spread = torch.tensor([levels_ / 4.0 for levels_ in levels])
         start_from_components(self.module.analysis, self.module.synthesis, blocks, spread)
@@ -137,7 +133,7 @@ class CodecTask:
         return (torch.from_numpy(np.stack(crops)),)
 
     def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
-        x = to_input(batch[0])
+        x = analysis_input(batch[0])
         reconstruction, bits = self.module(x)
         error = (reconstruction.float() - x).square().mean()
         bpp = bits.mean() / (x.shape[2] * x.shape[3])
@@ -154,7 +150,7 @@ class CodecTask:
         for item in self.held_out:
             picture = item.picture()
             height, width = picture.shape[:2]
-            x = to_input(torch.from_numpy(pad(picture, BLOCK)[None]).to(self.device))
+            x = analysis_input(torch.from_numpy(pad(picture, BLOCK)[None]).to(self.device))
             reconstruction, bits = self.module(x)
             error = (reconstruction.clamp(-1, 1) - x)[:, :, :height, :width]
             bpp.append((float(bits) + OVERHEAD_BITS) / (height * width))

@@ -16,7 +16,7 @@ import tomllib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import FrameType
@@ -174,6 +174,8 @@ class Checkpoint:
             save_file(contiguous, part, metadata={"scalars": json.dumps(scalars)})
             os.replace(part, self.path)
         except (OSError, SafetensorError) as error:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
             raise OutputError(f"{self.path}: checkpoint cannot be written ({error})") from error
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

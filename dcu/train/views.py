@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional as F
 
-from dcu.codec import Codec
+from dcu import store
+from dcu.codec import Codec, analysis_input
 from dcu.data import Item
 from dcu.image import Picture, field_crop
 from dcu.nets.efficientnet import LATENT_STAGES
@@ -123,9 +123,7 @@ class Cache:
 
     def keep(self, done: int) -> None:
         """Note how many views are there."""
-        part = self.folder / "done.part"
-        part.write_text(json.dumps({"key": self.key, "done": done}), "utf-8")
-        os.replace(part, self.folder / "done.json")
+        store.replace(self.folder / "done.json", json.dumps({"key": self.key, "done": done}).encode())
 
     def array(self, name: str, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
         """One of the arrays, mapped."""
@@ -152,7 +150,7 @@ class Cache:
             with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=self.schedule.bf16):
                 features = teacher.trunk.blocks(teacher.early(F.relu6(teacher.stem(to_input(batch)))))
                 logits = teacher.trunk.classifier(teacher.trunk.pool(features))
-                y = self.codec.analysis(batch.permute(0, 3, 1, 2).float() / 127.5 - 1)
+                y = self.codec.analysis(analysis_input(batch))
                 self.symbols[here] = self.codec.quantizer.symbols(y.float()).cpu().numpy()
             self.logits[here], self.features[here] = logits.half().cpu().numpy(), features.half().cpu().numpy()
             if chunk % KEEP_EVERY == KEEP_EVERY - 1 or chunk == chunks - 1:
