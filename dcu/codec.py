@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ from dcu import bitstream, store
 from dcu.bitstream import BLOCK, Layer, Stream
 from dcu.entropy import EntropyCoder
 from dcu.errors import BrokenInputError, UnavailableError, UsageError
-from dcu.image import Picture, pad, resize
+from dcu.image import Picture, pad, psnr, resize
 from dcu.nets import channels_last
 from dcu.nets.quantizer import Quantizer
 from dcu.nets.transforms import Analysis, Synthesis
@@ -217,11 +217,47 @@ def of_rate(rate: float, device: str = "cpu") -> Codec:
     UsageError
         No installed codec has that rate.
     """
-    codecs: dict[float, store.Model] = {}
-    for model in store.installed():
-        if model.kind == "codec" and isinstance(model.card.get("rate"), float):
-            codecs.setdefault(model.card["rate"], model)
-    if rate not in codecs:
-        there = ", ".join(f"{r:g}" for r in sorted(codecs)) or "none"
-        raise UsageError(f"no codec of {rate:g} bpp; installed: {there}")
-    return Codec.from_model(codecs[rate], device)
+    models = store.installed_codecs()
+    for model in models:
+        if model.card["rate"] == rate:
+            return Codec.from_model(model, device)
+    there = ", ".join(dict.fromkeys(f"{model.card['rate']:g}" for model in models))
+    raise UsageError(f"no codec of {rate:g} bpp; installed: {there}")
+
+
+def of_every_rate(device: str = "cpu") -> list[Codec]:
+    """The installed codecs, by rising rate; of several of one rate, the first."""
+    models: dict[float, store.Model] = {}
+    for model in store.installed_codecs():
+        models.setdefault(model.card["rate"], model)
+    return [Codec.from_model(model, device) for model in models.values()]
+
+
+def compress_within(codecs: Sequence[Codec], picture: Picture, most: int) -> bytes:
+    """A bitstream of at most so many bytes, of the highest rate that fits.
+
+    ``codecs`` come by rising rate; raises UsageError where none fits.
+    """
+    fitting = None
+    for codec in codecs:
+        data = codec.compress(picture)
+        if len(data) > most:
+            if fitting is None:
+                raise UsageError(f"no operating point fits into {most} bytes: {codec.name} needs {len(data)}")
+            break
+        fitting = data
+    assert fitting is not None
+    return fitting
+
+
+def compress_to(codecs: Sequence[Codec], picture: Picture, least: float) -> bytes:
+    """A bitstream of at least so many dB of PSNR, of the lowest rate that has them.
+
+    ``codecs`` come by rising rate; raises UsageError where none has.
+    """
+    for codec in codecs:
+        data = codec.compress(picture)
+        reached = psnr(picture, codec.decode(data))
+        if reached >= least:
+            return data
+    raise UsageError(f"no operating point reaches {least:g} dB: {codec.name} gives {reached:.2f}")

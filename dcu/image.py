@@ -6,6 +6,7 @@ The rest of dcu sees one kind of picture only: (H, W, 3) uint8, sRGB, upright, o
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -189,3 +190,9 @@ def encoder(path: Path) -> Callable[[Picture], bytes]:
     except OutputError as error:
         raise UsageError(f"{path}: no format for photographs that Pillow can write is called {suffix}") from error
     return encode
+
+
+def psnr(picture: Picture, decoded: Picture) -> float:
+    """Peak signal to noise ratio in dB over all three channels: 10 log10(255^2 / MSE)."""
+    error = np.square(picture.astype(np.float64) - decoded).mean()
+    return math.inf if error == 0 else float(10 * math.log10(255**2 / error))

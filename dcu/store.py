@@ -131,6 +131,20 @@ def installed() -> Iterator[Model]:
             yield read_model(folder)
 
 
+def installed_codecs() -> list[Model]:
+    """The installed codecs, by rising rate.
+
+    Raises
+    ------
+    UnavailableError
+        There is none.
+    """
+    codecs = [model for model in installed() if model.kind == "codec" and isinstance(model.card.get("rate"), float)]
+    if not codecs:
+        raise UnavailableError("no codec is installed")
+    return sorted(codecs, key=lambda model: model.card["rate"])  # stable: of one rate, the first found comes first
+
+
 def find(name: str, kind: str | None = None) -> Model:
     """A model by name or path.
 

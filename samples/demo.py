@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dcu import Classifier, Codec
-from dcu.evaluate.codec import psnr
-from dcu.image import Picture, read_picture
+from dcu.image import Picture, psnr, read_picture
 
 OUT = Path("out")
 MARGIN, LINE = 8, 18

@@ -226,3 +226,16 @@ def test_models(dcu: Dcu, models: Path) -> None:
     assert json.loads(dcu("models", "show", "codec-0.0983").out)["kind"] == "codec"
     assert dcu("models", "verify", "codec-0.0983", "classifier-0.0983").code == 0
     assert dcu("models", "show", "nothing").code == 69
+
+
+def test_targets(dcu: Dcu, photo: Path, tmp_path: Path) -> None:
+    (plain,) = dcu("compress", photo, "-o", tmp_path / "a.bin", "--json").lines
+    answer = dcu("compress", photo, "-o", tmp_path / "a.bin", "--target-bytes", 10)
+    assert answer.code == 2
+    assert one_line(answer.err)
+    assert "no operating point fits into 10 bytes" in answer.err
+    answer = dcu("compress", photo, "-o", tmp_path / "a.bin", "--target-psnr", 90)
+    assert answer.code == 2
+    assert "no operating point reaches 90 dB" in answer.err
+    assert dcu("compress", photo, "-o", tmp_path / "b.bin", "--target-bytes", plain["bytes"]).code == 0
+    assert (tmp_path / "b.bin").stat().st_size <= plain["bytes"]

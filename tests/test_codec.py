@@ -10,6 +10,7 @@ from dcu import bitstream, store
 from dcu import codec as codec_module
 from dcu.codec import Codec
 from dcu.errors import BrokenInputError, UnavailableError, UsageError
+from dcu.image import psnr
 
 from .conftest import random_codec, smooth_picture, write_codec
 
@@ -103,3 +104,21 @@ def test_by_rate(models: Path) -> None:
     assert codec_module.of_rate(0.0983).fingerprint == store.read_model(models / "codec-0.0983").fingerprint
     with pytest.raises(UsageError, match=r"0\.0983"):
         codec_module.of_rate(0.5)
+
+
+def test_highest_rate_that_fits_and_lowest_that_is_good_enough(codec: Codec) -> None:
+    picture = smooth_picture(64, 64)
+    codecs = sorted((codec, Codec(random_codec(8), "other")), key=lambda c: len(c.compress(picture)))
+    streams = [c.compress(picture) for c in codecs]
+    small, large = map(len, streams)
+    assert small < large
+    assert codec_module.compress_within(codecs, picture, large) == streams[1]
+    assert codec_module.compress_within(codecs, picture, large - 1) == streams[0]
+    with pytest.raises(UsageError, match=f"needs {small}"):
+        codec_module.compress_within(codecs, picture, small - 1)
+    quality = [psnr(picture, c.decode(stream)) for c, stream in zip(codecs, streams, strict=True)]
+    assert codec_module.compress_to(codecs, picture, quality[0]) == streams[0]
+    ordered = codecs if quality[1] > quality[0] else codecs[::-1]
+    assert codec_module.compress_to(ordered, picture, max(quality)) == streams[quality.index(max(quality))]
+    with pytest.raises(UsageError, match="reaches"):
+        codec_module.compress_to(codecs, picture, max(quality) + 1)

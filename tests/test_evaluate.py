@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dcu.codec import Codec
-from dcu.evaluate.codec import ms_ssim, psnr
-from dcu.image import field_crop, read_picture
+from dcu.evaluate import curves, rivals
+from dcu.evaluate.codec import TIMES, ms_ssim
+from dcu.image import field_crop, psnr, read_picture
 from dcu.tasks.classify import Classifier
 
-from .conftest import Dcu, png, smooth_picture
+from .conftest import Dcu, one_line, png, smooth_picture
 
 
 @pytest.fixture
@@ -37,7 +41,7 @@ def test_ms_ssim_of_equal_and_of_small_pictures() -> None:
 
 
 def test_codec_figures_are_those_of_real_files(dcu: Dcu, codec: Codec, dataset: Path) -> None:
-    (figures,) = dcu("eval", "codec", dataset, "--json").lines
+    (figures,) = dcu("eval", "codec", dataset, "--codec", "codec-0.0983", "--json").lines
     streams = {p: codec.compress(read_picture(p.read_bytes())) for p in sorted(dataset.rglob("*.png"))}
     assert figures["dataset"] == "set"
     assert figures["count"] == 4
@@ -79,6 +83,55 @@ def test_figures_are_recorded_on_the_card(dcu: Dcu, dataset: Path, own_models: P
     for _ in range(2):
         (figures,) = dcu("eval", "codec", dataset, "--codec", model, "--json", "--record").lines
     (recorded,) = json.loads((model / "card.json").read_text())["figures"]
-    assert {key: recorded[key] for key in figures} == figures
-    assert set(recorded) - set(figures) == {"date"}
+    lasting = {key: value for key, value in figures.items() if key not in ("name", *TIMES)}
+    assert {key: recorded[key] for key in lasting} == lasting
+    assert set(recorded) - set(lasting) == {"date"}
     assert dcu("models", "verify", model).code == 0
+
+
+def test_quality_at_a_rate_is_straight_over_log_bpp() -> None:
+    curve = [{"bpp": 0.1, "psnr": 20.0}, {"bpp": 1.0, "psnr": 30.0}, {"bpp": 10.0, "psnr": 32.0}]
+    assert curves.quality_at(curve, "psnr", 10**-0.5) == pytest.approx(25)
+    assert curves.quality_at(curve, "psnr", 0.01) == pytest.approx(10)  # the end segments go on
+    assert curves.quality_at(curve, "psnr", 100.0) == pytest.approx(34)
+
+
+def test_half_the_bits_is_a_saving_of_half() -> None:
+    anchor = [{"bpp": rate, "psnr": 30 + 3 * math.log2(rate)} for rate in (0.1, 0.2, 0.4, 0.8)]
+    half = [{"bpp": point["bpp"] / 2, "psnr": point["psnr"]} for point in anchor]
+    assert curves.bd_rate(anchor, half, "psnr") == pytest.approx(-50, abs=0.1)
+    assert curves.bd_rate(anchor, half[:1], "psnr") is None
+    above = [{"bpp": point["bpp"], "psnr": point["psnr"] + 50} for point in anchor]
+    assert curves.bd_rate(anchor, above, "psnr") is None
+
+
+def test_front_drops_what_is_beaten() -> None:
+    points = [{"bpp": b, "psnr": q} for b, q in ((0.1, 20), (0.3, 24), (0.2, 25), (0.2, 22), (0.4, 25))]
+    assert [(p["bpp"], p["psnr"]) for p in curves.front(points, "psnr")] == [(0.1, 20), (0.2, 25)]
+
+
+def test_rivals_write_whole_files_and_come_back_at_full_size(
+    dcu: Dcu, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rivals, "SCALES", (1.0, 0.5))
+    monkeypatch.setitem(rivals.FORMATS, "jpeg", replace(rivals.FORMATS["jpeg"], values=(5, 50)))
+    plot = tmp_path / "rd.svg"
+    lines = dcu("eval", "codec", dataset, "--codec", "codec-0.0983", "--rivals", "jpeg", "--plot", plot, "--json").lines
+    ours, jpeg, against = lines[0], [line for line in lines if "setting" in line], lines[-1]
+    assert {"quality 50", "quality 5, reduced to 0.5"} <= {line["setting"] for line in jpeg}
+    first = rivals.FORMATS["jpeg"].encode(read_picture((dataset / "n00000000/0.png").read_bytes()), 50, 1.0)
+    assert Image.open(io.BytesIO(first)).size == (180, 170)
+    assert all(line["count"] == 4 and line["encode_ms"] > 0 for line in jpeg)
+    expected = ours["psnr"] - curves.quality_at(jpeg, "psnr", ours["bpp"])
+    assert against["against"] == "jpeg"
+    assert against["psnr_difference"] == pytest.approx(expected, abs=1e-3)
+    assert plot.read_text().lstrip().startswith("<?xml")
+
+
+def test_rivals_that_are_not_there(dcu: Dcu, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert dcu("eval", "codec", dataset, "--rivals", "gif").code == 2
+    assert dcu("eval", "codec", dataset, "--plot", tmp_path / "rd.bmp").code == 2
+    monkeypatch.setitem(rivals.FORMATS, "jxl", replace(rivals.FORMATS["jxl"], plugin="no_such_plugin"))
+    answer = dcu("eval", "codec", dataset, "--rivals", "jxl")
+    assert answer.code == 69
+    assert one_line(answer.err)

@@ -13,8 +13,7 @@ from PIL import Image
 
 from dcu import bitstream
 from dcu.codec import Codec, codec_of
-from dcu.evaluate.codec import psnr
-from dcu.image import read_picture
+from dcu.image import psnr, read_picture
 from dcu.store import installed, shipped
 from dcu.tasks.classify import Classifier
 

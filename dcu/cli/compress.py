@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dcu.cli import files, options
 from dcu.errors import UsageError
+
+if TYPE_CHECKING:
+    from dcu.image import Picture
 
 app = typer.Typer(add_completion=False)
 
@@ -19,6 +24,8 @@ def compress(
     output: options.Output = None,
     rate: Annotated[float | None, typer.Option(help="Operating point by its name: bits a pixel.")] = None,
     codec: Annotated[str | None, typer.Option(help="Codec by name or path.")] = None,
+    target_bytes: Annotated[int | None, typer.Option(min=1, help="The highest rate that fits a picture in.")] = None,
+    target_psnr: Annotated[float | None, typer.Option(help="The lowest rate that gives so many dB.")] = None,
     background: Annotated[str, typer.Option(help="Colour behind transparent pictures.")] = "white",
     json: options.Json = False,
     force: options.Force = False,
@@ -29,22 +36,32 @@ def compress(
     """Pictures to bitstreams."""
     from dcu.image import SUFFIXES, parse_colour, read_picture
 
-    if rate is not None and codec is not None:
-        raise UsageError("--rate and --codec name the codec twice")
+    wishes = {"--rate": rate, "--codec": codec, "--target-bytes": target_bytes, "--target-psnr": target_psnr}
+    chosen = [name for name, value in wishes.items() if value is not None]
+    if len(chosen) > 1:
+        raise UsageError(f"{chosen[0]} and {chosen[1]} both choose the codec")
     parse_colour(background)
     found = files.sources(inputs, SUFFIXES, "pictures")
     places = files.targets(inputs, found, output, ".bin")
     chosen_device = options.start(threads, device)
-    from dcu.codec import DEFAULT, Codec, of_rate
+    from dcu.codec import DEFAULT, Codec, compress_to, compress_within, of_every_rate, of_rate
 
-    loaded = Codec.load(codec or DEFAULT, chosen_device) if rate is None else of_rate(rate, chosen_device)
+    write: Callable[[Picture], bytes]
+    if target_bytes is not None:
+        write = partial(compress_within, of_every_rate(chosen_device), most=target_bytes)
+    elif target_psnr is not None:
+        write = partial(compress_to, of_every_rate(chosen_device), least=target_psnr)
+    elif rate is not None:
+        write = of_rate(rate, chosen_device).compress
+    else:
+        write = Codec.load(codec or DEFAULT, chosen_device).compress
     failures = files.Failures()
     count, total, pixels, started = 0, 0, 0, time.monotonic()
     for source, place in files.progress(list(zip(found, places, strict=True)), "compressing", quiet):
         with failures.of(source.name):
             before = time.monotonic()
             picture = read_picture(source.read(), background)
-            data = loaded.compress(picture)
+            data = write(picture)
             files.put(place, data, force)
             area = picture.shape[0] * picture.shape[1]
             count, total, pixels = count + 1, total + len(data), pixels + area

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,42 +14,61 @@ from dcu.errors import UsageError
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure codecs and classifiers on real files.")
 Data = Annotated[Path, typer.Argument(help="Folder or uncompressed tar.", show_default=False, readable=False)]
 Record = Annotated[bool, typer.Option("--record", help="State the figures on the model's card.")]
-CodecName = Annotated[str, typer.Option("--codec", help="Codec by name or path.")]
+CodecNames = Annotated[
+    list[str] | None, typer.Option("--codec", help="Codec by name or path; repeated.", show_default="all installed")
+]
+Rivals = Annotated[str, typer.Option("--rivals", help="Formats to compare with: jpeg,jpeg2000,webp,avif,jxl.")]
+Plot = Annotated[Path | None, typer.Option("--plot", help="Rate-distortion curves: .svg, .png or .pdf.")]
 NetworkName = Annotated[str, typer.Option("--network", help="Classifier by name or path.")]
 Native = Annotated[bool, typer.Option("--native", help="Pictures as they are, not their 224x224 centre.")]
-
-
-def show(data: Path, figures: dict[str, Any], json: bool, recorded: store.Model | None) -> None:
-    """The figures of one data set, for programs or for people, and on a card if one is given."""
-    facts = {"dataset": data.stem} | figures
-    if json:
-        files.print_json(facts)
-    else:
-        typer.echo("  ".join(f"{key} {value}" for key, value in facts.items()))
-    if recorded is not None:
-        store.record(recorded, facts)
 
 
 @app.command("codec")
 def eval_codec(
     data: Data,
-    codec: CodecName = "codec-0.0983",
+    codec: CodecNames = None,
+    rivals: Rivals = "",
+    plot: Plot = None,
     json: options.Json = False,
     record: Record = False,
     quiet: options.Quiet = False,
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> None:
-    """Bytes, bits a pixel, PSNR and MS-SSIM of whole files."""
+    """Bytes, bits a pixel, PSNR and MS-SSIM of whole files, of every installed codec, and of other formats."""
     from dcu.data import items
 
-    model, found = store.find(codec, "codec"), items(data)
+    if plot is not None and plot.suffix not in (".svg", ".png", ".pdf"):
+        raise UsageError(f"--plot: {plot.name} ends neither in .svg nor in .png nor in .pdf")
+    models = [store.find(name, "codec") for name in codec] if codec else store.installed_codecs()
+    found = items(data)
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
-    from dcu.evaluate.codec import evaluate
+    from dcu.evaluate import curves
+    from dcu.evaluate.codec import TIMES, evaluate
+    from dcu.evaluate.rivals import measure_setting, parse, settings
 
-    figures = evaluate(Codec.from_model(model, chosen_device), files.progress(found, "measuring", quiet))
-    show(data, figures, json, model if record else None)
+    formats = parse(rivals)
+    ours = []
+    for model in models:
+        loaded = Codec.from_model(model, chosen_device)
+        figures = evaluate(loaded, files.progress(found, f"measuring {model.name}", quiet))
+        ours.append({"dataset": data.stem, "name": model.name} | figures)
+        files.print_rows(ours[-1:], json)
+        if record:
+            store.record(model, {"dataset": data.stem} | {k: v for k, v in figures.items() if k not in TIMES})
+    measured = [
+        {"dataset": data.stem} | measure_setting(*setting, (item.picture() for item in found))
+        for setting in files.progress(settings(formats), "measuring other formats", quiet)
+    ]
+    drawn = curves.of(ours, measured)
+    for format in formats:
+        files.print_rows(drawn["psnr"][format], json)
+    files.print_rows(curves.differences(ours, drawn), json)
+    files.print_rows(curves.savings(drawn), json)
+    if plot is not None:
+        title = f"{data.stem}, {len(found)} pictures"
+        files.put(plot, curves.plot(drawn, title, plot.suffix.removeprefix(".")), force=True)
 
 
 @app.command("classifier")
@@ -75,4 +94,7 @@ def eval_classifier(
 
     classifier = Classifier.load(model.folder, chosen_device)
     figures = evaluate(classifier, found, files.progress(found, "measuring", quiet), native)
-    show(data, figures, json, model if record else None)
+    facts = {"dataset": data.stem} | figures
+    files.print_rows([facts], json)
+    if record:
+        store.record(model, facts)

@@ -186,3 +186,17 @@ def progress(values: Sequence[T], what: str, quiet: bool) -> Iterable[T]:
 def print_json(value: dict[str, Any], error: bool = False) -> None:
     """One JSON object on a line of standard output, or of standard error."""
     print(json.dumps(value), file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+    """Rows of equal keys on standard output: one JSON object a line, or a table for people."""
+    if as_json:
+        for row in rows:
+            print_json(row)
+        return
+    if rows:
+        cells = [list(rows[0]), *(["" if value is None else str(value) for value in row.values()] for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        for line in cells:
+            print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), flush=True)
+        print(flush=True)

@@ -1,0 +1,107 @@
+"""The formats that people use today, as Pillow writes them: whole files at many settings, full size or reduced.
+
+At few bytes a clever user reduces the picture before writing it and enlarges it again to look at it. Every format is
+measured so at several scales, and only what no other of its settings beats is kept.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from PIL import Image, features
+
+from dcu.errors import UnavailableError, UsageError
+from dcu.evaluate.codec import measure
+from dcu.image import Picture, resize
+
+SCALES = (1.0, 0.75, 0.5, 0.375, 0.25)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of Pillow's: what it is called there, the feature or plug-in that it needs, its settings."""
+
+    pillow: str
+    feature: str | None
+    plugin: str | None
+    fixed: dict[str, Any]
+    varied: str
+    values: tuple[Any, ...]
+
+    def check(self) -> None:
+        """Raise UnavailableError where this Pillow cannot write it."""
+        if self.feature is not None and not features.check(self.feature):
+            raise UnavailableError(f"this Pillow is built without {self.pillow}")
+        if self.plugin is not None:
+            try:
+                import_module(self.plugin)
+            except ImportError as error:
+                raise UnavailableError(f"{self.pillow} needs Pillow's plug-in {self.plugin}") from error
+
+    def encode(self, picture: Picture, value: Any, scale: float) -> bytes:
+        """A file of the picture, reduced by ``scale`` first (Lanczos)."""
+        height, width = picture.shape[:2]
+        if scale < 1:
+            size = max(1, round(width * scale)), max(1, round(height * scale))
+            picture = resize(picture, *size, Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, self.pillow, **self.fixed, **{self.varied: value})
+        return buffer.getvalue()
+
+    def decode(self, data: bytes, width: int, height: int) -> Picture:
+        """The picture of a file, enlarged to the original's size (bicubic)."""
+        decoded = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        if decoded.shape[:2] == (height, width):
+            return decoded
+        return resize(decoded, width, height, Image.Resampling.BICUBIC)
+
+
+QUALITIES = (1, 5, 10, 15, 20, 30, 40, 50, 65, 80)
+FORMATS = {
+    "jpeg": Format("JPEG", "jpg", None, {"optimize": True, "progressive": True}, "quality", QUALITIES),
+    "jpeg2000": Format(
+        "JPEG2000",
+        "jpg_2000",
+        None,
+        {"irreversible": True, "no_jp2": True, "quality_mode": "rates"},
+        "quality_layers",
+        tuple((24 / bpp,) for bpp in (0.05, 0.07, 0.1, 0.14, 0.2, 0.3, 0.4, 0.6, 0.9, 1.4)),
+    ),
+    "webp": Format("WEBP", "webp", None, {"method": 6}, "quality", (0, *QUALITIES)),
+    "avif": Format("AVIF", "avif", None, {"speed": 6}, "quality", (0, *QUALITIES)),
+    "jxl": Format("JXL", None, "pillow_jxl", {"effort": 7}, "quality", QUALITIES),
+}
+
+
+def parse(names: str) -> list[str]:
+    """The formats of a list with commas, all of them there; raises UsageError, UnavailableError."""
+    chosen = list(dict.fromkeys(name.strip().lower() for name in names.split(",") if name.strip()))
+    for name in chosen:
+        if name not in FORMATS:
+            raise UsageError(f"--rivals: {name} is none of {', '.join(FORMATS)}")
+        FORMATS[name].check()
+    return chosen
+
+
+def settings(names: Sequence[str]) -> list[tuple[str, Any, float]]:
+    """(format, value, scale) of everything that is to be measured."""
+    return [(name, value, scale) for name in names for scale in SCALES for value in FORMATS[name].values]
+
+
+def measure_setting(name: str, value: Any, scale: float, pictures: Iterable[Picture]) -> dict[str, Any]:
+    """A format's figures at one setting, as :func:`dcu.evaluate.codec.measure` gives them."""
+    format = FORMATS[name]
+
+    def decoder(picture: Picture) -> Callable[[bytes], Picture]:
+        height, width = picture.shape[:2]
+        return partial(format.decode, width=width, height=height)
+
+    figures = measure(lambda picture: format.encode(picture, value, scale), decoder, pictures)
+    shown = f"{24 / value[0]:.2f} bpp" if isinstance(value, tuple) else f"{format.varied} {value}"
+    return {"name": name, "setting": shown + (f", reduced to {scale:g}" if scale < 1 else "")} | figures
