@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +21,7 @@ Recipe = Annotated[
 Data = Annotated[list[Path], typer.Option("--data", help="Folder or uncompressed tar of pictures; may be repeated.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the model.", show_default="the user's data folder")]
 Runs = Annotated[Path, typer.Option("--runs", help="Where checkpoint, log and cache are kept.")]
+Start = Annotated[Path | None, typer.Option("--start", help="Checkpoint of another run to begin with.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint.")]
 Minutes = Annotated[float | None, typer.Option("--minutes", min=0, help="Stop after so long; --resume goes on.")]
 
@@ -32,24 +32,22 @@ def recipe_path(recipe: Path) -> Path:
     return inside if not recipe.exists() and inside.exists() else recipe
 
 
-def train(run: Run, resume: bool, minutes: float | None) -> None:
-    """Run the loop, from the start or from the checkpoint."""
+def train(run: Run, start: Path | None, resume: bool, minutes: float | None) -> None:
+    """Run the loop, from the start, from other weights, or from the checkpoint."""
     from rich.console import Console
 
+    from dcu.train import parallel
+
+    if resume and start is not None:
+        raise UsageError("--start begins a run, --resume continues one")
     if resume:
         run.resume()
     elif run.checkpoint.path.exists():
         raise UsageError(f"{run.checkpoint.path}: a run is there already; --resume continues it, or name other --runs")
-    if not run.train(minutes, Console(stderr=True)):
+    elif start is not None:
+        run.start(start)
+    if not run.train(minutes, Console(stderr=True)) and parallel.rank() == 0:
         typer.echo(f"stopped at step {run.step} of {run.schedule.steps}; --resume continues", err=True)
-
-
-def track(values: Iterable[Any], total: int) -> Iterable[Any]:
-    """A progress bar on standard error."""
-    from rich.console import Console
-    from rich.progress import track as bar
-
-    return bar(values, "making views", total=total, console=Console(stderr=True))
 
 
 @app.command("codec")
@@ -58,6 +56,7 @@ def train_codec(
     data: Data,
     out: Out = None,
     runs: Runs = Path("runs"),
+    start: Start = None,
     resume: Resume = False,
     minutes: Minutes = None,
     threads: options.Threads = None,
@@ -66,17 +65,25 @@ def train_codec(
     """Train a codec on pictures."""
     chosen_device = options.start(threads, device)
     from dcu.data import gather
+    from dcu.train import parallel
     from dcu.train.codec import CodecData, CodecRecipe, CodecTask
     from dcu.train.export import codec_model
+    from dcu.train.joint import JointTask, ReaderRecipe
     from dcu.train.loop import Run, Schedule, read_recipe
 
-    parts = read_recipe(recipe_path(recipe), codec=CodecRecipe, data=CodecData, schedule=Schedule)
+    parts = read_recipe(recipe_path(recipe), codec=CodecRecipe, reader=ReaderRecipe, data=CodecData, schedule=Schedule)
     items = gather(data)
-    task = CodecTask(parts["codec"], parts["data"], items, parts["schedule"].seed, chosen_device)
-    run = Run(task, parts["schedule"], runs / task.recipe.name)
-    train(run, resume, minutes)
-    model = codec_model(run, task, items, out or store.user_folder() / task.recipe.name)
-    typer.echo(str(model.folder))
+    with parallel.processes(chosen_device):
+        common = (parts["data"], items, parts["schedule"].seed, chosen_device)
+        if parts["reader"].weight:
+            task: CodecTask = JointTask(parts["codec"], parts["reader"], *common)
+        else:
+            task = CodecTask(parts["codec"], *common)
+        run = Run(task, parts["schedule"], runs / recipe.stem)
+        train(run, start, resume, minutes)
+        if parallel.rank() == 0:
+            model = codec_model(run, task, items, out or store.user_folder() / task.recipe.name)
+            typer.echo(str(model.folder))
 
 
 @app.command("classifier")
@@ -85,6 +92,7 @@ def train_classifier(
     data: Data,
     out: Out = None,
     runs: Runs = Path("runs"),
+    start: Start = None,
     resume: Resume = False,
     minutes: Minutes = None,
     threads: options.Threads = None,
@@ -94,24 +102,19 @@ def train_classifier(
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
     from dcu.data import gather
+    from dcu.train import parallel
     from dcu.train.classifier import ClassifierRecipe, ClassifierTask
     from dcu.train.export import classifier_model
     from dcu.train.loop import Run, Schedule, read_recipe
-    from dcu.train.views import Cache, ClassifierData, plan_views
+    from dcu.train.views import ViewData
 
-    parts = read_recipe(recipe_path(recipe), classifier=ClassifierRecipe, data=ClassifierData, schedule=Schedule)
-    seed, folder = parts["schedule"].seed, runs / parts["classifier"].name
+    parts = read_recipe(recipe_path(recipe), classifier=ClassifierRecipe, data=ViewData, schedule=Schedule)
     codec = Codec.load(parts["classifier"].codec, chosen_device)
     items = gather(data)
-    views, held_out = plan_views(items, parts["data"], seed)
-    train_cache, held_cache = (
-        Cache(folder / name, chosen, codec, parts["data"], parts["schedule"])
-        for name, chosen in (("views", views), ("held-out", held_out))
-    )
-    for cache in (held_cache, train_cache):
-        cache.build(track)
-    task = ClassifierTask(parts["classifier"], parts["data"], codec, train_cache, held_cache, seed)
-    run = Run(task, parts["schedule"], folder)
-    train(run, resume, minutes)
-    model = classifier_model(run, task, codec, items, out or store.user_folder() / task.recipe.name)
-    typer.echo(str(model.folder))
+    with parallel.processes(chosen_device):
+        task = ClassifierTask(parts["classifier"], parts["data"], codec, items, parts["schedule"].seed)
+        run = Run(task, parts["schedule"], runs / recipe.stem)
+        train(run, start, resume, minutes)
+        if parallel.rank() == 0:
+            model = classifier_model(run, task, codec, items, out or store.user_folder() / task.recipe.name)
+            typer.echo(str(model.folder))

@@ -6,9 +6,6 @@ without them is far slower, since every layer must wait for the one before to re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import torch
 from torch import Tensor, nn
 
 EPSILON = 1e-3
@@ -37,26 +34,10 @@ class NormedConv(nn.Module):
         return y
 
 
-def add_norms(module: nn.Module, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-    """Put a batch norm behind each convolution of a network, in place.
-
-    Parameters
-    ----------
-    statistics : mapping
-        Of convolutions by name: mean and standard deviation of what they give, (channels,) each. Their norms start as
-        the identity for inputs of these statistics; all others start at mean 0 and deviation 1.
-    """
-    names = {child: name for name, child in module.named_modules()}
+def add_norms(module: nn.Module) -> None:
+    """Put a batch norm behind each convolution of a network, in place."""
     for parent, name, convolution in normed_convolutions(module):
-        normed = NormedConv(convolution)
-        if names[convolution] in statistics:
-            mean, deviation = statistics[names[convolution]]
-            with torch.no_grad():
-                normed.norm.weight.copy_((deviation.square() + EPSILON).sqrt())
-                normed.norm.bias.copy_(mean)
-                normed.norm.running_mean.copy_(mean)  # type: ignore[union-attr]
-                normed.norm.running_var.copy_(deviation.square())  # type: ignore[union-attr]
-        setattr(parent, name, normed)
+        setattr(parent, name, NormedConv(convolution))
 
 
 def fold_norms(module: nn.Module) -> None:

@@ -14,11 +14,13 @@ from torch.nn import functional as F
 from dcu.codec import analysis_input
 from dcu.data import Item
 from dcu.errors import UsageError
-from dcu.image import Picture, pad
+from dcu.image import pad
 from dcu.nets import channels_last
 from dcu.nets.context import ContextModel, Group
 from dcu.nets.quantizer import Quantizer
 from dcu.nets.transforms import BLOCK, Analysis, Synthesis, start_from_components
+from dcu.train.parallel import mean
+from dcu.train.views import Sampler, random_crop
 
 STEER = 0.003
 """How far ln(lambda) moves a step for a rate that is off by 100 %: slow, or the rate overshoots."""
@@ -68,32 +70,6 @@ class CodecNetwork(nn.Module):
         return reconstruction, self.context.bits(latent, assignment)
 
 
-def random_crop(picture: Picture, side: int, rng: np.random.Generator) -> Picture:
-    """A random square, mirrored half of the time; smaller pictures are padded first."""
-    height, width = picture.shape[:2]
-    short = (max(0, side - height), max(0, side - width))
-    if any(short):
-        picture = np.pad(picture, ((0, short[0]), (0, short[1]), (0, 0)), mode="symmetric")
-        height, width = picture.shape[:2]
-    top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
-    crop = picture[top : top + side, left : left + side]
-    return crop[:, ::-1] if rng.random() < 0.5 else crop
-
-
-class Sampler:
-    """Draws items, data sets weighted, as a function of (seed, step)."""
-
-    def __init__(self, items: list[Item], weights: dict[str, float], seed: int) -> None:
-        self.items, self.seed = items, seed
-        chance = np.array([weights.get(item.dataset, 1.0) for item in items])
-        self.chance = chance / chance.sum()
-
-    def draw(self, step: int, count: int) -> tuple[list[Item], np.random.Generator]:
-        """``count`` items for a step, and the step's random generator for what else is random."""
-        rng = np.random.default_rng((self.seed, step))
-        return [self.items[i] for i in rng.choice(len(self.items), count, p=self.chance)], rng
-
-
 class CodecTask:
     """The codec as the training loop sees it."""
 
@@ -107,10 +83,14 @@ class CodecTask:
         held = {int(i) for i in order[: data.held_out]}
         self.held_out = [items[i] for i in sorted(held)]
         self.sampler = Sampler([item for i, item in enumerate(items) if i not in held], data.weights, seed)
-        self.module = CodecNetwork(recipe)
+        self.module = self.network()
         self.start()
         channels_last(self.module).to(device)
         self.scalars = {"lambda": START_LAMBDA, "crop_target": recipe.rate, "crop_bpp": recipe.rate}
+
+    def network(self) -> CodecNetwork:
+        """What is trained."""
+        return CodecNetwork(self.recipe)
 
     def start(self) -> None:
         """Principal components of the first pictures as the start of both transforms."""
@@ -123,10 +103,7 @@ class CodecTask:
     def groups(self) -> list[dict[str, Any]]:
         return [{"params": list(self.module.parameters())}]
 
-    def begin(self, step: int, average: dict[str, Tensor]) -> bool:
-        return False
-
-    def batch(self, step: int) -> tuple[Tensor]:
+    def batch(self, step: int) -> tuple[Tensor, ...]:
         """Crops (B, crop, crop, 3) uint8."""
         chosen, rng = self.sampler.draw(step, self.data.batch)
         crops = [random_crop(item.picture(), self.data.crop, rng) for item in chosen]
@@ -135,9 +112,12 @@ class CodecTask:
     def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         x = analysis_input(batch[0])
         reconstruction, bits = self.module(x)
+        return self.rate_distortion(x, reconstruction, bits.mean() / (x.shape[2] * x.shape[3]))
+
+    def rate_distortion(self, x: Tensor, reconstruction: Tensor, bpp: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Mean squared error + lambda * bits a pixel; moves lambda towards the rate."""
         error = (reconstruction.float() - x).square().mean()
-        bpp = bits.mean() / (x.shape[2] * x.shape[3])
-        rate = float(bpp.detach())
+        rate = mean(float(bpp.detach()), self.device)
         off = max(-1.0, min(1.0, rate / self.scalars["crop_target"] - 1))
         self.scalars["lambda"] *= math.exp(STEER * off)
         self.scalars["crop_bpp"] += 0.005 * (rate - self.scalars["crop_bpp"])

@@ -30,6 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dcu.errors import BrokenInputError, MissingInputError, OutputError, UsageError
+from dcu.train import parallel
 
 R = TypeVar("R")
 
@@ -74,9 +75,6 @@ class Task(Protocol):
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """The data of a step, on the CPU; runs in a thread ahead of time."""
-
-    def begin(self, step: int, average: dict[str, Tensor]) -> bool:
-        """Called before each step with the averaged weights; True if it set weights: averaging then begins anew."""
 
     def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         """The loss of a batch on the task's device, and what is to be logged."""
@@ -203,11 +201,15 @@ class Run:
         self.task, self.schedule, self.folder = task, schedule, folder
         self.optimizer = torch.optim.Adam(task.groups(), lr=schedule.learning_rate, betas=(0.9, 0.99))
         self.average = {n: t.detach().clone() for n, t in task.module.state_dict().items()}
+        self.loss = parallel.Loss(task)
+        self.parallel_loss = parallel.parallel(self.loss)
         self.step = 0
         self.checkpoint = Checkpoint(folder / "checkpoint.safetensors")
 
     def save(self) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint, the first process for all."""
+        if parallel.rank() > 0:
+            return
         tensors = {f"weights.{n}": t for n, t in self.task.module.state_dict().items()}
         tensors |= {f"average.{n}": t for n, t in self.average.items()}
         for index, state in self.optimizer.state_dict()["state"].items():
@@ -234,15 +236,32 @@ class Run:
         self.step = int(scalars["step"])
         self.task.scalars.update(scalars["task"])
 
+    def start(self, path: Path) -> None:
+        """Begin with the averaged weights of another run's checkpoint: all that are here, or those of its reader.
+
+        Raises
+        ------
+        MissingInputError, BrokenInputError
+            No checkpoint, or not one of the same architecture.
+        """
+        tensors, _ = Checkpoint(path).load()
+        found = {n.removeprefix("average."): t for n, t in tensors.items() if n.startswith("average.")}
+        wanted = self.task.module.state_dict()
+        if not set(wanted) & set(found):
+            found = {n.removeprefix("reader."): t for n, t in found.items()}
+        common = {n: found[n] for n in wanted if n in found}
+        if not common or any(wanted[n].shape != tensor.shape for n, tensor in common.items()):
+            raise BrokenInputError(f"{path}: of another architecture")
+        self.task.module.load_state_dict(common, strict=False)
+        self.average = {n: t.detach().clone() for n, t in self.task.module.state_dict().items()}
+
     def train_step(self, batch: tuple[Tensor, ...]) -> dict[str, float]:
         """One step of Adam and of the moving average."""
-        if self.task.begin(self.step, self.average):
-            self.average = {n: t.detach().clone() for n, t in self.task.module.state_dict().items()}
         rate = self.schedule.learning_rate * self.schedule.scale(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("scale", 1.0)
         with torch.autocast(self.task.device, torch.bfloat16, enabled=self.schedule.bf16):
-            loss, figures = self.task.loss(tuple(tensor.to(self.task.device) for tensor in batch))
+            loss = self.parallel_loss(*(tensor.to(self.task.device) for tensor in batch))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.task.module.parameters(), self.schedule.clip)
@@ -254,7 +273,7 @@ class Run:
             else:
                 self.average[name].copy_(tensor)
         self.step += 1
-        return figures | {"loss": float(loss.detach()), "learning_rate": rate}
+        return self.loss.figures | {"loss": float(loss.detach()), "learning_rate": rate}
 
     def validate(self) -> dict[str, float]:
         """The task's figures, computed with the averaged weights."""
@@ -263,7 +282,8 @@ class Run:
         module.load_state_dict(self.average)
         module.eval()
         with torch.no_grad():
-            figures = self.task.validate()
+            figures = self.task.validate() if parallel.rank() == 0 else {}
+        parallel.share(self.task.scalars)
         module.load_state_dict(weights)
         module.train()
         return figures
@@ -276,10 +296,13 @@ class Run:
         """
         started = time.monotonic()
         self.task.module.train()
+        rank, count = parallel.rank(), parallel.count()
+        console.quiet |= rank > 0
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with deferred_interrupt() as interrupted, Progress(*columns, console=console) as progress:
             bar = progress.add_task("training", total=self.schedule.steps, completed=self.step)
-            for batch in prefetch(self.task.batch, range(self.step, self.schedule.steps)):
+            mine = range(self.step * count + rank, self.schedule.steps * count, count)
+            for batch in prefetch(self.task.batch, mine):
                 figures = self.train_step(batch)
                 progress.update(bar, completed=self.step, description=f"loss {figures['loss']:.4f}")
                 last = self.step == self.schedule.steps
@@ -287,7 +310,7 @@ class Run:
                     figures |= self.validate()
                     self.log(figures | {"seconds": time.monotonic() - started}, console)
                 late = minutes is not None and time.monotonic() - started > 60 * minutes
-                stop = late or interrupted.is_set()
+                stop = parallel.mean(float(late or interrupted.is_set()), self.task.device) > 0
                 if last or stop or self.step % self.schedule.checkpoint_every == 0:
                     self.save()
                 if stop:
@@ -297,7 +320,9 @@ class Run:
         return self.step == self.schedule.steps
 
     def log(self, figures: dict[str, float], console: Console) -> None:
-        """One line for programs in ``log.jsonl``, one for people on standard error."""
+        """One line for programs in ``log.jsonl``, one for people on standard error; the first process for all."""
+        if parallel.rank() > 0:
+            return
         line = {"step": self.step} | {name: float(f"{value:.6g}") for name, value in figures.items()}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

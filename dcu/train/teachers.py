@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import import_module
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from dcu.errors import UnavailableError
 from dcu.nets import channels_last
@@ -70,14 +72,25 @@ def rgb_network() -> EfficientNetLite0:
     return channels_last(network).eval().requires_grad_(False)
 
 
-def trunk_statistics() -> dict[str, tuple[Tensor, Tensor]]:
-    """Mean and deviation of what each folded convolution of the trunk gives: its batch norm's own bias and weight."""
-    state = trained_state()
-    return {
-        name: (state[f"{norm}.bias"], state[f"{norm}.weight"].abs().clamp(min=1e-3))
-        for name, _, norm in layers(state)
-        if name.startswith("trunk.")
-    }
+class Answer(NamedTuple):
+    """What the teacher says of pictures: logits (B, 1000), features of the last block (B, 320, 7, 7); float32."""
+
+    logits: Tensor
+    features: Tensor
+
+
+class Teacher:
+    """The RGB network, asked about pictures; never learns."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.network = rgb_network().to(device)
+
+    @torch.no_grad()
+    def __call__(self, pictures: Tensor) -> Answer:
+        """The answer to pictures (B, 224, 224, 3) uint8."""
+        x = to_input(pictures).contiguous(memory_format=torch.channels_last)
+        features = self.network.trunk.blocks(self.network.early(F.relu6(self.network.stem(x))))
+        return Answer(self.network.trunk.classifier(self.network.trunk.pool(features)).float(), features.float())
 
 
 def to_input(pictures: Tensor) -> Tensor:

@@ -1,57 +1,64 @@
-"""Views of pictures, and what teacher and codec make of them, computed once and kept on disk.
-
-A view is a random crop, mirrored or not, a function of (seed, number). Of each are kept the codec's symbols, and the
-RGB network's logits and last features on the original pixels.
-"""
+"""What a step of training sees: pictures drawn, cut, mirrored and mixed, as functions of (seed, step)."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.nn import functional as F
 
-from dcu import store
-from dcu.codec import Codec, analysis_input
 from dcu.data import Item
-from dcu.image import Picture, field_crop
-from dcu.nets.efficientnet import LATENT_STAGES
-from dcu.train.loop import Schedule, prefetch
-from dcu.train.teachers import rgb_network, to_input
-
-Track = Callable[[Iterable[Any], int], Iterable[Any]]
-"""Shows progress: wraps an iterable of so many steps."""
+from dcu.image import Picture
 
 SIDE, SHORT = 224, 256
-CHUNK = 32
-KEEP_EVERY = 50  # chunks
+"""The field's protocol: the centre of so many pixels of a picture whose short side has so many."""
+PART = (40, 184)
+"""Sides in pixels of the box that cut-mix takes from another view."""
 
 
 @dataclass(frozen=True)
-class ClassifierData:
-    """How many views of each picture are made, by the name of its data set (1 if not said; parts by chance)."""
+class ViewData:
+    """Views, and how often each data set's pictures are drawn (by the name of its tar; 1 if not said)."""
 
-    batch: int = 64
-    smallest: float = 0.4  # smallest share of the picture's area that a view shows
-    held_out: int = 300  # pictures kept aside to watch agreement with the teacher
+    batch: int = 32
+    smallest: float = 0.15  # smallest share of the picture's area that a view shows
+    held_out: int = 250  # pictures kept aside to watch agreement with the teacher
     held_out_from: tuple[str, ...] = ()
-    views: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class View:
-    """One view: the picture, and the number that seeds its crop (-1: the field's centre crop)."""
+class Sampler:
+    """Draws items, data sets weighted, as a function of (seed, step)."""
 
-    item: Item
-    number: int
+    def __init__(self, items: list[Item], weights: dict[str, float], seed: int) -> None:
+        self.items, self.seed = items, seed
+        chance = np.array([weights.get(item.dataset, 1.0) for item in items])
+        self.chance = chance / chance.sum()
+
+    def draw(self, step: int, count: int) -> tuple[list[Item], np.random.Generator]:
+        """``count`` items for a step, and the step's random generator for what else is random."""
+        rng = np.random.default_rng((self.seed, abs(step), int(step < 0)))
+        return [self.items[i] for i in rng.choice(len(self.items), count, p=self.chance)], rng
+
+
+def hold_out(items: list[Item], data: ViewData, seed: int) -> tuple[list[Item], list[Item]]:
+    """The items to train on, and those kept aside."""
+    eligible = [i for i, item in enumerate(items) if item.dataset in data.held_out_from]
+    held = set(np.random.default_rng(seed).permutation(eligible)[: data.held_out].tolist())
+    return [item for i, item in enumerate(items) if i not in held], [items[i] for i in sorted(held)]
+
+
+def random_crop(picture: Picture, side: int, rng: np.random.Generator) -> Picture:
+    """A random square, mirrored half of the time; smaller pictures are padded first."""
+    height, width = picture.shape[:2]
+    short = (max(0, side - height), max(0, side - width))
+    if any(short):
+        picture = np.pad(picture, ((0, short[0]), (0, short[1]), (0, 0)), mode="symmetric")
+        height, width = picture.shape[:2]
+    top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+    crop = picture[top : top + side, left : left + side]
+    return crop[:, ::-1] if rng.random() < 0.5 else crop
 
 
 def random_view(picture: Picture, smallest: float, rng: np.random.Generator) -> Picture:
@@ -66,92 +73,25 @@ def random_view(picture: Picture, smallest: float, rng: np.random.Generator) -> 
     return view[:, ::-1] if rng.random() < 0.5 else view
 
 
-def make_view(view: View, data: ClassifierData, seed: int) -> Picture:
-    """The pixels of a view, (224, 224, 3)."""
-    picture = view.item.picture()
-    if view.number < 0:
-        return field_crop(picture, SIDE, SHORT)
-    return random_view(picture, data.smallest, np.random.default_rng((seed, view.number)))
+def mixed(views: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Views (B, 224, 224, 3) mixed with one another, half of them in other light and colour.
 
-
-def plan_views(items: list[Item], data: ClassifierData, seed: int) -> tuple[list[View], list[View]]:
-    """The views to train on, shuffled, and those held out."""
-    rng = np.random.default_rng(seed)
-    eligible = [i for i, item in enumerate(items) if item.dataset in data.held_out_from]
-    held = set(rng.permutation(eligible)[: data.held_out].tolist()) if eligible else set()
-    views = []
-    for index, item in enumerate(items):
-        wanted = data.views.get(item.dataset, 1.0)
-        if index not in held:
-            views += [item] * (int(wanted) + int(rng.random() < wanted % 1))
-    order = rng.permutation(len(views))
-    return [View(views[i], n) for n, i in enumerate(order)], [View(items[i], -1) for i in sorted(held)]
-
-
-class Cache:
-    """Symbols, logits and features of views, as .npy files that are mapped, not read.
-
-    ::
-
-        symbols (n, C, 28, 28) uint8      logits (n, 1000) float16      features (n, 320, 7, 7) float16
+    A quarter get a box of the next view (cut-mix, arXiv 1905.04899), a quarter are blended with it (mix-up, arXiv
+    1710.09412). The teacher is asked about what came out: no answer has to be mixed (Beyer et al., arXiv 2106.05237).
     """
-
-    def __init__(self, folder: Path, views: list[View], codec: Codec, data: ClassifierData, schedule: Schedule) -> None:
-        self.folder, self.views, self.codec, self.data, self.schedule = folder, views, codec, data, schedule
-        folder.mkdir(parents=True, exist_ok=True)
-        names = "".join(f"{view.item.dataset}/{view.item.name}:{view.number}" for view in views)
-        facts = f"{codec.fingerprint} {schedule.seed} {data.smallest} {names}"
-        self.key = hashlib.sha256(facts.encode()).hexdigest()
-        known = self.done() is not None
-        self.mode = "r+" if known else "w+"
-        self.symbols = self.array("symbols", (len(codec.levels), SIDE // 8, SIDE // 8), np.uint8)
-        self.logits = self.array("logits", (1000,), np.float16)
-        self.features = self.array("features", (LATENT_STAGES[-1].channels, SIDE // 32, SIDE // 32), np.float16)
-        if not known:
-            self.keep(0)
-
-    def __len__(self) -> int:
-        return len(self.views)
-
-    def done(self) -> int | None:
-        """How many views an earlier call has made; None where there is no cache of these views."""
-        try:
-            state = json.loads((self.folder / "done.json").read_text("utf-8"))
-        except (OSError, ValueError):
-            return None
-        return int(state["done"]) if state["key"] == self.key else None
-
-    def keep(self, done: int) -> None:
-        """Note how many views are there."""
-        store.replace(self.folder / "done.json", json.dumps({"key": self.key, "done": done}).encode())
-
-    def array(self, name: str, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
-        """One of the arrays, mapped."""
-        path = self.folder / f"{name}.npy"
-        if self.mode == "r+":
-            mapped: NDArray[Any] = np.load(path, mmap_mode="r+", allow_pickle=False)
-            return mapped
-        return np.lib.format.open_memmap(path, "w+", dtype, (len(self.views), *shape))
-
-    def pixels(self, chunk: int) -> NDArray[np.uint8]:
-        """The pixels of a chunk of views, (n, 224, 224, 3)."""
-        views = self.views[chunk * CHUNK : (chunk + 1) * CHUNK]
-        return np.stack([make_view(view, self.data, self.schedule.seed) for view in views])
-
-    def build(self, track: Track) -> None:
-        """Make the views that are missing."""
-        start, chunks = (self.done() or 0) // CHUNK, -(-len(self) // CHUNK)
-        if (self.done() or 0) >= len(self):
-            return
-        device = self.codec.device
-        teacher = rgb_network().to(device)
-        for chunk, pixels in enumerate(track(prefetch(self.pixels, range(start, chunks)), chunks - start), start):
-            batch, here = torch.from_numpy(pixels).to(device), slice(chunk * CHUNK, chunk * CHUNK + len(pixels))
-            with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=self.schedule.bf16):
-                features = teacher.trunk.blocks(teacher.early(F.relu6(teacher.stem(to_input(batch)))))
-                logits = teacher.trunk.classifier(teacher.trunk.pool(features))
-                y = self.codec.analysis(analysis_input(batch))
-                self.symbols[here] = self.codec.quantizer.symbols(y.float()).cpu().numpy()
-            self.logits[here], self.features[here] = logits.half().cpu().numpy(), features.half().cpu().numpy()
-            if chunk % KEEP_EVERY == KEEP_EVERY - 1 or chunk == chunks - 1:
-                self.keep(here.stop)
+    out = views.copy()
+    for index, other in enumerate(np.roll(views, -1, axis=0)):
+        kind = rng.random()
+        if kind < 0.25:
+            h, w = rng.integers(*PART, 2)
+            top, left = rng.integers(SIDE - h + 1), rng.integers(SIDE - w + 1)
+            cut = (slice(top, top + h), slice(left, left + w))
+            out[index][cut] = other[cut]
+        elif kind < 0.5:
+            share = rng.uniform(0.5, 1)
+            out[index] = np.rint(share * views[index].astype(np.float32) + (1 - share) * other)
+        if rng.random() < 0.5:
+            shift = rng.uniform(-25, 25) + rng.uniform(-12, 12, 3)
+            light = (out[index].astype(np.float32) - 127) * rng.uniform(0.7, 1.3) + 127 + shift
+            out[index] = np.rint(light.clip(0, 255))
+    return out

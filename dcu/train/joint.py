@@ -1,0 +1,94 @@
+"""Training a codec on together with a classifier that reads its latents.
+
+    loss = mean squared error + lambda * bits + weight * (divergence + distance)
+
+The last two are those of :mod:`dcu.train.classifier`: what the codec spends its bits on is then also what names things.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dcu.codec import analysis_input
+from dcu.data import Item
+from dcu.nets.transforms import BLOCK
+from dcu.train.classifier import STARTED, distillation, student, student_groups
+from dcu.train.codec import CodecData, CodecNetwork, CodecRecipe, CodecTask
+from dcu.train.teachers import Answer, Teacher
+from dcu.train.views import SIDE, mixed, random_view
+
+WINDOW = 16
+"""Latent positions a side of what is synthesised of each picture: distortion needs fewer pixels than names."""
+PLAIN = 0.4
+"""Smallest share of a picture's area that the codec sees; smaller ones are enlarged and have less detail."""
+
+
+@dataclass(frozen=True)
+class ReaderRecipe:
+    """The classifier that reads along, and how much it counts; 0 trains the codec alone."""
+
+    weight: float = 0.0
+    width: int = 64
+    depth: int = 2
+    trunk_scale: float = 0.4
+    views: int = 20  # that it reads beside the codec's batch
+    smallest: float = 0.15  # smallest share of the picture's area that they show
+
+
+class JointNetwork(CodecNetwork):
+    """A codec and its reader."""
+
+    def __init__(self, recipe: CodecRecipe, reader: ReaderRecipe) -> None:
+        super().__init__(recipe)
+        self.reader = student(len(self.quantizer.centres), reader.width, reader.depth)
+
+
+class JointTask(CodecTask):
+    """Codec and reader as the training loop sees them."""
+
+    module: JointNetwork
+
+    def __init__(
+        self, recipe: CodecRecipe, reader: ReaderRecipe, data: CodecData, items: list[Item], seed: int, device: str
+    ) -> None:
+        self.reader = reader
+        super().__init__(recipe, data, items, seed, device)
+        self.teacher = Teacher(device)
+        views = torch.cat([self.batch(step)[0] for step in range(STARTED)]).to(device)
+        self.spread = self.teacher(views).features.var((0, 2, 3), keepdim=True)
+
+    def network(self) -> CodecNetwork:
+        return JointNetwork(self.recipe, self.reader)
+
+    def groups(self) -> list[dict[str, Any]]:
+        codec = [p for name, p in self.module.named_parameters() if not name.startswith("reader.")]
+        return [{"params": codec}, *student_groups(self.module.reader, self.reader.trunk_scale)]
+
+    def batch(self, step: int) -> tuple[Tensor, ...]:
+        """Views (B, 224, 224, 3) uint8, first the codec's, then what only the reader sees; the window's corner."""
+        count = self.data.batch
+        chosen, rng = self.sampler.draw(step, count + self.reader.views)
+        smallest = [PLAIN] * count + [self.reader.smallest] * self.reader.views
+        views = [random_view(item.picture(), part, rng) for item, part in zip(chosen, smallest, strict=True)]
+        corner = torch.from_numpy(rng.integers(SIDE // BLOCK - WINDOW + 1, size=2))
+        return torch.from_numpy(np.concatenate([views[:count], mixed(np.stack(views[count:]), rng)])), corner
+
+    def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
+        x, rest = (analysis_input(part) for part in batch[0].tensor_split([self.data.batch]))
+        with torch.no_grad():
+            others = self.module.quantizer.latent(self.module.quantizer.symbols(self.module.analysis(rest).float()))
+        latent, assignment = self.module.quantizer(self.module.analysis(x))
+        bpp = self.module.context.bits(latent, assignment).mean() / (x.shape[2] * x.shape[3])
+        top, left = batch[1].tolist()
+        window = latent[:, :, top : top + WINDOW, left : left + WINDOW]
+        shown = x[:, :, BLOCK * top : BLOCK * (top + WINDOW), BLOCK * left : BLOCK * (left + WINDOW)]
+        loss, figures = self.rate_distortion(shown, self.module.synthesis(window), bpp)
+        answer: Answer = self.teacher(batch[0])
+        divergence, distance = distillation(self.module.reader, torch.cat([latent, others]), answer, self.spread)
+        figures |= {"divergence": float(divergence.detach()), "distance": float(distance.detach())}
+        return loss + self.reader.weight * (divergence + distance), figures
