@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
+from dcu import store
 from dcu.codec import Codec
 from dcu.errors import UnavailableError
 from dcu.evaluate.cost import macs
@@ -10,7 +14,7 @@ from dcu.nets.efficientnet import EfficientNetLite0, LatentClassifier, SameConv2
 from dcu.nets.transforms import Synthesis
 from dcu.tasks.classify import Classifier, centre
 
-from .conftest import smooth_picture, write_classifier
+from .conftest import Dcu, one_line, smooth_picture, write_classifier
 
 
 def test_no_picture_is_computed(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,9 +35,9 @@ def test_batch_answers_as_one_by_one_and_in_order(codec: Codec) -> None:
     classifier = Classifier.load()
     sizes = [(64, 64), (224, 224), (30, 80), (64, 64)]
     streams = [codec.compress(smooth_picture(*size, seed=i)) for i, size in enumerate(sizes)]
-    together = classifier.logits([classifier.view(codec.read(s)) for s in streams])
+    together = classifier.probabilities([classifier.look(codec.read(s)) for s in streams])
     for data, logits in zip(streams, together, strict=True):
-        assert torch.allclose(classifier.logits([classifier.view(codec.read(data))])[0], logits, atol=1e-4)
+        assert torch.allclose(classifier.probabilities([classifier.look(codec.read(data))])[0], logits, atol=1e-4)
 
 
 def test_probabilities_sum_to_one(codec: Codec) -> None:
@@ -45,7 +49,7 @@ def test_probabilities_sum_to_one(codec: Codec) -> None:
     ("size", "side"), [((28, 28), 28), ((32, 43), 28), ((30, 60), 28), ((64, 96), 56), ((3, 9), 3)]
 )
 def test_centre(size: tuple[int, int], side: int) -> None:
-    assert centre(torch.zeros(1, 1, *size)).shape[-2:] == (side, side)
+    assert [v.shape[-2:] for v in centre(torch.zeros(1, 1, *size))] == [(side, side)]
 
 
 def test_classifier_of_another_codec(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -72,3 +76,71 @@ def test_cost_of_the_networks() -> None:
     front = macs(latent, torch.zeros(1, 16, 28, 28)) - macs(latent.trunk, torch.zeros(1, 40, 28, 28))
     assert front <= 150e6
     assert macs(EfficientNetLite0(), torch.zeros(1, 3, 224, 224)) // 10**6 == 385
+
+
+def test_five_views_are_averaged_and_full_is_everything(codec: Codec) -> None:
+    classifier = Classifier.load()
+    stream = codec.read(codec.compress(smooth_picture(300, 520)))
+    latent = codec.latent(stream)
+    views = classifier.look(stream, "five")
+    side = views[0].shape[-1]
+    assert side == 38 * 28 // 32
+    assert torch.equal(views[1], latent[:, :, :side, :side])
+    assert torch.equal(views[4], latent[:, :, -side:, -side:])
+    each = torch.cat([classifier.probabilities([[view]]) for view in views])
+    assert torch.allclose(classifier.probabilities([views])[0], each.mean(0), atol=1e-5)
+    (whole,) = classifier.look(stream, "full")
+    assert torch.equal(whole, latent)
+
+
+def test_temperature_of_the_card_softens(own_models: Path) -> None:
+    latent = [torch.randn(1, 3, 28, 28)]
+    classifier = Classifier.load(own_models / "classifier-0.0983")
+    expected = torch.softmax(classifier.network(latent[0]) / 2, 1)
+    store.amend(store.read_model(own_models / "classifier-0.0983"), {"temperature": 2.0})
+    softer = Classifier.load(own_models / "classifier-0.0983")
+    assert torch.allclose(softer.probabilities([latent]), expected, atol=1e-6)
+
+
+def test_embedding_is_what_the_classes_are_told_from(
+    dcu: Dcu, codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Synthesis, "forward", None)  # no picture is computed
+    for index in range(2):
+        (tmp_path / f"{index}.bin").write_bytes(codec.compress(smooth_picture(64, 64, seed=index)))
+    assert dcu("embed", tmp_path, "-o", tmp_path / "out").code == 0
+    lines = dcu("embed", tmp_path / "0.bin", tmp_path / "1.bin", "--json").lines
+    classifier = Classifier.load()
+    for index, line in enumerate(lines):
+        features = np.load(tmp_path / "out" / f"{index}.npy", allow_pickle=False)
+        assert features.shape == (1280,)
+        assert features.dtype == np.float32
+        assert np.allclose(features, line["embedding"], atol=1e-4)
+        (view,) = classifier.look(codec.read((tmp_path / f"{index}.bin").read_bytes()))
+        told = classifier.network.trunk.classifier(torch.from_numpy(features))
+        assert torch.allclose(told, classifier.network(view)[0], atol=1e-4)
+
+
+def test_embed_and_views_refuse_what_makes_no_sense(dcu: Dcu, codec: Codec, tmp_path: Path) -> None:
+    stream = tmp_path / "x.bin"
+    stream.write_bytes(codec.compress(smooth_picture(64, 64)))
+    assert dcu("embed", stream).code == 2
+    assert dcu("embed", stream, "-o", tmp_path / "x.npy", "--json").code == 2
+    assert dcu("classify", stream, "--view", "left").code == 2
+    assert dcu("classify", stream, "--views", 3).code == 2
+    assert dcu("classify", stream, "--views", 5, "--view", "full").code == 2
+    two = tmp_path / "two.bin"
+    two.write_bytes(stream.read_bytes() * 2)
+    answer = dcu("embed", two, "-o", tmp_path / "two.npy")
+    assert answer.code == 65
+    assert one_line(answer.err)
+
+
+def test_improbable_classes_are_left_out(dcu: Dcu, codec: Codec, tmp_path: Path) -> None:
+    stream = tmp_path / "x.bin"
+    stream.write_bytes(codec.compress(smooth_picture(64, 64)))
+    (all_of_them,) = dcu("classify", stream, "--json").lines
+    least = all_of_them["predictions"][0]["probability"]
+    (some,) = dcu("classify", stream, "--json", "--min-probability", least - 1e-5).lines
+    assert some["predictions"] == [p for p in all_of_them["predictions"] if p["probability"] >= least - 1e-5]
+    assert len(some["predictions"]) < 3

@@ -15,11 +15,12 @@ from typer.core import TyperCommand, TyperGroup
 from dcu import __version__
 from dcu.errors import DcuError, OutputError
 
-VERBS = ("compress", "decode", "classify", "info", "verify", "models", "train", "eval")
+VERBS = ("compress", "decode", "classify", "embed", "info", "verify", "models", "train", "eval")
 SUMMARIES = {
     "compress": "Pictures to bitstreams.",
     "decode": "Bitstreams to pictures.",
     "classify": "Name what is in pictures, straight from their bitstreams.",
+    "embed": "Features of pictures for search, straight from their bitstreams.",
     "info": "What is inside bitstreams.",
     "verify": "Whether bitstreams are whole and can be read here.",
     "models": "List, show and verify the installed models.",

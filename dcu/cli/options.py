@@ -13,6 +13,11 @@ Output = Annotated[str | None, typer.Option("--output", "-o", help="File or fold
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that differ.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
+View = Annotated[str, typer.Option("--view", help="What of a picture is seen: its centre, or full.")]
+Views = Annotated[int, typer.Option("--views", help="1, or 5: the centre and four corners, averaged.")]
+Network = Annotated[
+    str | None, typer.Option("--network", help="Classifier by name or path.", show_default="by the stream's codec")
+]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.", show_default="all cores")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
@@ -32,3 +37,14 @@ def start(threads: int | None, device: str) -> str:
     if device == "cuda" and not available:
         raise UnavailableError("no CUDA device is available")
     return "cuda" if available and device != "cpu" else "cpu"
+
+
+def chosen_view(view: str, views: int) -> str:
+    """What networks are to see, as `dcu.tasks.classify.VIEWS` names it."""
+    if view not in ("centre", "full"):
+        raise UsageError(f"--view: {view} is neither centre nor full")
+    if views not in (1, 5):
+        raise UsageError(f"--views: {views} is neither 1 nor 5")
+    if view == "full" and views == 5:
+        raise UsageError("--view full and --views 5 exclude each other")
+    return "five" if views == 5 else view

@@ -51,9 +51,9 @@ def evaluate(classifier: Classifier, items: Sequence[Item], progress: Iterable[I
             picture = picture if native else field_crop(picture, SIDE, SHORT)
             data = classifier.codec.compress(picture)
             bits += 8 * len(data) / (picture.shape[0] * picture.shape[1])
-            views.append(classifier.view(classifier.codec.read(data)))
-        logits = classifier.logits(views)
-        best = logits.topk(min(5, logits.shape[1]), dim=1).indices
+            views.append(classifier.look(classifier.codec.read(data)))
+        probabilities = classifier.probabilities(views)
+        best = probabilities.topk(min(5, probabilities.shape[1]), dim=1).indices
         hits = best == torch.tensor(numbers[done : done + len(batch)])[:, None]
         first, fifth, done = first + float(hits[:, 0].sum()), fifth + float(hits.any(1).sum()), done + len(batch)
     return {

@@ -155,6 +155,10 @@ class LatentClassifier(nn.Module):
         joint: Tensor = self.join(self.front(F.relu(self.stem(latent))))
         return joint
 
+    def features(self, latent: Tensor) -> Tensor:
+        """The pooled vector (B, 1280) from which the classes are told."""
+        return self.trunk.pool(self.trunk.blocks(self.joint(latent)))
+
     def forward(self, latent: Tensor) -> Tensor:
-        logits: Tensor = self.trunk(self.joint(latent))
+        logits: Tensor = self.trunk.classifier(self.features(latent))
         return logits

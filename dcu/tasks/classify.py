@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from dcu.errors import UnavailableError
 from dcu.nets import channels_last
 from dcu.nets.efficientnet import LatentClassifier
 
+Views = list[Tensor]
+"""Latents (1, C, h, w) of one picture."""
 CROP, SHORT = 28, 32
 """The field's protocol on latents: the centre 224 of a short side of 256."""
 
@@ -54,6 +56,7 @@ class Classifier:
 
     def __init__(self, model: store.Model, codec: Codec, device: str = "cpu") -> None:
         self.name, self.codec, self.device = model.name, codec, device
+        self.temperature = float(model.card.get("temperature", 1.0))
         self.labels: list[dict[str, Any]] = model.card.get("labels", [])
         if model.fingerprint != codec.fingerprint:
             raise UnavailableError(f"{model.name}: reads latents of another codec than {codec.name}")
@@ -67,30 +70,41 @@ class Classifier:
         model = store.find(str(name), "classifier")
         return cls(model, codec_of(bytes.fromhex(model.fingerprint)[: store.ID_BYTES], device), device)
 
-    def __call__(self, data: bytes, top: int = 5) -> Predictions:
-        """Name what a bitstream shows."""
-        return self.predict([self.view(self.codec.read(data))], top)[0]
+    def __call__(self, data: bytes, top: int = 5, view: str = "centre") -> Predictions:
+        """Name what a bitstream shows; ``view`` is one of ``VIEWS``."""
+        return self.predict([self.look(self.codec.read(data), view)], top)[0]
 
-    def view(self, stream: Stream) -> Tensor:
-        """The latent of the centre square of a stream's smallest layer, (1, C, s, s)."""
+    def look(self, stream: Stream, view: str = "centre") -> Views:
+        """What the network is to see of a stream's smallest layer; ``view`` is one of ``VIEWS``."""
         self.codec.check(stream)
-        return centre(self.codec.latent(stream))
+        return VIEWS[view](self.codec.latent(stream))
+
+    def embed(self, pictures: Sequence[Views]) -> Tensor:
+        """(n, 1280) float32, the features from which the classes are told, each the mean over a picture's views."""
+        return self.through(self.network.features, pictures)
+
+    def probabilities(self, pictures: Sequence[Views]) -> Tensor:
+        """(n, classes), each the mean over a picture's views."""
+        return self.through(lambda latent: torch.softmax(self.network(latent).float() / self.temperature, 1), pictures)
 
     @torch.inference_mode()
-    def logits(self, views: Sequence[Tensor]) -> Tensor:
-        """(n, classes) of latents (1, C, s, s); those of one size go through the network together."""
+    def through(self, network: Callable[[Tensor], Tensor], pictures: Sequence[Views]) -> Tensor:
+        """The mean of what a network gives for the views of each picture; those of one size go through together."""
+        flat = [(owner, view) for owner, views in enumerate(pictures) for view in views]
         answers: dict[int, Tensor] = {}
-        sizes = [view.shape[-2:] for view in views]
+        sizes = [view.shape[-2:] for _, view in flat]
         for size in set(sizes):
             members = [index for index, s in enumerate(sizes) if s == size]
-            batch = torch.cat([views[index] for index in members]).to(self.device)
-            logits = self.network(batch.contiguous(memory_format=torch.channels_last)).float().cpu()
-            answers |= dict(zip(members, logits, strict=True))
-        return torch.stack([answers[index] for index in range(len(views))])
+            batch = torch.cat([flat[index][1] for index in members]).to(self.device)
+            answer = network(batch.contiguous(memory_format=torch.channels_last)).float().cpu()
+            answers |= dict(zip(members, answer, strict=True))
+        owners = torch.tensor([owner for owner, _ in flat])
+        stacked = torch.stack([answers[index] for index in range(len(flat))])
+        return torch.stack([stacked[owners == owner].mean(0) for owner in range(len(pictures))])
 
-    def predict(self, views: Sequence[Tensor], top: int = 5) -> list[Predictions]:
-        """The ``top`` most probable classes of each latent."""
-        probabilities = torch.softmax(self.logits(views), 1)
+    def predict(self, pictures: Sequence[Views], top: int = 5) -> list[Predictions]:
+        """The ``top`` most probable classes of each picture."""
+        probabilities = self.probabilities(pictures)
         best = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
         return [
             Predictions(tuple(map(self.prediction, indices, values)), self.name, self.codec.name)
@@ -103,13 +117,29 @@ class Classifier:
         return Prediction(label["label"], label.get("wnid"), index, probability)
 
 
-def centre(latent: Tensor) -> Tensor:
-    """The centre square of a latent: 7/8 of the short side, as the field crops 224 of 256; all of it up to 28."""
+def square(latent: Tensor) -> int:
+    """Side of the field's square: 7/8 of the short side, as 224 of 256; all of it up to 28."""
+    short = min(latent.shape[-2:])
+    return short if short <= CROP else max(CROP, short * CROP // SHORT)
+
+
+def centre(latent: Tensor) -> Views:
+    """The field's square in the middle."""
+    side = square(latent)
+    top, left = ((size - side) // 2 for size in latent.shape[-2:])
+    return [latent[:, :, top : top + side, left : left + side]]
+
+
+def five(latent: Tensor) -> Views:
+    """The field's square in the middle and in the four corners."""
+    side = square(latent)
     h, w = latent.shape[-2:]
-    short = min(h, w)
-    side = short if short <= CROP else max(CROP, short * CROP // SHORT)
-    top, left = (h - side) // 2, (w - side) // 2
-    return latent[:, :, top : top + side, left : left + side]
+    corners = [latent[:, :, y : y + side, x : x + side] for y in (0, h - side) for x in (0, w - side)]
+    return centre(latent) + corners
+
+
+VIEWS: dict[str, Callable[[Tensor], Views]] = {"centre": centre, "five": five, "full": lambda latent: [latent]}
+"""What a network may see of a latent (1, C, h, w): the centre, five squares, all of it."""
 
 
 def build_network(model: store.Model) -> LatentClassifier:

@@ -1,0 +1,57 @@
+"""``dcu embed``: features of pictures for search, straight from their bitstreams."""
+
+from __future__ import annotations
+
+import io
+
+import typer
+
+from dcu.cli import files, options, reading
+from dcu.errors import UsageError
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def embed(
+    inputs: options.Inputs,
+    output: options.Output = None,
+    view: options.View = "centre",
+    views: options.Views = 1,
+    network: options.Network = None,
+    json: options.Json = False,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+    threads: options.Threads = None,
+    device: options.Device = "auto",
+) -> int:
+    """Features of pictures, 1280 numbers each: one .npy file a bitstream, or one JSON object a line."""
+    if json and output is not None:
+        raise UsageError("--json prints, -o writes files: one of them")
+    seen = options.chosen_view(view, views)
+    found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
+    places = [] if json else files.targets(inputs, found, output, ".npy")
+    chosen_device = options.start(threads, device)
+    import numpy as np
+
+    failures = files.Failures()
+    shown = files.progress(found, "embedding", quiet)
+    answered = reading.answers(
+        shown, network, chosen_device, seen, lambda c, pictures: list(c.embed(pictures)), failures
+    )
+    place_of = dict(zip((source.name for source in found), places, strict=False))
+    done = set()
+    for name, classifier, features in answered:
+        if json:
+            numbers = [round(number, 5) for number in features.tolist()]
+            facts = {"input": name, "embedding": numbers, "network": classifier.name, "codec": classifier.codec.name}
+            files.print_json(facts)
+            continue
+        with failures.of(name):
+            if name in done:
+                raise UsageError("holds several streams: only the first was embedded; --json prints all")
+            done.add(name)
+            buffer = io.BytesIO()
+            np.save(buffer, features.numpy(), allow_pickle=False)
+            files.put(place_of[name], buffer.getvalue(), force)
+    return failures.exit_code
