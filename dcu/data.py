@@ -82,5 +82,6 @@ def items(source: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Item]:
 
 
 def gather(sources: Sequence[Path]) -> list[Item]:
-    """The items of several sources, one after the other."""
-    return [item for source in sources for item in items(source)]
+    """The items of several sources, one after the other; a folder of tars (WebDataset shards) is all of them."""
+    expanded = [part for source in sources for part in sorted(source.glob("*.tar")) or [source]]
+    return [item for source in expanded for item in items(source)]

@@ -28,6 +28,15 @@ def test_folder_and_tar_hold_the_same(folder: Path, tmp_path: Path) -> None:
     assert len(gather([folder, tar])) == 4
 
 
+def test_folder_of_shards(folder: Path, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    for number in range(3):
+        with tarfile.open(shards / f"{number:04}.tar", "w") as archive:
+            archive.add(folder, ".")
+    assert [item.dataset for item in gather([shards])] == ["0000"] * 2 + ["0001"] * 2 + ["0002"] * 2
+
+
 def test_nothing_there(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingInputError):
         items(tmp_path / "none")
