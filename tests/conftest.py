@@ -25,9 +25,11 @@ from dcu.entropy import integer_tensors
 from dcu.evaluate.cost import codec_cost, macs
 from dcu.image import Picture
 from dcu.nets.context import Group
-from dcu.nets.efficientnet import LatentClassifier
+from dcu.nets.efficientnet import EfficientNetLite0, LatentClassifier
 from dcu.rangecoder import backend
+from dcu.tasks import rgb
 from dcu.tasks.classify import classifier_for
+from dcu.train import classifier as classifier_training
 from dcu.train.codec import CodecNetwork, CodecRecipe
 
 GROUPS = (Group(1, 9, 3), Group(2, 5, 2))
@@ -173,3 +175,15 @@ def one_line(err: str | bytes) -> bool:
     """Whether an error is one line of dcu's, and no traceback."""
     text = err.decode() if isinstance(err, bytes) else err
     return text.startswith("dcu: ") and text.count("\n") == 1
+
+
+@pytest.fixture
+def random_rgb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random RGB network in the place of the trained one."""
+
+    def network() -> EfficientNetLite0:
+        torch.manual_seed(0)
+        return EfficientNetLite0().eval().requires_grad_(False)
+
+    for module in (classifier_training, rgb):
+        monkeypatch.setattr(module, "rgb_network", network)

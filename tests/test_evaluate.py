@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from dcu.codec import Codec
+from dcu.evaluate import classifier as evaluate_classifier
 from dcu.evaluate import curves, rivals
 from dcu.evaluate.codec import TIMES, ms_ssim
 from dcu.image import field_crop, psnr, read_picture
@@ -135,3 +136,29 @@ def test_rivals_that_are_not_there(dcu: Dcu, dataset: Path, tmp_path: Path, monk
     answer = dcu("eval", "codec", dataset, "--rivals", "jxl")
     assert answer.code == 69
     assert one_line(answer.err)
+
+
+def test_largest_quality_that_fits() -> None:
+    picture, jpeg = smooth_picture(64, 64), rivals.FORMATS["jpeg"]
+    sizes = [len(jpeg.encode(picture, quality, 1.0)) for quality in jpeg.fine]
+    most = sizes[40]
+    assert len(jpeg.fit(picture, most)) == max(size for size in sizes if size <= most)
+    assert len(jpeg.fit(picture, 1)) == sizes[0]
+    assert len(jpeg.fit(picture, 10**6)) == sizes[-1]
+
+
+@pytest.mark.usefixtures("random_rgb")
+def test_rivals_of_a_classifier_get_as_many_bytes(dcu: Dcu, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert dcu("eval", "classifier", dataset, "--rivals", "jpeg").code == 2  # three classes are not ImageNet's
+    monkeypatch.setattr(evaluate_classifier, "CLASSES", 3)
+    monkeypatch.setattr(evaluate_classifier, "SIDES", (224, 64))
+    monkeypatch.setitem(rivals.FORMATS, "jpeg", replace(rivals.FORMATS["jpeg"], fine=(1, 5, 10, 20, 40, 80)))
+    rows = dcu("eval", "classifier", dataset, "--rivals", "jpeg", "--json").lines
+    names = ["classifier-0.0983", "RGB on codec-0.0983", "RGB on jpeg", "RGB on the original"]
+    assert [row["name"].startswith(name) for row, name in zip(rows, names, strict=True)] == [True] * 4
+    assert rows[0]["bytes"] == rows[1]["bytes"]
+    assert rows[1]["macs"] > rows[2]["macs"] == rows[3]["macs"] > rows[0]["macs"]
+    assert rows[3]["bytes"] > 10 * rows[0]["bytes"]
+    (plain,) = dcu("eval", "classifier", dataset, "--json").lines
+    assert rows[0]["top1"] == pytest.approx(plain["top1"], abs=1e-3)
+    assert dcu("eval", "classifier", dataset, "--rivals", "jpeg", "--record").code == 2

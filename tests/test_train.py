@@ -21,11 +21,8 @@ from torch import Tensor, nn
 from dcu.codec import Codec
 from dcu.data import items
 from dcu.errors import BrokenInputError, MissingInputError, OutputError, UsageError
-from dcu.nets.efficientnet import EfficientNetLite0
 from dcu.nets.norms import add_norms, fold_norms
 from dcu.store import shipped
-from dcu.train import classifier as classifier_module
-from dcu.train import teachers
 from dcu.train.classifier import ClassifierRecipe, ClassifierTask
 from dcu.train.codec import CodecData, CodecRecipe, CodecTask
 from dcu.train.joint import JointTask, ReaderRecipe
@@ -249,18 +246,6 @@ learning_rate = 1e-3
 """
 
 
-@pytest.fixture
-def teacher(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A random RGB network in the place of the trained one."""
-
-    def network() -> EfficientNetLite0:
-        torch.manual_seed(0)
-        return EfficientNetLite0().eval().requires_grad_(False)
-
-    for module in (classifier_module, teachers):
-        monkeypatch.setattr(module, "rgb_network", network)
-
-
 def classifier_run(codec: Codec, pictures: Path, folder: Path, steps: int) -> Run:
     recipe, data = ClassifierRecipe("x", codec.name, width=4, depth=1), ViewData(batch=3)
     schedule = Schedule(steps=steps, learning_rate=1e-2, warmup=1)
@@ -272,7 +257,7 @@ def same(a: Path, b: Path) -> bool:
     return set(one) == set(two) and all(torch.equal(one[name], two[name]) for name in one)
 
 
-@pytest.mark.usefixtures("teacher")
+@pytest.mark.usefixtures("random_rgb")
 def test_classifier_resumes_as_the_same_run(codec: Codec, pictures: Path, tmp_path: Path) -> None:
     straight = classifier_run(codec, pictures, tmp_path / "a", 2)
     straight.train(None, quiet())
@@ -284,7 +269,7 @@ def test_classifier_resumes_as_the_same_run(codec: Codec, pictures: Path, tmp_pa
     assert same(straight.checkpoint.path, resumed.checkpoint.path)
 
 
-@pytest.mark.usefixtures("teacher")
+@pytest.mark.usefixtures("random_rgb")
 def test_what_learns_and_what_stays_the_rgb_networks(codec: Codec, pictures: Path, tmp_path: Path) -> None:
     run = classifier_run(codec, pictures, tmp_path, 1)
     before = {name: tensor.clone() for name, tensor in run.task.module.state_dict().items()}
@@ -294,7 +279,7 @@ def test_what_learns_and_what_stays_the_rgb_networks(codec: Codec, pictures: Pat
     assert not any("depthwise" in name or "classifier" in name for name in moved)
 
 
-@pytest.mark.usefixtures("teacher")
+@pytest.mark.usefixtures("random_rgb")
 def test_held_out_pictures_are_not_drawn(codec: Codec, pictures: Path) -> None:
     data = ViewData(batch=3, held_out=2, held_out_from=("pictures",))
     task = ClassifierTask(ClassifierRecipe("x", codec.name, 4, 1), data, codec, items(pictures), 0)
@@ -315,7 +300,7 @@ def test_mixed_views_are_views_of_the_batch() -> None:
     assert np.array_equal(out, mixed(views, np.random.default_rng(3)))
 
 
-@pytest.mark.usefixtures("teacher")
+@pytest.mark.usefixtures("random_rgb")
 def test_classifier_from_recipe_to_label(dcu: Dcu, pictures: Path, photo: Path, tmp_path: Path) -> None:
     recipe, model = tmp_path / "tiny.toml", tmp_path / "models" / "tiny-classifier"
     recipe.write_text(CLASSIFIER_TOML)
@@ -341,7 +326,7 @@ views = 2
 )
 
 
-@pytest.mark.usefixtures("teacher")
+@pytest.mark.usefixtures("random_rgb")
 def test_codec_and_reader_learn_together_and_the_classifier_goes_on(
     dcu: Dcu, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -365,7 +350,7 @@ def test_codec_and_reader_learn_together_and_the_classifier_goes_on(
     assert dcu("models", "verify", models / "tiny", models / "c").code == 0
 
 
-@pytest.mark.usefixtures("teacher")
+@pytest.mark.usefixtures("random_rgb")
 def test_joint_run_resumes_as_the_same_run(pictures: Path, tmp_path: Path) -> None:
     def run(folder: Path) -> Run:
         reader = ReaderRecipe(weight=0.1, width=4, depth=1, views=1)

@@ -76,24 +76,33 @@ def eval_classifier(
     data: Data,
     network: NetworkName = "classifier-0.0983",
     native: Native = False,
+    rivals: Rivals = "",
     json: options.Json = False,
     record: Record = False,
     quiet: options.Quiet = False,
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> None:
-    """Top-1 and top-5 on a folder or tar whose sub-folders are classes (WNIDs)."""
+    """Top-1 and top-5 on a folder or tar whose sub-folders are classes (WNIDs); other files of as many bytes."""
     from dcu.data import items
 
     if native and record:
         raise UsageError("--record states the figures of the field's protocol: not with --native")
+    if rivals and (native or record):
+        raise UsageError("--rivals compares in the field's protocol and records nothing: not with --native or --record")
     model, found = store.find(network, "classifier"), items(data)
     chosen_device = options.start(threads, device)
-    from dcu.evaluate.classifier import evaluate
+    from dcu.evaluate.classifier import compare, evaluate
+    from dcu.evaluate.rivals import parse
     from dcu.tasks.classify import Classifier
 
     classifier = Classifier.load(model.folder, chosen_device)
-    figures = evaluate(classifier, found, files.progress(found, "measuring", quiet), native)
+    formats, shown = parse(rivals), files.progress(found, "measuring", quiet)
+    if formats:
+        rows = compare(classifier, found, shown, formats)
+        files.print_rows([{"dataset": data.stem} | row for row in rows], json)
+        return
+    figures = evaluate(classifier, found, shown, native)
     facts = {"dataset": data.stem} | figures
     files.print_rows([facts], json)
     if record:

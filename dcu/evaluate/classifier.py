@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from dcu.data import Item
-from dcu.errors import BrokenInputError
-from dcu.image import field_crop
+from dcu.errors import BrokenInputError, UsageError
+from dcu.evaluate.cost import classifier_cost, codec_cost, macs
+from dcu.evaluate.rivals import FORMATS, PNG
+from dcu.image import Picture, field_crop, resize
 from dcu.tasks.classify import Classifier
+from dcu.tasks.rgb import CLASSES, RgbClassifier
 
 SIDE, SHORT = 224, 256
 BATCH = 32
+SIDES = (224, 176, 128, 112, 96, 80, 64, 48, 32)
+"""Sizes to which a rival may reduce a picture."""
 
 
 def class_numbers(classifier: Classifier, items: Sequence[Item]) -> list[int]:
@@ -62,3 +71,94 @@ def evaluate(classifier: Classifier, items: Sequence[Item], progress: Iterable[I
         "top5": round(fifth / done, 5),
         "bpp": round(bits / done, 5),
     }
+
+
+@dataclass
+class Contender:
+    """One way from a file to a label, and what it has reached."""
+
+    name: str
+    macs: int
+    label: Callable[[bytes], torch.Tensor]  # a file to its scores, (classes,)
+    sizes: list[int] = field(default_factory=list)
+    ranks: list[int] = field(default_factory=list)  # of the right class, 0 is first
+    milliseconds: list[float] = field(default_factory=list)
+
+    def enter(self, data: bytes, number: int) -> None:
+        """Classify a file of class ``number``."""
+        started = time.perf_counter()
+        scores = self.label(data)
+        self.milliseconds.append(1e3 * (time.perf_counter() - started))
+        self.sizes.append(len(data))
+        self.ranks.append(int((scores > scores[number]).sum()))
+
+    def row(self) -> dict[str, Any]:
+        """The figures; the time is a median after a few files of warming up."""
+        ranks = np.array(self.ranks)
+        return {
+            "name": self.name,
+            "count": len(ranks),
+            "bytes": round(float(np.mean(self.sizes)), 1),
+            "bpp": round(8 * float(np.mean(self.sizes)) / SIDE**2, 4),
+            "top1": round(float((ranks < 1).mean()), 4),
+            "top5": round(float((ranks < 5).mean()), 4),
+            "macs": self.macs,
+            "ms": round(float(np.median(self.milliseconds[len(ranks) // 10 :])), 1),
+        }
+
+
+def compare(
+    classifier: Classifier, items: Sequence[Item], progress: Iterable[Item], formats: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The latent network, and the RGB network on other files of the same pictures and as many bytes each.
+
+    Every format may reduce the picture first to one of ``SIDES``, enlarged again (bicubic) before the network: what a
+    clever user would do; the side that names most is shown. Where a format has no file so small, its smallest counts.
+
+    Returns
+    -------
+    list of dict
+        Of the latent network, the RGB network on dcu's decoded pictures, on each format, and on the original (PNG):
+        ``count``; mean ``bytes`` and ``bpp``; ``top1``, ``top5``; ``macs`` of the networks, synthesis included;
+        median ``ms`` from file to label, one at a time.
+
+    Raises
+    ------
+    UsageError, UnavailableError
+        A network of other classes; no RGB network.
+    """
+    numbers = class_numbers(classifier, items)
+    if len(classifier.labels) != CLASSES:
+        raise UsageError(f"{classifier.name}: the RGB network tells ImageNet's {CLASSES} classes, not its own")
+    rgb, codec = RgbClassifier(classifier.device), classifier.codec
+    cost = macs(rgb.network, torch.zeros(1, 3, SIDE, SIDE))
+    decoding = codec_cost(codec)["macs_per_pixel"]["synthesis"] * SIDE**2
+
+    def look(picture: Picture) -> torch.Tensor:
+        return rgb(torch.from_numpy(picture.copy())[None].to(rgb.device)).logits[0].cpu()
+
+    def by_format(name: str) -> Callable[[bytes], torch.Tensor]:
+        return lambda data: look(FORMATS[name].decode(data, SIDE, SIDE))
+
+    def latent(data: bytes) -> torch.Tensor:
+        return classifier.probabilities([classifier.look(codec.read(data))])[0]
+
+    ours = Contender(classifier.name, classifier_cost(classifier)["macs"], latent)
+    decoded = Contender(f"RGB on {codec.name}", cost + decoding, lambda data: look(codec.decode(data)))
+    original = Contender("RGB on the original", cost, lambda data: look(PNG.decode(data, SIDE, SIDE)))
+    theirs = {
+        (name, side): Contender(f"RGB on {name} {side}x{side}", cost, by_format(name))
+        for name in formats
+        for side in SIDES
+    }
+    for item, number in zip(progress, numbers, strict=True):
+        picture = field_crop(item.picture(), SIDE, SHORT)
+        data = codec.compress(picture)
+        ours.enter(data, number)
+        decoded.enter(data, number)
+        original.enter(PNG.encode(picture, 1, 1.0), number)
+        for (name, side), contender in theirs.items():
+            reduced = picture if side == SIDE else resize(picture, side, side, Image.Resampling.LANCZOS)
+            contender.enter(FORMATS[name].fit(reduced, len(data)), number)
+    best = [max((theirs[name, side] for side in SIDES), key=lambda c: c.ranks.count(0)) for name in formats]
+    return [contender.row() for contender in (ours, decoded, *best, original)]

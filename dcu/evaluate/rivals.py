@@ -33,6 +33,8 @@ class Format:
     fixed: dict[str, Any]
     varied: str
     values: tuple[Any, ...]
+    fine: tuple[Any, ...]
+    """By rising quality, so close together that files of any length can be met."""
 
     def check(self) -> None:
         """Raise UnavailableError where this Pillow cannot write it."""
@@ -61,10 +63,26 @@ class Format:
             return decoded
         return resize(decoded, width, height, Image.Resampling.BICUBIC)
 
+    def fit(self, picture: Picture, most: int) -> bytes:
+        """The best file of a picture within so many bytes, or the smallest where none is."""
+        low, high = 0, len(self.fine) - 1  # the answer is in [low, high], if anything fits
+        best = self.encode(picture, self.fine[0], 1.0)
+        while low < high:
+            middle = (low + high + 1) // 2
+            data = self.encode(picture, self.fine[middle], 1.0)
+            if len(data) <= most:
+                low, best = middle, data
+            else:
+                high = middle - 1
+        return best
 
+
+PNG = Format("PNG", None, None, {}, "compress_level", (1,), (1,))
 QUALITIES = (1, 5, 10, 15, 20, 30, 40, 50, 65, 80)
 FORMATS = {
-    "jpeg": Format("JPEG", "jpg", None, {"optimize": True, "progressive": True}, "quality", QUALITIES),
+    "jpeg": Format(
+        "JPEG", "jpg", None, {"optimize": True, "progressive": True}, "quality", QUALITIES, tuple(range(1, 96))
+    ),
     "jpeg2000": Format(
         "JPEG2000",
         "jpg_2000",
@@ -72,10 +90,11 @@ FORMATS = {
         {"irreversible": True, "no_jp2": True, "quality_mode": "rates"},
         "quality_layers",
         tuple((24 / bpp,) for bpp in (0.05, 0.07, 0.1, 0.14, 0.2, 0.3, 0.4, 0.6, 0.9, 1.4)),
+        tuple((24 / (0.02 * 1.08**step),) for step in range(80)),
     ),
-    "webp": Format("WEBP", "webp", None, {"method": 6}, "quality", (0, *QUALITIES)),
-    "avif": Format("AVIF", "avif", None, {"speed": 6}, "quality", (0, *QUALITIES)),
-    "jxl": Format("JXL", None, "pillow_jxl", {"effort": 7}, "quality", QUALITIES),
+    "webp": Format("WEBP", "webp", None, {"method": 6}, "quality", (0, *QUALITIES), tuple(range(96))),
+    "avif": Format("AVIF", "avif", None, {"speed": 6}, "quality", (0, *QUALITIES), tuple(range(96))),
+    "jxl": Format("JXL", None, "pillow_jxl", {"effort": 7}, "quality", QUALITIES, tuple(range(1, 96))),
 }
 
 

@@ -1,7 +1,7 @@
 """EfficientNet-Lite, on pictures and on latents.
 
 Tan and Le, EfficientNet, ICML 2019 (arXiv 1905.11946); the Lite variants have ReLU6 and no squeeze-and-excitation.
-Batch norms are folded into the convolutions where weights come in (`dcu.train.teachers`), so there are none here.
+Batch norms are folded into the convolutions where weights come in (`dcu.tasks.rgb`), so there are none here.
 """
 
 from __future__ import annotations

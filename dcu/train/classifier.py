@@ -23,7 +23,7 @@ from dcu.image import field_crop
 from dcu.nets import channels_last
 from dcu.nets.efficientnet import LatentClassifier
 from dcu.nets.norms import add_norms
-from dcu.train.teachers import Answer, Teacher, rgb_network
+from dcu.tasks.rgb import Answer, RgbClassifier, rgb_network
 from dcu.train.views import SHORT, SIDE, Sampler, ViewData, hold_out, mixed, random_view
 
 MEASURED = 40
@@ -84,7 +84,7 @@ class ClassifierTask:
         self.recipe, self.data, self.codec, self.device = recipe, data, codec, codec.device
         train, self.held_out = hold_out(items, data, seed)
         self.sampler = Sampler(train, data.weights, seed)
-        self.teacher = Teacher(self.device)
+        self.teacher = RgbClassifier(self.device)
         torch.manual_seed(seed)
         self.module = channels_last(student(len(codec.levels), recipe.width, recipe.depth)).to(self.device)
         self.scalars: dict[str, float] = {}

