@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dcu.codec import Codec
@@ -53,7 +54,7 @@ def test_codec_figures_are_those_of_real_files(dcu: Dcu, codec: Codec, dataset: 
 
 def test_classifier_figures(dcu: Dcu, dataset: Path) -> None:
     (figures,) = dcu("eval", "classifier", dataset, "--json").lines
-    assert set(figures) == {"dataset", "count", "top1", "top5", "bpp"}
+    assert set(figures) == {"dataset", "count", "top1", "top5", "ece", "bpp"}
     classifier = Classifier.load()
     codec = classifier.codec
     best = {
@@ -162,3 +163,27 @@ def test_rivals_of_a_classifier_get_as_many_bytes(dcu: Dcu, dataset: Path, monke
     (plain,) = dcu("eval", "classifier", dataset, "--json").lines
     assert rows[0]["top1"] == pytest.approx(plain["top1"], abs=1e-3)
     assert dcu("eval", "classifier", dataset, "--rivals", "jpeg", "--record").code == 2
+
+
+def test_calibration_error_by_hand() -> None:
+    confidence = torch.tensor([0.9, 0.91, 0.5, 0.5])
+    right = torch.tensor([True, False, True, True])
+    assert evaluate_classifier.calibration_error(confidence, right) == pytest.approx((0.81 + 1.0) / 4, abs=1e-4)
+    assert evaluate_classifier.calibration_error(torch.ones(3), torch.ones(3).bool()) == 0
+
+
+def test_temperature_that_makes_the_right_classes_most_probable() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(4000, 5)
+    numbers = torch.distributions.Categorical(logits=logits / 2.5).sample()
+    answers = evaluate_classifier.Answers(logits, numbers, 0.1)
+    assert evaluate_classifier.best_temperature(answers) == pytest.approx(2.5, rel=0.1)
+
+
+def test_calibration_goes_on_the_card(dcu: Dcu, dataset: Path, own_models: Path) -> None:
+    model = own_models / "classifier-0.0983"
+    assert dcu("eval", "classifier", dataset, "--network", model, "--calibrate", "--record").code == 0
+    card = json.loads((model / "card.json").read_text())
+    assert Classifier.load(model).temperature == card["temperature"] != 1
+    assert card["figures"][0]["ece"] >= 0
+    assert dcu("eval", "classifier", dataset, "--calibrate", "--native").code == 2

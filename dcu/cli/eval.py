@@ -17,6 +17,9 @@ Record = Annotated[bool, typer.Option("--record", help="State the figures on the
 CodecNames = Annotated[
     list[str] | None, typer.Option("--codec", help="Codec by name or path; repeated.", show_default="all installed")
 ]
+Calibrate = Annotated[
+    bool, typer.Option("--calibrate", help="Fit the probabilities' temperature to these pictures; goes on the card.")
+]
 Rivals = Annotated[str, typer.Option("--rivals", help="Formats to compare with: jpeg,jpeg2000,webp,avif,jxl.")]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Rate-distortion curves: .svg, .png or .pdf.")]
 NetworkName = Annotated[str, typer.Option("--network", help="Classifier by name or path.")]
@@ -76,6 +79,7 @@ def eval_classifier(
     data: Data,
     network: NetworkName = "classifier-0.0983",
     native: Native = False,
+    calibrate: Calibrate = False,
     rivals: Rivals = "",
     json: options.Json = False,
     record: Record = False,
@@ -86,24 +90,27 @@ def eval_classifier(
     """Top-1 and top-5 on a folder or tar whose sub-folders are classes (WNIDs); other files of as many bytes."""
     from dcu.data import items
 
-    if native and record:
-        raise UsageError("--record states the figures of the field's protocol: not with --native")
-    if rivals and (native or record):
-        raise UsageError("--rivals compares in the field's protocol and records nothing: not with --native or --record")
+    if rivals and (native or record or calibrate):
+        raise UsageError("--rivals only compares: not with --native, --record or --calibrate")
+    if native and (record or calibrate):
+        raise UsageError("--record and --calibrate go by the field's protocol: not with --native")
     model, found = store.find(network, "classifier"), items(data)
     chosen_device = options.start(threads, device)
-    from dcu.evaluate.classifier import compare, evaluate
+    from dcu.evaluate.classifier import ask, best_temperature, compare, evaluate
     from dcu.evaluate.rivals import parse
     from dcu.tasks.classify import Classifier
 
-    classifier = Classifier.load(model.folder, chosen_device)
-    formats, shown = parse(rivals), files.progress(found, "measuring", quiet)
+    formats = parse(rivals)
+    classifier, shown = Classifier.load(model.folder, chosen_device), files.progress(found, "measuring", quiet)
     if formats:
         rows = compare(classifier, found, shown, formats)
         files.print_rows([{"dataset": data.stem} | row for row in rows], json)
         return
-    figures = evaluate(classifier, found, shown, native)
-    facts = {"dataset": data.stem} | figures
+    answers, temperature = ask(classifier, found, shown, native), classifier.temperature
+    if calibrate:
+        temperature = best_temperature(answers)
+        model = store.amend(model, {"temperature": temperature})
+    facts = {"dataset": data.stem} | evaluate(answers, temperature)
     files.print_rows([facts], json)
     if record:
         store.record(model, facts)

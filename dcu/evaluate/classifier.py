@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from dcu.data import Item
 from dcu.errors import BrokenInputError, UsageError
@@ -22,6 +23,7 @@ from dcu.tasks.rgb import CLASSES, RgbClassifier
 
 SIDE, SHORT = 224, 256
 BATCH = 32
+BINS = 15
 SIDES = (224, 176, 128, 112, 96, 80, 64, 48, 32)
 """Sizes to which a rival may reduce a picture."""
 
@@ -40,19 +42,23 @@ def class_numbers(classifier: Classifier, items: Sequence[Item]) -> list[int]:
     return [numbers[item.label] for item in items]
 
 
-def evaluate(classifier: Classifier, items: Sequence[Item], progress: Iterable[Item], native: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Answers:
+    """What a classifier said of a data set: logits (n, classes), the right classes (n,), mean bpp of the files."""
+
+    logits: torch.Tensor
+    numbers: torch.Tensor
+    bpp: float
+
+
+def ask(classifier: Classifier, items: Sequence[Item], progress: Iterable[Item], native: bool) -> Answers:
     """The field's protocol: centre 224 of short side 256, compressed to a whole file, read back, classified.
 
     With ``native`` the picture is compressed as it is.
-
-    Returns
-    -------
-    dict
-        ``count``; ``top1``, ``top5`` as fractions of 1; mean ``bpp`` of the files.
     """
     numbers = class_numbers(classifier, items)
-    bits = first = fifth = 0.0
-    remaining, done = iter(progress), 0
+    bits, logits = 0.0, []
+    remaining = iter(progress)
     while batch := list(islice(remaining, BATCH)):
         views = []
         for item in batch:
@@ -61,16 +67,45 @@ def evaluate(classifier: Classifier, items: Sequence[Item], progress: Iterable[I
             data = classifier.codec.compress(picture)
             bits += 8 * len(data) / (picture.shape[0] * picture.shape[1])
             views.append(classifier.look(classifier.codec.read(data)))
-        probabilities = classifier.probabilities(views)
-        best = probabilities.topk(min(5, probabilities.shape[1]), dim=1).indices
-        hits = best == torch.tensor(numbers[done : done + len(batch)])[:, None]
-        first, fifth, done = first + float(hits[:, 0].sum()), fifth + float(hits.any(1).sum()), done + len(batch)
+        logits.append(classifier.through(classifier.network, views))
+    return Answers(torch.cat(logits), torch.tensor(numbers), bits / len(numbers))
+
+
+def evaluate(answers: Answers, temperature: float) -> dict[str, Any]:
+    """Figures of a data set.
+
+    Returns
+    -------
+    dict
+        ``count``; ``top1``, ``top5`` as fractions of 1; ``ece``, see :func:`calibration_error`; mean ``bpp``.
+    """
+    best = answers.logits.topk(min(5, answers.logits.shape[1]), dim=1).indices
+    hits = best == answers.numbers[:, None]
+    confidence = torch.softmax(answers.logits / temperature, 1).amax(1)
     return {
-        "count": done,
-        "top1": round(first / done, 5),
-        "top5": round(fifth / done, 5),
-        "bpp": round(bits / done, 5),
+        "count": len(hits),
+        "top1": round(float(hits[:, 0].float().mean()), 5),
+        "top5": round(float(hits.any(1).float().mean()), 5),
+        "ece": round(calibration_error(confidence, hits[:, 0]), 4),
+        "bpp": round(answers.bpp, 5),
     }
+
+
+def calibration_error(confidence: torch.Tensor, right: torch.Tensor) -> float:
+    """Expected calibration error of 15 equal bins: mean of |how often right - how sure|, by pictures a bin.
+
+    Guo et al., ICML 2017 (arXiv 1706.04599). ``confidence`` (n,) in [0, 1], ``right`` (n,) bool.
+    """
+    bins = (confidence * BINS).long().clamp(max=BINS - 1)
+    excess = torch.zeros(BINS).index_add_(0, bins, right.float() - confidence)
+    return float(excess.abs().sum()) / len(confidence)
+
+
+def best_temperature(answers: Answers) -> float:
+    """The temperature at which a data set's right classes are most probable (Guo et al.), within 1 %."""
+    ladder = 1.01 ** torch.arange(-160, 161)
+    losses = [float(F.cross_entropy(answers.logits / t, answers.numbers)) for t in ladder]
+    return round(float(ladder[int(np.argmin(losses))]), 3)
 
 
 @dataclass
