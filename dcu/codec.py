@@ -233,25 +233,21 @@ def of_every_rate(device: str = "cpu") -> list[Codec]:
     return [Codec.from_model(model, device) for model in models.values()]
 
 
-def compress_within(codecs: Sequence[Codec], picture: Picture, most: int) -> bytes:
-    """A bitstream of at most so many bytes, of the highest rate that fits.
+def compress_within(codecs: Sequence[Codec], picture: Picture, most: int) -> tuple[Codec, bytes]:
+    """The codec of the highest rate whose bitstream has at most so many bytes, and that bitstream.
 
     ``codecs`` come by rising rate; raises UsageError where none fits.
     """
-    fitting = None
-    for codec in codecs:
-        data = codec.compress(picture)
-        if len(data) > most:
-            if fitting is None:
-                raise UsageError(f"no operating point fits into {most} bytes: {codec.name} needs {len(data)}")
-            break
-        fitting = data
-    assert fitting is not None
-    return fitting
+    streams = [(codec, codec.compress(picture)) for codec in codecs]
+    fitting = [(codec, data) for codec, data in streams if len(data) <= most]
+    if not fitting:
+        smallest = min(len(data) for _, data in streams)
+        raise UsageError(f"no operating point fits into {most} bytes: the smallest file has {smallest}")
+    return fitting[-1]
 
 
-def compress_to(codecs: Sequence[Codec], picture: Picture, least: float) -> bytes:
-    """A bitstream of at least so many dB of PSNR, of the lowest rate that has them.
+def compress_to(codecs: Sequence[Codec], picture: Picture, least: float) -> tuple[Codec, bytes]:
+    """The codec of the lowest rate whose bitstream gives at least so many dB of PSNR, and that bitstream.
 
     ``codecs`` come by rising rate; raises UsageError where none has.
     """
@@ -259,5 +255,5 @@ def compress_to(codecs: Sequence[Codec], picture: Picture, least: float) -> byte
         data = codec.compress(picture)
         reached = psnr(picture, codec.decode(data))
         if reached >= least:
-            return data
+            return codec, data
     raise UsageError(f"no operating point reaches {least:g} dB: {codec.name} gives {reached:.2f}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 from dcu.errors import BrokenInputError, MissingInputError
 from dcu.image import SUFFIXES, Picture, read_picture
@@ -47,6 +48,8 @@ class Item:
 def items(source: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Item]:
     """Every file of a folder, or of a tar, whose name has one of the endings, sorted by name.
 
+    A folder that holds tars alone (WebDataset shards) is all of them, one after the other.
+
     Raises
     ------
     MissingInputError
@@ -62,6 +65,11 @@ def items(source: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Item]:
             for path in (Path(folder, name) for name in names)
             if path.suffix.lower() in wanted and path.is_file()
         ]
+        if not found:  # a folder of shards
+            tars = sorted(source.glob("*.tar"))
+            return [replace(item, dataset=source.name) for tar in tars for item in items(tar, wanted)] or nothing(
+                source
+            )
     elif os.path.isfile(source):
         try:
             with tarfile.open(source, "r:") as archive:
@@ -77,11 +85,15 @@ def items(source: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Item]:
     else:
         raise MissingInputError(f"{source}: no such file or folder")
     if not found:
-        raise MissingInputError(f"{source}: holds no pictures")
+        nothing(source)
     return sorted(found, key=lambda item: item.name)
 
 
+def nothing(source: Path) -> NoReturn:
+    """There is nothing of that kind."""
+    raise MissingInputError(f"{source}: holds no pictures")
+
+
 def gather(sources: Sequence[Path]) -> list[Item]:
-    """The items of several sources, one after the other; a folder of tars (WebDataset shards) is all of them."""
-    expanded = [part for source in sources for part in sorted(source.glob("*.tar")) or [source]]
-    return [item for source in expanded for item in items(source)]
+    """The items of several sources, one after the other."""
+    return [item for source in sources for item in items(source)]

@@ -129,6 +129,12 @@ def test_embed_and_views_refuse_what_makes_no_sense(dcu: Dcu, codec: Codec, tmp_
     assert dcu("classify", stream, "--view", "left").code == 2
     assert dcu("classify", stream, "--views", 3).code == 2
     assert dcu("classify", stream, "--views", 5, "--view", "full").code == 2
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.bin").write_bytes(stream.read_bytes())
+    assert dcu("embed", tmp_path / "sub", tmp_path / "sub" / "a.bin", tmp_path, "-o", tmp_path / "out").code == 2
+    assert dcu("embed", tmp_path, tmp_path / "sub" / "a.bin", "-o", tmp_path / "out").code == 0  # one file, two places
+    assert (tmp_path / "out" / "sub" / "a.npy").exists()
+    assert (tmp_path / "out" / "a.npy").exists()
     two = tmp_path / "two.bin"
     two.write_bytes(stream.read_bytes() * 2)
     answer = dcu("embed", two, "-o", tmp_path / "two.npy")

@@ -43,7 +43,7 @@ def test_file_there_and_back(dcu: Dcu, photo: Path, tmp_path: Path) -> None:
 def test_json_shapes(dcu: Dcu, photo: Path, tmp_path: Path) -> None:
     stream = tmp_path / "photo.bin"
     (compressed,) = dcu("compress", photo, "-o", stream, "--json").lines
-    assert set(compressed) == {"input", "output", "bytes", "bpp", "seconds"}
+    assert set(compressed) == {"input", "output", "codec", "bytes", "bpp", "seconds"}
     assert compressed["bytes"] == stream.stat().st_size
     (info,) = dcu("info", stream, "--json").lines
     assert set(info) == {"input", "width", "height", "bytes", "bpp", "codec", "fingerprint", "layers"}
@@ -230,6 +230,7 @@ def test_models(dcu: Dcu, models: Path) -> None:
 
 def test_targets(dcu: Dcu, photo: Path, tmp_path: Path) -> None:
     (plain,) = dcu("compress", photo, "-o", tmp_path / "a.bin", "--json").lines
+    assert plain["codec"] == "codec-0.0983"
     answer = dcu("compress", photo, "-o", tmp_path / "a.bin", "--target-bytes", 10)
     assert answer.code == 2
     assert one_line(answer.err)

@@ -112,13 +112,14 @@ def test_highest_rate_that_fits_and_lowest_that_is_good_enough(codec: Codec) -> 
     streams = [c.compress(picture) for c in codecs]
     small, large = map(len, streams)
     assert small < large
-    assert codec_module.compress_within(codecs, picture, large) == streams[1]
-    assert codec_module.compress_within(codecs, picture, large - 1) == streams[0]
-    with pytest.raises(UsageError, match=f"needs {small}"):
+    assert codec_module.compress_within(codecs, picture, large) == (codecs[1], streams[1])
+    assert codec_module.compress_within(codecs, picture, large - 1) == (codecs[0], streams[0])
+    assert codec_module.compress_within(codecs[::-1], picture, large - 1) == (codecs[0], streams[0])
+    with pytest.raises(UsageError, match=f"has {small}"):
         codec_module.compress_within(codecs, picture, small - 1)
     quality = [psnr(picture, c.decode(stream)) for c, stream in zip(codecs, streams, strict=True)]
-    assert codec_module.compress_to(codecs, picture, quality[0]) == streams[0]
+    assert codec_module.compress_to(codecs, picture, quality[0]) == (codecs[0], streams[0])
     ordered = codecs if quality[1] > quality[0] else codecs[::-1]
-    assert codec_module.compress_to(ordered, picture, max(quality)) == streams[quality.index(max(quality))]
+    assert codec_module.compress_to(ordered, picture, max(quality))[1] == streams[quality.index(max(quality))]
     with pytest.raises(UsageError, match="reaches"):
         codec_module.compress_to(codecs, picture, max(quality) + 1)

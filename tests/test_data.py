@@ -34,7 +34,8 @@ def test_folder_of_shards(folder: Path, tmp_path: Path) -> None:
     for number in range(3):
         with tarfile.open(shards / f"{number:04}.tar", "w") as archive:
             archive.add(folder, ".")
-    assert [item.dataset for item in gather([shards])] == ["0000"] * 2 + ["0001"] * 2 + ["0002"] * 2
+    assert [item.dataset for item in gather([shards])] == ["shards"] * 6
+    assert items(shards)[2].read() == b"a"
 
 
 def test_nothing_there(folder: Path, tmp_path: Path) -> None:

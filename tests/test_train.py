@@ -26,8 +26,8 @@ from dcu.store import shipped
 from dcu.train.classifier import ClassifierRecipe, ClassifierTask
 from dcu.train.codec import CodecData, CodecRecipe, CodecTask
 from dcu.train.joint import JointTask, ReaderRecipe
-from dcu.train.loop import Run, Schedule, prefetch, read_recipe
-from dcu.train.views import ViewData, mixed
+from dcu.train.loop import Checkpoint, Run, Schedule, prefetch, read_recipe
+from dcu.train.views import ViewData, hold_out, mixed
 
 from .conftest import RECIPE, Dcu, one_line, png, smooth_picture
 
@@ -291,6 +291,25 @@ def test_held_out_pictures_are_not_drawn(codec: Codec, pictures: Path) -> None:
     assert set(figures) == {"held_agreement", "held_divergence"}
 
 
+def test_too_few_pictures_for_a_classifier(pictures: Path) -> None:
+    found = items(pictures)
+    for data in (ViewData(held_out=6, held_out_from=("pictures",)), ViewData(held_out_from=("others",))):
+        with pytest.raises(UsageError):
+            hold_out(found, data, 0)
+
+
+def test_run_is_named_after_its_recipe(
+    dcu: Dcu, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a shipped name with a dot in it too."""
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "codec-0.5.toml").write_text(CODEC_TOML)
+    monkeypatch.setattr("dcu.store.shipped", lambda kind: tmp_path / kind)
+    call = ["train", "codec", "codec-0.5", "--data", pictures, "--runs", tmp_path / "runs", "--out", tmp_path / "m"]
+    assert dcu(*call).code == 0
+    assert (tmp_path / "runs" / "codec-0.5" / "checkpoint.safetensors").exists()
+
+
 def test_mixed_views_are_views_of_the_batch() -> None:
     views = np.stack([np.full((224, 224, 3), value, np.uint8) for value in (0, 80, 160, 240)])
     out = mixed(views, np.random.default_rng(3))
@@ -338,15 +357,24 @@ def test_codec_and_reader_learn_together_and_the_classifier_goes_on(
     monkeypatch.setenv("DCU_MODELS", str(models))
     common = ["--data", pictures, "--runs", runs]
     assert dcu("train", "codec", alone, *common, "--out", models / "tiny").code == 0
-    start = ["--start", runs / "alone" / "checkpoint.safetensors"]
-    assert dcu("train", "codec", joint, *common, *start, "--out", models / "tiny").code == 0
-    trained = load_file(runs / "joint" / "checkpoint.safetensors")
-    before = load_file(runs / "alone" / "checkpoint.safetensors")
-    assert not torch.equal(trained["average.analysis.head.weight"], before["average.analysis.head.weight"])
-    start = ["--start", runs / "joint" / "checkpoint.safetensors"]
-    assert dcu("train", "classifier", classifier, *common, *start, "--minutes", 0, "--out", models / "c").code == 0
+    first = Checkpoint(runs / "alone" / "checkpoint.safetensors")
+    tensors, scalars = first.load()
+    tensors["average.analysis.head.bias"] += 1  # what no three steps do
+    first.save(tensors, scalars | {"task": scalars["task"] | {"lambda": 0.5}})
+    assert dcu("train", "codec", joint, *common, "--start", first.path, "--out", models / "tiny").code == 0
+    second = Checkpoint(runs / "joint" / "checkpoint.safetensors")
+    tensors, scalars = second.load()
+    assert float(tensors["average.analysis.head.bias"].mean()) == pytest.approx(1, abs=0.1)
+    assert scalars["task"]["lambda"] == pytest.approx(0.5, rel=0.05)
+    card = json.loads((models / "tiny" / "card.json").read_text())
+    assert card["recipe"]["reader"]["weight"] == 0.05
+    assert card["start"]["steps"] == 3
+    tensors["average.reader.join.norm.bias"] += 1
+    second.save(tensors, scalars)
+    start = ["--start", second.path, "--minutes", 0]
+    assert dcu("train", "classifier", classifier, *common, *start, "--out", models / "c").code == 0
     went_on = load_file(runs / "classifier" / "checkpoint.safetensors")
-    assert torch.allclose(went_on["average.join.norm.bias"], trained["average.reader.join.norm.bias"], atol=0.01)
+    assert float(went_on["average.join.norm.bias"].mean()) == pytest.approx(1, abs=0.1)
     assert dcu("models", "verify", models / "tiny", models / "c").code == 0
 
 
@@ -368,8 +396,10 @@ def test_joint_run_resumes_as_the_same_run(pictures: Path, tmp_path: Path) -> No
 def test_start_from_another_architecture(pictures: Path, tmp_path: Path) -> None:
     new_run(pictures, tmp_path / "a").train(None, quiet())
     wider = Run(CodecTask(replace(RECIPE, width=16), DATA, items(pictures), 0), SCHEDULE, tmp_path / "b")
-    with pytest.raises(BrokenInputError, match="architecture"):
-        wider.start(tmp_path / "a" / "checkpoint.safetensors")
+    deeper = replace(RECIPE, analysis_depth=2)
+    for other in (wider, Run(CodecTask(deeper, DATA, items(pictures), 0), SCHEDULE, tmp_path / "c")):
+        with pytest.raises(BrokenInputError, match="architecture"):
+            other.start(tmp_path / "a" / "checkpoint.safetensors")
     with pytest.raises(MissingInputError):
         wider.start(tmp_path / "none")
 

@@ -36,8 +36,8 @@ def classify(
     answered = reading.answers(
         shown, network, chosen_device, seen, lambda c, pictures: c.predict(pictures, top), failures
     )
-    for name, _, answer in answered:
-        show(name, answer, min_probability, json)
+    for source, _, answer in answered:
+        show(source.name, answer, min_probability, json)
     return failures.exit_code
 
 

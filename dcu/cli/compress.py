@@ -46,22 +46,21 @@ def compress(
     chosen_device = options.start(threads, device)
     from dcu.codec import DEFAULT, Codec, compress_to, compress_within, of_every_rate, of_rate
 
-    write: Callable[[Picture], bytes]
+    write: Callable[[Picture], tuple[Codec, bytes]]
     if target_bytes is not None:
         write = partial(compress_within, of_every_rate(chosen_device), most=target_bytes)
     elif target_psnr is not None:
         write = partial(compress_to, of_every_rate(chosen_device), least=target_psnr)
-    elif rate is not None:
-        write = of_rate(rate, chosen_device).compress
     else:
-        write = Codec.load(codec or DEFAULT, chosen_device).compress
+        named = Codec.load(codec or DEFAULT, chosen_device) if rate is None else of_rate(rate, chosen_device)
+        write = lambda picture: (named, named.compress(picture))  # noqa: E731
     failures = files.Failures()
     count, total, pixels, started = 0, 0, 0, time.monotonic()
     for source, place in files.progress(list(zip(found, places, strict=True)), "compressing", quiet):
         with failures.of(source.name):
             before = time.monotonic()
             picture = read_picture(source.read(), background)
-            data = write(picture)
+            used, data = write(picture)
             files.put(place, data, force)
             area = picture.shape[0] * picture.shape[1]
             count, total, pixels = count + 1, total + len(data), pixels + area
@@ -69,6 +68,7 @@ def compress(
                 line = {
                     "input": source.name,
                     "output": "-" if place is None else str(place),
+                    "codec": used.name,
                     "bytes": len(data),
                     "bpp": round(8 * len(data) / area, 6),
                     "seconds": round(time.monotonic() - before, 4),

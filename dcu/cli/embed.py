@@ -39,19 +39,22 @@ def embed(
     answered = reading.answers(
         shown, network, chosen_device, seen, lambda c, pictures: list(c.embed(pictures)), failures
     )
-    place_of = dict(zip((source.name for source in found), places, strict=False))
-    done = set()
-    for name, classifier, features in answered:
+    place_of = dict(zip(found, places, strict=False))
+    for source, classifier, features in answered:
         if json:
             numbers = [round(number, 5) for number in features.tolist()]
-            facts = {"input": name, "embedding": numbers, "network": classifier.name, "codec": classifier.codec.name}
+            facts = {
+                "input": source.name,
+                "embedding": numbers,
+                "network": classifier.name,
+                "codec": classifier.codec.name,
+            }
             files.print_json(facts)
             continue
-        with failures.of(name):
-            if name in done:
+        with failures.of(source.name):
+            if source not in place_of:
                 raise UsageError("holds several streams: only the first was embedded; --json prints all")
-            done.add(name)
             buffer = io.BytesIO()
             np.save(buffer, features.numpy(), allow_pickle=False)
-            files.put(place_of[name], buffer.getvalue(), force)
+            files.put(place_of.pop(source), buffer.getvalue(), force)
     return failures.exit_code

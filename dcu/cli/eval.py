@@ -32,6 +32,7 @@ def eval_codec(
     codec: CodecNames = None,
     rivals: Rivals = "",
     plot: Plot = None,
+    force: options.Force = False,
     json: options.Json = False,
     record: Record = False,
     quiet: options.Quiet = False,
@@ -52,6 +53,8 @@ def eval_codec(
     from dcu.evaluate.rivals import measure_setting, parse, settings
 
     formats = parse(rivals)
+    if formats or plot:
+        curves.check()
     ours = []
     for model in models:
         loaded = Codec.from_model(model, chosen_device)
@@ -71,7 +74,7 @@ def eval_codec(
     files.print_rows(curves.savings(drawn), json)
     if plot is not None:
         title = f"{data.stem}, {len(found)} pictures"
-        files.put(plot, curves.plot(drawn, title, plot.suffix.removeprefix(".")), force=True)
+        files.put(plot, curves.plot(drawn, title, plot.suffix.removeprefix(".")), force)
 
 
 @app.command("classifier")
@@ -92,6 +95,8 @@ def eval_classifier(
 
     if rivals and (native or record or calibrate):
         raise UsageError("--rivals only compares: not with --native, --record or --calibrate")
+    if record and calibrate:
+        raise UsageError("--record states figures of pictures that nothing was fitted to: not with --calibrate")
     if native and (record or calibrate):
         raise UsageError("--record and --calibrate go by the field's protocol: not with --native")
     model, found = store.find(network, "classifier"), items(data)
@@ -109,8 +114,8 @@ def eval_classifier(
     answers, temperature = ask(classifier, found, shown, native), classifier.temperature
     if calibrate:
         temperature = best_temperature(answers)
-        model = store.amend(model, {"temperature": temperature})
-    facts = {"dataset": data.stem} | evaluate(answers, temperature)
+        store.amend(model, {"temperature": temperature})
+    facts = {"dataset": data.stem} | evaluate(answers, temperature) | {"temperature": temperature}
     files.print_rows([facts], json)
     if record:
         store.record(model, facts)

@@ -142,8 +142,8 @@ class Failures:
             self.exit_code = self.exit_code or error.exit_code
 
 
-def streams(found: Iterable[Source], failures: Failures) -> Iterator[tuple[str, Any]]:
-    """(name, parsed stream) of every bitstream; standard input may hold several, one after the other.
+def streams(found: Iterable[Source], failures: Failures) -> Iterator[tuple[Source, Any]]:
+    """(source, parsed stream) of every bitstream; standard input may hold several, one after the other.
 
     A broken one is reported; it ends its pipe, the other inputs go on.
     """
@@ -153,12 +153,12 @@ def streams(found: Iterable[Source], failures: Failures) -> Iterator[tuple[str, 
         with failures.of(source.name):
             data = source.read()
             if source.path is None:
-                yield from ((source.name, stream) for stream in bitstream.split(data))
+                yield from ((source, stream) for stream in bitstream.split(data))
                 continue
             stream = bitstream.read(data)
             if stream.size != len(data):
                 raise BrokenInputError("bytes after the end of the stream")
-            yield source.name, stream
+            yield source, stream
 
 
 def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:

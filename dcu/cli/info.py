@@ -21,8 +21,8 @@ def info(inputs: options.Inputs, json: options.Json = False) -> int:
     """What is inside bitstreams: size, layers, bytes by part, bits a pixel, codec."""
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
     failures = files.Failures()
-    for name, stream in files.streams(found, failures):
-        facts = describe(name, stream)
+    for source, stream in files.streams(found, failures):
+        facts = describe(source.name, stream)
         if json:
             files.print_json(facts)
         else:

@@ -21,8 +21,8 @@ def answers(
     view: str,
     ask: Callable[[Classifier, Sequence[Views]], Sequence[T]],
     failures: files.Failures,
-) -> Iterator[tuple[str, Classifier, T]]:
-    """(name, network, answer) of every stream; the network is the named one, or that of the stream's codec.
+) -> Iterator[tuple[files.Source, Classifier, T]]:
+    """(source, network, answer) of every stream; the network is the named one, or that of the stream's codec.
 
     ``view``, of `dcu.tasks.classify.VIEWS`, is what the network sees; ``ask`` answers a batch of pictures.
     """
@@ -30,16 +30,16 @@ def answers(
 
     named = Classifier.load(network, device) if network else None
 
-    def seen() -> Iterator[tuple[str, Classifier, Views]]:
-        for name, stream in files.streams(found, failures):
-            with failures.of(name):
+    def seen() -> Iterator[tuple[files.Source, Classifier, Views]]:
+        for source, stream in files.streams(found, failures):
+            with failures.of(source.name):
                 classifier = named or classifier_for(stream.codec, device)
-                yield name, classifier, classifier.look(stream, view)
+                yield source, classifier, classifier.look(stream, view)
 
     for batch in files.batched(seen(), BATCH):
         given: dict[int, T] = {}
         for classifier in dict.fromkeys(entry[1] for entry in batch):
             members = [index for index, entry in enumerate(batch) if entry[1] is classifier]
             given |= dict(zip(members, ask(classifier, [batch[index][2] for index in members]), strict=True))
-        for index, (name, classifier, _) in enumerate(batch):
-            yield name, classifier, given[index]
+        for index, (source, classifier, _) in enumerate(batch):
+            yield source, classifier, given[index]

@@ -18,9 +18,12 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train codecs
 Recipe = Annotated[
     Path, typer.Argument(help="Recipe (TOML): a path, or the name of one that dcu ships.", show_default=False)
 ]
-Data = Annotated[list[Path], typer.Option("--data", help="Folder or uncompressed tar of pictures; may be repeated.")]
+Data = Annotated[
+    list[Path],
+    typer.Option("--data", help="Folder or uncompressed tar of pictures, or a folder of such tars; repeated."),
+]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the model.", show_default="the user's data folder")]
-Runs = Annotated[Path, typer.Option("--runs", help="Where checkpoint, log and cache are kept.")]
+Runs = Annotated[Path, typer.Option("--runs", help="Where checkpoint and log are kept.")]
 Start = Annotated[Path | None, typer.Option("--start", help="Checkpoint of another run to begin with.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint.")]
 Minutes = Annotated[float | None, typer.Option("--minutes", min=0, help="Stop after so long; --resume goes on.")]
@@ -71,7 +74,8 @@ def train_codec(
     from dcu.train.joint import JointTask, ReaderRecipe
     from dcu.train.loop import Run, Schedule, read_recipe
 
-    parts = read_recipe(recipe_path(recipe), codec=CodecRecipe, reader=ReaderRecipe, data=CodecData, schedule=Schedule)
+    path = recipe_path(recipe)
+    parts = read_recipe(path, codec=CodecRecipe, reader=ReaderRecipe, data=CodecData, schedule=Schedule)
     items = gather(data)
     with parallel.processes(chosen_device):
         common = (parts["data"], items, parts["schedule"].seed, chosen_device)
@@ -79,7 +83,7 @@ def train_codec(
             task: CodecTask = JointTask(parts["codec"], parts["reader"], *common)
         else:
             task = CodecTask(parts["codec"], *common)
-        run = Run(task, parts["schedule"], runs / recipe.stem)
+        run = Run(task, parts["schedule"], runs / path.stem)
         train(run, start, resume, minutes)
         if parallel.rank() == 0:
             model = codec_model(run, task, items, out or store.user_folder() / task.recipe.name)
@@ -108,12 +112,13 @@ def train_classifier(
     from dcu.train.loop import Run, Schedule, read_recipe
     from dcu.train.views import ViewData
 
-    parts = read_recipe(recipe_path(recipe), classifier=ClassifierRecipe, data=ViewData, schedule=Schedule)
-    codec = Codec.load(parts["classifier"].codec, chosen_device)
+    path = recipe_path(recipe)
+    parts = read_recipe(path, classifier=ClassifierRecipe, data=ViewData, schedule=Schedule)
     items = gather(data)
     with parallel.processes(chosen_device):
+        codec = Codec.load(parts["classifier"].codec, chosen_device)
         task = ClassifierTask(parts["classifier"], parts["data"], codec, items, parts["schedule"].seed)
-        run = Run(task, parts["schedule"], runs / recipe.stem)
+        run = Run(task, parts["schedule"], runs / path.stem)
         train(run, start, resume, minutes)
         if parallel.rank() == 0:
             model = classifier_model(run, task, codec, items, out or store.user_folder() / task.recipe.name)

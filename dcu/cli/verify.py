@@ -15,9 +15,9 @@ def verify(inputs: options.Inputs, quiet: options.Quiet = False) -> int:
     """Check structure, checksum and that the codec is installed."""
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
     failures = files.Failures()
-    for name, stream in files.streams(found, failures):
-        with failures.of(name):
+    for source, stream in files.streams(found, failures):
+        with failures.of(source.name):
             model = store.codec_for(stream)
             if not quiet:
-                typer.echo(f"{name}: whole, {stream.size} bytes, {model.name}")
+                typer.echo(f"{source.name}: whole, {stream.size} bytes, {model.name}")
     return failures.exit_code

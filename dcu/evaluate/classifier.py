@@ -142,13 +142,22 @@ class Contender:
         }
 
 
+def pick(contenders: Sequence[Contender], most: int) -> Contender:
+    """The one that names most within so many bytes over all pictures; else the one of fewest bytes."""
+    within = [contender for contender in contenders if sum(contender.sizes) <= most]
+    if within:
+        return max(within, key=lambda contender: contender.ranks.count(0))
+    return min(contenders, key=lambda contender: sum(contender.sizes))
+
+
 def compare(
     classifier: Classifier, items: Sequence[Item], progress: Iterable[Item], formats: Sequence[str]
 ) -> list[dict[str, Any]]:
     """The latent network, and the RGB network on other files of the same pictures and as many bytes each.
 
     Every format may reduce the picture first to one of ``SIDES``, enlarged again (bicubic) before the network: what a
-    clever user would do; the side that names most is shown. Where a format has no file so small, its smallest counts.
+    clever user would do. Of the sides that take no more bytes than dcu on the whole, the one that names most is shown;
+    where none does, the smallest.
 
     Returns
     -------
@@ -163,7 +172,8 @@ def compare(
         A network of other classes; no RGB network.
     """
     numbers = class_numbers(classifier, items)
-    if len(classifier.labels) != CLASSES:
+    wnids = [entry.get("wnid") or "" for entry in classifier.labels]
+    if len(wnids) != CLASSES or wnids != sorted(wnids):
         raise UsageError(f"{classifier.name}: the RGB network tells ImageNet's {CLASSES} classes, not its own")
     rgb, codec = RgbClassifier(classifier.device), classifier.codec
     cost = macs(rgb.network, torch.zeros(1, 3, SIDE, SIDE))
@@ -195,5 +205,5 @@ def compare(
         for (name, side), contender in theirs.items():
             reduced = picture if side == SIDE else resize(picture, side, side, Image.Resampling.LANCZOS)
             contender.enter(FORMATS[name].fit(reduced, len(data)), number)
-    best = [max((theirs[name, side] for side in SIDES), key=lambda c: c.ranks.count(0)) for name in formats]
+    best = [pick([theirs[name, side] for side in SIDES], sum(ours.sizes)) for name in formats]
     return [contender.row() for contender in (ours, decoded, *best, original)]

@@ -18,8 +18,9 @@ SIDE = 16
 
 def macs(module: nn.Module, *inputs: Tensor) -> int:
     """Multiply-accumulates of one call in evaluation (1 MAC = 2 FLOPs)."""
+    device = next(module.parameters()).device
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        module.eval()(*inputs)
+        module.eval()(*(x.to(device) for x in inputs))
     return int(counter.get_total_flops()) // 2
 
 

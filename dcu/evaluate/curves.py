@@ -7,6 +7,7 @@ import io
 import math
 import warnings
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,13 @@ Curves = dict[str, dict[str, Points]]
 """Of each measure, the points of each format by name; "dcu" are our codecs."""
 
 MEASURES = {"psnr": "PSNR [dB]", "ms_ssim": "MS-SSIM"}
+
+
+def check() -> None:
+    """Raise UnavailableError where the packages that compare and draw are missing: before anything is measured."""
+    for package in ("bjontegaard", "matplotlib"):
+        if find_spec(package) is None:
+            raise UnavailableError(f"{package} is not installed: pip install 'dcu[bench]'")
 
 
 def front(points: Iterable[dict[str, Any]], measure: str) -> Points:
@@ -49,6 +57,7 @@ def differences(ours: Points, curves: Curves) -> Points:
         | {
             f"{measure}_difference": round(point[measure] - quality_at(curve[name], measure, point["bpp"]), 4)
             for measure, curve in curves.items()
+            if len(curve[name]) > 1
         }
         for point in ours
         for name in formats
@@ -61,16 +70,14 @@ def savings(curves: Curves) -> Points:
         return []
     return [
         {"name": "dcu", "against": name}
-        | {f"bd_rate_{m}": bd_rate(curve[name], curve["dcu"], m) for m, curve in curves.items()}
+        | {f"bd_rate_{m}": bd_rate(curve[name], front(curve["dcu"], m), m) for m, curve in curves.items()}
         for name in curves["psnr"]
         if name != "dcu"
     ]
 
 
 def quality_at(curve: Points, measure: str, bpp: float) -> float:
-    """A curve's quality at a rate: straight lines over log bpp, the end segments extended; NaN of one point."""
-    if len(curve) < 2:
-        return math.nan
+    """A curve's quality at a rate: straight lines over log bpp, the end segments extended; of two points and more."""
     x = np.log([point["bpp"] for point in curve])
     y = np.array([point[measure] for point in curve], dtype=float)
     right = int(np.clip(np.searchsorted(x, math.log(bpp)), 1, len(x) - 1))
@@ -84,10 +91,8 @@ def bd_rate(anchor: Points, test: Points, measure: str) -> float | None:
     Bjontegaard 2001 (VCEG-M33) by the package of that name, piecewise cubic; MS-SSIM in dB, -10 log10(1 - x).
     None where there are fewer than two points of either, or no common range of quality.
     """
-    try:
-        import bjontegaard
-    except ImportError as error:
-        raise UnavailableError("bjontegaard is not installed: pip install 'dcu[bench]'") from error
+    import bjontegaard
+
     if min(len(anchor), len(test)) < 2:
         return None
     rates = [[point["bpp"] for point in curve] for curve in (anchor, test)]
@@ -106,10 +111,8 @@ def bd_rate(anchor: Points, test: Points, measure: str) -> float | None:
 
 def plot(curves: Curves, title: str, suffix: str) -> bytes:
     """The curves of each measure, by name, over bits a pixel, as a file: ``suffix`` is png, svg or pdf."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UnavailableError("matplotlib is not installed: pip install 'dcu[bench]'") from error
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     for axes, (measure, named) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
         for name, points in named.items():

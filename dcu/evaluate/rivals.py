@@ -100,7 +100,7 @@ FORMATS = {
 
 def parse(names: str) -> list[str]:
     """The formats of a list with commas, all of them there; raises UsageError, UnavailableError."""
-    chosen = list(dict.fromkeys(name.strip().lower() for name in names.split(",") if name.strip()))
+    chosen = list(dict.fromkeys(name.strip().lower() for name in names.split(","))) if names else []
     for name in chosen:
         if name not in FORMATS:
             raise UsageError(f"--rivals: {name} is none of {', '.join(FORMATS)}")

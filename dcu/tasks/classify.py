@@ -20,6 +20,8 @@ from dcu.nets.efficientnet import LatentClassifier
 
 Views = list[Tensor]
 """Latents (1, C, h, w) of one picture."""
+AT_ONCE = 32 * 28 * 28
+"""Latent positions that go through the network together: bounds memory."""
 CROP, SHORT = 28, 32
 """The field's protocol on latents: the centre 224 of a short side of 256."""
 
@@ -95,9 +97,11 @@ class Classifier:
         sizes = [view.shape[-2:] for _, view in flat]
         for size in set(sizes):
             members = [index for index, s in enumerate(sizes) if s == size]
-            batch = torch.cat([flat[index][1] for index in members]).to(self.device)
-            answer = network(batch.contiguous(memory_format=torch.channels_last)).float().cpu()
-            answers |= dict(zip(members, answer, strict=True))
+            most = max(1, AT_ONCE // (size[0] * size[1]))
+            for part in (members[at : at + most] for at in range(0, len(members), most)):
+                batch = torch.cat([flat[index][1] for index in part]).to(self.device)
+                answer = network(batch.contiguous(memory_format=torch.channels_last)).float().cpu()
+                answers |= dict(zip(part, answer, strict=True))
         owners = torch.tensor([owner for owner, _ in flat])
         stacked = torch.stack([answers[index] for index in range(len(flat))])
         return torch.stack([stacked[owners == owner].mean(0) for owner in range(len(pictures))])

@@ -60,11 +60,11 @@ def student(channels: int, width: int, depth: int) -> LatentClassifier:
     return network
 
 
-def student_groups(network: LatentClassifier, trunk_scale: float, scale: float = 1.0) -> list[dict[str, Any]]:
+def student_groups(network: LatentClassifier, trunk_scale: float) -> list[dict[str, Any]]:
     """Parameter groups: the front end, and the trunk at its share of the front end's learning rate."""
     trunk = [p for p in network.trunk.parameters() if p.requires_grad]
     front = [p for name, p in network.named_parameters() if not name.startswith("trunk.")]
-    return [{"params": front, "scale": scale}, {"params": trunk, "scale": scale * trunk_scale}]
+    return [{"params": front}, {"params": trunk, "scale": trunk_scale}]
 
 
 def distillation(network: LatentClassifier, latent: Tensor, answer: Answer, spread: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,7 +99,7 @@ class ClassifierTask:
         self.spread = self.teacher(views).features.var((0, 2, 3), keepdim=True)
 
     def latent(self, views: Tensor) -> Tensor:
-        """The latent of views (B, 224, 224, 3) uint8, as it is read from their files."""
+        """The latent of views (B, 224, 224, 3) uint8: of their files, but for symbols on a border where bf16 is on."""
         with torch.no_grad():
             x = analysis_input(views).contiguous(memory_format=torch.channels_last)
             return self.codec.quantizer.latent(self.codec.quantizer.symbols(self.codec.analysis(x).float()))

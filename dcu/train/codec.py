@@ -73,6 +73,9 @@ class CodecNetwork(nn.Module):
 class CodecTask:
     """The codec as the training loop sees it."""
 
+    start_batches = 40
+    """How many batches the principal components come from."""
+
     def __init__(self, recipe: CodecRecipe, data: CodecData, items: list[Item], seed: int, device: str = "cpu") -> None:
         self.recipe, self.data, self.device = recipe, data, device
         first = sum(item.dataset == items[0].dataset for item in items)
@@ -94,7 +97,7 @@ class CodecTask:
 
     def start(self) -> None:
         """Principal components of the first pictures as the start of both transforms."""
-        crops = torch.cat([self.batch(step)[0] for step in range(40)])
+        crops = torch.cat([self.batch(step)[0] for step in range(self.start_batches)])
         blocks = F.pixel_unshuffle(analysis_input(crops), BLOCK).permute(0, 2, 3, 1).flatten(0, 2)
         levels = [group.levels for group in self.recipe.groups for _ in range(group.channels)]
         spread = torch.tensor([levels_ / 4.0 for levels_ in levels])

@@ -16,20 +16,22 @@ from dcu.nets.norms import fold_norms
 from dcu.tasks.classify import Classifier
 from dcu.train.classifier import ClassifierTask
 from dcu.train.codec import CodecTask
+from dcu.train.joint import JointTask
 from dcu.train.loop import Run
 
 LICENCE = "GPL-3.0-or-later; trained on pictures for research"
 
 
-def origin(run: Run, recipe: Any, items: list[Item]) -> dict[str, Any]:
-    """What a card says of how a model came to be."""
+def origin(run: Run, recipe: dict[str, Any], items: list[Item]) -> dict[str, Any]:
+    """What a card says of how a model came to be; ``start`` are the steps of the run that it began with."""
     counts: dict[str, int] = {}
     for item in items:
         counts[item.dataset] = counts.get(item.dataset, 0) + 1
     return {
-        "recipe": asdict(recipe) | {"data": asdict(run.task.data), "schedule": asdict(run.schedule)},  # type: ignore[attr-defined]
+        "recipe": recipe | {"data": asdict(run.task.data), "schedule": asdict(run.schedule)},  # type: ignore[attr-defined]
         "seed": run.schedule.seed,
         "steps": run.step,
+        "start": run.started_from,
         "data": counts,
         "licence": LICENCE,
         "figures": [],
@@ -51,7 +53,8 @@ def codec_model(run: Run, task: CodecTask, items: list[Item], folder: Path) -> s
     codec = Codec(tensors, task.recipe.name)
     card = {"name": folder.name, "kind": "codec", "rate": task.recipe.rate, "fingerprint": codec.fingerprint}
     card |= codec_cost(codec)
-    return store.write_model(folder, card | origin(run, task.recipe, items), tensors)
+    recipe = asdict(task.recipe) | ({"reader": asdict(task.reader)} if isinstance(task, JointTask) else {})
+    return store.write_model(folder, card | origin(run, recipe, items), tensors)
 
 
 def imagenet_labels() -> list[dict[str, str]]:
@@ -74,6 +77,6 @@ def classifier_model(run: Run, task: ClassifierTask, codec: Codec, items: list[I
         "fingerprint": codec.fingerprint,
         "teacher": "EfficientNet-Lite0 on the original picture",
     }
-    card |= origin(run, task.recipe, items) | {"labels": imagenet_labels()}
+    card |= origin(run, asdict(task.recipe), items) | {"labels": imagenet_labels()}
     model = store.write_model(folder, card, tensors)
     return store.amend(model, classifier_cost(Classifier(model, codec)))

@@ -39,6 +39,10 @@ class ReaderRecipe:
     views: int = 20  # that it reads beside the codec's batch
     smallest: float = 0.15  # smallest share of the picture's area that they show
 
+    def __post_init__(self) -> None:
+        if self.views < 1:
+            raise ValueError("at least one view for the reader")
+
 
 class JointNetwork(CodecNetwork):
     """A codec and its reader."""
@@ -52,6 +56,7 @@ class JointTask(CodecTask):
     """Codec and reader as the training loop sees them."""
 
     module: JointNetwork
+    start_batches = STARTED
 
     def __init__(
         self, recipe: CodecRecipe, reader: ReaderRecipe, data: CodecData, items: list[Item], seed: int, device: str
@@ -80,9 +85,9 @@ class JointTask(CodecTask):
 
     def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         x, rest = (analysis_input(part) for part in batch[0].tensor_split([self.data.batch]))
-        with torch.no_grad():
-            others = self.module.quantizer.latent(self.module.quantizer.symbols(self.module.analysis(rest).float()))
         latent, assignment = self.module.quantizer(self.module.analysis(x))
+        with torch.no_grad():  # after the above: older versions of autocast keep what they first cast without gradient
+            others = self.module.quantizer.latent(self.module.quantizer.symbols(self.module.analysis(rest).float()))
         bpp = self.module.context.bits(latent, assignment).mean() / (x.shape[2] * x.shape[3])
         top, left = batch[1].tolist()
         window = latent[:, :, top : top + WINDOW, left : left + WINDOW]

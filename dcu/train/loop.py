@@ -6,6 +6,7 @@ run continues exactly as if it had never stopped.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -204,6 +205,7 @@ class Run:
         self.loss = parallel.Loss(task)
         self.parallel_loss = parallel.parallel(self.loss)
         self.step = 0
+        self.started_from: dict[str, Any] | None = None
         self.checkpoint = Checkpoint(folder / "checkpoint.safetensors")
 
     def save(self) -> None:
@@ -214,7 +216,7 @@ class Run:
         tensors |= {f"average.{n}": t for n, t in self.average.items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{n}": t for n, t in state.items()}
-        self.checkpoint.save(tensors, {"step": self.step, "task": self.task.scalars})
+        self.checkpoint.save(tensors, {"step": self.step, "start": self.started_from, "task": self.task.scalars})
 
     def resume(self) -> None:
         """Continue from the folder's checkpoint."""
@@ -233,26 +235,30 @@ class Run:
             index, key = name.split(".", 1)
             state["state"].setdefault(int(index), {})[key] = tensor
         self.optimizer.load_state_dict(state)
-        self.step = int(scalars["step"])
+        self.step, self.started_from = int(scalars["step"]), scalars.get("start")
         self.task.scalars.update(scalars["task"])
 
     def start(self, path: Path) -> None:
-        """Begin with the averaged weights of another run's checkpoint: all that are here, or those of its reader.
+        """Begin with the averaged weights and the scalars of another run's checkpoint.
+
+        A joint run begins with a codec's (its reader begins anew), a classifier's with the reader of a joint run.
 
         Raises
         ------
         MissingInputError, BrokenInputError
             No checkpoint, or not one of the same architecture.
         """
-        tensors, _ = Checkpoint(path).load()
+        tensors, scalars = Checkpoint(path).load()
         found = {n.removeprefix("average."): t for n, t in tensors.items() if n.startswith("average.")}
         wanted = self.task.module.state_dict()
         if not set(wanted) & set(found):
-            found = {n.removeprefix("reader."): t for n, t in found.items()}
-        common = {n: found[n] for n in wanted if n in found}
-        if not common or any(wanted[n].shape != tensor.shape for n, tensor in common.items()):
+            found = {n.removeprefix("reader."): t for n, t in found.items() if n.startswith("reader.")}
+        common = {n: t for n, t in found.items() if n in wanted and wanted[n].shape == t.shape}
+        if not common or any(not n.startswith("reader.") for n in (set(wanted) | set(found)) - set(common)):
             raise BrokenInputError(f"{path}: of another architecture")
         self.task.module.load_state_dict(common, strict=False)
+        self.task.scalars.update({n: v for n, v in scalars["task"].items() if n in self.task.scalars})
+        self.started_from = {"steps": int(scalars["step"]), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         self.average = {n: t.detach().clone() for n, t in self.task.module.state_dict().items()}
 
     def train_step(self, batch: tuple[Tensor, ...]) -> dict[str, float]:

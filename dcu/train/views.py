@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dcu.data import Item
+from dcu.errors import UsageError
 from dcu.image import Picture
 
 SIDE, SHORT = 224, 256
@@ -43,10 +44,16 @@ class Sampler:
 
 
 def hold_out(items: list[Item], data: ViewData, seed: int) -> tuple[list[Item], list[Item]]:
-    """The items to train on, and those kept aside."""
+    """The items to train on, and those kept aside; raises UsageError where one of them is empty that must not be."""
     eligible = [i for i, item in enumerate(items) if item.dataset in data.held_out_from]
     held = set(np.random.default_rng(seed).permutation(eligible)[: data.held_out].tolist())
-    return [item for i, item in enumerate(items) if i not in held], [items[i] for i in sorted(held)]
+    train = [item for i, item in enumerate(items) if i not in held]
+    if not train or (data.held_out and data.held_out_from and not held):
+        kept = ", ".join(data.held_out_from)
+        raise UsageError(
+            f"held_out = {data.held_out} of {kept}: leaves {len(train)} pictures to train on, {len(held)} aside"
+        )
+    return train, [items[i] for i in sorted(held)]
 
 
 def random_crop(picture: Picture, side: int, rng: np.random.Generator) -> Picture:
