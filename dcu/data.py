@@ -7,7 +7,6 @@ import tarfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import NoReturn
 
 from dcu.errors import BrokenInputError, MissingInputError
 from dcu.image import SUFFIXES, Picture, read_picture
@@ -65,11 +64,8 @@ def items(source: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Item]:
             for path in (Path(folder, name) for name in names)
             if path.suffix.lower() in wanted and path.is_file()
         ]
-        if not found:  # a folder of shards
-            tars = sorted(source.glob("*.tar"))
-            return [replace(item, dataset=source.name) for tar in tars for item in items(tar, wanted)] or nothing(
-                source
-            )
+        if not found and (tars := sorted(source.glob("*.tar"))):  # shards keep their order
+            return [replace(item, dataset=source.name) for tar in tars for item in items(tar, wanted)]
     elif os.path.isfile(source):
         try:
             with tarfile.open(source, "r:") as archive:
@@ -85,13 +81,8 @@ def items(source: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Item]:
     else:
         raise MissingInputError(f"{source}: no such file or folder")
     if not found:
-        nothing(source)
+        raise MissingInputError(f"{source}: holds no pictures")
     return sorted(found, key=lambda item: item.name)
-
-
-def nothing(source: Path) -> NoReturn:
-    """There is nothing of that kind."""
-    raise MissingInputError(f"{source}: holds no pictures")
 
 
 def gather(sources: Sequence[Path]) -> list[Item]:
