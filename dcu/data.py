@@ -11,6 +11,10 @@ from pathlib import Path, PurePosixPath
 from dcu.errors import BrokenInputError, MissingInputError
 from dcu.image import SUFFIXES, Picture, read_picture
 
+BITSTREAM = ".bin"
+LABELLED = SUFFIXES | {BITSTREAM}
+"""What networks on latents learn from and are measured on."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -26,6 +30,11 @@ class Item:
     def label(self) -> str:
         """The folder that holds it: its class, where sub-folders are classes."""
         return PurePosixPath(self.name).parent.name
+
+    @property
+    def is_bitstream(self) -> bool:
+        """Whether it holds a bitstream, by its name."""
+        return self.name.lower().endswith(BITSTREAM)
 
     def picture(self) -> Picture:
         """The picture that it holds; raises BrokenInputError with its name."""

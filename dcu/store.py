@@ -192,17 +192,20 @@ def codec_for(stream: Stream) -> Model:
 
 
 def find_network(kind: str, codec_fingerprint: str) -> Model:
-    """The first network of a kind that reads the latents of a codec.
+    """The network of a kind that reads the latents of a codec: the one named as the codec is, else the first.
+
+    So one's own classes, fitted to the same codec, answer only where they are asked for by name.
 
     Raises
     ------
     UnavailableError
         There is none.
     """
-    for model in installed():
-        if model.kind == kind and model.fingerprint == codec_fingerprint:
-            return model
-    raise UnavailableError(f"no {kind} for the codec with the fingerprint {codec_fingerprint[:8]} is installed")
+    models = [model for model in installed() if model.kind == kind and model.fingerprint == codec_fingerprint]
+    if not models:
+        raise UnavailableError(f"no {kind} for the codec with the fingerprint {codec_fingerprint[:8]} is installed")
+    named = [model for model in models if model.name == str(model.card.get("codec")).replace("codec", kind, 1)]
+    return (named or models)[0]
 
 
 def fingerprint(levels: list[int], centres: Tensor, context: dict[str, Tensor]) -> str:

@@ -126,6 +126,32 @@ def test_training_lowers_the_loss(pictures: Path, tmp_path: Path) -> None:
     assert lines[-1]["psnr"] > before["psnr"]
 
 
+def test_frozen_parts_stay_as_they_are(pictures: Path, tmp_path: Path) -> None:
+    """So a better synthesis still decodes every old stream."""
+    recipe = replace(RECIPE, frozen=("analysis", "quantizer", "context"))
+    run = Run(CodecTask(recipe, DATA, items(pictures), 0), SCHEDULE, tmp_path)
+    before = {name: tensor.clone() for name, tensor in run.task.module.state_dict().items()}
+    run.train(None, quiet())
+    changed = {name.split(".")[0] for name, tensor in run.average.items() if not torch.equal(tensor, before[name])}
+    assert changed == {"synthesis"}
+
+
+def test_similarity_is_part_of_the_loss(pictures: Path) -> None:
+    data = replace(DATA, crop=168)
+    plain = CodecTask(RECIPE, data, items(pictures), 0)
+    both = CodecTask(replace(RECIPE, similarity=0.5), data, items(pictures), 0)
+    assert both.loss(both.batch(0))[0] > plain.loss(plain.batch(0))[0]
+    small = CodecTask(replace(RECIPE, similarity=0.5), DATA, items(pictures), 0)
+    with pytest.raises(UsageError, match="161"):
+        small.loss(small.batch(0))
+
+
+def test_finer_start_decodes_better(pictures: Path) -> None:
+    coarse, fine = (CodecTask(replace(RECIPE, step=step), DATA, items(pictures), 0) for step in (4.0, 1.0))
+    batch = coarse.batch(0)
+    assert fine.loss(batch)[1]["crop_psnr"] > coarse.loss(batch)[1]["crop_psnr"]
+
+
 def test_lambda_grows_where_the_rate_is_too_high(pictures: Path, tmp_path: Path) -> None:
     low = CodecTask(replace(RECIPE, rate=1e-4), DATA, items(pictures), 0)
     start = low.scalars["lambda"]
@@ -285,6 +311,10 @@ def test_held_out_pictures_are_not_drawn(codec: Codec, pictures: Path) -> None:
     task = ClassifierTask(ClassifierRecipe("x", codec.name, 4, 1), data, codec, items(pictures), 0)
     names = {item.name for item in task.held_out}
     assert len(names) == 2
+    again = ClassifierTask(ClassifierRecipe("x", codec.name, 4, 1), data, codec, items(pictures), seed=1)
+    assert names == {item.name for item in again.held_out}, (
+        "a run that goes on must not learn from what judged the first"
+    )
     assert not names & {item.name for item in task.sampler.items}
     with torch.no_grad():
         figures = task.validate()
@@ -293,9 +323,9 @@ def test_held_out_pictures_are_not_drawn(codec: Codec, pictures: Path) -> None:
 
 def test_too_few_pictures_for_a_classifier(pictures: Path) -> None:
     found = items(pictures)
-    for data in (ViewData(held_out=6, held_out_from=("pictures",)), ViewData(held_out_from=("others",))):
+    for datasets, count in ((("pictures",), 6), (("others",), 250)):
         with pytest.raises(UsageError):
-            hold_out(found, data, 0)
+            hold_out(found, datasets, count)
 
 
 def test_run_is_named_after_its_recipe(

@@ -91,7 +91,8 @@ def eval_classifier(
     device: options.Device = "auto",
 ) -> None:
     """Top-1 and top-5 on a folder or tar whose sub-folders are classes (WNIDs); other files of as many bytes."""
-    from dcu.data import items
+    from dcu.data import LABELLED, items
+    from dcu.image import SUFFIXES
 
     if rivals and (native or record or calibrate):
         raise UsageError("--rivals only compares: not with --native, --record or --calibrate")
@@ -99,7 +100,8 @@ def eval_classifier(
         raise UsageError("--record states figures of pictures that nothing was fitted to: not with --calibrate")
     if native and (record or calibrate):
         raise UsageError("--record and --calibrate go by the field's protocol: not with --native")
-    model, found = store.find(network, "classifier"), items(data)
+    model = store.find(network, "classifier")
+    found = items(data, SUFFIXES if rivals else LABELLED)
     chosen_device = options.start(threads, device)
     from dcu.evaluate.classifier import ask, best_temperature, compare, evaluate
     from dcu.evaluate.rivals import parse

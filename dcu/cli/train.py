@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dcu import store
-from dcu.cli import options
+from dcu.cli import files, options
 from dcu.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,15 +18,23 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train codecs
 Recipe = Annotated[
     Path, typer.Argument(help="Recipe (TOML): a path, or the name of one that dcu ships.", show_default=False)
 ]
-Data = Annotated[
-    list[Path],
-    typer.Option("--data", help="Folder or uncompressed tar of pictures, or a folder of such tars; repeated."),
+RecipeOrLabels = Annotated[
+    Path | None, typer.Argument(help="Recipe (TOML), as for codecs; none with --labels.", show_default=False)
 ]
+DATA = typer.Option("--data", help="Folder or uncompressed tar of pictures, or a folder of such tars; repeated.")
+Data = Annotated[list[Path], DATA]
+OptionalData = Annotated[list[Path] | None, DATA]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the model.", show_default="the user's data folder")]
 Runs = Annotated[Path, typer.Option("--runs", help="Where checkpoint and log are kept.")]
 Start = Annotated[Path | None, typer.Option("--start", help="Checkpoint of another run to begin with.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint.")]
+Labels = Annotated[
+    Path | None,
+    typer.Option("--labels", help="Folder or tar of one's own classes: a folder each, of pictures or bitstreams."),
+]
+CodecName = Annotated[str, typer.Option("--codec", help="Codec whose latents are read (with --labels).")]
 Minutes = Annotated[float | None, typer.Option("--minutes", min=0, help="Stop after so long; --resume goes on.")]
+DEFAULT_CODEC = "codec-0.0983"
 
 
 def recipe_path(recipe: Path) -> Path:
@@ -92,8 +100,10 @@ def train_codec(
 
 @app.command("classifier")
 def train_classifier(
-    recipe: Recipe,
-    data: Data,
+    recipe: RecipeOrLabels = None,
+    data: OptionalData = None,
+    labels: Labels = None,
+    codec: CodecName = DEFAULT_CODEC,
     out: Out = None,
     runs: Runs = Path("runs"),
     start: Start = None,
@@ -102,7 +112,16 @@ def train_classifier(
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> None:
-    """Distil a classifier on a codec's latents from the RGB network."""
+    """Distil a classifier on a codec's latents from the RGB network; or, with --labels, one of one's own classes."""
+    if (recipe is None) == (labels is None):
+        raise UsageError("a recipe and its --data, or --labels: one of them")
+    if labels is not None:
+        if data or start or resume or minutes is not None:
+            raise UsageError("--labels needs neither --data nor --start, --resume or --minutes")
+        train_head(labels, codec, out, options.start(threads, device))
+        return
+    if recipe is None or not data:
+        raise UsageError("--data is needed")
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
     from dcu.data import gather
@@ -116,10 +135,26 @@ def train_classifier(
     parts = read_recipe(path, classifier=ClassifierRecipe, data=ViewData, schedule=Schedule)
     items = gather(data)
     with parallel.processes(chosen_device):
-        codec = Codec.load(parts["classifier"].codec, chosen_device)
-        task = ClassifierTask(parts["classifier"], parts["data"], codec, items, parts["schedule"].seed)
+        loaded = Codec.load(parts["classifier"].codec, chosen_device)
+        task = ClassifierTask(parts["classifier"], parts["data"], loaded, items, parts["schedule"].seed)
         run = Run(task, parts["schedule"], runs / path.stem)
         train(run, start, resume, minutes)
         if parallel.rank() == 0:
-            model = classifier_model(run, task, codec, items, out or store.user_folder() / task.recipe.name)
+            model = classifier_model(run, task, loaded, items, out or store.user_folder() / task.recipe.name)
             typer.echo(str(model.folder))
+
+
+def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:
+    """Fit a new last layer to one's own classes; say how well it names pictures that were kept aside."""
+    from dcu.data import LABELLED, items
+    from dcu.tasks.classify import Classifier
+    from dcu.train.head import own_classifier
+
+    model = store.find(codec, "codec")
+    classifier = Classifier.load(store.find_network("classifier", model.fingerprint).folder, device)
+    found = items(labels, LABELLED)
+    folder = out or store.user_folder() / f"{labels.resolve().stem}-{codec.removeprefix('codec-')}"
+    written, figures = own_classifier(classifier, found, files.progress(found, "looking", False), folder)
+    counts = f"{len(written.card['labels'])} classes, {len(found)} pictures; {figures['count']} pictures kept aside"
+    typer.echo(f"{counts}: top-1 {100 * figures['top1']:.1f} %, top-5 {100 * figures['top5']:.1f} %", err=True)
+    typer.echo(str(written.folder))

@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from dcu.bitstream import Stream
+from dcu.codec import Codec
 from dcu.data import Item
-from dcu.errors import BrokenInputError, UsageError
+from dcu.errors import BrokenInputError, UnavailableError, UsageError
 from dcu.evaluate.cost import classifier_cost, codec_cost, macs
 from dcu.evaluate.rivals import FORMATS, PNG
 from dcu.image import Picture, field_crop, resize
@@ -51,10 +53,27 @@ class Answers:
     bpp: float
 
 
+def stream_of(codec: Codec, item: Item, native: bool) -> Stream:
+    """An item's bitstream as it is, or a picture's: of its centre 224 of short side 256, or with ``native`` of all.
+
+    Raises
+    ------
+    BrokenInputError, UnavailableError
+        A broken picture or bitstream; a bitstream of another codec; each with the item's name.
+    """
+    if not item.is_bitstream:
+        picture = item.picture()
+        return codec.read(codec.compress(picture if native else field_crop(picture, SIDE, SHORT)))
+    try:
+        return codec.read(item.read())
+    except (BrokenInputError, UnavailableError) as error:
+        raise type(error)(f"{item.dataset}/{item.name}: {error}") from error
+
+
 def ask(classifier: Classifier, items: Sequence[Item], progress: Iterable[Item], native: bool) -> Answers:
     """The field's protocol: centre 224 of short side 256, compressed to a whole file, read back, classified.
 
-    With ``native`` the picture is compressed as it is.
+    With ``native`` a picture is compressed as it is; bitstreams always are what they are.
     """
     numbers = class_numbers(classifier, items)
     bits, logits = 0.0, []
@@ -62,11 +81,9 @@ def ask(classifier: Classifier, items: Sequence[Item], progress: Iterable[Item],
     while batch := list(islice(remaining, BATCH)):
         views = []
         for item in batch:
-            picture = item.picture()
-            picture = picture if native else field_crop(picture, SIDE, SHORT)
-            data = classifier.codec.compress(picture)
-            bits += 8 * len(data) / (picture.shape[0] * picture.shape[1])
-            views.append(classifier.look(classifier.codec.read(data)))
+            stream = stream_of(classifier.codec, item, native)
+            bits += 8 * stream.size / (stream.full.width * stream.full.height)
+            views.append(classifier.look(stream))
         logits.append(classifier.through(classifier.network, views))
     return Answers(torch.cat(logits), torch.tensor(numbers), bits / len(numbers))
 

@@ -74,7 +74,9 @@ class Synthesis(nn.Module):
         return F.pixel_shuffle(blocks, BLOCK)
 
 
-def start_from_components(analysis: Analysis, synthesis: Synthesis, blocks: Tensor, spread: Tensor) -> None:
+def start_from_components(
+    analysis: Analysis, synthesis: Synthesis, blocks: Tensor, spread: Tensor, step: float
+) -> None:
     """Set both linear parts to the principal components of 8x8 blocks.
 
     Parameters
@@ -83,17 +85,18 @@ def start_from_components(analysis: Analysis, synthesis: Synthesis, blocks: Tens
         (n, 192), 8x8 blocks of pictures in [-1, 1], as ``pixel_unshuffle`` lays them out.
     spread : Tensor
         (C,), upper bound of each latent channel's standard deviation, in steps between centres.
-        A component is divided by one common step of 1 (in orthonormal units), or more where its
-        deviation would exceed its spread: the reverse water-filling of a Gaussian source.
+    step : float
+        What a component is divided by, in orthonormal units, or more where its deviation would exceed its
+        spread: the reverse water-filling of a Gaussian source.
     """
     channels = analysis.linear.out_channels
     mean = blocks.mean(0)
     values, vectors = torch.linalg.eigh(torch.cov((blocks - mean).T.double()))
     basis = vectors.flip(1)[:, :channels].float()  # (192, C), largest variance first
     deviation = values.flip(0)[:channels].clamp(min=1e-6).sqrt().float()
-    step = torch.maximum(torch.ones(channels), deviation / spread)
+    scale = torch.clamp(deviation / spread, min=step)
     with torch.no_grad():
-        analysis.linear.weight.copy_((basis / step).T[:, :, None, None])
-        analysis.linear.bias.copy_(-(mean @ basis) / step)  # type: ignore[union-attr]
-        synthesis.linear.weight.copy_((basis * step)[:, :, None, None])
+        analysis.linear.weight.copy_((basis / scale).T[:, :, None, None])
+        analysis.linear.bias.copy_(-(mean @ basis) / scale)  # type: ignore[union-attr]
+        synthesis.linear.weight.copy_((basis * scale)[:, :, None, None])
         synthesis.linear.bias.copy_(mean)  # type: ignore[union-attr]

@@ -82,7 +82,7 @@ class ClassifierTask:
 
     def __init__(self, recipe: ClassifierRecipe, data: ViewData, codec: Codec, items: list[Item], seed: int) -> None:
         self.recipe, self.data, self.codec, self.device = recipe, data, codec, codec.device
-        train, self.held_out = hold_out(items, data, seed)
+        train, self.held_out = hold_out(items, data.held_out_from, data.held_out)
         self.sampler = Sampler(train, data.weights, seed)
         self.teacher = RgbClassifier(self.device)
         torch.manual_seed(seed)

@@ -14,19 +14,21 @@ from torch.nn import functional as F
 from dcu.codec import analysis_input
 from dcu.data import Item
 from dcu.errors import UsageError
+from dcu.evaluate.codec import MS_SSIM_SHORT
 from dcu.image import pad
 from dcu.nets import channels_last
 from dcu.nets.context import ContextModel, Group
 from dcu.nets.quantizer import Quantizer
 from dcu.nets.transforms import BLOCK, Analysis, Synthesis, start_from_components
 from dcu.train.parallel import mean
-from dcu.train.views import Sampler, random_crop
+from dcu.train.views import Sampler, hold_out, random_crop
 
 STEER = 0.003
 """How far ln(lambda) moves a step for a rate that is off by 100 %: slow, or the rate overshoots."""
 START_LAMBDA = 0.005
 OVERHEAD_BITS = 8 * 18
 """Container of a 224x224 picture: header and checksum."""
+PARTS = ("analysis", "quantizer", "context", "synthesis")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,13 @@ class CodecRecipe:
     analysis_depth: int = 5
     synthesis_depth: int = 6
     context_hidden: int = 64
+    step: float = 1.0  # between centres at the start, in units of the picture's [-1, 1]; finer for higher rates
+    similarity: float = 0.0  # weight of 1 - MS-SSIM beside the squared error
+    frozen: tuple[str, ...] = ()  # parts that stay as they are
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.frozen) - set(PARTS):
+            raise ValueError(f"frozen: {min(unknown)} is none of {', '.join(PARTS)}")
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,10 @@ class CodecData:
     batch: int = 8
     held_out: int = 64  # pictures of the first data set, on which the rate is measured
     weights: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.held_out < 1:
+            raise ValueError("at least one picture held out, to measure the rate")
 
 
 class CodecNetwork(nn.Module):
@@ -78,16 +91,13 @@ class CodecTask:
 
     def __init__(self, recipe: CodecRecipe, data: CodecData, items: list[Item], seed: int, device: str = "cpu") -> None:
         self.recipe, self.data, self.device = recipe, data, device
-        first = sum(item.dataset == items[0].dataset for item in items)
-        if not 0 < data.held_out < first:
-            raise UsageError(f"held_out = {data.held_out}, of a first data set of {first} pictures")
+        train, self.held_out = hold_out(items, (items[0].dataset,), data.held_out)
+        self.sampler = Sampler(train, data.weights, seed)
         torch.manual_seed(seed)
-        order = np.random.default_rng(seed).permutation(first)
-        held = {int(i) for i in order[: data.held_out]}
-        self.held_out = [items[i] for i in sorted(held)]
-        self.sampler = Sampler([item for i, item in enumerate(items) if i not in held], data.weights, seed)
         self.module = self.network()
         self.start()
+        for part in recipe.frozen:
+            getattr(self.module, part).requires_grad_(False)
         channels_last(self.module).to(device)
         self.scalars = {"lambda": START_LAMBDA, "crop_target": recipe.rate, "crop_bpp": recipe.rate}
 
@@ -101,10 +111,10 @@ class CodecTask:
         blocks = F.pixel_unshuffle(analysis_input(crops), BLOCK).permute(0, 2, 3, 1).flatten(0, 2)
         levels = [group.levels for group in self.recipe.groups for _ in range(group.channels)]
         spread = torch.tensor([levels_ / 4.0 for levels_ in levels])
-        start_from_components(self.module.analysis, self.module.synthesis, blocks, spread)
+        start_from_components(self.module.analysis, self.module.synthesis, blocks, spread, self.recipe.step)
 
     def groups(self) -> list[dict[str, Any]]:
-        return [{"params": list(self.module.parameters())}]
+        return [{"params": [p for p in self.module.parameters() if p.requires_grad]}]
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """Crops (B, crop, crop, 3) uint8."""
@@ -118,14 +128,17 @@ class CodecTask:
         return self.rate_distortion(x, reconstruction, bits.mean() / (x.shape[2] * x.shape[3]))
 
     def rate_distortion(self, x: Tensor, reconstruction: Tensor, bpp: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """Mean squared error + lambda * bits a pixel; moves lambda towards the rate."""
+        """Distortion + lambda * bits a pixel; moves lambda towards the rate."""
         error = (reconstruction.float() - x).square().mean()
+        distortion = error
+        if self.recipe.similarity:
+            distortion = error + self.recipe.similarity * dissimilarity(x, reconstruction)
         rate = mean(float(bpp.detach()), self.device)
         off = max(-1.0, min(1.0, rate / self.scalars["crop_target"] - 1))
         self.scalars["lambda"] *= math.exp(STEER * off)
         self.scalars["crop_bpp"] += 0.005 * (rate - self.scalars["crop_bpp"])
         figures = {"crop_bpp": rate, "lambda": self.scalars["lambda"], "crop_psnr": psnr(float(error.detach()))}
-        return error + self.scalars["lambda"] * bpp, figures
+        return distortion + self.scalars["lambda"] * bpp, figures
 
     def validate(self) -> dict[str, float]:
         """Rate and PSNR of whole held-out pictures; sets the crops' target to where whole files meet the rate."""
@@ -141,6 +154,17 @@ class CodecTask:
         rate = float(np.mean(bpp))
         self.scalars["crop_target"] = self.recipe.rate * self.scalars["crop_bpp"] / rate
         return {"bpp": rate, "psnr": float(np.mean(quality)), "crop_target": self.scalars["crop_target"]}
+
+
+def dissimilarity(x: Tensor, reconstruction: Tensor) -> Tensor:
+    """1 - MS-SSIM (Wang et al. 2003) of pictures (B, 3, H, W) in [-1, 1]; raises UsageError under 161 pixels a side."""
+    from pytorch_msssim import ms_ssim
+
+    if min(x.shape[2:]) < MS_SSIM_SHORT:
+        raise UsageError(f"similarity: MS-SSIM needs crops of {MS_SSIM_SHORT} pixels")
+    with torch.autocast(x.device.type, enabled=False):
+        one, two = ((picture.float().clamp(-1, 1) + 1) / 2 for picture in (x, reconstruction))
+        return 1 - ms_ssim(one, two, data_range=1.0)  # type: ignore[no-any-return]
 
 
 def psnr(error: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,16 +44,22 @@ class Sampler:
         return [self.items[i] for i in rng.choice(len(self.items), count, p=self.chance)], rng
 
 
-def hold_out(items: list[Item], data: ViewData, seed: int) -> tuple[list[Item], list[Item]]:
-    """The items to train on, and those kept aside; raises UsageError where one of them is empty that must not be."""
-    eligible = [i for i, item in enumerate(items) if item.dataset in data.held_out_from]
-    held = set(np.random.default_rng(seed).permutation(eligible)[: data.held_out].tolist())
+def hold_out(items: list[Item], datasets: Sequence[str], count: int) -> tuple[list[Item], list[Item]]:
+    """The items to train on, and so many kept aside of some data sets.
+
+    Which ones does not depend on a seed: a run that goes on from another one must not learn from what judged that one.
+
+    Raises
+    ------
+    UsageError
+        One of the two is empty that must not be.
+    """
+    eligible = [i for i, item in enumerate(items) if item.dataset in datasets]
+    held = set(np.random.default_rng(1).permutation(eligible)[:count].tolist())
     train = [item for i, item in enumerate(items) if i not in held]
-    if not train or (data.held_out and data.held_out_from and not held):
-        kept = ", ".join(data.held_out_from)
-        raise UsageError(
-            f"held_out = {data.held_out} of {kept}: leaves {len(train)} pictures to train on, {len(held)} aside"
-        )
+    if not train or (count and datasets and not held):
+        kept = ", ".join(datasets)
+        raise UsageError(f"held_out = {count} of {kept}: leaves {len(train)} pictures to train on, {len(held)} aside")
     return train, [items[i] for i in sorted(held)]
 
 

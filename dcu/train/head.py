@@ -1,0 +1,188 @@
+"""One's own classes: a new last layer for an installed classifier, fitted to labelled pictures or bitstreams.
+
+Everything before the last layer stays as it is; what is learnt is a logistic regression on the 1280 features (a linear
+probe, Kornblith et al., CVPR 2019, arXiv 1805.08974). Its weight decay and the temperature of its probabilities are
+chosen on a fifth of the pictures, kept aside; then it is fitted to all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dcu import store
+from dcu.data import Item
+from dcu.errors import UsageError
+from dcu.evaluate.classifier import SHORT, SIDE, Answers, best_temperature, evaluate, stream_of
+from dcu.evaluate.cost import classifier_cost
+from dcu.image import field_crop
+from dcu.tasks.classify import Classifier, Views
+from dcu.train.export import LICENCE, imagenet_labels
+from dcu.train.views import random_view
+
+LOOKS = 3
+"""Views of each picture that the layer learns from: the centre and random parts, or squares of a bitstream."""
+MOST_LOOKS = 200_000
+"""Views of a whole data set: bounds memory to a gigabyte of features."""
+SMALLEST = 0.35
+"""Smallest share of a picture's area that a random part shows."""
+FIFTH = 5
+DECAYS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
+"""Weight decays that are tried, strongest first."""
+ITERATIONS = 60
+
+Layer = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Features of views (n, 1280), whose picture each is (n,), whether its centre (n,); the pictures' classes (p,)."""
+
+    features: Tensor
+    owners: Tensor
+    centre: Tensor
+    numbers: Tensor
+
+    def of(self, pictures: Tensor, centre: bool = False) -> tuple[Tensor, Tensor]:
+        """Features and classes of some pictures, (pictures,) bool; only their centres where that is said."""
+        chosen = pictures[self.owners]
+        if centre:
+            chosen = chosen & self.centre
+        return self.features[chosen], self.numbers[self.owners[chosen]]
+
+
+def class_names(items: Sequence[Item]) -> list[str]:
+    """The folders that hold the pictures, sorted: the classes.
+
+    Raises
+    ------
+    UsageError
+        Fewer than two, a class of a single picture, or pictures outside of any folder.
+    """
+    counts: dict[str, int] = {}
+    for item in items:
+        counts[item.label] = counts.get(item.label, 0) + 1
+    if "" in counts:
+        raise UsageError(f"{items[0].dataset}: pictures lie outside of any class's folder")
+    if len(counts) < 2:
+        raise UsageError(f"{items[0].dataset}: one folder a class, two classes or more; found {min(counts)} only")
+    if rare := [name for name, count in counts.items() if count < 2]:
+        raise UsageError(f"{items[0].dataset}/{min(rare)}: a class needs two pictures or more")
+    return sorted(counts)
+
+
+def looks(classifier: Classifier, item: Item, count: int, rng: np.random.Generator) -> Views:
+    """Views of a picture, the centre first; a bitstream gives its own latent, no picture is computed."""
+    if item.is_bitstream:
+        return classifier.look(stream_of(classifier.codec, item, native=True), "five")[:count]
+    picture = item.picture()
+    views = [field_crop(picture, SIDE, SHORT)]
+    views += [random_view(picture, SMALLEST, rng) for _ in range(count - 1)]
+    quantizer, codec = classifier.codec.quantizer, classifier.codec
+    return [quantizer.latent(codec.analyse(view)[None].to(codec.device)) for view in views]
+
+
+def examples(classifier: Classifier, items: Sequence[Item], progress: Iterable[Item], names: list[str]) -> Examples:
+    """Look at every picture of a data set, a few times."""
+    count = max(1, min(LOOKS, MOST_LOOKS // len(items)))
+    rng = np.random.default_rng(0)
+    features, owners = [], []
+    for owner, item in enumerate(progress):
+        seen = classifier.embed([[view] for view in looks(classifier, item, count, rng)])
+        features.append(seen)
+        owners += [owner] * len(seen)
+    owner_of = torch.tensor(owners)
+    first = torch.cat([torch.ones(1, dtype=torch.bool), owner_of[1:] != owner_of[:-1]])
+    index = {name: number for number, name in enumerate(names)}
+    return Examples(torch.cat(features), owner_of, first, torch.tensor([index[item.label] for item in items]))
+
+
+def kept_aside(numbers: Tensor) -> Tensor:
+    """(pictures,) bool: a fifth of each class, at least one picture of it."""
+    aside = torch.zeros(len(numbers), dtype=torch.bool)
+    rng = np.random.default_rng(1)
+    for number in numbers.unique():
+        members = rng.permutation(torch.nonzero(numbers == number)[:, 0].numpy())
+        aside[torch.from_numpy(members[: max(1, len(members) // FIFTH)])] = True
+    return aside
+
+
+def fit(features: Tensor, numbers: Tensor, classes: int, decay: float) -> Layer:
+    """Logistic regression by L-BFGS: the layer's weights (classes, 1280) and bias (classes,).
+
+    ``decay`` is the weight of half the squared weights beside the mean cross-entropy, for features of variance 1.
+    """
+    mean, deviation = features.mean(0), features.std(0).clamp(min=1e-6)
+    features = (features - mean) / deviation
+    weight, bias = torch.zeros(classes, features.shape[1]), torch.zeros(classes)
+    parameters = [weight.requires_grad_(True), bias.requires_grad_(True)]
+    optimizer = torch.optim.LBFGS(parameters, max_iter=ITERATIONS, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        total = F.cross_entropy(F.linear(features, weight, bias), numbers) + decay / 2 * weight.square().sum()
+        total.backward()
+        return total
+
+    optimizer.step(loss)
+    weight = weight.detach() / deviation
+    return weight, bias.detach() - weight @ mean
+
+
+def own_classifier(
+    classifier: Classifier, items: Sequence[Item], progress: Iterable[Item], folder: Path
+) -> tuple[store.Model, dict[str, Any]]:
+    """Fit a new last layer and write the model; its figures on the pictures that were kept aside.
+
+    Raises
+    ------
+    UsageError
+        Not two classes of two pictures each.
+    BrokenInputError, UnavailableError
+        A picture or stream that is broken; a stream of another codec.
+    OutputError
+        The model cannot be written.
+    """
+    names = class_names(items)
+    seen = examples(classifier, items, progress, names)
+    aside = kept_aside(seen.numbers)
+    features, numbers = seen.of(~aside)
+    judged, right = seen.of(aside, centre=True)
+    best: tuple[float, float, Answers] | None = None
+    for decay in DECAYS:
+        answers = Answers(F.linear(judged, *fit(features, numbers, len(names), decay)), right, float("nan"))
+        loss = float(F.cross_entropy(answers.logits, right))
+        if best is None or loss < best[0]:
+            best = (loss, decay, answers)
+    assert best is not None
+    _, decay, answers = best
+    temperature = best_temperature(answers)
+    figures = evaluate(answers, temperature)
+    del figures["bpp"]
+    weight, bias = fit(*seen.of(torch.ones_like(aside)), len(names), decay)
+    known = {entry["wnid"]: entry for entry in imagenet_labels()}
+    model = store.find(classifier.name, "classifier")
+    tensors = model.weights() | {"trunk.classifier.weight": weight, "trunk.classifier.bias": bias}
+    card = {
+        "name": folder.name,
+        "kind": "classifier",
+        "codec": classifier.codec.name,
+        "fingerprint": classifier.codec.fingerprint,
+        "start": {"name": model.name, "sha256": model.card["sha256"]},
+        "data": {items[0].dataset: len(items)},
+        "recipe": {"layer": "logistic regression", "looks": LOOKS, "decay": decay},
+        "temperature": temperature,
+        "kept_aside": figures,
+        "licence": LICENCE,
+        "figures": [],
+        "labels": [known.get(name, {"label": name}) for name in names],
+    }
+    written = store.write_model(folder, card, tensors)
+    return store.amend(written, classifier_cost(Classifier(written, classifier.codec))), figures

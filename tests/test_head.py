@@ -1,0 +1,120 @@
+"""One's own classes: `dcu train classifier --labels`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dcu.codec import Codec
+from dcu.nets.transforms import Analysis, Synthesis
+
+from .conftest import Dcu, one_line, png, smooth_picture, write_codec
+
+CLASSES = {"dark": 0.3, "light": 1.0}
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Path:
+    """Two classes of five pictures that even a random network tells apart."""
+    for name, light in CLASSES.items():
+        (tmp_path / "labels" / name).mkdir(parents=True)
+        for index in range(5):
+            picture = (smooth_picture(224, 224, seed=index) * light).astype("uint8")
+            (tmp_path / "labels" / name / f"{index}.png").write_bytes(png(picture))
+    return tmp_path / "labels"
+
+
+@pytest.fixture
+def bins(dcu: Dcu, labels: Path, tmp_path: Path) -> Path:
+    assert dcu("compress", labels, "-o", tmp_path / "bins").code == 0
+    return tmp_path / "bins"
+
+
+def named_right(dcu: Dcu, bins: Path, network: object) -> int:
+    answers = dcu("classify", bins, "--network", network, "--json").lines
+    return sum(Path(answer["input"]).parent.name == answer["predictions"][0]["label"] for answer in answers)
+
+
+def test_own_classes_from_pictures(dcu: Dcu, labels: Path, bins: Path) -> None:
+    trained = dcu("train", "classifier", "--labels", labels)
+    assert trained.code == 0
+    assert "2 classes, 10 pictures; 2 pictures kept aside" in trained.err
+    model = Path(trained.out.strip())
+    assert model.name == "labels-0.0983"
+    assert named_right(dcu, bins, "labels-0.0983") >= 9
+    card = json.loads(dcu("models", "show", "labels-0.0983").out)
+    assert card["data"] == {"labels": 10}
+    assert card["kept_aside"]["count"] == 2
+    assert card["start"]["name"] == "classifier-0.0983"
+    assert dcu("models", "verify", "labels-0.0983").code == 0
+
+
+def test_own_classes_from_bitstreams(dcu: Dcu, bins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No picture is needed: neither transform runs."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a picture was computed or asked for")
+
+    monkeypatch.setattr(Analysis, "forward", refuse)
+    monkeypatch.setattr(Synthesis, "forward", refuse)
+    assert dcu("train", "classifier", "--labels", bins, "--out", tmp_path / "own").code == 0
+    assert named_right(dcu, bins, tmp_path / "own") >= 9
+    measured = dcu("eval", "classifier", bins, "--network", tmp_path / "own", "--json")
+    assert measured.code == 0
+    assert measured.lines[0]["count"] == 10
+    assert measured.lines[0]["top1"] >= 0.9
+
+
+def test_own_classes_answer_only_when_asked(dcu: Dcu, labels: Path, bins: Path) -> None:
+    assert dcu("train", "classifier", "--labels", labels).code == 0
+    assert {answer["network"] for answer in dcu("classify", bins, "--json").lines} == {"classifier-0.0983"}
+
+
+def test_wnids_keep_their_names(dcu: Dcu, labels: Path, tmp_path: Path) -> None:
+    (labels / "dark").rename(labels / "n01440764")
+    assert dcu("train", "classifier", "--labels", labels, "--out", tmp_path / "own").code == 0
+    card = json.loads((tmp_path / "own" / "card.json").read_text())
+    assert card["labels"] == [{"label": "light"}, {"wnid": "n01440764", "label": "tench"}]
+
+
+def test_data_that_gives_no_classes(dcu: Dcu, labels: Path, tmp_path: Path) -> None:
+    def refused(code: int, said: str) -> None:
+        answer = dcu("train", "classifier", "--labels", labels, "--out", tmp_path / "own")
+        assert answer.code == code
+        assert one_line(answer.err)
+        assert said in answer.err
+        assert not (tmp_path / "own").exists()
+
+    (labels / "light" / "0.png").rename(labels / "0.png")
+    refused(2, "outside")
+    (labels / "0.png").unlink()
+    (labels / "single").mkdir()
+    (labels / "light" / "1.png").rename(labels / "single" / "1.png")
+    refused(2, "labels/single")
+    (labels / "single" / "2.png").write_bytes(b"no picture")
+    refused(65, "labels/single/2.png")
+    for name in ("light", "single"):
+        for path in (labels / name).iterdir():
+            path.unlink()
+    refused(2, "two classes")
+
+
+def test_bitstream_of_another_codec(dcu: Dcu, bins: Path, tmp_path: Path) -> None:
+    other = Codec.from_model(write_codec(tmp_path / "other", seed=5))
+    (bins / "dark" / "0.bin").write_bytes(other.compress(smooth_picture(64, 64)))
+    answer = dcu("train", "classifier", "--labels", bins, "--out", tmp_path / "own")
+    assert answer.code == 69
+    assert one_line(answer.err)
+    assert "dark/0.bin" in answer.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["a.toml", "--labels", "b"], ["a.toml"], ["--labels", "b", "--data", "c"], ["--labels", "b", "--resume"]],
+)
+def test_recipe_or_labels(dcu: Dcu, arguments: list[str]) -> None:
+    answer = dcu("train", "classifier", *arguments)
+    assert answer.code == 2
+    assert one_line(answer.err)
