@@ -61,6 +61,25 @@ def integer_tensors(context: ContextModel) -> dict[str, Tensor]:
     return {name: tensor.detach().to(torch.int32) for name, tensor in tensors.items()}
 
 
+def float_context(tensors: dict[str, Tensor]) -> ContextModel:
+    """The reverse of :func:`integer_tensors`: the context model in floating point, its weights as they were rounded."""
+    groups = [Group(*row) for row in tensors["groups"].tolist()]
+    context = ContextModel(groups, hidden=len(tensors["00.0.bias"])).requires_grad_(False)
+    weights = context.spatial.weight.split(context.hidden)
+    biases = context.spatial.bias.split(context.hidden)  # type: ignore[union-attr]
+    for index, p in enumerate(context.passes):
+        weight, bias = (
+            [tensors[f"{index:02}.{n}.{part}"] / 2**unit for n in range(3)]
+            for part, unit in (("weight", WEIGHT_BITS), ("bias", WEIGHT_BITS + VALUE_BITS))
+        )
+        weights[index][:, p.known(context.spatial.in_channels)] = weight[0]
+        biases[index].copy_(bias[0])
+        for number, layer in enumerate((context.mix[index], context.out[index]), 1):
+            layer.weight.copy_(weight[number][:, :, None, None])  # type: ignore[operator]
+            layer.bias.copy_(bias[number])  # type: ignore[operator]
+    return context
+
+
 class EntropyCoder:
     """Symbols to a payload and back, with the integer context model.
 
@@ -77,6 +96,7 @@ class EntropyCoder:
         self.channels = sum(g.channels for g in self.groups)
         self.largest = max(g.levels for g in self.groups)
         self.passes = schedule(self.groups)
+        self.tensors = tensors
         self.exp = tensors["exp"].long()
         self.values = (centres.double() * 2**VALUE_BITS).round()
         self.weights: list[Layers] = [

@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 
 from dcu.codec import Codec
+from dcu.data import items
 from dcu.evaluate import classifier as evaluate_classifier
 from dcu.evaluate import curves, rivals
-from dcu.evaluate.codec import TIMES, ms_ssim
+from dcu.evaluate.codec import TIMES, bits_a_symbol, ms_ssim
 from dcu.image import field_crop, psnr, read_picture
 from dcu.tasks.classify import Classifier
 
@@ -198,3 +199,15 @@ def test_calibration_goes_on_the_card(dcu: Dcu, dataset: Path, own_models: Path)
     assert Classifier.load(model).temperature == card["temperature"] == figures["temperature"] != 1
     assert dcu("eval", "classifier", dataset, "--calibrate", "--record").code == 2
     assert dcu("eval", "classifier", dataset, "--calibrate", "--native").code == 2
+
+
+def test_bits_a_symbol_of_the_same_symbols(codec: Codec, tmp_path: Path) -> None:
+    """The integers cost next to nothing; the histogram is that of each channel."""
+    for index in range(2):
+        (tmp_path / f"{index}.png").write_bytes(png(smooth_picture(160, 160, seed=index)))
+    bits = bits_a_symbol(codec, items(tmp_path))
+    assert bits["symbols"] == 2 * 3 * 20 * 20
+    assert bits["integer"] == pytest.approx(bits["floating"], rel=0.01)
+    symbols = np.stack([codec.analyse(item.picture()).numpy() for item in items(tmp_path)], 1).reshape(3, -1)
+    shares = [np.unique(channel, return_counts=True)[1] / channel.size for channel in symbols]
+    assert bits["histogram"] == pytest.approx(np.mean([-(p * np.log2(p)).sum() for p in shares]), abs=1e-3)

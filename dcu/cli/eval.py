@@ -20,6 +20,7 @@ CodecNames = Annotated[
 Calibrate = Annotated[
     bool, typer.Option("--calibrate", help="Fit the probabilities' temperature to these pictures; goes on the card.")
 ]
+Bits = Annotated[bool, typer.Option("--bits", help="Bits a symbol with and without the context model.")]
 Rivals = Annotated[str, typer.Option("--rivals", help="Formats to compare with: jpeg,jpeg2000,webp,avif,jxl.")]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Rate-distortion curves: .svg, .png or .pdf.")]
 NetworkName = Annotated[str, typer.Option("--network", help="Classifier by name or path.")]
@@ -32,6 +33,7 @@ def eval_codec(
     codec: CodecNames = None,
     rivals: Rivals = "",
     plot: Plot = None,
+    bits: Bits = False,
     force: options.Force = False,
     json: options.Json = False,
     record: Record = False,
@@ -49,7 +51,7 @@ def eval_codec(
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
     from dcu.evaluate import curves
-    from dcu.evaluate.codec import TIMES, evaluate
+    from dcu.evaluate.codec import TIMES, bits_a_symbol, evaluate
     from dcu.evaluate.rivals import measure_setting, parse, settings
 
     formats = parse(rivals)
@@ -61,6 +63,8 @@ def eval_codec(
         figures = evaluate(loaded, files.progress(found, f"measuring {model.name}", quiet))
         ours.append({"dataset": data.stem, "name": model.name} | figures)
         files.print_rows(ours[-1:], json)
+        if bits:
+            files.print_rows([{"dataset": data.stem, "name": model.name} | bits_a_symbol(loaded, found)], json)
         if record:
             store.record(model, {"dataset": data.stem} | {k: v for k, v in figures.items() if k not in TIMES})
     measured = [

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from dcu.codec import Codec
 from dcu.data import Item
+from dcu.entropy import float_context
 from dcu.errors import UnavailableError
 from dcu.image import Picture, psnr
 
@@ -64,6 +66,32 @@ def measure(
         "psnr": round(float(quality.mean()), 3),
         "ms_ssim": None if np.isnan(similarity).any() else round(float(similarity.mean()), 5),
     } | {name: round(float(np.median(times)), 2) for name, times in zip(TIMES, (encoding, decoding), strict=True)}
+
+
+def bits_a_symbol(codec: Codec, items: Iterable[Item]) -> dict[str, Any]:
+    """What the context model saves, on the same symbols.
+
+    Returns
+    -------
+    dict
+        ``symbols``, how many; bits a symbol: ``integer``, as the tables that files are written with ask for;
+        ``floating``, by the same model in float32; ``histogram``, by how often each channel has each symbol in these
+        pictures, no context.
+    """
+    context = float_context(codec.entropy.tensors)
+    counts = torch.zeros(len(codec.levels), max(codec.levels))
+    integer = floating = 0.0
+    for item in items:
+        symbols = codec.analyse(item.picture())
+        one_hot = F.one_hot(symbols.long(), max(codec.levels)).float()  # (C, h, w, L)
+        counts += one_hot.sum((1, 2))
+        integer += codec.entropy.cross_entropy(symbols)
+        latent = codec.quantizer.latent(symbols[None].to(codec.device)).cpu()
+        floating += float(context.bits(latent, one_hot.permute(0, 3, 1, 2)[None]))
+    total = float(counts.sum())
+    plain = -(counts * (counts / counts.sum(1, keepdim=True)).clamp(min=1e-12).log2()).sum()
+    bits = {"integer": integer, "floating": floating, "histogram": float(plain)}
+    return {"symbols": int(total)} | {name: round(value / total, 4) for name, value in bits.items()}
 
 
 def evaluate(codec: Codec, items: Iterable[Item]) -> dict[str, Any]:
