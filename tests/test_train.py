@@ -23,7 +23,7 @@ from dcu.data import items
 from dcu.errors import BrokenInputError, MissingInputError, OutputError, UsageError
 from dcu.nets.norms import add_norms, fold_norms
 from dcu.store import shipped
-from dcu.train.classifier import ClassifierRecipe, ClassifierTask
+from dcu.train.classifier import ClassifierRecipe, ClassifierTask, told
 from dcu.train.codec import CodecData, CodecRecipe, CodecTask
 from dcu.train.joint import JointTask, ReaderRecipe
 from dcu.train.loop import Checkpoint, Run, Schedule, prefetch, read_recipe
@@ -342,11 +342,32 @@ def test_run_is_named_after_its_recipe(
 
 def test_mixed_views_are_views_of_the_batch() -> None:
     views = np.stack([np.full((224, 224, 3), value, np.uint8) for value in (0, 80, 160, 240)])
-    out = mixed(views, np.random.default_rng(3))
+    out, alone = mixed(views, np.random.default_rng(3))
     assert out.shape == views.shape
     assert out.dtype == np.uint8
     assert (out != views).any()
-    assert np.array_equal(out, mixed(views, np.random.default_rng(3)))
+    assert np.array_equal(out, mixed(views, np.random.default_rng(3))[0])
+    flat = [view for view, own in zip(out, alone, strict=True) if own]
+    assert 0 < len(flat) < len(views)
+    assert all(np.ptp(view[..., channel]) == 0 for view in flat for channel in range(3)), "one picture, one colour"
+
+
+def test_known_class_is_part_of_the_target() -> None:
+    target = told(torch.tensor([[0.75, 0.25], [0.75, 0.25]]), torch.tensor([1, -1]), 0.5)
+    assert target.tolist() == [[0.375, 0.625], [0.75, 0.25]]
+
+
+@pytest.mark.usefixtures("random_rgb")
+def test_classes_of_views_are_their_folders(codec: Codec, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known where the folder is a WNID of the 1000 and the view is not mixed."""
+    monkeypatch.setattr("dcu.store.imagenet_labels", lambda: [{"wnid": "n00000001"}, {"wnid": "n00000002"}])
+    data = ViewData(batch=32)
+    task = ClassifierTask(ClassifierRecipe("x", codec.name, 4, 1, label_weight=0.5), data, codec, items(pictures), 0)
+    chosen, _ = task.sampler.draw(0, 32)
+    classes = task.batch(0)[1].tolist()
+    assert 0 < sum(number >= 0 for number in classes) < 32
+    own = {"n00000000": -1, "n00000001": 0, "n00000002": 1}
+    assert all(number in (-1, own[item.label]) for number, item in zip(classes, chosen, strict=True))
 
 
 @pytest.mark.usefixtures("random_rgb")

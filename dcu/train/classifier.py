@@ -2,9 +2,10 @@
 
 Both see the same view, made afresh for every step; the student gets the view's latent, the teacher its pixels.
 
-    loss = KL(teacher || student) + alpha * mean((f_student - f_teacher)^2 / var(f_teacher))
+    loss = KL(target || student) + alpha * mean((f_student - f_teacher)^2 / var(f_teacher))
 
-f are the features of the last block, 320 x 7 x 7, which say at 49 places what a single answer cannot.
+The target is the teacher's answer, mixed with the picture's own class where that is known and the view shows nothing
+else; f are the features of the last block, 320 x 7 x 7, which say at 49 places what a single answer cannot.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dcu import store
 from dcu.codec import Codec, analysis_input
 from dcu.data import Item
 from dcu.image import field_crop
@@ -42,6 +44,7 @@ class ClassifierRecipe:
     depth: int = 2
     feature_weight: float = 1.0  # alpha
     trunk_scale: float = 0.3  # the trunk's learning rate, relative to the front end's
+    label_weight: float = 0.0  # share of a picture's own class, where its folder is a WNID, in the target
 
 
 def student(channels: int, width: int, depth: int) -> LatentClassifier:
@@ -67,14 +70,25 @@ def student_groups(network: LatentClassifier, trunk_scale: float) -> list[dict[s
     return [{"params": front}, {"params": trunk, "scale": trunk_scale}]
 
 
-def distillation(network: LatentClassifier, latent: Tensor, answer: Answer, spread: Tensor) -> tuple[Tensor, Tensor]:
-    """Divergence from the teacher's answer, and distance from its features in units of their variance."""
+def distillation(
+    network: LatentClassifier, latent: Tensor, target: Tensor, answer: Answer, spread: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Divergence from target probabilities, and distance from the teacher's features in units of their variance."""
     latent = latent.contiguous(memory_format=torch.channels_last)
     features = network.trunk.blocks(network.joint(latent))
     logits = network.trunk.classifier(network.trunk.pool(features)).float()
-    divergence = F.kl_div(F.log_softmax(logits, 1), answer.logits.softmax(1), reduction="batchmean")
+    divergence = F.kl_div(F.log_softmax(logits, 1), target, reduction="batchmean")
     distance = ((features.float() - answer.features).square() / spread).mean()
     return divergence, distance
+
+
+def told(probabilities: Tensor, numbers: Tensor, weight: float) -> Tensor:
+    """The teacher's probabilities (B, classes), mixed with the right class where its number (B,) is known, not -1."""
+    known = torch.nonzero(numbers >= 0)[:, 0]
+    target = probabilities.clone()
+    target[known] *= 1 - weight
+    target[known, numbers[known]] += weight
+    return target
 
 
 class ClassifierTask:
@@ -88,6 +102,7 @@ class ClassifierTask:
         torch.manual_seed(seed)
         self.module = channels_last(student(len(codec.levels), recipe.width, recipe.depth)).to(self.device)
         self.scalars: dict[str, float] = {}
+        self.numbers = {entry["wnid"]: number for number, entry in enumerate(store.imagenet_labels())}
         self.start()
 
     @torch.no_grad()
@@ -108,14 +123,17 @@ class ClassifierTask:
         return student_groups(self.module, self.recipe.trunk_scale)
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
-        """Views (B, 224, 224, 3) uint8."""
+        """Views (B, 224, 224, 3) uint8; the class that each shows, (B,), -1 where it is unknown or not alone."""
         chosen, rng = self.sampler.draw(step, self.data.batch)
         views = np.stack([random_view(item.picture(), self.data.smallest, rng) for item in chosen])
-        return (torch.from_numpy(mixed(views, rng)),)
+        views, alone = mixed(views, rng)
+        numbers = [self.numbers.get(item.label, -1) for item in chosen]
+        return torch.from_numpy(views), torch.from_numpy(np.where(alone, numbers, -1))
 
     def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         answer = self.teacher(batch[0])
-        divergence, distance = distillation(self.module, self.latent(batch[0]), answer, self.spread)
+        target = told(answer.logits.softmax(1), batch[1], self.recipe.label_weight)
+        divergence, distance = distillation(self.module, self.latent(batch[0]), target, answer, self.spread)
         figures = {"divergence": float(divergence.detach()), "distance": float(distance.detach())}
         return divergence + self.recipe.feature_weight * distance, figures
 

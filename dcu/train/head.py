@@ -24,7 +24,7 @@ from dcu.evaluate.classifier import SHORT, SIDE, Answers, best_temperature, eval
 from dcu.evaluate.cost import classifier_cost
 from dcu.image import field_crop
 from dcu.tasks.classify import Classifier, Views
-from dcu.train.export import LICENCE, imagenet_labels
+from dcu.train.export import LICENCE
 from dcu.train.views import random_view
 
 LOOKS = 3
@@ -167,7 +167,7 @@ def own_classifier(
     figures = evaluate(answers, temperature)
     del figures["bpp"]
     weight, bias = fit(*seen.of(torch.ones_like(aside)), len(names), decay)
-    known = {entry["wnid"]: entry for entry in imagenet_labels()}
+    known = {entry["wnid"]: entry for entry in store.imagenet_labels()}
     model = store.find(classifier.name, "classifier")
     tensors = model.weights() | {"trunk.classifier.weight": weight, "trunk.classifier.bias": bias}
     card = {

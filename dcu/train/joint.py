@@ -81,7 +81,7 @@ class JointTask(CodecTask):
         smallest = [PLAIN] * count + [self.reader.smallest] * self.reader.views
         views = [random_view(item.picture(), part, rng) for item, part in zip(chosen, smallest, strict=True)]
         corner = torch.from_numpy(rng.integers(SIDE // BLOCK - WINDOW + 1, size=2))
-        return torch.from_numpy(np.concatenate([views[:count], mixed(np.stack(views[count:]), rng)])), corner
+        return torch.from_numpy(np.concatenate([views[:count], mixed(np.stack(views[count:]), rng)[0]])), corner
 
     def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         x, rest = (analysis_input(part) for part in batch[0].tensor_split([self.data.batch]))
@@ -94,6 +94,9 @@ class JointTask(CodecTask):
         shown = x[:, :, BLOCK * top : BLOCK * (top + WINDOW), BLOCK * left : BLOCK * (left + WINDOW)]
         loss, figures = self.rate_distortion(shown, self.module.synthesis(window), bpp)
         answer: Answer = self.teacher(batch[0])
-        divergence, distance = distillation(self.module.reader, torch.cat([latent, others]), answer, self.spread)
+        target = answer.logits.softmax(1)
+        divergence, distance = distillation(
+            self.module.reader, torch.cat([latent, others]), target, answer, self.spread
+        )
         figures |= {"divergence": float(divergence.detach()), "distance": float(distance.detach())}
         return loss + self.reader.weight * (divergence + distance), figures

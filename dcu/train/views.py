@@ -87,13 +87,13 @@ def random_view(picture: Picture, smallest: float, rng: np.random.Generator) -> 
     return view[:, ::-1] if rng.random() < 0.5 else view
 
 
-def mixed(views: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Views (B, 224, 224, 3) mixed with one another, half of them in other light and colour.
+def mixed(views: NDArray[np.uint8], rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Views (B, 224, 224, 3) mixed with one another, half of them in other light and colour; which show one picture.
 
     A quarter get a box of the next view (cut-mix, arXiv 1905.04899), a quarter are blended with it (mix-up, arXiv
     1710.09412). The teacher is asked about what came out: no answer has to be mixed (Beyer et al., arXiv 2106.05237).
     """
-    out = views.copy()
+    out, alone = views.copy(), np.zeros(len(views), bool)
     for index, other in enumerate(np.roll(views, -1, axis=0)):
         kind = rng.random()
         if kind < 0.25:
@@ -104,8 +104,10 @@ def mixed(views: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint
         elif kind < 0.5:
             share = rng.uniform(0.5, 1)
             out[index] = np.rint(share * views[index].astype(np.float32) + (1 - share) * other)
+        else:
+            alone[index] = True
         if rng.random() < 0.5:
             shift = rng.uniform(-25, 25) + rng.uniform(-12, 12, 3)
             light = (out[index].astype(np.float32) - 127) * rng.uniform(0.7, 1.3) + 127 + shift
             out[index] = np.rint(light.clip(0, 255))
-    return out
+    return out, alone
