@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dcu.codec import Codec
     from dcu.tasks.classify import Classifier
+    from dcu.tasks.segment import Segmenter
 
 __version__ = "0.1.0"
-__all__ = ["Classifier", "Codec", "__version__"]
+__all__ = ["Classifier", "Codec", "Segmenter", "__version__"]
 
-_HOMES = {"Codec": "dcu.codec", "Classifier": "dcu.tasks.classify"}
+_HOMES = {"Codec": "dcu.codec", "Classifier": "dcu.tasks.classify", "Segmenter": "dcu.tasks.segment"}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tarfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from dcu.errors import BrokenInputError, MissingInputError
 from dcu.image import SUFFIXES, Picture, read_picture
@@ -92,6 +97,51 @@ def items(source: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Item]:
     if not found:
         raise MissingInputError(f"{source}: holds no pictures")
     return sorted(found, key=lambda item: item.name)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture and the class of each of its pixels."""
+
+    picture: Item
+    label: Item
+
+    def classes(self) -> NDArray[np.uint8]:
+        """The label map (H, W): an indexed or grey PNG; raises BrokenInputError with its name."""
+        name = f"{self.label.dataset}/{self.label.name}"
+        try:
+            with Image.open(io.BytesIO(self.label.read())) as image:
+                numbers, mode = np.asarray(image), image.mode
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise BrokenInputError(f"{name}: not a label map") from error
+        if mode not in ("P", "L"):
+            raise BrokenInputError(f"{name}: a label map is indexed or grey, not {mode}")
+        return numbers
+
+
+def pairs(source: Path) -> list[Pair]:
+    """The pictures of ``images/`` and the label maps of ``labels/``, of a folder or a tar, joined by their names.
+
+    Raises
+    ------
+    MissingInputError, BrokenInputError
+        As :func:`items`; a picture without label map, or the reverse.
+    """
+    found = items(source)
+    sides: tuple[dict[str, Item], ...] = ({}, {})
+    for item in found:
+        name = PurePosixPath(item.name)
+        for folder, side in zip(("images", "labels"), sides, strict=True):
+            if name.parent.name == folder:
+                side[name.stem] = item
+    pictures, labels = sides
+    if not pictures and not labels:
+        raise MissingInputError(f"{source}: has neither images/ nor labels/")
+    if alone := set(pictures) ^ set(labels):
+        first = min(alone)
+        lacking = "label map" if first in pictures else "picture"
+        raise BrokenInputError(f"{source}: {first} has no {lacking}; {len(alone)} in all")
+    return [Pair(pictures[name], labels[name]) for name in sorted(pictures)]
 
 
 def gather(sources: Sequence[Path]) -> list[Item]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # cards are read without torch
     from dcu.bitstream import Stream
 
 CARD, WEIGHTS = "card.json", "weights.safetensors"
-KINDS = ("codec", "classifier")
+KINDS = ("codec", "classifier", "segmenter", "rgb-segmenter")
 FINGERPRINT = re.compile("[0-9a-f]{64}")
 ID_BYTES = 4
 

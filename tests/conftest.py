@@ -29,6 +29,7 @@ from dcu.nets.efficientnet import EfficientNetLite0, LatentClassifier
 from dcu.rangecoder import backend
 from dcu.tasks import rgb
 from dcu.tasks.classify import classifier_for
+from dcu.tasks.segment import segmenter_for
 from dcu.train import classifier as classifier_training
 from dcu.train.codec import CodecNetwork, CodecRecipe
 
@@ -91,6 +92,7 @@ def models(model_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data-home"))
     codec_of.cache_clear()
     classifier_for.cache_clear()
+    segmenter_for.cache_clear()
     return model_folder
 
 

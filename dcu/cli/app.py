@@ -15,17 +15,18 @@ from typer.core import TyperCommand, TyperGroup
 from dcu import __version__
 from dcu.errors import DcuError, OutputError
 
-VERBS = ("compress", "decode", "classify", "embed", "info", "verify", "models", "train", "eval")
+VERBS = ("compress", "decode", "classify", "segment", "embed", "info", "verify", "models", "train", "eval")
 SUMMARIES = {
     "compress": "Pictures to bitstreams.",
     "decode": "Bitstreams to pictures.",
     "classify": "Name what is in pictures, straight from their bitstreams.",
+    "segment": "The class of every pixel, straight from bitstreams.",
     "embed": "Features of pictures for search, straight from their bitstreams.",
     "info": "What is inside bitstreams.",
     "verify": "Whether bitstreams are whole and can be read here.",
     "models": "List, show and verify the installed models.",
-    "train": "Train codecs and classifiers.",
-    "eval": "Measure codecs and classifiers on real files.",
+    "train": "Train codecs, classifiers and segmenters.",
+    "eval": "Measure codecs, classifiers and segmenters on real files.",
 }
 
 

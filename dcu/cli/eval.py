@@ -11,7 +11,7 @@ from dcu import store
 from dcu.cli import files, options
 from dcu.errors import UsageError
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure codecs and classifiers on real files.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure models on real files.")
 Data = Annotated[Path, typer.Argument(help="Folder or uncompressed tar.", show_default=False, readable=False)]
 Record = Annotated[bool, typer.Option("--record", help="State the figures on the model's card.")]
 CodecNames = Annotated[
@@ -122,6 +122,36 @@ def eval_classifier(
         temperature = best_temperature(answers)
         store.amend(model, {"temperature": temperature})
     facts = {"dataset": data.stem} | evaluate(answers, temperature) | {"temperature": temperature}
+    files.print_rows([facts], json)
+    if record:
+        store.record(model, facts)
+
+
+@app.command("segmenter")
+def eval_segmenter(
+    data: Data,
+    network: Annotated[str, typer.Option("--network", help="Segmenter by name or path.")] = "segmenter-0.0983",
+    json: options.Json = False,
+    record: Record = False,
+    quiet: options.Quiet = False,
+    threads: options.Threads = None,
+    device: options.Device = "auto",
+) -> None:
+    """Mean intersection over union on a folder or tar of images/ and labels/; of RGB counterparts too."""
+    from dcu.data import pairs
+
+    model, found = store.find(network), pairs(data)
+    chosen_device = options.start(threads, device)
+    from dcu.codec import codec_of
+    from dcu.evaluate.segmenter import LatentAnswer, RgbCounterpart, evaluate
+    from dcu.tasks.segment import Segmenter
+
+    asked: LatentAnswer | RgbCounterpart
+    if model.kind == "rgb-segmenter":
+        asked = RgbCounterpart(model, codec_of(bytes.fromhex(model.fingerprint)[: store.ID_BYTES]))
+    else:
+        asked = LatentAnswer(Segmenter.load(model.folder, chosen_device))
+    facts = {"dataset": data.stem} | evaluate(asked, found, files.progress(found, "measuring", quiet))
     files.print_rows([facts], json)
     if record:
         store.record(model, facts)

@@ -51,8 +51,9 @@ def verify(names: Names = None) -> int:
 def check(model: store.Model) -> None:
     """Compare what a card states with what is there; raises UnavailableError."""
     from dcu.codec import Codec
-    from dcu.evaluate.cost import classifier_cost, codec_cost
+    from dcu.evaluate.cost import classifier_cost, codec_cost, segmenter_cost
     from dcu.tasks.classify import Classifier
+    from dcu.tasks.segment import Segmenter
 
     facts = {
         "name": model.folder.name,
@@ -61,8 +62,11 @@ def check(model: store.Model) -> None:
     }
     if model.kind == "codec":
         facts |= codec_cost(Codec.from_model(model))
-    else:
+    elif model.kind == "classifier":
         facts |= classifier_cost(Classifier.load(model.folder))
+    elif model.kind == "segmenter":
+        segmenter = Segmenter.load(model.folder)
+        facts |= {"macs": segmenter_cost(segmenter.network, "latent", segmenter.codec)}
     for name, value in facts.items():
         if model.card.get(name) != value:
             raise UnavailableError(f"{name} is {value}, its card says {model.card.get(name)}")

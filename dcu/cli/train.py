@@ -1,4 +1,4 @@
-"""``dcu train``: codecs and classifiers, from recipes."""
+"""``dcu train``: codecs, classifiers and segmenters, from recipes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dcu.errors import UsageError
 if TYPE_CHECKING:
     from dcu.train.loop import Run
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train codecs and classifiers.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train codecs, classifiers and segmenters.")
 Recipe = Annotated[
     Path, typer.Argument(help="Recipe (TOML): a path, or the name of one that dcu ships.", show_default=False)
 ]
@@ -141,6 +141,41 @@ def train_classifier(
         train(run, start, resume, minutes)
         if parallel.rank() == 0:
             model = classifier_model(run, task, loaded, items, out or store.user_folder() / task.recipe.name)
+            typer.echo(str(model.folder))
+
+
+@app.command("segmenter")
+def train_segmenter(
+    recipe: Recipe,
+    data: Annotated[Path, typer.Option("--data", help="Folder or uncompressed tar of images/ and labels/.")],
+    out: Out = None,
+    runs: Runs = Path("runs"),
+    start: Start = None,
+    resume: Resume = False,
+    minutes: Minutes = None,
+    threads: options.Threads = None,
+    device: options.Device = "auto",
+) -> None:
+    """Train a segmenter on a codec's latents, from the classifier of the same codec."""
+    chosen_device = options.start(threads, device)
+    from dcu.codec import Codec
+    from dcu.data import pairs
+    from dcu.train import parallel
+    from dcu.train.export import segmenter_model
+    from dcu.train.loop import Run, Schedule, read_recipe
+    from dcu.train.segmenter import SegmentData, SegmenterRecipe, SegmenterTask
+
+    path = recipe_path(recipe)
+    parts = read_recipe(path, segmenter=SegmenterRecipe, data=SegmentData, schedule=Schedule)
+    found = pairs(data)
+    with parallel.processes(chosen_device):
+        codec = Codec.load(parts["segmenter"].codec, chosen_device)
+        task = SegmenterTask(parts["segmenter"], parts["data"], codec, found, parts["schedule"].seed)
+        run = Run(task, parts["schedule"], runs / path.stem)
+        train(run, start, resume, minutes)
+        if parallel.rank() == 0:
+            items = [pair.picture for pair in found]
+            model = segmenter_model(run, task, codec, items, out or store.user_folder() / task.recipe.name)
             typer.echo(str(model.folder))
 
 

@@ -14,6 +14,8 @@ from dcu.tasks.classify import CROP, Classifier
 
 SIDE = 16
 """Latent positions a side of the picture on which a codec's cost a pixel is counted."""
+STREET = (480, 360)
+"""The picture on which a segmenter's cost is counted: CamVid's size."""
 
 
 def macs(module: nn.Module, *inputs: Tensor) -> int:
@@ -39,3 +41,12 @@ def codec_cost(codec: Codec) -> dict[str, Any]:
 def classifier_cost(classifier: Classifier) -> dict[str, Any]:
     """MACs of a classifier on the latent of a 224x224 picture."""
     return {"macs": macs(classifier.network, torch.zeros(1, len(classifier.codec.levels), CROP, CROP))}
+
+
+def segmenter_cost(network: nn.Module, sees: str, codec: Codec) -> int:
+    """MACs of a segmenter, or of its RGB counterpart with the synthesis before it, on a 480x360 picture."""
+    width, height = STREET
+    if sees == "latent":
+        return macs(network, torch.zeros(1, len(codec.levels), height // BLOCK, width // BLOCK))
+    decoding = codec_cost(codec)["macs_per_pixel"]["synthesis"] * width * height if sees == "decoded" else 0
+    return macs(network, torch.zeros(1, 3, height, width)) + decoding

@@ -18,13 +18,14 @@ FEATURES = 1280
 
 @dataclass(frozen=True)
 class Stage:
-    """Blocks of one output width; the first of them has the stride."""
+    """Blocks of one output width; the first of them has the stride, the others the dilation."""
 
     blocks: int
     kernel: int
     stride: int
     expand: int
     channels: int
+    dilation: int = 1
 
 
 LITE0 = (
@@ -38,15 +39,18 @@ LITE0 = (
 )
 LATENT_STAGES = LITE0[3:]
 """What follows the joint, 40 x 28 x 28: blocks 5-15."""
+DILATED_STAGES = (*LATENT_STAGES[:2], Stage(4, 5, 1, 6, 192, dilation=2), Stage(1, 3, 1, 6, 320, dilation=2))
+"""The same at output stride 16: dilation where the last stride was (Chen et al., DeepLab, arXiv 1606.00915)."""
 
 
 class SameConv2d(nn.Conv2d):
     """Convolution padded as TensorFlow does ("SAME"): where padding is odd, the larger part is behind."""
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel, stride = self.kernel_size[0], self.stride[0]
+        kernel, stride, dilation = self.kernel_size[0], self.stride[0], self.dilation[0]
         if stride == 1:
-            return F.conv2d(x, self.weight, self.bias, padding=kernel // 2, groups=self.groups)
+            padding = dilation * (kernel // 2)
+            return F.conv2d(x, self.weight, self.bias, padding=padding, dilation=dilation, groups=self.groups)
         height, width = (
             max(kernel - stride if side % stride == 0 else kernel - side % stride, 0) for side in x.shape[-2:]
         )
@@ -61,11 +65,11 @@ class SameConv2d(nn.Conv2d):
 class InvertedResidual(nn.Module):
     """expand 1x1, depthwise, project 1x1, with a shortcut where the shapes allow it (MobileNetV2, arXiv 1801.04381)."""
 
-    def __init__(self, before: int, after: int, kernel: int, stride: int, expand: int) -> None:
+    def __init__(self, before: int, after: int, kernel: int, stride: int, expand: int, dilation: int) -> None:
         super().__init__()
         width = before * expand
         self.expand = nn.Conv2d(before, width, 1) if expand > 1 else None
-        self.depthwise = SameConv2d(width, width, kernel, stride, groups=width)
+        self.depthwise = SameConv2d(width, width, kernel, stride, dilation=dilation, groups=width)
         self.project = nn.Conv2d(width, after, 1)
         self.shortcut = stride == 1 and before == after
 
@@ -77,12 +81,12 @@ class InvertedResidual(nn.Module):
 
 def build_blocks(stages: tuple[Stage, ...], before: int) -> nn.Sequential:
     """The blocks of some stages, the first of which takes ``before`` channels."""
-    blocks = []
+    blocks, dilation = [], 1
     for stage in stages:
         for index in range(stage.blocks):
             stride = stage.stride if index == 0 else 1
-            blocks.append(InvertedResidual(before, stage.channels, stage.kernel, stride, stage.expand))
-            before = stage.channels
+            blocks.append(InvertedResidual(before, stage.channels, stage.kernel, stride, stage.expand, dilation))
+            before, dilation = stage.channels, stage.dilation
     return nn.Sequential(*blocks)
 
 
@@ -135,25 +139,42 @@ class FrontBlock(nn.Module):
         return F.relu(x + self.conv2(F.relu(self.conv1(x))))
 
 
-class LatentClassifier(nn.Module):
-    """Latent to logits, without a picture between them.
+class LatentFront(nn.Module):
+    """What takes the place of the RGB network's early stages.
 
     ::
 
-        latent (B, C, h, w) ── conv 3x3 ── residual blocks ── 1x1 ── joint (B, 40, h, w) ── trunk ── logits
+        latent (B, C, h, w) ── conv 3x3 ── residual blocks ── fine (B, width, h, w) ── 1x1 ── joint (B, 40, h, w)
     """
 
-    def __init__(self, channels: int, width: int, depth: int, classes: int) -> None:
+    def __init__(self, channels: int, width: int, depth: int) -> None:
         super().__init__()
         self.stem = nn.Conv2d(channels, width, 3, padding=1)
         self.front = nn.Sequential(*(FrontBlock(width) for _ in range(depth)))
         self.join = nn.Conv2d(width, JOINT_CHANNELS, 1)
-        self.trunk = Trunk(classes)
+
+    def fine(self, latent: Tensor) -> Tensor:
+        """Features at the latent's own size, (B, width, h, w)."""
+        fine: Tensor = self.front(F.relu(self.stem(latent)))
+        return fine
 
     def joint(self, latent: Tensor) -> Tensor:
-        """What takes the place of the RGB network's early stages: (B, 40, h, w)."""
-        joint: Tensor = self.join(self.front(F.relu(self.stem(latent))))
+        """(B, 40, h, w)."""
+        joint: Tensor = self.join(self.fine(latent))
         return joint
+
+
+class LatentClassifier(LatentFront):
+    """Latent to logits, without a picture between them.
+
+    ::
+
+        latent (B, C, h, w) ── front ── joint (B, 40, h, w) ── trunk ── logits
+    """
+
+    def __init__(self, channels: int, width: int, depth: int, classes: int) -> None:
+        super().__init__(channels, width, depth)
+        self.trunk = Trunk(classes)
 
     def features(self, latent: Tensor) -> Tensor:
         """The pooled vector (B, 1280) from which the classes are told."""

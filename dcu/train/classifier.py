@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from dcu import store
@@ -24,7 +24,7 @@ from dcu.data import Item
 from dcu.image import field_crop
 from dcu.nets import channels_last
 from dcu.nets.efficientnet import LatentClassifier
-from dcu.nets.norms import add_norms
+from dcu.nets.norms import add_norms, measure_norms
 from dcu.tasks.rgb import Answer, RgbClassifier, rgb_network
 from dcu.train.views import SHORT, SIDE, Sampler, ViewData, hold_out, mixed, random_view
 
@@ -82,6 +82,13 @@ def distillation(
     return divergence, distance
 
 
+@torch.no_grad()
+def latent_of(codec: Codec, views: Tensor) -> Tensor:
+    """The latent (B, C, h, w) that a codec makes of views (B, 8h, 8w, 3) uint8."""
+    x = analysis_input(views).contiguous(memory_format=torch.channels_last)
+    return codec.quantizer.latent(codec.quantizer.symbols(codec.analysis(x).float()))
+
+
 def told(probabilities: Tensor, numbers: Tensor, weight: float) -> Tensor:
     """The teacher's probabilities (B, classes), mixed with the right class where its number (B,) is known, not -1."""
     known = torch.nonzero(numbers >= 0)[:, 0]
@@ -115,9 +122,7 @@ class ClassifierTask:
 
     def latent(self, views: Tensor) -> Tensor:
         """The latent of views (B, 224, 224, 3) uint8: of their files, but for symbols on a border where bf16 is on."""
-        with torch.no_grad():
-            x = analysis_input(views).contiguous(memory_format=torch.channels_last)
-            return self.codec.quantizer.latent(self.codec.quantizer.symbols(self.codec.analysis(x).float()))
+        return latent_of(self.codec, views)
 
     def groups(self) -> list[dict[str, Any]]:
         return student_groups(self.module, self.recipe.trunk_scale)
@@ -148,18 +153,10 @@ class ClassifierTask:
         count = max(1, len(self.held_out))
         return {"held_agreement": agree / count, "held_divergence": divergence / count}
 
-    @torch.no_grad()
     def measure_norms(self) -> None:
-        """Set the norms' statistics to plain means over many batches, for the weights as they are now.
+        """Set the front end's norms for the weights as they are now."""
 
-        The running ones are those of noisy batches and of earlier weights: up to 5 points of agreement.
-        """
-        norms = [module for module in self.module.modules() if isinstance(module, nn.BatchNorm2d)]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None
-        self.module.train()
-        for step in range(MEASURED):
-            self.module.joint(self.latent(self.batch(-1 - step)[0].to(self.device)))
-        for norm in norms:
-            norm.momentum = 0.1
+        def see(index: int) -> None:
+            self.module.joint(self.latent(self.batch(-1 - index)[0].to(self.device)))
+
+        measure_norms(self.module, see, MEASURED)

@@ -10,13 +10,14 @@ from dcu import store
 from dcu.codec import Codec
 from dcu.data import Item
 from dcu.entropy import integer_tensors
-from dcu.evaluate.cost import classifier_cost, codec_cost
+from dcu.evaluate.cost import classifier_cost, codec_cost, segmenter_cost
 from dcu.nets.norms import fold_norms
 from dcu.tasks.classify import Classifier
 from dcu.train.classifier import ClassifierTask
 from dcu.train.codec import CodecTask
 from dcu.train.joint import JointTask
 from dcu.train.loop import Run
+from dcu.train.segmenter import SegmenterTask
 
 LICENCE = "GPL-3.0-or-later; trained on pictures for research"
 
@@ -73,3 +74,22 @@ def classifier_model(run: Run, task: ClassifierTask, codec: Codec, items: list[I
     card |= origin(run, asdict(task.recipe), items) | {"labels": store.imagenet_labels()}
     model = store.write_model(folder, card, tensors)
     return store.amend(model, classifier_cost(Classifier(model, codec)))
+
+
+def segmenter_model(run: Run, task: SegmenterTask, codec: Codec, items: list[Item], folder: Path) -> store.Model:
+    """Write a trained segmenter, or its RGB counterpart, in float16, its norms measured and folded."""
+    task.module.load_state_dict(run.average)
+    task.measure_norms()
+    task.module.cpu().eval()
+    fold_norms(task.module)
+    tensors = {name: tensor.half() for name, tensor in task.module.state_dict().items()}
+    recipe = asdict(task.recipe)
+    card = {
+        "name": folder.name,
+        "kind": "segmenter" if task.recipe.sees == "latent" else "rgb-segmenter",
+        "codec": codec.name,
+        "fingerprint": codec.fingerprint,
+        "macs": segmenter_cost(task.module, task.recipe.sees, codec),
+    }
+    facts = {name: recipe[name] for name in ("labels", "void", "sees")}
+    return store.write_model(folder, card | facts | origin(run, recipe, items), tensors)

@@ -1,0 +1,161 @@
+"""Mean intersection over union on real files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from dcu import store
+from dcu.codec import Codec
+from dcu.data import Pair
+from dcu.errors import BrokenInputError
+from dcu.image import Picture, pad
+from dcu.nets import channels_last
+from dcu.nets.segmenter import RgbSegmenter
+from dcu.nets.transforms import BLOCK
+from dcu.tasks.rgb import to_input
+from dcu.tasks.segment import Segmenter, enlarged
+
+BANDS = (4, 8, 16)
+"""Distances to a boundary in pixels at which bands end; the last band is all that lies further off."""
+
+
+def check(pairs: Sequence[Pair], classes: int, void: int) -> NDArray[np.int64]:
+    """Read every label map before anything is done with one: how many pixels of each class there are, (classes,).
+
+    Raises
+    ------
+    BrokenInputError
+        A map of another size than its picture, or with a number that is neither a class nor void.
+    """
+    counts = np.zeros(256, np.int64)
+    for pair in pairs:
+        numbers, size = pair.classes(), pair.picture.picture().shape[:2]
+        name = f"{pair.label.dataset}/{pair.label.name}"
+        if numbers.shape != size:
+            own, wanted = (f"{shape[1]}x{shape[0]}" for shape in (numbers.shape, size))
+            raise BrokenInputError(f"{name}: a label map of {own} for a picture of {wanted}")
+        here = np.bincount(numbers.ravel(), minlength=256)
+        if out := set(np.nonzero(here)[0].tolist()) - {*range(classes), void}:
+            raise BrokenInputError(f"{name}: label {min(out)} is none of {classes} classes, nor void ({void})")
+        counts += here
+    return counts[:classes]
+
+
+def confusion(truth: NDArray[np.uint8], answer: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+    """(classes, classes): pixels of each true class, by row, and of each answered one; others are void."""
+    known = truth < classes
+    joint = truth[known].astype(np.int64) * classes + answer[known]
+    return np.bincount(joint, minlength=classes**2).reshape(classes, classes)
+
+
+def intersection_over_union(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """IoU of each class, NaN where a class is neither there nor answered."""
+    hit = np.diag(counts).astype(float)
+    union = counts.sum(0) + counts.sum(1) - hit
+    iou: NDArray[np.float64] = np.divide(hit, union, out=np.full(len(hit), np.nan), where=union > 0)
+    return iou
+
+
+def boundary_distance(truth: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The band of each pixel, (H, W): the first of ``BANDS`` within which another class lies, as a king walks."""
+    x = torch.from_numpy(truth.astype(np.float32))[None, None]
+    band = np.full(truth.shape, len(BANDS))
+    for index, reach in reversed(list(enumerate(BANDS))):
+        most, least = (sign * F.max_pool2d(sign * x, 2 * reach + 1, 1, reach) for sign in (1, -1))
+        near = (most != least)[0, 0].numpy()
+        band[near] = index
+    return band
+
+
+class RgbCounterpart:
+    """The same trunk, pyramid and head on pixels: what the latent network is compared with.
+
+    Its card says whether it was trained on a codec's decoded pictures or on the originals, and is asked about the same.
+    """
+
+    def __init__(self, model: store.Model, codec: Codec) -> None:
+        self.name, self.codec, self.sees = model.name, codec, str(model.card["sees"])
+        self.labels = tuple(str(entry["label"]) for entry in model.card["labels"])
+        self.void = int(model.card["void"])
+        tensors = {name: tensor.float() for name, tensor in model.weights().items()}
+        self.network = channels_last(RgbSegmenter(len(tensors["pyramid.mix.bias"]), len(self.labels)))
+        self.network.load_state_dict(tensors)
+        self.network.eval().requires_grad_(False)
+
+    @torch.inference_mode()
+    def answer(self, picture: Picture, data: bytes) -> NDArray[np.uint8]:
+        """The class of every pixel of a picture (H, W, 3), or of what its bitstream decodes to."""
+        seen = pad(self.codec.decode(data) if self.sees == "decoded" else picture, BLOCK)
+        logits = self.network(to_input(torch.from_numpy(seen.copy())[None]))
+        classes = enlarged(logits).argmax(1)[0].to(torch.uint8).numpy()
+        return classes[: picture.shape[0], : picture.shape[1]]
+
+
+class LatentAnswer:
+    """A segmenter as the evaluation asks it."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self.codec, self.labels, self.void, self.segmenter = (
+            segmenter.codec,
+            segmenter.labels,
+            segmenter.void,
+            segmenter,
+        )
+
+    def answer(self, picture: Picture, data: bytes) -> NDArray[np.uint8]:
+        """The class of every pixel, straight from the bitstream."""
+        return self.segmenter(data).classes
+
+
+def evaluate(
+    segmenter: RgbCounterpart | LatentAnswer, pairs: Sequence[Pair], progress: Iterable[Pair]
+) -> dict[str, Any]:
+    """Figures of a data set: each picture compressed as it is to a whole file, read back, segmented.
+
+    Returns
+    -------
+    dict
+        ``count``; ``miou`` and ``pixel_accuracy`` as fractions of 1, over all pixels that are not void; ``iou`` of each
+        class; ``by_distance``: mIoU of the pixels within so many pixels of a boundary, and further off; mean ``bpp``.
+
+    Raises
+    ------
+    BrokenInputError
+        See :func:`check`.
+    """
+    classes = len(segmenter.labels)
+    check(pairs, classes, segmenter.void)
+    bands = np.zeros((len(BANDS) + 1, classes, classes), np.int64)
+    bits = 0.0
+    for pair in progress:
+        picture, truth = pair.picture.picture(), pair.classes()
+        data = segmenter.codec.compress(picture)
+        bits += 8 * len(data) / truth.size
+        answer, band = segmenter.answer(picture, data), boundary_distance(truth)
+        for index in range(len(bands)):
+            bands[index] += confusion(np.where(band == index, truth, 255).astype(np.uint8), answer, classes)
+    counts = bands.sum(0)
+    iou = intersection_over_union(counts)
+    lows = (0, *BANDS)
+    names = [f"{low + 1}-{high}" for low, high in zip(lows, BANDS, strict=False)] + [f"over {BANDS[-1]}"]
+    return {
+        "count": len(pairs),
+        "miou": rounded(np.nanmean(iou)),
+        "iou": {label: rounded(value) for label, value in zip(segmenter.labels, iou, strict=True)},
+        "pixel_accuracy": rounded(np.trace(counts) / counts.sum()),
+        "by_distance": {
+            name: rounded(np.nanmean(intersection_over_union(band))) for name, band in zip(names, bands, strict=True)
+        },
+        "bpp": round(bits / len(pairs), 5),
+    }
+
+
+def rounded(value: Any) -> float | None:
+    """Five digits; None for what does not exist."""
+    return None if np.isnan(value) else round(float(value), 5)

@@ -1,0 +1,141 @@
+"""Bytes to latent to mask. No picture is computed on the way."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from dcu import store
+from dcu.bitstream import BLOCK, Layer, Stream
+from dcu.codec import Codec, codec_of, in_pieces
+from dcu.errors import UnavailableError
+from dcu.image import Picture
+from dcu.nets import channels_last
+from dcu.nets.segmenter import STRIDE, LatentSegmenter
+
+HALO = 32
+"""Latent positions around a piece of a large picture: 256 pixels of surroundings."""
+OPACITY = 0.5
+"""Of the colours over the picture."""
+
+
+@dataclass(frozen=True)
+class Mask:
+    """The class of every pixel, and what told them."""
+
+    classes: NDArray[np.uint8]  # (H, W), positions in ``labels``
+    labels: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    network: str
+    codec: str
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of the picture's pixels that each class has."""
+        counts = np.bincount(self.classes.ravel(), minlength=len(self.labels))
+        return {label: float(count) / self.classes.size for label, count in zip(self.labels, counts, strict=True)}
+
+    def image(self) -> Image.Image:
+        """An indexed picture: index = position in ``labels``."""
+        image = Image.fromarray(self.classes).convert("P")
+        image.putpalette(np.array(self.palette, np.uint8).tobytes())
+        return image
+
+    def over(self, picture: Picture) -> Picture:
+        """The picture (H, W, 3) under the classes' colours."""
+        colours = np.array(self.palette, np.float32)[self.classes]
+        return np.rint(OPACITY * colours + (1 - OPACITY) * picture).astype(np.uint8)
+
+
+class Segmenter:
+    """A network that tells the class of every pixel from a picture's latent.
+
+    ``Segmenter.load("segmenter-0.0983")(data)`` gives a :class:`Mask`.
+    """
+
+    def __init__(self, model: store.Model, codec: Codec, device: str = "cpu") -> None:
+        self.name, self.codec, self.device = model.name, codec, device
+        labels: list[dict[str, Any]] = model.card.get("labels", [])
+        self.labels = tuple(str(entry["label"]) for entry in labels)
+        self.palette = tuple(colour(str(entry["colour"])) for entry in labels)
+        self.void = int(model.card.get("void", 255))
+        if model.fingerprint != codec.fingerprint:
+            raise UnavailableError(f"{model.name}: reads latents of another codec than {codec.name}")
+        self.network = channels_last(build_network(model)).to(device)
+        if len(labels) * (BLOCK // STRIDE) ** 2 != self.network.head.answer.out_channels:
+            raise UnavailableError(f"{model.name}: its card has not one label a class")
+
+    @classmethod
+    def load(cls, name: str | Path = "segmenter-0.0983", device: str = "cpu") -> Segmenter:
+        """An installed segmenter by name or path; raises UnavailableError."""
+        model = store.find(str(name), "segmenter")
+        return cls(model, codec_of(bytes.fromhex(model.fingerprint)[: store.ID_BYTES], device), device)
+
+    def __call__(self, data: bytes | Stream, full: bool = False) -> Mask:
+        """The mask of a bitstream, at the picture's size; of its small layer, enlarged, unless ``full``."""
+        stream = self.codec.read(data) if isinstance(data, bytes) else data
+        self.codec.check(stream)
+        layer = stream.full if full else stream.layers[0]
+        classes = self.classes(layer)
+        size = (stream.full.height, stream.full.width)
+        if classes.shape != size:
+            resized = Image.fromarray(classes).resize(size[::-1], Image.Resampling.NEAREST)
+            classes = np.asarray(resized)
+        return Mask(classes, self.labels, self.palette, self.name, self.codec.name)
+
+    @torch.inference_mode()
+    def classes(self, layer: Layer) -> NDArray[np.uint8]:
+        """The class of every pixel of a layer, (height, width)."""
+        latent = self.codec.quantizer.latent(self.codec.symbols(layer)[None].to(self.device))
+
+        def piece(rows: slice, columns: slice) -> Tensor:
+            logits = self.network(latent[:, :, rows, columns].contiguous(memory_format=torch.channels_last))
+            return enlarged(logits).argmax(1).to(torch.uint8).cpu()
+
+        h, w = latent.shape[-2:]
+        classes = torch.empty(1, h * BLOCK, w * BLOCK, dtype=torch.uint8)
+        return in_pieces(piece, classes, h, w, BLOCK, HALO)[0, : layer.height, : layer.width].numpy()
+
+
+def enlarged(logits: Tensor) -> Tensor:
+    """Logits (B, classes, h, w) at the size of the picture, bilinear: (B, classes, 4 h, 4 w)."""
+    return F.interpolate(logits.float(), scale_factor=STRIDE, mode="bilinear", align_corners=False)
+
+
+def colour(text: str) -> tuple[int, int, int]:
+    """#rrggbb as three numbers; raises UnavailableError."""
+    try:
+        red, green, blue = bytes.fromhex(text.removeprefix("#"))
+    except ValueError as error:
+        raise UnavailableError(f"{text!r} on the card is no colour #rrggbb") from error
+    return red, green, blue
+
+
+def build_network(model: store.Model) -> LatentSegmenter:
+    """The network of a segmenter's weights, which alone say how wide and deep it is."""
+    tensors = {name: tensor.float() for name, tensor in model.weights().items()}
+    try:
+        width, channels = tensors["stem.weight"].shape[:2]
+        depth = sum(n.startswith("front.") and n.endswith(".conv1.weight") for n in tensors)
+        classes = len(tensors["head.answer.bias"]) // (BLOCK // STRIDE) ** 2
+        network = LatentSegmenter(channels, width, depth, len(tensors["pyramid.mix.bias"]), classes)
+        network.load_state_dict(tensors)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise UnavailableError(f"{model.name}: its weights are not those of a segmenter") from error
+    return network.eval().requires_grad_(False)
+
+
+@functools.lru_cache(maxsize=4)
+def segmenter_for(identity: bytes, device: str = "cpu") -> Segmenter:
+    """The installed segmenter of the codec that a stream names, loaded once."""
+    codec = codec_of(identity, device)
+    return Segmenter(store.find_network("segmenter", codec.fingerprint), codec, device)

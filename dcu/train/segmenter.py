@@ -1,0 +1,193 @@
+"""Training a segmenter on latents, from the classifier of the same codec; or its RGB counterpart, for comparison.
+
+Scaled, cut, mirrored and in other light as pictures; then the codec's latent of what came out. The loss is the
+cross-entropy of every pixel that is not void, rare classes weighing more (Paszke et al., ENet, arXiv 1606.02147).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dcu import store
+from dcu.codec import Codec
+from dcu.data import Pair
+from dcu.errors import UsageError
+from dcu.evaluate.segmenter import check, confusion, intersection_over_union
+from dcu.image import Picture, pad
+from dcu.nets import channels_last
+from dcu.nets.norms import add_norms, measure_norms
+from dcu.nets.segmenter import LatentSegmenter, RgbSegmenter
+from dcu.nets.transforms import BLOCK
+from dcu.tasks import rgb
+from dcu.tasks.segment import enlarged
+from dcu.train.classifier import latent_of
+from dcu.train.views import hold_out
+
+VOID = 255
+"""What void becomes in a batch."""
+MEASURED = 40
+"""Batches on which norms are measured."""
+SEES = ("latent", "decoded", "original")
+
+
+@dataclass(frozen=True)
+class Label:
+    """A class: its name, and its colour in masks."""
+
+    label: str
+    colour: str
+
+
+@dataclass(frozen=True)
+class SegmenterRecipe:
+    """The network, the codec whose latents it reads, the classes."""
+
+    name: str
+    codec: str
+    labels: tuple[Label, ...]
+    void: int = VOID  # the number in label maps that is no class
+    sees: str = "latent"  # or decoded, or original: the RGB counterpart
+    pyramid: int = 128
+    trunk_scale: float = 0.2  # learning rate of what comes from the classifier, relative to the head's
+
+    def __post_init__(self) -> None:
+        if self.sees not in SEES:
+            raise ValueError(f"sees = {self.sees!r} is none of {', '.join(SEES)}")
+        if len(self.labels) < 2:
+            raise ValueError("two labels or more")
+
+
+@dataclass(frozen=True)
+class SegmentData:
+    """Crops of scaled pictures."""
+
+    batch: int = 8
+    crop: int = 288  # pixels, a multiple of 16
+    smallest: float = 0.5  # scales
+    largest: float = 2.0
+    held_out: int = 40  # pictures kept aside to watch mIoU
+
+    def __post_init__(self) -> None:
+        if self.crop % (2 * BLOCK):
+            raise ValueError(f"crop = {self.crop} is no multiple of {2 * BLOCK}")
+
+
+def started_network(recipe: SegmenterRecipe, codec: Codec) -> LatentSegmenter | RgbSegmenter:
+    """The network with the classifier's weights where they fit; pyramid and head have norms and are yet to learn."""
+    classes = len(recipe.labels)
+    network: LatentSegmenter | RgbSegmenter
+    if recipe.sees == "latent":
+        weights = store.find_network("classifier", codec.fingerprint).weights()
+        width, channels = weights["stem.weight"].shape[:2]
+        depth = sum(name.startswith("front.") and name.endswith(".conv1.weight") for name in weights)
+        network = LatentSegmenter(channels, width, depth, recipe.pyramid, classes)
+    else:
+        weights = rgb.rgb_network().state_dict()
+        network = RgbSegmenter(recipe.pyramid, classes)
+    known = {name.removeprefix("trunk."): tensor.float() for name, tensor in weights.items()}
+    wanted = network.state_dict()
+    network.load_state_dict({n: t for n, t in known.items() if n in wanted and not n.startswith("head.")}, strict=False)
+    add_norms(network.pyramid)
+    add_norms(network.head)
+    network.head.answer = network.head.answer.convolution  # type: ignore[assignment]
+    for name, parameter in network.named_parameters():
+        if "depthwise" in name:  # oneDNN computes their gradient in bf16 ten times slower than all else
+            parameter.requires_grad_(False)
+    return network
+
+
+def random_part(
+    picture: Picture, numbers: NDArray[np.uint8], data: SegmentData, rng: np.random.Generator
+) -> tuple[Picture, NDArray[np.uint8]]:
+    """A square of a scaled picture and of its label map, mirrored half of the time, in other light; void around it."""
+    scale = float(np.exp(rng.uniform(np.log(data.smallest), np.log(data.largest))))
+    size = tuple(max(1, round(side * scale)) for side in picture.shape[1::-1])
+    picture = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+    numbers = np.asarray(Image.fromarray(numbers).resize(size, Image.Resampling.NEAREST))
+    lacking = [max(0, data.crop - side) for side in numbers.shape]
+    picture = np.pad(picture, ((0, lacking[0]), (0, lacking[1]), (0, 0)), mode="symmetric")
+    numbers = np.pad(numbers, ((0, lacking[0]), (0, lacking[1])), constant_values=VOID)
+    top, left = (int(rng.integers(side - data.crop + 1)) for side in numbers.shape)
+    cut = (slice(top, top + data.crop), slice(left, left + data.crop))
+    shift = rng.uniform(-25, 25) + rng.uniform(-12, 12, 3)
+    light = (picture[cut].astype(np.float32) - 127) * rng.uniform(0.7, 1.3) + 127 + shift
+    picture, numbers = np.rint(light.clip(0, 255)).astype(np.uint8), numbers[cut]
+    return (picture[:, ::-1], numbers[:, ::-1]) if rng.random() < 0.5 else (picture, numbers)
+
+
+class SegmenterTask:
+    """The segmenter as the training loop sees it."""
+
+    def __init__(self, recipe: SegmenterRecipe, data: SegmentData, codec: Codec, pairs: list[Pair], seed: int) -> None:
+        self.recipe, self.data, self.codec, self.device, self.seed = recipe, data, codec, codec.device, seed
+        counts = check(pairs, len(recipe.labels), recipe.void)
+        if not counts.all():
+            raise UsageError(f"no pixel of {recipe.labels[int(np.argmin(counts))].label} in any label map")
+        self.weights = torch.from_numpy(1 / np.log(1.02 + counts / counts.sum())).float().to(self.device)
+        pictures = [pair.picture for pair in pairs]
+        train, held = hold_out(pictures, (pictures[0].dataset,), data.held_out)
+        pair_of = {pair.picture: pair for pair in pairs}
+        self.pairs, self.held_out = [pair_of[item] for item in train], [pair_of[item] for item in held]
+        torch.manual_seed(seed)
+        self.module: nn.Module = channels_last(started_network(recipe, codec)).to(self.device)
+        self.scalars: dict[str, float] = {}
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The head and the pyramid, and the rest at its share of their learning rate."""
+        named = [(name, p) for name, p in self.module.named_parameters() if p.requires_grad]
+        new = [p for name, p in named if name.startswith(("head.", "pyramid."))]
+        old = [p for name, p in named if not name.startswith(("head.", "pyramid."))]
+        return [{"params": new}, {"params": old, "scale": self.recipe.trunk_scale}]
+
+    def batch(self, step: int) -> tuple[Tensor, ...]:
+        """Pictures (B, crop, crop, 3) uint8 and their classes (B, crop, crop) uint8, 255 where void."""
+        rng = np.random.default_rng((self.seed, abs(step), int(step < 0)))
+        parts = []
+        for index in rng.integers(len(self.pairs), size=self.data.batch):
+            numbers = self.pairs[index].classes()
+            numbers = np.where(numbers == self.recipe.void, VOID, numbers).astype(np.uint8)
+            parts.append(random_part(self.pairs[index].picture.picture(), numbers, self.data, rng))
+        pictures, classes = (np.stack(side) for side in zip(*parts, strict=True))
+        return torch.from_numpy(pictures), torch.from_numpy(classes)
+
+    @torch.no_grad()
+    def seen(self, pictures: Tensor) -> Tensor:
+        """What the network gets of pictures (B, 8h, 8w, 3) uint8: latents, or pixels."""
+        if self.recipe.sees == "original":
+            return rgb.to_input(pictures).contiguous(memory_format=torch.channels_last)
+        latent = latent_of(self.codec, pictures).contiguous(memory_format=torch.channels_last)
+        if self.recipe.sees == "latent":
+            return latent
+        decoded = ((self.codec.synthesis(latent).float() + 1) * 127.5).round().clamp(0, 255)
+        return rgb.to_input(decoded.permute(0, 2, 3, 1)).contiguous(memory_format=torch.channels_last)
+
+    def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
+        logits = enlarged(self.module(self.seen(batch[0])))
+        return F.cross_entropy(logits, batch[1].long(), self.weights, ignore_index=VOID), {}
+
+    def validate(self) -> dict[str, float]:
+        """Mean intersection over union of pictures it was not taught with."""
+        classes = len(self.recipe.labels)
+        counts = np.zeros((classes, classes), np.int64)
+        for pair in self.held_out:
+            truth = pair.classes()
+            picture = torch.from_numpy(pad(pair.picture.picture(), BLOCK).copy())[None].to(self.device)
+            answer = enlarged(self.module(self.seen(picture))).argmax(1)[0].to(torch.uint8).cpu().numpy()
+            counts += confusion(truth, answer[: truth.shape[0], : truth.shape[1]], classes)
+        return {"held_miou": float(np.nanmean(intersection_over_union(counts))) if self.held_out else float("nan")}
+
+    def measure_norms(self) -> None:
+        """Set the head's norms for the weights as they are now."""
+
+        def see(index: int) -> None:
+            self.module(self.seen(self.batch(-1 - index)[0].to(self.device)))
+
+        measure_norms(self.module, see, MEASURED)

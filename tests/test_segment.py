@@ -1,0 +1,269 @@
+"""Segmentation: bitstream to mask, training from pairs, figures."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dcu import store
+from dcu.codec import Codec
+from dcu.data import pairs
+from dcu.errors import BrokenInputError, MissingInputError
+from dcu.evaluate.segmenter import boundary_distance, check, confusion, intersection_over_union
+from dcu.image import read_picture
+from dcu.nets.segmenter import LatentSegmenter
+from dcu.nets.transforms import Synthesis
+from dcu.tasks.segment import Segmenter
+from dcu.train.segmenter import SegmentData, random_part
+
+from .conftest import Dcu, one_line, png, process, smooth_picture
+
+LABELS = [{"label": "sky", "colour": "#0000ff"}, {"label": "road", "colour": "#102030"}]
+RECIPE = """
+[segmenter]
+name = "tiny-segmenter"
+codec = "codec-0.0983"
+void = 7
+sees = "{sees}"
+pyramid = 8
+labels = [{{ label = "sky", colour = "#0000ff" }}, {{ label = "road", colour = "#102030" }}]
+[data]
+batch = 2
+crop = 32
+held_out = 1
+[schedule]
+steps = 2
+learning_rate = 1e-3
+"""
+
+
+@pytest.fixture
+def segmenter(own_models: Path, codec: Codec) -> Path:
+    torch.manual_seed(3)
+    network = LatentSegmenter(3, 4, 1, 8, 2)
+    card: dict[str, Any] = {"name": "segmenter-0.0983", "kind": "segmenter", "codec": codec.name, "figures": []}
+    card |= {"fingerprint": codec.fingerprint, "labels": LABELS, "void": 7}
+    return store.write_model(own_models / "segmenter-0.0983", card, network.state_dict()).folder
+
+
+def label_map(numbers: np.ndarray[Any, Any]) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(numbers.astype(np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture
+def street(tmp_path: Path) -> Path:
+    """Five pictures whose upper half is sky and whose lower half is road; a column of void."""
+    for folder in ("images", "labels"):
+        (tmp_path / "street" / folder).mkdir(parents=True)
+    for index in range(5):
+        numbers = np.zeros((40, 56), np.uint8)
+        numbers[20:] = 1
+        numbers[:, :3] = 7
+        picture = (smooth_picture(40, 56, seed=index) * np.where(numbers == 1, 0.3, 1.0)[..., None]).astype(np.uint8)
+        (tmp_path / "street" / "images" / f"{index}.png").write_bytes(png(picture))
+        (tmp_path / "street" / "labels" / f"{index}.png").write_bytes(label_map(numbers))
+    return tmp_path / "street"
+
+
+@pytest.mark.usefixtures("segmenter")
+@pytest.mark.parametrize("size", [(40, 52), (1, 1), (8, 8), (30, 200)])
+def test_mask_has_the_pictures_size_and_no_picture_is_computed(
+    codec: Codec, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = codec.compress(smooth_picture(*size))
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("synthesis ran")
+
+    monkeypatch.setattr(Synthesis, "forward", refuse)
+    mask = Segmenter.load()(data)
+    assert mask.classes.shape == size
+    assert sum(mask.shares.values()) == pytest.approx(1)
+    assert mask.labels == ("sky", "road")
+
+
+@pytest.mark.usefixtures("segmenter")
+def test_large_pictures_go_by_their_small_layer_and_in_pieces(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = codec.compress(smooth_picture(1030, 1100))
+    seen = []
+    forward = LatentSegmenter.forward
+
+    def watch(self: LatentSegmenter, latent: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(latent.shape[-2:]))
+        return forward(self, latent)
+
+    monkeypatch.setattr(LatentSegmenter, "forward", watch)
+    segmenter = Segmenter.load()
+    assert segmenter(data).classes.shape == (1030, 1100)
+    assert seen == [(32, 35)]
+    seen.clear()
+    assert segmenter(data, full=True).classes.shape == (1030, 1100)
+    assert len(seen) == 4
+    assert max(max(size) for size in seen) <= 128 + 32
+
+
+@pytest.mark.usefixtures("segmenter")
+def test_segment_writes_masks_and_overlays(dcu: Dcu, street: Path, tmp_path: Path) -> None:
+    assert dcu("compress", street / "images", "-o", tmp_path / "bins").code == 0
+    call = ["segment", tmp_path / "bins", "-o", tmp_path / "masks", "--overlay", tmp_path / "over", "--json"]
+    lines = dcu(*call).lines
+    assert [Path(line["input"]).stem for line in lines] == list("01234")
+    for line in lines:
+        name = f"{Path(line['input']).stem}.png"
+        with Image.open(tmp_path / "masks" / name) as mask:
+            assert mask.mode == "P"
+            assert mask.getpalette()[:6] == [0, 0, 255, 16, 32, 48]  # type: ignore[index]
+            numbers = np.asarray(mask)
+        assert numbers.shape == (40, 56)
+        assert line["shares"]["road"] == pytest.approx((numbers == 1).mean(), abs=1e-6)
+        assert read_picture((tmp_path / "over" / name).read_bytes()).shape == (40, 56, 3)
+    assert "%" in dcu("segment", tmp_path / "bins" / "0.bin", "-o", tmp_path / "one.png").out
+    assert dcu("segment", tmp_path / "bins", "--json").lines == lines
+
+
+@pytest.mark.usefixtures("segmenter")
+def test_segment_in_a_pipe(codec: Codec, own_models: Path) -> None:
+    data = codec.compress(smooth_picture(24, 40))
+    answer = process("segment", "-", data=data, DCU_MODELS=str(own_models))
+    with Image.open(io.BytesIO(answer.stdout)) as mask:
+        assert mask.size == (40, 24)
+    both = process("segment", "-", "--json", data=data + data, DCU_MODELS=str(own_models))
+    assert len(both.stdout.splitlines()) == 2
+
+
+@pytest.mark.usefixtures("segmenter")
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["-o", "mask.jpg"],
+        ["-o", "-", "--json"],
+        ["-o", "m.png", "--overlay", "-"],
+        ["-o", "m.png", "--network", "no"],
+    ],
+)
+def test_wrong_calls_are_one_line(dcu: Dcu, codec: Codec, tmp_path: Path, options: list[str]) -> None:
+    (tmp_path / "x.bin").write_bytes(codec.compress(smooth_picture(24, 40)))
+    answer = dcu("segment", tmp_path / "x.bin", *options)
+    assert answer.code in (2, 69)
+    assert one_line(answer.err)
+
+
+def test_codec_without_segmenter(dcu: Dcu, codec: Codec, tmp_path: Path) -> None:
+    (tmp_path / "x.bin").write_bytes(codec.compress(smooth_picture(24, 40)))
+    answer = dcu("segment", tmp_path / "x.bin", "--json")
+    assert answer.code == 69
+    assert one_line(answer.err)
+
+
+@pytest.mark.usefixtures("random_rgb")
+@pytest.mark.parametrize("sees", ["latent", "decoded", "original"])
+def test_segmenter_from_recipe_to_figures(dcu: Dcu, street: Path, tmp_path: Path, sees: str) -> None:
+    recipe, model = tmp_path / "tiny.toml", tmp_path / "models" / "tiny-segmenter"
+    recipe.write_text(RECIPE.format(sees=sees))
+    trained = dcu("train", "segmenter", recipe, "--data", street, "--out", model, "--runs", tmp_path / "runs")
+    assert trained.code == 0, trained.err
+    assert dcu("models", "verify", model).code == 0
+    (figures,) = dcu("eval", "segmenter", street, "--network", model, "--json", "--record").lines
+    assert figures["count"] == 5
+    assert set(figures["iou"]) == {"sky", "road"}
+    assert 0 < figures["miou"] < 1
+    assert set(figures["by_distance"]) == {"1-4", "5-8", "9-16", "over 16"}
+    assert json.loads((model / "card.json").read_text())["figures"][0]["miou"] == figures["miou"]
+
+
+def test_pairs_of_a_tar_are_those_of_its_folder(street: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "street.tar", "w") as archive:
+        archive.add(street, ".")
+    of_folder, of_tar = pairs(street), pairs(tmp_path / "street.tar")
+    assert len(of_folder) == len(of_tar) == 5
+    assert all(np.array_equal(a.classes(), b.classes()) for a, b in zip(of_folder, of_tar, strict=True))
+
+
+def test_bad_label_maps_are_one_line_before_training(dcu: Dcu, street: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(RECIPE.format(sees="latent"))
+
+    def refused(code: int, said: str) -> None:
+        answer = dcu(
+            "train", "segmenter", recipe, "--data", street, "--out", tmp_path / "m", "--runs", tmp_path / "runs"
+        )
+        assert answer.code == code
+        assert one_line(answer.err)
+        assert said in answer.err
+        assert not (tmp_path / "m").exists()
+        assert not (tmp_path / "runs").exists()
+
+    place = street / "labels" / "2.png"
+    whole = place.read_bytes()
+    place.write_bytes(label_map(np.zeros((40, 55))))
+    refused(65, "55x40")
+    place.write_bytes(label_map(np.full((40, 56), 2)))
+    refused(65, "label 2")
+    place.write_bytes(png(smooth_picture(40, 56)))
+    refused(65, "RGB")
+    place.write_bytes(whole[:60])
+    refused(65, "labels/2.png")
+    place.unlink()
+    refused(65, "2 has no label map")
+    for path in (street / "labels").iterdir():
+        path.write_bytes(label_map(np.zeros((40, 56))))
+    place.write_bytes(label_map(np.zeros((40, 56))))
+    refused(2, "road")
+
+
+def test_neither_images_nor_labels(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(png(smooth_picture(8, 8)))
+    with pytest.raises(MissingInputError):
+        pairs(tmp_path)
+
+
+def test_intersection_over_union_by_hand() -> None:
+    truth = np.array([[0, 0, 1, 1, 255]], np.uint8)
+    answer = np.array([[0, 1, 1, 1, 0]], np.uint8)
+    counts = confusion(truth, answer, 3)
+    assert counts.tolist() == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
+    iou = intersection_over_union(counts)
+    assert iou[:2].tolist() == pytest.approx([1 / 2, 2 / 3])
+    assert np.isnan(iou[2])
+
+
+def test_distance_to_a_boundary() -> None:
+    truth = np.zeros((3, 60), np.uint8)
+    truth[:, 30:] = 1
+    bands = boundary_distance(truth)[1]
+    assert bands[[29, 30, 26, 33]].tolist() == [0] * 4
+    assert bands[[25, 34]].tolist() == [1] * 2
+    assert bands[[14, 45]].tolist() == [2] * 2
+    assert bands[[13, 0, 59]].tolist() == [3] * 3
+
+
+def test_check_counts_pixels(street: Path) -> None:
+    assert check(pairs(street), 2, 7).tolist() == [5 * 20 * 53] * 2
+    with pytest.raises(BrokenInputError, match="label 1"):
+        check(pairs(street), 1, 7)
+
+
+def test_parts_keep_picture_and_labels_together() -> None:
+    """A class that is a colour stays that colour, whatever the scale, place and mirroring; void is only around."""
+    numbers = np.zeros((40, 56), np.uint8)
+    numbers[20:] = 1
+    picture = np.where(numbers[..., None] == 1, 200, 20).repeat(3, 2).astype(np.uint8)
+    for seed in range(8):
+        part, classes = random_part(picture, numbers, SegmentData(crop=64), np.random.default_rng(seed))
+        assert part.shape == (64, 64, 3)
+        assert classes.shape == (64, 64)
+        known = classes != 255
+        light = part.mean(2)
+        middle = (light[known].max() + light[known].min()) / 2
+        assert ((light > middle) == (classes == 1))[known].mean() > 0.95
