@@ -25,7 +25,9 @@ if TYPE_CHECKING:  # cards are read without torch
     from dcu.bitstream import Stream
 
 CARD, WEIGHTS = "card.json", "weights.safetensors"
-KINDS = ("codec", "classifier", "segmenter", "rgb-segmenter")
+COUNTERPARTS = ("rgb-classifier", "rgb-segmenter")
+"""Networks on decoded pictures, for comparison only."""
+KINDS = ("codec", "classifier", "segmenter", *COUNTERPARTS)
 FINGERPRINT = re.compile("[0-9a-f]{64}")
 ID_BYTES = 4
 

@@ -27,6 +27,7 @@ from dcu.train.classifier import ClassifierRecipe, ClassifierTask, told
 from dcu.train.codec import CodecData, CodecRecipe, CodecTask
 from dcu.train.joint import JointTask, ReaderRecipe
 from dcu.train.loop import Checkpoint, Run, Schedule, prefetch, read_recipe
+from dcu.train.segmenter import SegmentData, SegmenterRecipe
 from dcu.train.views import ViewData, hold_out, mixed
 
 from .conftest import RECIPE, Dcu, one_line, png, smooth_picture
@@ -212,11 +213,16 @@ def test_shipped_recipes_can_be_read() -> None:
     folder = shipped("configs")
     for path in folder.glob("codec-*.toml"):
         parts = read_recipe(path, codec=CodecRecipe, reader=ReaderRecipe, data=CodecData, schedule=Schedule)
-        assert path.stem in (parts["codec"].name, f"{parts['codec'].name}-joint")
-        assert bool(parts["reader"].weight) == path.stem.endswith("-joint")
+        part = path.stem.removeprefix(parts["codec"].name)
+        assert part in ("", "-joint", "-synthesis")
+        assert bool(parts["reader"].weight) == (part == "-joint")
+        assert bool(parts["codec"].frozen) == (part == "-synthesis")
     for path in folder.glob("classifier-*.toml"):
         parts = read_recipe(path, classifier=ClassifierRecipe, data=ViewData, schedule=Schedule)
         assert parts["classifier"].name == path.stem
+    for path in folder.glob("segmenter-*.toml"):
+        parts = read_recipe(path, segmenter=SegmenterRecipe, data=SegmentData, schedule=Schedule)
+        assert path.stem in (parts["segmenter"].name, f"{parts['segmenter'].name}-rgb")
 
 
 CODEC_TOML = """
@@ -308,10 +314,10 @@ def test_what_learns_and_what_stays_the_rgb_networks(codec: Codec, pictures: Pat
 @pytest.mark.usefixtures("random_rgb")
 def test_held_out_pictures_are_not_drawn(codec: Codec, pictures: Path) -> None:
     data = ViewData(batch=3, held_out=2, held_out_from=("pictures",))
-    task = ClassifierTask(ClassifierRecipe("x", codec.name, 4, 1), data, codec, items(pictures), 0)
+    task = ClassifierTask(ClassifierRecipe("x", codec.name, width=4, depth=1), data, codec, items(pictures), 0)
     names = {item.name for item in task.held_out}
     assert len(names) == 2
-    again = ClassifierTask(ClassifierRecipe("x", codec.name, 4, 1), data, codec, items(pictures), seed=1)
+    again = ClassifierTask(ClassifierRecipe("x", codec.name, width=4, depth=1), data, codec, items(pictures), seed=1)
     assert names == {item.name for item in again.held_out}, (
         "a run that goes on must not learn from what judged the first"
     )
@@ -362,7 +368,9 @@ def test_classes_of_views_are_their_folders(codec: Codec, pictures: Path, monkey
     """Known where the folder is a WNID of the 1000 and the view is not mixed."""
     monkeypatch.setattr("dcu.store.imagenet_labels", lambda: [{"wnid": "n00000001"}, {"wnid": "n00000002"}])
     data = ViewData(batch=32)
-    task = ClassifierTask(ClassifierRecipe("x", codec.name, 4, 1, label_weight=0.5), data, codec, items(pictures), 0)
+    task = ClassifierTask(
+        ClassifierRecipe("x", codec.name, width=4, depth=1, label_weight=0.5), data, codec, items(pictures), 0
+    )
     chosen, _ = task.sampler.draw(0, 32)
     classes = task.batch(0)[1].tolist()
     assert 0 < sum(number >= 0 for number in classes) < 32
@@ -484,3 +492,15 @@ def test_two_processes_learn_as_one_with_twice_the_batch(pictures: Path, tmp_pat
         apart += float((one[f"weights.{name}"] - two[f"weights.{name}"]).abs().sum())
         moved += float((one[f"weights.{name}"] - tensor).abs().sum())
     assert apart < 0.01 * moved
+
+
+@pytest.mark.usefixtures("random_rgb")
+def test_rgb_network_is_tuned_to_decoded_pictures(dcu: Dcu, pictures: Path, tmp_path: Path, own_models: Path) -> None:
+    """For comparison only: no verb but eval takes it."""
+    recipe, model = tmp_path / "tiny.toml", own_models / "tuned"
+    recipe.write_text(CLASSIFIER_TOML.replace("width = 4", 'sees = "decoded"'))
+    assert dcu("train", "classifier", recipe, "--data", pictures, "--out", model, "--runs", tmp_path / "runs").code == 0
+    card = json.loads((model / "card.json").read_text())
+    assert card["kind"] == "rgb-classifier"
+    assert dcu("models", "verify", "tuned").code == 0
+    assert dcu("classify", "x.bin", "--network", "tuned").code == 69

@@ -114,7 +114,8 @@ def eval_classifier(
     formats = parse(rivals)
     classifier, shown = Classifier.load(model.folder, chosen_device), files.progress(found, "measuring", quiet)
     if formats:
-        rows = compare(classifier, found, shown, formats)
+        tuned = [m for m in store.installed() if (m.kind, m.fingerprint) == ("rgb-classifier", model.fingerprint)]
+        rows = compare(classifier, found, shown, formats, *tuned[:1])
         files.print_rows([{"dataset": data.stem} | row for row in rows], json)
         return
     answers, temperature = ask(classifier, found, shown, native), classifier.temperature

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from dcu import store
 from dcu.bitstream import Stream
 from dcu.codec import Codec
 from dcu.data import Item
@@ -168,7 +169,11 @@ def pick(contenders: Sequence[Contender], most: int) -> Contender:
 
 
 def compare(
-    classifier: Classifier, items: Sequence[Item], progress: Iterable[Item], formats: Sequence[str]
+    classifier: Classifier,
+    items: Sequence[Item],
+    progress: Iterable[Item],
+    formats: Sequence[str],
+    tuned: store.Model | None = None,
 ) -> list[dict[str, Any]]:
     """The latent network, and the RGB network on other files of the same pictures and as many bytes each.
 
@@ -179,7 +184,8 @@ def compare(
     Returns
     -------
     list of dict
-        Of the latent network, the RGB network on dcu's decoded pictures, on each format, and on the original (PNG):
+        Of the latent network, the RGB network on dcu's decoded pictures (and ``tuned``, one that was fine-tuned on such
+        pictures), on each format, and on the original (PNG):
         ``count``; mean ``bytes`` and ``bpp``; ``top1``, ``top5``; ``macs`` of the networks, synthesis included;
         median ``ms`` from file to label, one at a time.
 
@@ -196,8 +202,8 @@ def compare(
     cost = macs(rgb.network, torch.zeros(1, 3, SIDE, SIDE))
     decoding = codec_cost(codec)["macs_per_pixel"]["synthesis"] * SIDE**2
 
-    def look(picture: Picture) -> torch.Tensor:
-        return rgb(torch.from_numpy(picture.copy())[None].to(rgb.device)).logits[0].cpu()
+    def look(picture: Picture, network: RgbClassifier = rgb) -> torch.Tensor:
+        return network(torch.from_numpy(picture.copy())[None].to(rgb.device)).logits[0].cpu()
 
     def by_format(name: str) -> Callable[[bytes], torch.Tensor]:
         return lambda data: look(FORMATS[name].decode(data, SIDE, SIDE))
@@ -206,7 +212,10 @@ def compare(
         return classifier.probabilities([classifier.look(codec.read(data))])[0]
 
     ours = Contender(classifier.name, classifier_cost(classifier)["macs"], latent)
-    decoded = Contender(f"RGB on {codec.name}", cost + decoding, lambda data: look(codec.decode(data)))
+    decoded = [Contender(f"RGB on {codec.name}", cost + decoding, lambda data: look(codec.decode(data)))]
+    if tuned is not None:
+        weights = RgbClassifier(classifier.device, tuned.weights())
+        decoded.append(Contender(tuned.name, cost + decoding, lambda data: look(codec.decode(data), weights)))
     original = Contender("RGB on the original", cost, lambda data: look(PNG.decode(data, SIDE, SIDE)))
     theirs = {
         (name, side): Contender(f"RGB on {name} {side}x{side}", cost, by_format(name))
@@ -216,11 +225,11 @@ def compare(
     for item, number in zip(progress, numbers, strict=True):
         picture = field_crop(item.picture(), SIDE, SHORT)
         data = codec.compress(picture)
-        ours.enter(data, number)
-        decoded.enter(data, number)
+        for contender in (ours, *decoded):
+            contender.enter(data, number)
         original.enter(PNG.encode(picture, 1, 1.0), number)
         for (name, side), contender in theirs.items():
             reduced = picture if side == SIDE else resize(picture, side, side, Image.Resampling.LANCZOS)
             contender.enter(FORMATS[name].fit(reduced, len(data)), number)
     best = [pick([theirs[name, side] for side in SIDES], sum(ours.sizes)) for name in formats]
-    return [contender.row() for contender in (ours, decoded, *best, original)]
+    return [contender.row() for contender in (ours, *decoded, *best, original)]

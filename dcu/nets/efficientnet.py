@@ -122,8 +122,13 @@ class EfficientNetLite0(nn.Module):
         self.early = build_blocks(LITE0[:3], 32)
         self.trunk = Trunk(classes)
 
+    def joint(self, x: Tensor) -> Tensor:
+        """(B, 40, 28, 28), where latent networks join."""
+        joint: Tensor = self.early(F.relu6(self.stem(x)))
+        return joint
+
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.trunk(self.early(F.relu6(self.stem(x))))
+        logits: Tensor = self.trunk(self.joint(x))
         return logits
 
 

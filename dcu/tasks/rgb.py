@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from dcu.errors import UnavailableError
 from dcu.nets import channels_last
@@ -81,16 +80,18 @@ class Answer(NamedTuple):
 
 
 class RgbClassifier:
-    """EfficientNet-Lite0 on pictures of 224x224."""
+    """EfficientNet-Lite0 on pictures of 224x224, as it is or with other weights."""
 
-    def __init__(self, device: str = "cpu") -> None:
+    def __init__(self, device: str = "cpu", weights: dict[str, Tensor] | None = None) -> None:
         self.network, self.device = rgb_network().to(device), device
+        if weights is not None:
+            self.network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
 
     @torch.no_grad()
     def __call__(self, pictures: Tensor) -> Answer:
         """The answer to pictures (B, 224, 224, 3) uint8."""
         x = to_input(pictures).contiguous(memory_format=torch.channels_last)
-        features = self.network.trunk.blocks(self.network.early(F.relu6(self.network.stem(x))))
+        features = self.network.trunk.blocks(self.network.joint(x))
         return Answer(self.network.trunk.classifier(self.network.trunk.pool(features)).float(), features.float())
 
 

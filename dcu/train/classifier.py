@@ -19,13 +19,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dcu import store
-from dcu.codec import Codec, analysis_input
+from dcu.codec import Codec
 from dcu.data import Item
 from dcu.image import field_crop
 from dcu.nets import channels_last
-from dcu.nets.efficientnet import LatentClassifier
+from dcu.nets.efficientnet import EfficientNetLite0, LatentClassifier
 from dcu.nets.norms import add_norms, measure_norms
 from dcu.tasks.rgb import Answer, RgbClassifier, rgb_network
+from dcu.train.inputs import check_sees, network_input
 from dcu.train.views import SHORT, SIDE, Sampler, ViewData, hold_out, mixed, random_view
 
 MEASURED = 40
@@ -40,11 +41,15 @@ class ClassifierRecipe:
 
     name: str
     codec: str
+    sees: str = "latent"  # or decoded: the RGB network, fine-tuned on the codec's pictures, for comparison
     width: int = 64
     depth: int = 2
     feature_weight: float = 1.0  # alpha
     trunk_scale: float = 0.3  # the trunk's learning rate, relative to the front end's
     label_weight: float = 0.0  # share of a picture's own class, where its folder is a WNID, in the target
+
+    def __post_init__(self) -> None:
+        check_sees(self.sees)
 
 
 def student(channels: int, width: int, depth: int) -> LatentClassifier:
@@ -54,39 +59,34 @@ def student(channels: int, width: int, depth: int) -> LatentClassifier:
     depthwise kernels stay because oneDNN computes their gradient in bf16 ten times slower than all else.
     """
     network = LatentClassifier(channels, width, depth, 1000)
-    trunk = rgb_network().trunk.requires_grad_(True)
     add_norms(network)
-    network.trunk = trunk
-    for name, parameter in trunk.named_parameters():
-        if "depthwise" in name or name.startswith("classifier"):
-            parameter.requires_grad_(False)
+    network.trunk = learning(rgb_network()).trunk
     return network
 
 
-def student_groups(network: LatentClassifier, trunk_scale: float) -> list[dict[str, Any]]:
+def learning(network: EfficientNetLite0) -> EfficientNetLite0:
+    """The RGB network, its weights free to learn but for those that stay."""
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_("depthwise" not in name and not name.startswith("trunk.classifier"))
+    return network
+
+
+def student_groups(network: LatentClassifier | EfficientNetLite0, trunk_scale: float) -> list[dict[str, Any]]:
     """Parameter groups: the front end, and the trunk at its share of the front end's learning rate."""
     trunk = [p for p in network.trunk.parameters() if p.requires_grad]
-    front = [p for name, p in network.named_parameters() if not name.startswith("trunk.")]
+    front = [p for name, p in network.named_parameters() if p.requires_grad and not name.startswith("trunk.")]
     return [{"params": front}, {"params": trunk, "scale": trunk_scale}]
 
 
 def distillation(
-    network: LatentClassifier, latent: Tensor, target: Tensor, answer: Answer, spread: Tensor
+    network: LatentClassifier | EfficientNetLite0, seen: Tensor, target: Tensor, answer: Answer, spread: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Divergence from target probabilities, and distance from the teacher's features in units of their variance."""
-    latent = latent.contiguous(memory_format=torch.channels_last)
-    features = network.trunk.blocks(network.joint(latent))
+    features = network.trunk.blocks(network.joint(seen.contiguous(memory_format=torch.channels_last)))
     logits = network.trunk.classifier(network.trunk.pool(features)).float()
     divergence = F.kl_div(F.log_softmax(logits, 1), target, reduction="batchmean")
     distance = ((features.float() - answer.features).square() / spread).mean()
     return divergence, distance
-
-
-@torch.no_grad()
-def latent_of(codec: Codec, views: Tensor) -> Tensor:
-    """The latent (B, C, h, w) that a codec makes of views (B, 8h, 8w, 3) uint8."""
-    x = analysis_input(views).contiguous(memory_format=torch.channels_last)
-    return codec.quantizer.latent(codec.quantizer.symbols(codec.analysis(x).float()))
 
 
 def told(probabilities: Tensor, numbers: Tensor, weight: float) -> Tensor:
@@ -107,7 +107,10 @@ class ClassifierTask:
         self.sampler = Sampler(train, data.weights, seed)
         self.teacher = RgbClassifier(self.device)
         torch.manual_seed(seed)
-        self.module = channels_last(student(len(codec.levels), recipe.width, recipe.depth)).to(self.device)
+        network: LatentClassifier | EfficientNetLite0 = learning(rgb_network())
+        if recipe.sees == "latent":
+            network = student(len(codec.levels), recipe.width, recipe.depth)
+        self.module = channels_last(network).to(self.device)
         self.scalars: dict[str, float] = {}
         self.numbers = {entry["wnid"]: number for number, entry in enumerate(store.imagenet_labels())}
         self.start()
@@ -116,13 +119,14 @@ class ClassifierTask:
     def start(self) -> None:
         """Bring the latent's channels to one scale; measure how much the teacher's features vary."""
         views = torch.cat([self.batch(-1 - step)[0] for step in range(STARTED)]).to(self.device)
-        spread = self.latent(views).std((0, 2, 3)).clamp(min=0.1)
-        self.module.stem.convolution.weight.mul_(2 / spread[None, :, None, None])  # type: ignore[operator, union-attr]
+        if self.recipe.sees == "latent":
+            spread = self.seen(views).std((0, 2, 3)).clamp(min=0.1)
+            self.module.stem.convolution.weight.mul_(2 / spread[None, :, None, None])  # type: ignore[operator, union-attr]
         self.spread = self.teacher(views).features.var((0, 2, 3), keepdim=True)
 
-    def latent(self, views: Tensor) -> Tensor:
-        """The latent of views (B, 224, 224, 3) uint8: of their files, but for symbols on a border where bf16 is on."""
-        return latent_of(self.codec, views)
+    def seen(self, views: Tensor) -> Tensor:
+        """What the network gets of views (B, 224, 224, 3) uint8."""
+        return network_input(self.codec, self.recipe.sees, views)
 
     def groups(self) -> list[dict[str, Any]]:
         return student_groups(self.module, self.recipe.trunk_scale)
@@ -138,7 +142,7 @@ class ClassifierTask:
     def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         answer = self.teacher(batch[0])
         target = told(answer.logits.softmax(1), batch[1], self.recipe.label_weight)
-        divergence, distance = distillation(self.module, self.latent(batch[0]), target, answer, self.spread)
+        divergence, distance = distillation(self.module, self.seen(batch[0]), target, answer, self.spread)
         figures = {"divergence": float(divergence.detach()), "distance": float(distance.detach())}
         return divergence + self.recipe.feature_weight * distance, figures
 
@@ -147,7 +151,7 @@ class ClassifierTask:
         agree = divergence = 0.0
         for item in self.held_out:
             view = torch.from_numpy(field_crop(item.picture(), SIDE, SHORT).copy())[None].to(self.device)
-            answer, teacher = self.module(self.latent(view)).float(), self.teacher(view).logits
+            answer, teacher = self.module(self.seen(view)).float(), self.teacher(view).logits
             agree += float(answer.argmax(1) == teacher.argmax(1))
             divergence += float(F.kl_div(F.log_softmax(answer, 1), teacher.softmax(1), reduction="sum"))
         count = max(1, len(self.held_out))
@@ -157,6 +161,6 @@ class ClassifierTask:
         """Set the front end's norms for the weights as they are now."""
 
         def see(index: int) -> None:
-            self.module.joint(self.latent(self.batch(-1 - index)[0].to(self.device)))
+            self.module.joint(self.seen(self.batch(-1 - index)[0].to(self.device)))
 
         measure_norms(self.module, see, MEASURED)

@@ -58,7 +58,7 @@ def codec_model(run: Run, task: CodecTask, items: list[Item], folder: Path) -> s
 
 
 def classifier_model(run: Run, task: ClassifierTask, codec: Codec, items: list[Item], folder: Path) -> store.Model:
-    """Write a trained classifier in float16, its norms measured for the averaged weights and folded."""
+    """Write a trained classifier, or its RGB counterpart, in float16; norms are measured for the average and folded."""
     task.module.load_state_dict(run.average)
     task.measure_norms()
     task.module.cpu().eval()
@@ -66,14 +66,14 @@ def classifier_model(run: Run, task: ClassifierTask, codec: Codec, items: list[I
     tensors = {name: tensor.half() for name, tensor in task.module.state_dict().items()}
     card = {
         "name": folder.name,
-        "kind": "classifier",
+        "kind": "classifier" if task.recipe.sees == "latent" else "rgb-classifier",
         "codec": codec.name,
         "fingerprint": codec.fingerprint,
         "teacher": "EfficientNet-Lite0 on the original picture",
     }
     card |= origin(run, asdict(task.recipe), items) | {"labels": store.imagenet_labels()}
     model = store.write_model(folder, card, tensors)
-    return store.amend(model, classifier_cost(Classifier(model, codec)))
+    return model if model.kind in store.COUNTERPARTS else store.amend(model, classifier_cost(Classifier(model, codec)))
 
 
 def segmenter_model(run: Run, task: SegmenterTask, codec: Codec, items: list[Item], folder: Path) -> store.Model:

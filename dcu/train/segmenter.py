@@ -28,14 +28,13 @@ from dcu.nets.segmenter import LatentSegmenter, RgbSegmenter
 from dcu.nets.transforms import BLOCK
 from dcu.tasks import rgb
 from dcu.tasks.segment import enlarged
-from dcu.train.classifier import latent_of
+from dcu.train.inputs import check_sees, network_input
 from dcu.train.views import hold_out
 
 VOID = 255
 """What void becomes in a batch."""
 MEASURED = 40
 """Batches on which norms are measured."""
-SEES = ("latent", "decoded", "original")
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,7 @@ class SegmenterRecipe:
     trunk_scale: float = 0.2  # learning rate of what comes from the classifier, relative to the head's
 
     def __post_init__(self) -> None:
-        if self.sees not in SEES:
-            raise ValueError(f"sees = {self.sees!r} is none of {', '.join(SEES)}")
+        check_sees(self.sees)
         if len(self.labels) < 2:
             raise ValueError("two labels or more")
 
@@ -158,16 +156,9 @@ class SegmenterTask:
         pictures, classes = (np.stack(side) for side in zip(*parts, strict=True))
         return torch.from_numpy(pictures), torch.from_numpy(classes)
 
-    @torch.no_grad()
     def seen(self, pictures: Tensor) -> Tensor:
-        """What the network gets of pictures (B, 8h, 8w, 3) uint8: latents, or pixels."""
-        if self.recipe.sees == "original":
-            return rgb.to_input(pictures).contiguous(memory_format=torch.channels_last)
-        latent = latent_of(self.codec, pictures).contiguous(memory_format=torch.channels_last)
-        if self.recipe.sees == "latent":
-            return latent
-        decoded = ((self.codec.synthesis(latent).float() + 1) * 127.5).round().clamp(0, 255)
-        return rgb.to_input(decoded.permute(0, 2, 3, 1)).contiguous(memory_format=torch.channels_last)
+        """What the network gets of pictures (B, 8h, 8w, 3) uint8."""
+        return network_input(self.codec, self.recipe.sees, pictures)
 
     def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         logits = enlarged(self.module(self.seen(batch[0])))
