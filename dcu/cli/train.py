@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,8 +44,8 @@ def recipe_path(recipe: Path) -> Path:
     return inside if not recipe.exists() and inside.exists() else recipe
 
 
-def train(run: Run, start: Path | None, resume: bool, minutes: float | None) -> None:
-    """Run the loop, from the start, from other weights, or from the checkpoint."""
+def train(run: Run, start: Path | None, resume: bool, minutes: float | None, write: Callable[[], store.Model]) -> None:
+    """Run the loop, from the start, from other weights, or from the checkpoint; then write the model, once."""
     from rich.console import Console
 
     from dcu.train import parallel
@@ -59,6 +60,8 @@ def train(run: Run, start: Path | None, resume: bool, minutes: float | None) -> 
         run.start(start)
     if not run.train(minutes, Console(stderr=True)) and parallel.rank() == 0:
         typer.echo(f"stopped at step {run.step} of {run.schedule.steps}; --resume continues", err=True)
+    if parallel.rank() == 0:
+        typer.echo(str(write().folder))
 
 
 @app.command("codec")
@@ -92,10 +95,8 @@ def train_codec(
         else:
             task = CodecTask(parts["codec"], *common)
         run = Run(task, parts["schedule"], runs / path.stem)
-        train(run, start, resume, minutes)
-        if parallel.rank() == 0:
-            model = codec_model(run, task, items, out or store.user_folder() / task.recipe.name)
-            typer.echo(str(model.folder))
+        folder = out or store.user_folder() / task.recipe.name
+        train(run, start, resume, minutes, lambda: codec_model(run, task, items, folder))
 
 
 @app.command("classifier")
@@ -138,10 +139,8 @@ def train_classifier(
         loaded = Codec.load(parts["classifier"].codec, chosen_device)
         task = ClassifierTask(parts["classifier"], parts["data"], loaded, items, parts["schedule"].seed)
         run = Run(task, parts["schedule"], runs / path.stem)
-        train(run, start, resume, minutes)
-        if parallel.rank() == 0:
-            model = classifier_model(run, task, loaded, items, out or store.user_folder() / task.recipe.name)
-            typer.echo(str(model.folder))
+        folder = out or store.user_folder() / task.recipe.name
+        train(run, start, resume, minutes, lambda: classifier_model(run, task, loaded, items, folder))
 
 
 @app.command("segmenter")
@@ -172,11 +171,8 @@ def train_segmenter(
         codec = Codec.load(parts["segmenter"].codec, chosen_device)
         task = SegmenterTask(parts["segmenter"], parts["data"], codec, found, parts["schedule"].seed)
         run = Run(task, parts["schedule"], runs / path.stem)
-        train(run, start, resume, minutes)
-        if parallel.rank() == 0:
-            items = [pair.picture for pair in found]
-            model = segmenter_model(run, task, codec, items, out or store.user_folder() / task.recipe.name)
-            typer.echo(str(model.folder))
+        items, folder = [pair.picture for pair in found], out or store.user_folder() / task.recipe.name
+        train(run, start, resume, minutes, lambda: segmenter_model(run, task, codec, items, folder))
 
 
 def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:
@@ -188,7 +184,8 @@ def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:
     model = store.find(codec, "codec")
     classifier = Classifier.load(store.find_network("classifier", model.fingerprint).folder, device)
     found = items(labels, LABELLED)
-    folder = out or store.user_folder() / f"{labels.resolve().stem}-{codec.removeprefix('codec-')}"
+    name = labels.stem if labels.is_file() else labels.resolve().name
+    folder = out or store.user_folder() / f"{name}-{codec.removeprefix('codec-')}"
     written, figures = own_classifier(classifier, found, files.progress(found, "looking", False), folder)
     counts = f"{len(written.card['labels'])} classes, {len(found)} pictures; {figures['count']} pictures kept aside"
     typer.echo(f"{counts}: top-1 {100 * figures['top1']:.1f} %, top-5 {100 * figures['top5']:.1f} %", err=True)

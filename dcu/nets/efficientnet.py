@@ -6,6 +6,7 @@ Batch norms are folded into the convolutions where weights come in (`dcu.tasks.r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -167,6 +168,13 @@ class LatentFront(nn.Module):
         """(B, 40, h, w)."""
         joint: Tensor = self.join(self.fine(latent))
         return joint
+
+
+def front_shape(tensors: Mapping[str, Tensor]) -> tuple[int, int, int]:
+    """(channels, width, depth) of a front end, from the weights of a network that has one; KeyError where none has."""
+    width, channels = tensors["stem.weight"].shape[:2]
+    depth = sum(name.startswith("front.") and name.endswith(".conv1.weight") for name in tensors)
+    return channels, width, depth
 
 
 class LatentClassifier(LatentFront):

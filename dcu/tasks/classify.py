@@ -16,7 +16,7 @@ from dcu.bitstream import Stream
 from dcu.codec import Codec, codec_of
 from dcu.errors import UnavailableError
 from dcu.nets import channels_last
-from dcu.nets.efficientnet import LatentClassifier
+from dcu.nets.efficientnet import LatentClassifier, front_shape
 
 Views = list[Tensor]
 """Latents (1, C, h, w) of one picture."""
@@ -150,9 +150,7 @@ def build_network(model: store.Model) -> LatentClassifier:
     """The network of a classifier's weights, which alone say how wide and deep it is."""
     tensors = {name: tensor.float() for name, tensor in model.weights().items()}
     try:
-        width, channels = tensors["stem.weight"].shape[:2]
-        depth = sum(n.startswith("front.") and n.endswith(".conv1.weight") for n in tensors)
-        network = LatentClassifier(channels, width, depth, tensors["trunk.classifier.bias"].shape[0])
+        network = LatentClassifier(*front_shape(tensors), tensors["trunk.classifier.bias"].shape[0])
         network.load_state_dict(tensors)
     except (KeyError, RuntimeError, ValueError) as error:
         raise UnavailableError(f"{model.name}: its weights are not those of a classifier") from error

@@ -20,6 +20,7 @@ from dcu.codec import Codec, codec_of, in_pieces
 from dcu.errors import UnavailableError
 from dcu.image import Picture
 from dcu.nets import channels_last
+from dcu.nets.efficientnet import front_shape
 from dcu.nets.segmenter import STRIDE, LatentSegmenter
 
 HALO = 32
@@ -124,10 +125,8 @@ def build_network(model: store.Model) -> LatentSegmenter:
     """The network of a segmenter's weights, which alone say how wide and deep it is."""
     tensors = {name: tensor.float() for name, tensor in model.weights().items()}
     try:
-        width, channels = tensors["stem.weight"].shape[:2]
-        depth = sum(n.startswith("front.") and n.endswith(".conv1.weight") for n in tensors)
         classes = len(tensors["head.answer.bias"]) // (BLOCK // STRIDE) ** 2
-        network = LatentSegmenter(channels, width, depth, len(tensors["pyramid.mix.bias"]), classes)
+        network = LatentSegmenter(*front_shape(tensors), len(tensors["pyramid.mix.bias"]), classes)
         network.load_state_dict(tensors)
     except (KeyError, RuntimeError, ValueError) as error:
         raise UnavailableError(f"{model.name}: its weights are not those of a segmenter") from error

@@ -23,6 +23,7 @@ from dcu.errors import UsageError
 from dcu.evaluate.segmenter import check, confusion, intersection_over_union
 from dcu.image import Picture, pad
 from dcu.nets import channels_last
+from dcu.nets.efficientnet import front_shape
 from dcu.nets.norms import add_norms, measure_norms
 from dcu.nets.segmenter import LatentSegmenter, RgbSegmenter
 from dcu.nets.transforms import BLOCK
@@ -84,9 +85,7 @@ def started_network(recipe: SegmenterRecipe, codec: Codec) -> LatentSegmenter | 
     network: LatentSegmenter | RgbSegmenter
     if recipe.sees == "latent":
         weights = store.find_network("classifier", codec.fingerprint).weights()
-        width, channels = weights["stem.weight"].shape[:2]
-        depth = sum(name.startswith("front.") and name.endswith(".conv1.weight") for name in weights)
-        network = LatentSegmenter(channels, width, depth, recipe.pyramid, classes)
+        network = LatentSegmenter(*front_shape(weights), recipe.pyramid, classes)
     else:
         weights = rgb.rgb_network().state_dict()
         network = RgbSegmenter(recipe.pyramid, classes)
