@@ -97,13 +97,20 @@ class EntropyCoder:
         self.largest = max(g.levels for g in self.groups)
         self.passes = schedule(self.groups)
         self.tensors = tensors
-        self.exp = tensors["exp"].long()
+        self.exp = tensors["exp"].double()
         self.values = (centres.double() * 2**VALUE_BITS).round()
         self.weights: list[Layers] = [
             tuple((tensors[f"{i:02}.{n}.weight"].double(), tensors[f"{i:02}.{n}.bias"].double()) for n in range(3))
             for i in range(len(self.passes))
         ]
         self.check_exact()
+        half = 2 ** (
+            WEIGHT_BITS - 1
+        )  # folded in, as the division by 2^12 is: a power of two leaves every bit as it was
+        self.weights = [
+            tuple((weight / 2**WEIGHT_BITS, (bias + half) / 2**WEIGHT_BITS) for weight, bias in layers)
+            for layers in self.weights
+        ]
 
     def check_exact(self) -> None:
         """Refuse weights whose sums could leave the integers that float64 holds exactly."""
@@ -122,13 +129,12 @@ class EntropyCoder:
         """
         height, width = padded.shape[1] - 2 * REACH, padded.shape[2] - 2 * REACH
         where = gather_index(p, self.channels, height, width)
-        activation = padded.flatten()[where]
+        activation = padded.flatten().index_select(0, where.flatten()).view(where.shape)
         for number, (weight, bias) in enumerate(layers):
-            activation = torch.addmm(bias, activation, weight.T)
-            activation = torch.floor((activation + 2 ** (WEIGHT_BITS - 1)) / 2**WEIGHT_BITS)
+            activation = torch.addmm(bias, activation, weight.T).floor_()
             if number < 2:
-                activation = activation.clamp_(0, CLIP)
-        logits = activation.long().unflatten(1, (p.last - p.first, p.levels)).transpose(0, 1).flatten(0, 1)
+                activation.clamp_(0, CLIP)
+        logits = activation.unflatten(1, (p.last - p.first, p.levels)).transpose(0, 1).flatten(0, 1)
         return cumulative(logits, self.exp, self.largest)
 
     def encode(self, symbols: Tensor) -> bytes:
@@ -187,19 +193,19 @@ class EntropyCoder:
 
 
 def cumulative(logits: Tensor, exp_table: Tensor, largest: int) -> Tensor:
-    """16-bit cumulative tables (N, largest + 1) from integer logits (N, L).
+    """16-bit cumulative tables (N, largest + 1) from integers held in float64: logits (N, L), exp_table (4096,).
 
     Where L < largest the symbols that do not exist get one unit each. int16 holding uint16: the last entry, 2^16,
     wraps to 0, as torchac expects.
     """
     levels = logits.shape[1]
-    distance = (logits.amax(1, keepdim=True) - logits).clamp_(max=EXP_SIZE - 1)
-    total = F.pad(exp_table[distance].cumsum(1), (1, 0))
-    scaled = total * (2**TABLE_BITS - largest) // total[:, -1:]
-    tables = torch.empty(len(logits), largest + 1, dtype=torch.int64)
-    tables[:, : levels + 1] = scaled
-    tables[:, levels + 1 :] = scaled[:, -1:]
-    return (tables + torch.arange(largest + 1)).to(torch.int16)
+    distance = (logits.amax(1, keepdim=True) - logits).clamp_(max=EXP_SIZE - 1).long()
+    total = exp_table.index_select(0, distance.flatten()).view(distance.shape).cumsum(1)
+    tables = torch.zeros(len(logits), largest + 1, dtype=torch.float64)
+    # the quotient is at least 2^-21 under the next integer and below 2^16: no rounding of it can reach that integer
+    tables[:, 1 : levels + 1] = (total * (2**TABLE_BITS - largest)).div_(total[:, -1:]).floor_()
+    tables[:, levels + 1 :] = 2**TABLE_BITS - largest
+    return tables.add_(torch.arange(largest + 1)).to(torch.int32).to(torch.int16)
 
 
 @functools.lru_cache(maxsize=64)

@@ -101,8 +101,8 @@ def test_passes_cover_each_position_once(passes: int) -> None:
 
 @given(st.lists(st.integers(-(2**30), 2**30), min_size=2, max_size=9), st.integers(9, 32))
 def test_tables_are_strictly_increasing(logits: list[int], largest: int) -> None:
-    exp_table = (-torch.arange(4096) / 256).exp().mul(65536).round().long()
-    table = cumulative(torch.tensor([logits]), exp_table, largest)[0].long() & 0xFFFF
+    exp_table = (-torch.arange(4096, dtype=torch.float64) / 256).exp().mul(65536).round()
+    table = cumulative(torch.tensor([logits], dtype=torch.float64), exp_table, largest)[0].long() & 0xFFFF
     table[-1] = 65536
     assert table[0] == 0
     assert bool((table.diff() >= 1).all())
