@@ -217,12 +217,7 @@ def of_rate(rate: float, device: str = "cpu") -> Codec:
     UsageError
         No installed codec has that rate.
     """
-    models = store.installed_codecs()
-    for model in models:
-        if model.card["rate"] == rate:
-            return Codec.from_model(model, device)
-    there = ", ".join(dict.fromkeys(f"{model.card['rate']:g}" for model in models))
-    raise UsageError(f"no codec of {rate:g} bpp; installed: {there}")
+    return Codec.from_model(store.codec_of_rate(rate), device)
 
 
 def of_every_rate(device: str = "cpu") -> list[Codec]:

@@ -104,9 +104,7 @@ class EntropyCoder:
             for i in range(len(self.passes))
         ]
         self.check_exact()
-        half = 2 ** (
-            WEIGHT_BITS - 1
-        )  # folded in, as the division by 2^12 is: a power of two leaves every bit as it was
+        half = 2 ** (WEIGHT_BITS - 1)  # folded in, like the division by 2^12: powers of two keep every bit
         self.weights = [
             tuple((weight / 2**WEIGHT_BITS, (bias + half) / 2**WEIGHT_BITS) for weight, bias in layers)
             for layers in self.weights

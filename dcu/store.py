@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dcu.errors import BrokenInputError, OutputError, UnavailableError
+from dcu.errors import BrokenInputError, OutputError, UnavailableError, UsageError
 
 if TYPE_CHECKING:  # cards are read without torch
     from torch import Tensor
@@ -151,6 +151,22 @@ def installed_codecs() -> list[Model]:
     if not codecs:
         raise UnavailableError("no codec is installed")
     return sorted(codecs, key=lambda model: model.card["rate"])  # stable: of one rate, the first found comes first
+
+
+def codec_of_rate(rate: float) -> Model:
+    """The installed codec of an operating point, by the rate that names it.
+
+    Raises
+    ------
+    UsageError
+        No installed codec has that rate.
+    """
+    models = installed_codecs()
+    for model in models:
+        if model.card["rate"] == rate:
+            return model
+    there = ", ".join(dict.fromkeys(f"{model.card['rate']:g}" for model in models))
+    raise UsageError(f"no codec of {rate:g} bpp; installed: {there}")
 
 
 def find(name: str, kind: str | None = None) -> Model:

@@ -152,7 +152,7 @@ def test_largest_quality_that_fits() -> None:
 def test_rival_may_not_take_more_bytes() -> None:
     def contender(size: int, right: int) -> evaluate_classifier.Contender:
         return evaluate_classifier.Contender(
-            "x", 0, lambda _: torch.zeros(1), [size] * 4, [0] * right + [1] * (4 - right)
+            "x", 0, lambda _: torch.zeros(1), sizes=[size] * 4, ranks=[0] * right + [1] * (4 - right)
         )
 
     large, good, poor = contender(700, 4), contender(600, 2), contender(100, 1)

@@ -15,7 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 from dcu import __version__
 from dcu.errors import DcuError, OutputError
 
-VERBS = ("compress", "decode", "classify", "segment", "embed", "info", "verify", "models", "train", "eval")
+VERBS = ("compress", "decode", "classify", "segment", "embed", "info", "verify", "models", "bench", "train", "eval")
 SUMMARIES = {
     "compress": "Pictures to bitstreams.",
     "decode": "Bitstreams to pictures.",
@@ -25,6 +25,7 @@ SUMMARIES = {
     "info": "What is inside bitstreams.",
     "verify": "Whether bitstreams are whole and can be read here.",
     "models": "List, show and verify the installed models.",
+    "bench": "What it costs, what it gives, against what people run today.",
     "train": "Train codecs, classifiers and segmenters.",
     "eval": "Measure codecs, classifiers and segmenters on real files.",
 }

@@ -98,8 +98,8 @@ def eval_classifier(
     from dcu.data import LABELLED, items
     from dcu.image import SUFFIXES
 
-    if rivals and (native or record or calibrate):
-        raise UsageError("--rivals only compares: not with --native, --record or --calibrate")
+    if rivals and (native or calibrate):
+        raise UsageError("--rivals only compares: not with --native or --calibrate")
     if record and calibrate:
         raise UsageError("--record states figures of pictures that nothing was fitted to: not with --calibrate")
     if native and (record or calibrate):
@@ -117,6 +117,9 @@ def eval_classifier(
         tuned = [m for m in store.installed() if (m.kind, m.fingerprint) == ("rgb-classifier", model.fingerprint)]
         rows = compare(classifier, found, shown, formats, *tuned[:1])
         files.print_rows([{"dataset": data.stem} | row for row in rows], json)
+        if record:
+            untimed = [{name: value for name, value in row.items() if name != "ms"} for row in rows]
+            store.amend(model, {"rivals": {"dataset": data.stem, "rows": untimed}})
         return
     answers, temperature = ask(classifier, found, shown, native), classifier.temperature
     if calibrate:

@@ -133,6 +133,7 @@ class Contender:
     name: str
     macs: int
     label: Callable[[bytes], torch.Tensor]  # a file to its scores, (classes,)
+    side: int = SIDE  # of the picture in the file
     sizes: list[int] = field(default_factory=list)
     ranks: list[int] = field(default_factory=list)  # of the right class, 0 is first
     milliseconds: list[float] = field(default_factory=list)
@@ -150,6 +151,7 @@ class Contender:
         ranks = np.array(self.ranks)
         return {
             "name": self.name,
+            "side": self.side,
             "count": len(ranks),
             "bytes": round(float(np.mean(self.sizes)), 1),
             "bpp": round(8 * float(np.mean(self.sizes)) / SIDE**2, 4),
@@ -185,9 +187,9 @@ def compare(
     -------
     list of dict
         Of the latent network, the RGB network on dcu's decoded pictures (and ``tuned``, one that was fine-tuned on such
-        pictures), on each format, and on the original (PNG):
-        ``count``; mean ``bytes`` and ``bpp``; ``top1``, ``top5``; ``macs`` of the networks, synthesis included;
-        median ``ms`` from file to label, one at a time.
+        pictures), on each format, and on the original (PNG): ``side`` of the picture in the file; ``count``; mean
+        ``bytes`` and ``bpp``; ``top1``, ``top5``; ``macs`` of the networks, synthesis included; median ``ms`` from file
+        to label, one at a time.
 
     Raises
     ------
@@ -218,7 +220,7 @@ def compare(
         decoded.append(Contender(tuned.name, cost + decoding, lambda data: look(codec.decode(data), weights)))
     original = Contender("RGB on the original", cost, lambda data: look(PNG.decode(data, SIDE, SIDE)))
     theirs = {
-        (name, side): Contender(f"RGB on {name} {side}x{side}", cost, by_format(name))
+        (name, side): Contender(f"RGB on {name} {side}x{side}", cost, by_format(name), side)
         for name in formats
         for side in SIDES
     }

@@ -1,0 +1,1 @@
+"""What it costs and what it gives, against what people run today."""

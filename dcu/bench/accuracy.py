@@ -1,0 +1,57 @@
+"""How often each way is right: measured on labelled pictures, or quoted from a card."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dcu import store
+from dcu.codec import codec_of
+from dcu.data import Item
+from dcu.evaluate.classifier import compare
+from dcu.evaluate.rivals import FORMATS
+from dcu.tasks.classify import Classifier
+
+RIVAL = re.compile(f"RGB on ({'|'.join(FORMATS)}) ")
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Figures by the name of the way, to what each format reduced the picture, and where that is from."""
+
+    figures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sides: dict[str, int] = field(default_factory=dict)
+    source: str | None = None
+
+
+def accuracy_of(rows: Sequence[dict[str, Any]], source: str) -> Accuracy:
+    """What rows of :func:`dcu.evaluate.classifier.compare` say."""
+    figures = {row["name"]: {key: row[key] for key in ("bytes", "bpp", "top1", "top5")} for row in rows}
+    sides = {found[1]: int(row["side"]) for row in rows if (found := RIVAL.match(row["name"]))}
+    return Accuracy(figures, sides, source)
+
+
+def measured(
+    codec: store.Model,
+    dataset: str,
+    items: Sequence[Item],
+    show: Callable[[Sequence[Item]], Iterable[Item]],
+    formats: Sequence[str],
+    device: str,
+) -> Accuracy:
+    """Every way on the same labelled pictures."""
+    network = store.find_network("classifier", codec.fingerprint)
+    loaded = codec_of(bytes.fromhex(codec.fingerprint)[: store.ID_BYTES], device)
+    rows = compare(Classifier(network, loaded, device), items, show(items), formats)
+    return accuracy_of(rows, f"measured on {dataset}, {len(items)} pictures")
+
+
+def quoted(codec: store.Model) -> Accuracy:
+    """What ``dcu eval classifier --rivals --record`` wrote on the classifier's card; nothing where it did not."""
+    stated = store.find_network("classifier", codec.fingerprint).card.get("rivals")
+    if not stated:
+        return Accuracy()
+    rows = stated["rows"]
+    return accuracy_of(rows, f"quoted from the card: {stated['dataset']}, {rows[0]['count']} pictures")

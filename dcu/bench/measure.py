@@ -1,0 +1,117 @@
+"""Timing: the ways take turns, warm, and every stage has its own clock."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dcu.bench.engines import Engine, engines
+from dcu.bench.ways import Way
+
+WARM = 2
+"""Rounds that are not counted."""
+STAGES = ("read", "decode", "network")
+
+
+class Runner:
+    """One way on one engine, at one batch size."""
+
+    def __init__(self, way: Way, engine: str, run: Engine, batch: int) -> None:
+        self.way, self.engine, self.run, self.batch = way, engine, run, batch
+        self.milliseconds: list[tuple[float, ...]] = []  # of each stage, a picture
+        repeats = -(-batch // len(way.files))
+        self.files = (way.files * repeats)[: len(way.files) if batch == 1 else batch]
+        self.turn = 0
+
+    def once(self) -> tuple[float, ...]:
+        """One batch from files to labels: milliseconds of each stage, a picture."""
+        files = self.files
+        if self.batch == 1:  # another file each turn
+            files = [self.files[self.turn % len(self.files)]]
+            self.turn += 1
+        marks = [time.perf_counter()]
+        read = [self.way.read(data) for data in files]
+        marks.append(time.perf_counter())
+        batch = torch.cat([self.way.decode(item) for item in read])
+        marks.append(time.perf_counter())
+        self.run(batch)
+        settle(batch)
+        marks.append(time.perf_counter())
+        return tuple(1e3 * (end - start) / self.batch for start, end in pairwise(marks))
+
+    def row(self) -> dict[str, Any]:
+        """Medians, and the middle 80 % of the whole."""
+        stages = np.array(self.milliseconds)
+        whole = stages.sum(1)
+        low, high = np.quantile(whole, (0.1, 0.9))
+        return {
+            "engine": self.engine,
+            "batch": self.batch,
+            "rounds": len(stages),
+            **{f"{stage}_ms": round(float(np.median(times)), 2) for stage, times in zip(STAGES, stages.T, strict=True)},
+            "ms": round(float(np.median(whole)), 2),
+            "ms_10": round(float(low), 2),
+            "ms_90": round(float(high), 2),
+            "pictures_per_second": round(1e3 / float(np.median(whole)), 1),
+        }
+
+
+def settle(batch: Tensor) -> None:
+    """Wait for a device that works on its own."""
+    if batch.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def runners(rows: Sequence[Way], batches: Sequence[int], threads: int) -> list[list[Runner]]:
+    """For each way, one runner an engine and batch size; ways that share a network share its engines."""
+    ready: dict[int, dict[str, Engine]] = {}
+    for way in rows:
+        if id(way.network) not in ready:
+            ready[id(way.network)] = engines(way.network, way.decode(way.read(way.files[0])), threads)
+    return [
+        [Runner(way, name, run, batch) for batch in batches for name, run in ready[id(way.network)].items()]
+        for way in rows
+    ]
+
+
+def measure(entries: Sequence[list[Runner]], seconds: float) -> None:
+    """Take turns until the time is up, two rounds at least beyond the warm ones."""
+    started, rounds = time.perf_counter(), 0
+    while rounds < WARM + 2 or time.perf_counter() - started < seconds:
+        for group in entries:
+            for runner in group:
+                times = runner.once()
+                if rounds >= WARM:
+                    runner.milliseconds.append(times)
+        rounds += 1
+
+
+def peak_mib(runner: Runner) -> float | None:
+    """What a batch needs beyond what is there before it, in MiB of resident memory; None where Linux does not tell."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+        before = status("VmRSS")
+        runner.once()
+        return round((status("VmHWM") - before) / 1024, 1)
+    except (OSError, KeyError):
+        return None
+
+
+def status(name: str) -> int:
+    """A figure of this process in KiB, from Linux."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    values = {line.partition(":")[0]: line.partition(":")[2] for line in lines}
+    return int(values[name].split()[0])

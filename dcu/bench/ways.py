@@ -1,0 +1,113 @@
+"""The ways from a file to a label that are compared: dcu's, and what people run today."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from dcu import store
+from dcu.codec import Codec, codec_of
+from dcu.errors import UnavailableError
+from dcu.evaluate.classifier import SIDE, SIDES
+from dcu.evaluate.cost import macs
+from dcu.evaluate.rivals import FORMATS, PNG
+from dcu.image import Picture, resize
+from dcu.nets.efficientnet import EfficientNetLite0
+from dcu.tasks.classify import CROP, Classifier
+from dcu.tasks.rgb import rgb_network, to_input
+
+
+@dataclass
+class Way:
+    """One way from a file to a label, in three stages: read, decode, network."""
+
+    name: str
+    files: list[bytes]
+    read: Callable[[bytes], Any]
+    decode: Callable[[Any], Tensor]  # what the network gets of one file, (1, ...)
+    network: nn.Module
+    macs: dict[str, int]  # of entropy decoding's network, synthesis, network
+
+    @property
+    def parameters(self) -> int:
+        """Of the network that tells the label."""
+        return sum(p.numel() for p in self.network.parameters())
+
+
+def rgb_or_untrained() -> EfficientNetLite0:
+    """The RGB network; where its weights are not installed, an untrained one that costs the same."""
+    try:
+        return rgb_network()
+    except UnavailableError:
+        return EfficientNetLite0().eval()
+
+
+def files_of(format: str, pictures: Sequence[Picture], most: float, side: int | None) -> tuple[int, list[bytes]]:
+    """Files of a format, reduced to ``side`` first, with at most so many bytes each on the mean where that can be.
+
+    Without a side: the largest of ``SIDES`` at which they have.
+    """
+    files: list[bytes] = []
+    for chosen in (side,) if side else SIDES:
+        reduced = [p if chosen == SIDE else resize(p, chosen, chosen, Image.Resampling.LANCZOS) for p in pictures]
+        files = [FORMATS[format].fit(picture, int(most)) for picture in reduced]
+        if sum(map(len, files)) <= most * len(files):
+            break
+    return chosen, files
+
+
+def ways(
+    model: store.Model, pictures: Sequence[Picture], rivals: Sequence[str], sides: dict[str, int], device: str
+) -> list[Way]:
+    """Every way at a codec's rate, for pictures (224, 224, 3) uint8: latent networks first, the original last.
+
+    ``sides``: to what each format reduces the picture, where that is known. Names are those of
+    :func:`dcu.evaluate.classifier.compare`.
+
+    Raises
+    ------
+    UnavailableError
+        No classifier is installed for that codec.
+    """
+    networks = [m for m in store.installed() if (m.kind, m.fingerprint) == ("classifier", model.fingerprint)]
+    if not networks:
+        raise UnavailableError(f"no classifier is installed for {model.name}")
+    codec = codec_of(bytes.fromhex(model.fingerprint)[: store.ID_BYTES], device)
+    files = [codec.compress(picture) for picture in pictures]
+    per_pixel = model.card["macs_per_pixel"]
+    entropy, synthesis = (int(per_pixel[part]) * SIDE**2 for part in ("context", "synthesis"))
+    rgb = rgb_or_untrained().to(device)
+    cost = macs(rgb, torch.zeros(1, 3, SIDE, SIDE))
+    rows = [latent_way(Classifier(network, codec, device), files, entropy) for network in networks]
+    decoded = {"entropy": entropy, "synthesis": synthesis, "network": cost}
+    rows.append(Way(f"RGB on {codec.name}", files, codec.read, rgb_decoder(codec), rgb, decoded))
+    only = {"entropy": 0, "synthesis": 0, "network": cost}
+    for name in rivals:
+        side, theirs = files_of(name, pictures, sum(map(len, files)) / len(files), sides.get(name))
+        rows.append(Way(f"RGB on {name} {side}x{side}", theirs, bytes, pillow_decoder(name, device), rgb, only))
+    originals = [PNG.encode(picture, 1, 1.0) for picture in pictures]
+    return [*rows, Way("RGB on the original", originals, bytes, pillow_decoder("png", device), rgb, only)]
+
+
+def latent_way(classifier: Classifier, files: list[bytes], entropy: int) -> Way:
+    """Bitstream to label: no picture on the way."""
+    network = classifier.network
+    cost = macs(network, torch.zeros(1, len(classifier.codec.levels), CROP, CROP))
+    parts = {"entropy": entropy, "synthesis": 0, "network": cost}
+    return Way(classifier.name, files, classifier.codec.read, classifier.codec.latent, network, parts)
+
+
+def rgb_decoder(codec: Codec) -> Callable[[Any], Tensor]:
+    """What the RGB network gets of a stream: the picture that dcu rebuilds."""
+    return lambda stream: to_input(torch.from_numpy(codec.decode(stream).copy())[None].to(codec.device))
+
+
+def pillow_decoder(name: str, device: str) -> Callable[[Any], Tensor]:
+    """What the RGB network gets of a file of another format, enlarged to 224x224."""
+    format = PNG if name == "png" else FORMATS[name]
+    return lambda data: to_input(torch.from_numpy(format.decode(data, SIDE, SIDE).copy())[None].to(device))

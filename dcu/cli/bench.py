@@ -1,0 +1,70 @@
+"""``dcu bench``: what it costs, what it gives, against what people run today."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dcu import store
+from dcu.cli import files, options
+
+app = typer.Typer(add_completion=False)
+Rates = Annotated[list[float] | None, typer.Option("--rate", help="Bits a pixel; repeated.", show_default="0.0983")]
+Labelled = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder or tar whose sub-folders are classes (WNIDs), to measure accuracy on."),
+]
+Batches = Annotated[
+    list[int] | None, typer.Option("--batch", min=1, help="Pictures at once; repeated.", show_default="1, 32")
+]
+Rivals = Annotated[str, typer.Option("--rivals", help="Formats to compare with: avif,webp,jpeg,jpeg2000,jxl.")]
+Seconds = Annotated[float, typer.Option("--seconds", min=0, help="For how long a rate is timed.")]
+
+
+@app.command()
+def bench(
+    rate: Rates = None,
+    data: Labelled = None,
+    batch: Batches = None,
+    rivals: Rivals = "avif,webp,jpeg",
+    seconds: Seconds = 30.0,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    threads: options.Threads = None,
+    device: options.Device = "auto",
+) -> None:
+    """Cost, speed from file to label and accuracy, beside the RGB network on other files of as many bytes.
+
+    Without --data: on the photographs that dcu carries, accuracy quoted from the cards.
+    """
+    models = [store.codec_of_rate(one) for one in rate or [0.0983]]
+    chosen_device = options.start(threads, device)
+    from dcu.bench.accuracy import measured, quoted
+    from dcu.bench.table import bench_rate, columns, machine
+    from dcu.data import items
+    from dcu.evaluate.rivals import parse
+
+    formats, found = parse(rivals), items(data) if data else []
+    for model in models:
+        if data:
+            known = measured(
+                model, data.stem, found, lambda every: files.progress(every, "naming", quiet), formats, chosen_device
+            )
+        else:
+            known = quoted(model)
+        note(f"{model.name}: timing for {seconds:g} s; {machine()}", quiet)
+        rows, whole = bench_rate(model, found, known, formats, batch or [1, 32], seconds, chosen_device)
+        for part in [rows] if json else columns(rows):
+            files.print_rows(part, json)
+        if known.source and not json:
+            note(f"top-1, top-5, bytes: {known.source}", quiet)
+        if not whole:
+            raise KeyboardInterrupt
+
+
+def note(text: str, quiet: bool) -> None:
+    """A line for people on standard error."""
+    if not quiet:
+        typer.echo(text, err=True)

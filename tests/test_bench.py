@@ -1,0 +1,139 @@
+"""`dcu bench`: every way from a file to a label, timed and stated."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dcu import store
+from dcu.bench import measure, table
+from dcu.bench.engines import engines
+from dcu.bench.ways import files_of
+from dcu.evaluate import classifier as evaluate_classifier
+from dcu.evaluate.cost import macs
+from dcu.nets.efficientnet import LITE0, EfficientNetLite0, InvertedResidual
+
+from .conftest import Dcu, one_line, png, smooth_picture
+
+STAGES = ("read_ms", "decode_ms", "network_ms")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One engine: exporting takes seconds a network, and has a test of its own."""
+    monkeypatch.setattr("dcu.bench.engines.ONNX_PACKAGES", ("no_such_package",))
+
+
+@pytest.mark.usefixtures("random_rgb")
+def test_rows_without_data(dcu: Dcu) -> None:
+    answer = dcu("bench", "--seconds", "0", "--batch", "1", "--batch", "3", "--rivals", "webp", "--json")
+    assert answer.code == 0, answer.err
+    rows = answer.lines
+    names = [row["name"] for row in rows[::2]]
+    assert names[:2] == ["classifier-0.0983", "RGB on codec-0.0983"]
+    assert names[2].startswith("RGB on webp ")
+    assert names[3] == "RGB on the original"
+    assert [row["batch"] for row in rows] == [1, 3] * 4
+    for row in rows:
+        assert row["rounds"] == 2
+        assert row["ms"] == pytest.approx(sum(row[stage] for stage in STAGES), rel=0.5, abs=0.1)
+        assert row["ms_10"] <= row["ms"] <= row["ms_90"]
+        assert row["source"] is None
+        assert row["top1"] is None
+    ours, decoded, webp, _ = rows[::2]
+    assert ours["synthesis_macs"] == 0 < decoded["synthesis_macs"]
+    assert ours["bytes"] == decoded["bytes"]
+    assert webp["speedup"] == 1
+    assert ours["network_macs"] == store.find("classifier-0.0983").card["macs"]
+
+
+@pytest.mark.usefixtures("random_rgb")
+def test_table_for_people_and_what_cards_say(dcu: Dcu, own_models: Path) -> None:
+    rows = [
+        {"name": "classifier-0.0983", "side": 224, "count": 9, "bytes": 600.0, "bpp": 0.1, "top1": 0.5, "top5": 0.7},
+        {"name": "RGB on webp 64x64", "side": 64, "count": 9, "bytes": 599.0, "bpp": 0.1, "top1": 0.25, "top5": 0.5},
+    ]
+    store.amend(store.find("classifier-0.0983"), {"rivals": {"dataset": "some-val", "rows": rows}})
+    answer = dcu("bench", "--seconds", "0", "--batch", "1", "--rivals", "webp")
+    assert "50.0 %" in answer.out
+    assert "RGB on webp 64x64" in answer.out
+    assert "25.0 %" in answer.out
+    assert "quoted from the card: some-val, 9 pictures" in answer.err
+
+
+@pytest.mark.usefixtures("random_rgb")
+def test_interrupted_bench_keeps_what_there_is(dcu: Dcu, monkeypatch: pytest.MonkeyPatch) -> None:
+    once, calls = measure.Runner.once, []
+
+    def interrupted(self: measure.Runner) -> tuple[float, ...]:
+        calls.append(self)
+        if len(calls) == 11:  # in the third round of four ways, after two that were warm-up
+            raise KeyboardInterrupt
+        return once(self)
+
+    monkeypatch.setattr(measure.Runner, "once", interrupted)
+    answer = dcu("bench", "--seconds", "0", "--batch", "1", "--rivals", "webp", "--json", "--quiet")
+    assert answer.code == 130
+    assert [row["name"] for row in answer.lines] == ["classifier-0.0983", "RGB on codec-0.0983"]
+    assert one_line(answer.err)
+
+
+@pytest.mark.parametrize("options", [["--rate", "9"], ["--rivals", "gif"], ["--data", "nowhere"], ["--batch", "0"]])
+def test_wrong_calls_are_one_line(dcu: Dcu, options: list[str]) -> None:
+    answer = dcu("bench", *options)
+    assert answer.code in (2, 66)
+    assert one_line(answer.err)
+
+
+def test_both_engines_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+    monkeypatch.undo()
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU6(), torch.nn.Flatten(1))
+    found: dict[str, Any] = engines(network, torch.zeros(1, 3, 8, 8), 1)
+    x = torch.randn(5, 3, 8, 8)
+    assert set(found) == {"PyTorch", "ONNX Runtime"}
+    assert np.allclose(found["PyTorch"](x).numpy(), found["ONNX Runtime"](x)[0], atol=1e-5)
+
+
+def test_files_of_other_formats_fit() -> None:
+    pictures = [smooth_picture(224, 224, seed=seed) for seed in range(2)]
+    side, files = files_of("webp", pictures, 250, None)
+    assert side < 224
+    assert sum(map(len, files)) <= 2 * 250
+    assert files_of("webp", pictures, 250, 32)[0] == 32
+
+
+def test_macs_by_hand() -> None:
+    """Of one layer of each kind; and EfficientNet-Lite0's 407 M as published, which count more than convolutions."""
+    x = torch.zeros(1, 4, 10, 10)
+    assert macs(torch.nn.Conv2d(4, 6, 3, padding=1), x) == 10 * 10 * 4 * 6 * 9
+    assert macs(torch.nn.Conv2d(4, 4, 5, padding=2, groups=4), x) == 10 * 10 * 4 * 25
+    assert macs(torch.nn.Linear(4, 7), torch.zeros(1, 4)) == 28
+    block = InvertedResidual(4, 4, 3, 1, 6, 1)
+    assert macs(block, x) == 100 * (4 * 24 + 24 * 9 + 24 * 4)
+    assert len(LITE0) == 7
+    assert macs(EfficientNetLite0(), torch.zeros(1, 3, 224, 224)) == pytest.approx(407e6, rel=0.06)
+
+
+def test_rivals_are_recorded_for_the_bench(
+    dcu: Dcu, own_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"name": "x", "side": 224, "count": 1, "ms": 3.0}]
+    monkeypatch.setattr(evaluate_classifier, "compare", lambda *_: rows)
+    (tmp_path / "set" / "n00000000").mkdir(parents=True)
+
+    (tmp_path / "set" / "n00000000" / "0.png").write_bytes(png(smooth_picture(32, 32)))
+    call = ["eval", "classifier", tmp_path / "set", "--network", "classifier-0.0983", "--rivals", "webp", "--record"]
+    assert dcu(*call).code == 0
+    card = json.loads((own_models / "classifier-0.0983" / "card.json").read_text())
+    assert card["rivals"] == {"dataset": "set", "rows": [{"name": "x", "side": 224, "count": 1}]}
+
+
+def test_what_it_was_measured_on_is_said() -> None:
+    assert f"torch {torch.__version__}" in table.machine()
