@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from dcu import bitstream
-from dcu.codec import Codec, codec_of
+from dcu.codec import Codec, codec_of, of_every_rate, of_rate
 from dcu.image import psnr, read_picture
 from dcu.store import installed, shipped
 from dcu.tasks.classify import Classifier
@@ -20,6 +20,7 @@ from dcu.tasks.classify import Classifier
 from .conftest import Dcu
 
 GOLDEN = Path(__file__).parent / "golden"
+RATES = (0.0983, 0.33, 0.635)
 SAMPLES = sorted(shipped("samples").glob("*.jpg"))
 
 
@@ -44,6 +45,16 @@ def test_golden_streams_decode_to_the_same_symbols(path: Path, threads: int) -> 
     assert digest(symbols) == json.loads((GOLDEN / "symbols.json").read_text())[path.name]
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.bin")), ids=lambda p: p.stem)
+def test_golden_streams_decode_to_the_same_symbols_beside_a_gpu(path: Path) -> None:
+    stream = bitstream.read(path.read_bytes())
+    codec = codec_of(stream.codec, "cuda")
+    assert digest(codec.symbols(stream.full).cpu()) == json.loads((GOLDEN / "symbols.json").read_text())[path.name]
+    latent = codec_of(stream.codec).latent(stream)
+    assert torch.equal(codec.latent(stream).cpu(), latent)
+
+
 def test_every_codec_has_a_golden_stream() -> None:
     written = {bitstream.read(path.read_bytes()).codec.hex() for path in GOLDEN.glob("*.bin")}
     assert written == {model.fingerprint[:8] for model in installed() if model.kind == "codec"}
@@ -58,7 +69,7 @@ def test_models_are_as_their_cards_say(dcu: Dcu) -> None:
 def test_cards_state_measured_figures_and_costs_within_the_design() -> None:
     for model in installed():
         assert model.card["figures"], model.name
-        assert model.card["bytes"] <= {"codec": 8e6, "classifier": 10e6}[model.kind]
+        assert model.card["bytes"] <= {"codec": 8e6, "classifier": 10e6, "segmenter": 10e6}[model.kind]
         if model.kind == "codec":
             assert model.card["macs_per_pixel"]["analysis"] <= 25_000
             assert model.card["macs_per_pixel"]["synthesis"] <= 30_000
@@ -73,8 +84,19 @@ def test_sample_photographs_survive() -> None:
         assert psnr(picture, codec.decode(data)) > 20
 
 
-def test_file_is_as_long_as_the_context_model_says() -> None:
-    codec = Codec.load()
+def test_more_bits_show_more() -> None:
+    picture = read_picture((shipped("samples") / "cat.jpg").read_bytes())
+    streams = [(codec, codec.compress(picture)) for codec in of_every_rate()]
+    sizes, shown = zip(*((len(data), psnr(picture, codec.decode(data))) for codec, data in streams), strict=True)
+    assert len(streams) == len(RATES)
+    assert list(sizes) == sorted(sizes)
+    assert list(shown) == sorted(shown)
+    assert shown[-1] > shown[0] + 4
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_file_is_as_long_as_the_context_model_says(rate: float) -> None:
+    codec = of_rate(rate)
     image = Image.open(shipped("samples") / "barn.jpg").resize((768, 512), Image.Resampling.BICUBIC)
     picture = np.asarray(image.convert("RGB"))
     expected = codec.entropy.cross_entropy(codec.analyse(picture)) / 8
