@@ -174,7 +174,7 @@ def test_rivals_of_a_classifier_get_as_many_bytes(dcu: Dcu, dataset: Path, monke
     assert rows[3]["bytes"] > 10 * rows[0]["bytes"]
     (plain,) = dcu("eval", "classifier", dataset, "--json").lines
     assert rows[0]["top1"] == pytest.approx(plain["top1"], abs=1e-3)
-    assert dcu("eval", "classifier", dataset, "--rivals", "jpeg", "--record").code == 2
+    assert dcu("eval", "classifier", dataset, "--rivals", "jpeg", "--calibrate").code == 2
 
 
 def test_calibration_error_by_hand() -> None:
