@@ -54,6 +54,11 @@ class Model:
         """Of the codec that it is, or whose latents it reads: 64 hexadecimal digits."""
         return str(self.card["fingerprint"])
 
+    @property
+    def identity(self) -> bytes:
+        """The four bytes that name that codec in a stream."""
+        return bytes.fromhex(self.fingerprint)[:ID_BYTES]
+
     def weights(self) -> dict[str, Tensor]:
         """The tensors.
 

@@ -43,7 +43,7 @@ def measured(
 ) -> Accuracy:
     """Every way on the same labelled pictures."""
     network = store.find_network("classifier", codec.fingerprint)
-    loaded = codec_of(bytes.fromhex(codec.fingerprint)[: store.ID_BYTES], device)
+    loaded = codec_of(codec.identity, device)
     rows = compare(Classifier(network, loaded, device), items, show(items), formats)
     return accuracy_of(rows, f"measured on {dataset}, {len(items)} pictures")
 

@@ -77,7 +77,7 @@ def ways(
     networks = [m for m in store.installed() if (m.kind, m.fingerprint) == ("classifier", model.fingerprint)]
     if not networks:
         raise UnavailableError(f"no classifier is installed for {model.name}")
-    codec = codec_of(bytes.fromhex(model.fingerprint)[: store.ID_BYTES], device)
+    codec = codec_of(model.identity, device)
     files = [codec.compress(picture) for picture in pictures]
     per_pixel = model.card["macs_per_pixel"]
     entropy, synthesis = (int(per_pixel[part]) * SIDE**2 for part in ("context", "synthesis"))

@@ -152,7 +152,7 @@ def eval_segmenter(
 
     asked: LatentAnswer | RgbCounterpart
     if model.kind == "rgb-segmenter":
-        asked = RgbCounterpart(model, codec_of(bytes.fromhex(model.fingerprint)[: store.ID_BYTES]))
+        asked = RgbCounterpart(model, codec_of(model.identity))
     else:
         asked = LatentAnswer(Segmenter.load(model.folder, chosen_device))
     facts = {"dataset": data.stem} | evaluate(asked, found, files.progress(found, "measuring", quiet))

@@ -70,7 +70,7 @@ class Classifier:
     def load(cls, name: str | Path = "classifier-0.0983", device: str = "cpu") -> Classifier:
         """An installed classifier by name or path; raises UnavailableError."""
         model = store.find(str(name), "classifier")
-        return cls(model, codec_of(bytes.fromhex(model.fingerprint)[: store.ID_BYTES], device), device)
+        return cls(model, codec_of(model.identity, device), device)
 
     def __call__(self, data: bytes, top: int = 5, view: str = "centre") -> Predictions:
         """Name what a bitstream shows; ``view`` is one of ``VIEWS``."""

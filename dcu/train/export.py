@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from dcu import store
 from dcu.codec import Codec
 from dcu.data import Item
@@ -57,20 +59,26 @@ def codec_model(run: Run, task: CodecTask, items: list[Item], folder: Path) -> s
     return store.write_model(folder, card | origin(run, recipe, items), tensors)
 
 
-def classifier_model(run: Run, task: ClassifierTask, codec: Codec, items: list[Item], folder: Path) -> store.Model:
-    """Write a trained classifier, or its RGB counterpart, in float16; norms are measured for the average and folded."""
+def finished(run: Run, task: ClassifierTask | SegmenterTask) -> dict[str, Tensor]:
+    """The averaged weights in float16, their norms measured anew and folded."""
     task.module.load_state_dict(run.average)
     task.measure_norms()
     task.module.cpu().eval()
     fold_norms(task.module)
-    tensors = {name: tensor.half() for name, tensor in task.module.state_dict().items()}
-    card = {
-        "name": folder.name,
-        "kind": "classifier" if task.recipe.sees == "latent" else "rgb-classifier",
-        "codec": codec.name,
-        "fingerprint": codec.fingerprint,
-        "teacher": "EfficientNet-Lite0 on the original picture",
-    }
+    return {name: tensor.half() for name, tensor in task.module.state_dict().items()}
+
+
+def network_card(folder: Path, kind: str, sees: str, codec: Codec) -> dict[str, Any]:
+    """What the card of a network that reads a codec's latents begins with; or of its RGB counterpart."""
+    name = kind if sees == "latent" else f"rgb-{kind}"
+    return {"name": folder.name, "kind": name, "codec": codec.name, "fingerprint": codec.fingerprint}
+
+
+def classifier_model(run: Run, task: ClassifierTask, codec: Codec, items: list[Item], folder: Path) -> store.Model:
+    """Write a trained classifier, or its RGB counterpart, in float16; norms are measured for the average and folded."""
+    tensors = finished(run, task)
+    card = network_card(folder, "classifier", task.recipe.sees, codec)
+    card |= {"teacher": "EfficientNet-Lite0 on the original picture"}
     card |= origin(run, asdict(task.recipe), items) | {"labels": store.imagenet_labels()}
     model = store.write_model(folder, card, tensors)
     return model if model.kind in store.COUNTERPARTS else store.amend(model, classifier_cost(Classifier(model, codec)))
@@ -78,18 +86,9 @@ def classifier_model(run: Run, task: ClassifierTask, codec: Codec, items: list[I
 
 def segmenter_model(run: Run, task: SegmenterTask, codec: Codec, items: list[Item], folder: Path) -> store.Model:
     """Write a trained segmenter, or its RGB counterpart, in float16, its norms measured and folded."""
-    task.module.load_state_dict(run.average)
-    task.measure_norms()
-    task.module.cpu().eval()
-    fold_norms(task.module)
-    tensors = {name: tensor.half() for name, tensor in task.module.state_dict().items()}
+    tensors = finished(run, task)
     recipe = asdict(task.recipe)
-    card = {
-        "name": folder.name,
-        "kind": "segmenter" if task.recipe.sees == "latent" else "rgb-segmenter",
-        "codec": codec.name,
-        "fingerprint": codec.fingerprint,
-        "macs": segmenter_cost(task.module, task.recipe.sees, codec),
-    }
+    card = network_card(folder, "segmenter", task.recipe.sees, codec)
     facts = {name: recipe[name] for name in ("labels", "void", "sees")}
+    facts["macs"] = segmenter_cost(task.module, task.recipe.sees, codec)
     return store.write_model(folder, card | facts | origin(run, recipe, items), tensors)

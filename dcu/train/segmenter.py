@@ -30,7 +30,7 @@ from dcu.nets.transforms import BLOCK
 from dcu.tasks import rgb
 from dcu.tasks.segment import enlarged
 from dcu.train.inputs import check_sees, network_input
-from dcu.train.views import hold_out
+from dcu.train.views import hold_out, other_light
 
 VOID = 255
 """What void becomes in a batch."""
@@ -114,9 +114,7 @@ def random_part(
     numbers = np.pad(numbers, ((0, lacking[0]), (0, lacking[1])), constant_values=VOID)
     top, left = (int(rng.integers(side - data.crop + 1)) for side in numbers.shape)
     cut = (slice(top, top + data.crop), slice(left, left + data.crop))
-    shift = rng.uniform(-25, 25) + rng.uniform(-12, 12, 3)
-    light = (picture[cut].astype(np.float32) - 127) * rng.uniform(0.7, 1.3) + 127 + shift
-    picture, numbers = np.rint(light.clip(0, 255)).astype(np.uint8), numbers[cut]
+    picture, numbers = other_light(picture[cut], rng), numbers[cut]
     return (picture[:, ::-1], numbers[:, ::-1]) if rng.random() < 0.5 else (picture, numbers)
 
 

@@ -107,7 +107,13 @@ def mixed(views: NDArray[np.uint8], rng: np.random.Generator) -> tuple[NDArray[n
         else:
             alone[index] = True
         if rng.random() < 0.5:
-            shift = rng.uniform(-25, 25) + rng.uniform(-12, 12, 3)
-            light = (out[index].astype(np.float32) - 127) * rng.uniform(0.7, 1.3) + 127 + shift
-            out[index] = np.rint(light.clip(0, 255))
+            out[index] = other_light(out[index], rng)
     return out, alone
+
+
+def other_light(picture: Picture, rng: np.random.Generator) -> Picture:
+    """The picture in other light and colour: contrast, brightness, and a shift of each channel."""
+    shift = rng.uniform(-25, 25) + rng.uniform(-12, 12, 3)
+    light = (picture.astype(np.float32) - 127) * rng.uniform(0.7, 1.3) + 127 + shift
+    other: Picture = np.rint(light.clip(0, 255)).astype(np.uint8)
+    return other
