@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import functools
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -32,6 +33,8 @@ T = TypeVar("T", bound=nn.Module)
 DEFAULT = "codec-0.0983"
 WHOLE = 2**14
 """Latent positions (2^20 pixels) up to which a picture goes through the transforms in one piece."""
+TOGETHER = 4 * 28 * 28
+"""Latent positions that are decoded together at most: more of them leave the cache."""
 PIECE = 128
 """Latent positions a side of the fixed grid in which larger ones do, each piece with its halo."""
 
@@ -126,27 +129,39 @@ class Codec:
             raise BrokenInputError(f"{self.name} has no operating point {stream.operating_point}")
 
     @torch.inference_mode()
-    def symbols(self, layer: Layer) -> Tensor:
-        """The symbols (C, h, w) uint8 of a layer."""
-        h, w = bitstream.latent_size(layer.width, layer.height)
-        symbols = torch.empty(len(self.levels), h, w, dtype=torch.uint8)
-        grid = bitstream.tile_grid(layer.width, layer.height)
-        for (rows, columns), payload in zip(grid, layer.tiles, strict=True):
-            size = (rows.stop - rows.start, columns.stop - columns.start)
-            symbols[:, rows, columns] = self.entropy.decode(payload, *size)
-        return symbols
+    def symbols(self, layers: Sequence[Layer]) -> list[Tensor]:
+        """The symbols (C, h, w) uint8 of each layer; small tiles of one size are decoded together."""
+        out, tiles = [], defaultdict(list)
+        for layer in layers:
+            h, w = bitstream.latent_size(layer.width, layer.height)
+            out.append(torch.empty(len(self.levels), h, w, dtype=torch.uint8))
+            grid = bitstream.tile_grid(layer.width, layer.height)
+            for (rows, columns), payload in zip(grid, layer.tiles, strict=True):
+                place = out[-1][:, rows, columns]
+                tiles[place.shape[1:]].append((place, payload))
+        for (h, w), members in tiles.items():
+            most = max(1, TOGETHER // (h * w))
+            for part in (members[at : at + most] for at in range(0, len(members), most)):
+                decoded = self.entropy.decode([payload for _, payload in part], h, w)
+                for (place, _), symbols in zip(part, decoded, strict=True):
+                    place.copy_(symbols)
+        return out
 
     @torch.inference_mode()
+    def latents(self, streams: Sequence[Stream]) -> list[Tensor]:
+        """The latent (1, C, h, w) float32 of each stream that networks read: of the small layer, where there is one."""
+        symbols = self.symbols([stream.layers[0] for stream in streams])
+        return [self.quantizer.latent(each[None].to(self.device)) for each in symbols]
+
     def latent(self, data: bytes | Stream) -> Tensor:
-        """The latent (1, C, h, w) float32 that networks read: of the small layer, where there is one."""
-        stream = self.read(data) if isinstance(data, bytes) else data
-        return self.quantizer.latent(self.symbols(stream.layers[0])[None].to(self.device))
+        """The latent (1, C, h, w) float32 of one stream."""
+        return self.latents([self.read(data) if isinstance(data, bytes) else data])[0]
 
     @torch.inference_mode()
     def decode(self, data: bytes | Stream) -> Picture:
         """The picture (H, W, 3) uint8 that a bitstream holds."""
         stream = self.read(data) if isinstance(data, bytes) else data
-        latent = self.quantizer.latent(self.symbols(stream.full)[None].to(self.device))
+        latent = self.quantizer.latent(self.symbols([stream.full])[0][None].to(self.device))
         return self.synthesise(latent)[: stream.full.height, : stream.full.width]
 
     @torch.inference_mode()

@@ -14,6 +14,7 @@ summation, number of threads or machine can change a bit of it (the idea of Cool
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -106,7 +107,7 @@ class EntropyCoder:
         self.check_exact()
         half = 2 ** (WEIGHT_BITS - 1)  # folded in, like the division by 2^12: powers of two keep every bit
         self.weights = [
-            tuple((weight / 2**WEIGHT_BITS, (bias + half) / 2**WEIGHT_BITS) for weight, bias in layers)
+            tuple((weight / 2**WEIGHT_BITS, (bias[:, None] + half) / 2**WEIGHT_BITS) for weight, bias in layers)
             for layers in self.weights
         ]
 
@@ -120,50 +121,82 @@ class EntropyCoder:
                 if not float(sums.max()) <= 2**52:
                     raise UnavailableError("the codec's context model is out of range")
 
-    def tables(self, p: Pass, layers: Layers, padded: Tensor) -> Tensor:
-        """Cumulative tables of a pass's symbols, (channels * positions, L + 1) int16 holding uint16.
+    def fill(self, tables: Tensor, number: int, padded: Tensor, height: int, width: int) -> None:
+        """Write the cumulative tables of a pass's symbols.
 
-        ``padded``: (C, h + 4, w + 4) float64, values of what is known so far, zero elsewhere.
+        ``tables``: (B, channels * positions, largest + 1) int16 as :meth:`unfilled` makes them. ``padded``:
+        (C (h + 4) (w + 4), B) float64, values of what is known so far, zero elsewhere.
         """
-        height, width = padded.shape[1] - 2 * REACH, padded.shape[2] - 2 * REACH
+        p, layers = self.passes[number], self.weights[number]
         where = gather_index(p, self.channels, height, width)
-        activation = padded.flatten().index_select(0, where.flatten()).view(where.shape)
-        for number, (weight, bias) in enumerate(layers):
-            activation = torch.addmm(bias, activation, weight.T).floor_()
-            if number < 2:
+        known, positions = where.shape
+        count = padded.shape[1]
+        flat = padded.flatten() if count == 1 else padded  # rows of one number are copied one by one
+        activation = flat.index_select(0, where.flatten()).view(known, positions * count)
+        for depth, (weight, bias) in enumerate(layers):
+            activation = torch.addmm(bias, weight, activation).floor_()
+            if depth < 2:
                 activation.clamp_(0, CLIP)
-        logits = activation.unflatten(1, (p.last - p.first, p.levels)).transpose(0, 1).flatten(0, 1)
-        return cumulative(logits, self.exp, self.largest)
+        filled = cumulative(activation.view(-1, p.levels, positions * count), self.exp, self.largest)
+        each = tables.view(count, -1, positions, self.largest + 1)
+        each[..., 1 : p.levels + 1] = filled.view(-1, p.levels, positions, count).permute(3, 0, 2, 1)
 
-    def encode(self, symbols: Tensor) -> bytes:
-        """Payload of one tile of symbols, (C, h, w) uint8."""
-        padded = F.pad(self.values_of(symbols), (REACH, REACH, REACH, REACH))
-        tables, chosen = [], []
-        for p, layers in zip(self.passes, self.weights, strict=True):
-            tables.append(self.tables(p, layers, padded))
-            here = symbols[p.first : p.last].flatten(1)[:, position_index(p, *symbols.shape[1:])]
-            chosen.append(here.flatten())
-        return rangecoder.encode(torch.cat(tables), torch.cat(chosen).to(torch.int16))
+    def unfilled(self, count: int, height: int, width: int) -> Tensor:
+        """Tables of all symbols of tiles, (count, symbols, largest + 1) int16 holding uint16, the ends of rows filled.
 
-    def decode(self, payload: bytes, height: int, width: int) -> Tensor:
-        """Symbols (C, h, w) uint8 of one tile. torchac cannot resume: each pass decodes what came before it again."""
-        symbols = torch.zeros(self.channels, height * width, dtype=torch.uint8)
-        padded = torch.zeros(self.channels, height + 2 * REACH, width + 2 * REACH, dtype=torch.float64)
-        inner = padded[:, REACH : REACH + height, REACH : REACH + width]
-        tables: list[Tensor] = []
-        for p, layers in zip(self.passes, self.weights, strict=True):
+        Where a channel has fewer levels than the largest, the symbols that do not exist get one unit each; the last
+        entry, 2^16, wraps to 0, as torchac expects.
+        """
+        row = torch.arange(2**TABLE_BITS - self.largest, 2**TABLE_BITS + 1).to(torch.int16)
+        row[0] = 0
+        return row.repeat(count, self.channels * height * width, 1)
+
+    def all_tables(self, symbols: Tensor) -> tuple[Tensor, Tensor]:
+        """Of one tile of symbols (C, h, w): tables (N, largest + 1) and the symbols (N,), in the order of coding."""
+        height, width = symbols.shape[1:]
+        values: Tensor = self.values.gather(1, symbols.flatten(1).long()).view(symbols.shape)
+        padded = F.pad(values, (REACH, REACH, REACH, REACH)).view(-1, 1)
+        tables, chosen, start = self.unfilled(1, height, width), [], 0
+        for number, p in enumerate(self.passes):
             where = position_index(p, height, width)
             if not len(where):
                 continue
-            tables = [torch.cat([*tables, self.tables(p, layers, padded)])]
-            count = (p.last - p.first) * len(where)
-            new = rangecoder.decode(tables[0], payload)[-count:].view(-1, len(where))
+            stop = start + (p.last - p.first) * len(where)
+            self.fill(tables[:, start:stop], number, padded, height, width)
+            chosen.append(symbols[p.first : p.last].flatten(1)[:, where].flatten())
+            start = stop
+        return tables[0], torch.cat(chosen)
+
+    def encode(self, symbols: Tensor) -> bytes:
+        """Payload of one tile of symbols, (C, h, w) uint8."""
+        tables, chosen = self.all_tables(symbols)
+        return rangecoder.encode(tables, chosen.to(torch.int16))
+
+    def decode(self, payloads: Sequence[bytes], height: int, width: int) -> Tensor:
+        """Symbols (B, C, h, w) uint8 of tiles of one size; raises BrokenInputError.
+
+        torchac cannot resume: each pass decodes what came before it again.
+        """
+        count, start = len(payloads), 0
+        symbols = torch.zeros(count, self.channels, height * width, dtype=torch.uint8)
+        padded = torch.zeros(self.channels, (height + 2 * REACH) * (width + 2 * REACH), count, dtype=torch.float64)
+        tables = self.unfilled(count, height, width)
+        for number, p in enumerate(self.passes):
+            where = position_index(p, height, width)
+            if not len(where):
+                continue
+            stop = start + (p.last - p.first) * len(where)
+            self.fill(tables[:, start:stop], number, padded.flatten(0, 1), height, width)
+            decoded = [rangecoder.decode(each[:stop], data) for each, data in zip(tables, payloads, strict=True)]
+            new = torch.stack([each[start:] for each in decoded]).view(count, -1, len(where))
             if int(new.max()) >= p.levels:
                 raise BrokenInputError("the stream holds a symbol that its codec does not have")
-            symbols[p.first : p.last, where] = new.to(torch.uint8)
-            values = self.values[p.first : p.last].gather(1, new.long())
-            inner[p.first : p.last, where // width, where % width] = values
-        return symbols.view(-1, height, width)
+            symbols[:, p.first : p.last].index_copy_(2, where, new.to(torch.uint8))
+            values = self.values[p.first : p.last].gather(1, new.permute(1, 2, 0).flatten(1).long())
+            into = padded[p.first : p.last]
+            into.index_copy_(1, padded_index(p, height, width), values.view(len(into), -1, count))
+            start = stop
+        return symbols.view(count, -1, height, width)
 
     def macs(self, height: int, width: int) -> int:
         """Multiply-accumulates of the context model over a whole tile."""
@@ -172,38 +205,25 @@ class EntropyCoder:
             for p, layers in zip(self.passes, self.weights, strict=True)
         )
 
-    def values_of(self, symbols: Tensor) -> Tensor:
-        """Fixed-point centre values of symbols (C, h, w), float64."""
-        values: Tensor = self.values.gather(1, symbols.flatten(1).long())
-        return values.view(symbols.shape)
-
     def cross_entropy(self, symbols: Tensor) -> float:
         """Bits that the tables themselves ask for, without the arithmetic coder's rounding."""
-        padded = F.pad(self.values_of(symbols), (REACH, REACH, REACH, REACH))
-        bits = 0.0
-        for p, layers in zip(self.passes, self.weights, strict=True):
-            tables = self.tables(p, layers, padded).long() & 0xFFFF
-            tables[:, -1] = 2**TABLE_BITS
-            here = symbols[p.first : p.last].flatten(1)[:, position_index(p, *symbols.shape[1:])]
-            frequency = tables.diff(dim=1).gather(1, here.reshape(-1, 1).long())
-            bits -= float((frequency.double() / 2**TABLE_BITS).log2().sum())
-        return bits
+        tables, chosen = self.all_tables(symbols)
+        whole = tables.long() & 0xFFFF
+        whole[:, -1] = 2**TABLE_BITS
+        frequency = whole.diff(dim=1).gather(1, chosen[:, None].long())
+        return -float((frequency.double() / 2**TABLE_BITS).log2().sum())
 
 
 def cumulative(logits: Tensor, exp_table: Tensor, largest: int) -> Tensor:
-    """16-bit cumulative tables (N, largest + 1) from integers held in float64: logits (N, L), exp_table (4096,).
+    """The entries 1 to L of 16-bit cumulative tables, (channels, L, N) int32, of integers held in float64.
 
-    Where L < largest the symbols that do not exist get one unit each. int16 holding uint16: the last entry, 2^16,
-    wraps to 0, as torchac expects.
+    ``logits`` (channels, L, N), ``exp_table`` (4096,); each of ``largest`` symbols, L or more, gets one unit at least.
     """
-    levels = logits.shape[1]
-    distance = (logits.amax(1, keepdim=True) - logits).clamp_(max=EXP_SIZE - 1).long()
+    distance = (logits.amax(1, keepdim=True) - logits).clamp_(max=EXP_SIZE - 1).int()
     total = exp_table.index_select(0, distance.flatten()).view(distance.shape).cumsum(1)
-    tables = torch.zeros(len(logits), largest + 1, dtype=torch.float64)
     # the quotient is at least 2^-21 under the next integer and below 2^16: no rounding of it can reach that integer
-    tables[:, 1 : levels + 1] = (total * (2**TABLE_BITS - largest)).div_(total[:, -1:]).floor_()
-    tables[:, levels + 1 :] = 2**TABLE_BITS - largest
-    return tables.add_(torch.arange(largest + 1)).to(torch.int32).to(torch.int16)
+    table: Tensor = (total * (2**TABLE_BITS - largest)).div_(total[:, -1:]).floor_()
+    return table.add_(torch.arange(1, logits.shape[1] + 1)[:, None]).int()
 
 
 @functools.lru_cache(maxsize=64)
@@ -212,8 +232,16 @@ def position_index(p: Pass, height: int, width: int) -> Tensor:
     return p.positions(height, width).flatten().nonzero()[:, 0]
 
 
+@functools.lru_cache(maxsize=64)
+def padded_index(p: Pass, height: int, width: int) -> Tensor:
+    """The same positions as indices into a flattened (h + 4, w + 4) plane."""
+    where = position_index(p, height, width)
+    index: Tensor = (where // width + REACH) * (width + 2 * REACH) + where % width + REACH
+    return index
+
+
 def gather_index(p: Pass, channels: int, height: int, width: int) -> Tensor:
-    """(positions, K): where each known neighbour lies in a flattened plane (C, h + 4, w + 4).
+    """(K, positions): where each known neighbour lies in a flattened plane (C, h + 4, w + 4).
 
     Kept for tiles of up to 64x64 positions, where making it costs more than using it.
     """
@@ -224,9 +252,8 @@ def gather_index(p: Pass, channels: int, height: int, width: int) -> Tensor:
 @functools.lru_cache(maxsize=64)
 def small_gather_index(p: Pass, channels: int, height: int, width: int) -> Tensor:
     """What :func:`gather_index` gives, kept."""
-    where = position_index(p, height, width)
-    row, stride = width + 2 * REACH, (height + 2 * REACH) * (width + 2 * REACH)
-    base = where // width * row + where % width
+    rows, columns = height + 2 * REACH, width + 2 * REACH
     channel, y, x = p.known(channels).nonzero().T
-    index: Tensor = base[:, None] + (channel * stride + y * row + x)[None, :]
+    offset = channel * rows * columns + (y - REACH) * columns + x - REACH
+    index: Tensor = offset[:, None] + padded_index(p, height, width)[None, :]
     return index

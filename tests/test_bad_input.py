@@ -93,6 +93,19 @@ def test_flipped_bits_name_nothing(dcu: Dcu, tmp_path: Path, stream: bytes) -> N
         assert "installed" not in answer.err  # a flipped codec byte is a broken stream, not a missing model
 
 
+def test_a_broken_payload_spoils_no_other_of_its_batch(dcu: Dcu, tmp_path: Path, codec: Codec, stream: bytes) -> None:
+    """Its checksum is right, its symbols do not exist: found out only while many are decoded together."""
+    symbols = codec.analyse(smooth_picture(16, 24))
+    symbols[1, 1, 1] = codec.levels[1] + 2
+    broken = bitstream.write(codec.identity, 0, 24, 16, [[codec.entropy.encode(symbols)]])
+    for name, data in (("a.bin", stream), ("b.bin", broken), ("c.bin", stream)):
+        (tmp_path / name).write_bytes(data)
+    answer = dcu("classify", tmp_path, "--json")
+    assert answer.code == 65
+    assert [Path(line["input"]).name for line in answer.lines] == ["a.bin", "c.bin"]
+    assert one_line(answer.err)
+
+
 def test_stream_of_a_codec_that_is_not_installed(dcu: Dcu, tmp_path: Path) -> None:
     path = tmp_path / "x.bin"
     path.write_bytes(Codec(random_codec(7), "other").compress(smooth_picture(8, 8)))

@@ -35,9 +35,9 @@ def test_batch_answers_as_one_by_one_and_in_order(codec: Codec) -> None:
     classifier = Classifier.load()
     sizes = [(64, 64), (224, 224), (30, 80), (64, 64)]
     streams = [codec.compress(smooth_picture(*size, seed=i)) for i, size in enumerate(sizes)]
-    together = classifier.probabilities([classifier.look(codec.read(s)) for s in streams])
+    together = classifier.probabilities(classifier.look([codec.read(s) for s in streams]))
     for data, logits in zip(streams, together, strict=True):
-        assert torch.allclose(classifier.probabilities([classifier.look(codec.read(data))])[0], logits, atol=1e-4)
+        assert torch.allclose(classifier.probabilities(classifier.look([codec.read(data)]))[0], logits, atol=1e-4)
 
 
 def test_probabilities_sum_to_one(codec: Codec) -> None:
@@ -82,14 +82,14 @@ def test_five_views_are_averaged_and_full_is_everything(codec: Codec) -> None:
     classifier = Classifier.load()
     stream = codec.read(codec.compress(smooth_picture(300, 520)))
     latent = codec.latent(stream)
-    views = classifier.look(stream, "five")
+    (views,) = classifier.look([stream], "five")
     side = views[0].shape[-1]
     assert side == 38 * 28 // 32
     assert torch.equal(views[1], latent[:, :, :side, :side])
     assert torch.equal(views[4], latent[:, :, -side:, -side:])
     each = torch.cat([classifier.probabilities([[view]]) for view in views])
     assert torch.allclose(classifier.probabilities([views])[0], each.mean(0), atol=1e-5)
-    (whole,) = classifier.look(stream, "full")
+    ((whole,),) = classifier.look([stream], "full")
     assert torch.equal(whole, latent)
 
 
@@ -116,7 +116,7 @@ def test_embedding_is_what_the_classes_are_told_from(
         assert features.shape == (1280,)
         assert features.dtype == np.float32
         assert np.allclose(features, line["embedding"], atol=1e-4)
-        (view,) = classifier.look(codec.read((tmp_path / f"{index}.bin").read_bytes()))
+        ((view,),) = classifier.look([codec.read((tmp_path / f"{index}.bin").read_bytes())])
         told = classifier.network.trunk.classifier(torch.from_numpy(features))
         assert torch.allclose(told, classifier.network(view)[0], atol=1e-4)
 

@@ -45,7 +45,14 @@ def test_tiles_of_a_wide_picture(codec: Codec) -> None:
     picture = smooth_picture(16, 2100)
     data = codec.compress(picture)
     assert len(bitstream.read(data).full.tiles) == 2
-    assert torch.equal(codec.symbols(bitstream.read(data).full), codec.analyse(picture))
+    assert torch.equal(codec.symbols([bitstream.read(data).full])[0], codec.analyse(picture))
+
+
+def test_streams_of_any_size_are_decoded_together(codec: Codec) -> None:
+    pictures = [smooth_picture(height, width) for height, width in ((40, 56), (64, 64), (40, 56), (9, 300))]
+    streams = [codec.read(codec.compress(picture)) for picture in pictures]
+    for stream, latent in zip(streams, codec.latents(streams), strict=True):
+        assert torch.equal(latent, codec.latent(stream))
 
 
 def test_pieces_give_what_one_piece_gives(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,13 @@ def random_symbols(codec: Codec, height: int, width: int, seed: int = 0) -> Tens
 def test_symbols_come_back(codec: Codec, height: int, width: int, seed: int) -> None:
     symbols = random_symbols(codec, height, width, seed)
     payload = codec.entropy.encode(symbols)
-    assert torch.equal(codec.entropy.decode(payload, height, width), symbols)
+    assert torch.equal(codec.entropy.decode([payload], height, width)[0], symbols)
+
+
+def test_tiles_decoded_together_are_those_decoded_alone(codec: Codec) -> None:
+    tiles = [random_symbols(codec, 9, 14, seed) for seed in range(5)]
+    payloads = [codec.entropy.encode(symbols) for symbols in tiles]
+    assert torch.equal(codec.entropy.decode(payloads, 9, 14), torch.stack(tiles))
 
 
 def test_symbols_that_the_codec_does_not_have_are_refused(codec: Codec) -> None:
@@ -36,14 +42,14 @@ def test_symbols_that_the_codec_does_not_have_are_refused(codec: Codec) -> None:
     symbols = random_symbols(codec, 6, 5)
     symbols[1, 3, 3] = codec.levels[1] + 2
     with pytest.raises(BrokenInputError):
-        codec.entropy.decode(codec.entropy.encode(symbols), 6, 5)
+        codec.entropy.decode([codec.entropy.encode(symbols)], 6, 5)
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.binary(max_size=60))
 def test_any_payload_decodes_to_symbols_that_exist_or_is_refused(codec: Codec, payload: bytes) -> None:
     with contextlib.suppress(BrokenInputError):
-        symbols = codec.entropy.decode(payload, 6, 5)
+        symbols = codec.entropy.decode([payload], 6, 5)[0]
         assert all(int(row.max()) < levels for row, levels in zip(symbols, codec.levels, strict=True))
 
 
@@ -53,7 +59,7 @@ def test_number_of_threads_changes_nothing(codec: Codec) -> None:
     for threads in (1, 2, 4):
         torch.set_num_threads(threads)
         payloads.add(codec.entropy.encode(symbols))
-        assert torch.equal(codec.entropy.decode(min(payloads), 30, 40), symbols)
+        assert torch.equal(codec.entropy.decode([min(payloads)], 30, 40)[0], symbols)
     torch.set_num_threads(before)
     assert len(payloads) == 1
 
@@ -102,10 +108,10 @@ def test_passes_cover_each_position_once(passes: int) -> None:
 @given(st.lists(st.integers(-(2**30), 2**30), min_size=2, max_size=9), st.integers(9, 32))
 def test_tables_are_strictly_increasing(logits: list[int], largest: int) -> None:
     exp_table = (-torch.arange(4096, dtype=torch.float64) / 256).exp().mul(65536).round()
-    table = cumulative(torch.tensor([logits], dtype=torch.float64), exp_table, largest)[0].long() & 0xFFFF
-    table[-1] = 65536
-    assert table[0] == 0
+    table = cumulative(torch.tensor(logits, dtype=torch.float64)[None, :, None], exp_table, largest)[0, :, 0]
+    table = torch.cat([torch.zeros(1), table, 65536 - largest + torch.arange(len(logits) + 1, largest + 1)])
     assert bool((table.diff() >= 1).all())
+    assert table[-1] == 65536
 
 
 def test_weights_that_could_overflow_are_refused() -> None:

@@ -42,7 +42,7 @@ class Runner:
         marks = [time.perf_counter()]
         read = [self.way.read(data) for data in files]
         marks.append(time.perf_counter())
-        batch = torch.cat([self.way.decode(item) for item in read])
+        batch = self.way.decode(read)
         marks.append(time.perf_counter())
         self.run(batch)
         settle(batch)
@@ -77,7 +77,7 @@ def runners(rows: Sequence[Way], batches: Sequence[int], threads: int) -> list[l
     ready: dict[int, dict[str, Engine]] = {}
     for way in rows:
         if id(way.network) not in ready:
-            ready[id(way.network)] = engines(way.network, way.decode(way.read(way.files[0])), threads)
+            ready[id(way.network)] = engines(way.network, way.decode([way.read(way.files[0])]), threads)
     return [
         [Runner(way, name, run, batch) for batch in batches for name, run in ready[id(way.network)].items()]
         for way in rows

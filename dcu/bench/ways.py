@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ class Way:
     name: str
     files: list[bytes]
     read: Callable[[bytes], Any]
-    decode: Callable[[Any], Tensor]  # what the network gets of one file, (1, ...)
+    decode: Callable[[Sequence[Any]], Tensor]  # what the network gets of files, (B, ...)
     network: nn.Module
     macs: dict[str, int]  # of entropy decoding's network, synthesis, network
 
@@ -99,15 +100,21 @@ def latent_way(classifier: Classifier, files: list[bytes], entropy: int) -> Way:
     network = classifier.network
     cost = macs(network, torch.zeros(1, len(classifier.codec.levels), CROP, CROP))
     parts = {"entropy": entropy, "synthesis": 0, "network": cost}
-    return Way(classifier.name, files, classifier.codec.read, classifier.codec.latent, network, parts)
+    codec = classifier.codec
+    return Way(classifier.name, files, codec.read, lambda streams: torch.cat(codec.latents(streams)), network, parts)
 
 
-def rgb_decoder(codec: Codec) -> Callable[[Any], Tensor]:
-    """What the RGB network gets of a stream: the picture that dcu rebuilds."""
-    return lambda stream: to_input(torch.from_numpy(codec.decode(stream).copy())[None].to(codec.device))
+def rgb_decoder(codec: Codec) -> Callable[[Sequence[Any]], Tensor]:
+    """What the RGB network gets of streams: the pictures that dcu rebuilds."""
+    return lambda streams: rgb_input([codec.decode(stream) for stream in streams], codec.device)
 
 
-def pillow_decoder(name: str, device: str) -> Callable[[Any], Tensor]:
-    """What the RGB network gets of a file of another format, enlarged to 224x224."""
+def pillow_decoder(name: str, device: str) -> Callable[[Sequence[Any]], Tensor]:
+    """What the RGB network gets of files of another format, enlarged to 224x224."""
     format = PNG if name == "png" else FORMATS[name]
-    return lambda data: to_input(torch.from_numpy(format.decode(data, SIDE, SIDE).copy())[None].to(device))
+    return lambda files: rgb_input([format.decode(data, SIDE, SIDE) for data in files], device)
+
+
+def rgb_input(pictures: Sequence[Picture], device: str) -> Tensor:
+    """The RGB network's input (B, 3, 224, 224) of decoded pictures."""
+    return to_input(torch.from_numpy(np.stack(pictures)).to(device))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from dcu.cli import files
+from dcu.errors import BrokenInputError
 
 if TYPE_CHECKING:
+    from dcu.bitstream import Stream
     from dcu.tasks.classify import Classifier, Views
 
 T = TypeVar("T")
@@ -30,16 +33,33 @@ def answers(
 
     named = Classifier.load(network, device) if network else None
 
-    def seen() -> Iterator[tuple[files.Source, Classifier, Views]]:
+    def read() -> Iterator[tuple[files.Source, Classifier, Stream]]:
         for source, stream in files.streams(found, failures):
             with failures.of(source.name):
                 classifier = named or classifier_for(stream.codec, device)
-                yield source, classifier, classifier.look(stream, view)
+                classifier.codec.check(stream)
+                yield source, classifier, stream
 
-    for batch in files.batched(seen(), BATCH):
+    for batch in files.batched(read(), BATCH):
         given: dict[int, T] = {}
         for classifier in dict.fromkeys(entry[1] for entry in batch):
             members = [index for index, entry in enumerate(batch) if entry[1] is classifier]
-            given |= dict(zip(members, ask(classifier, [batch[index][2] for index in members]), strict=True))
+            seen = looks(classifier, {index: (batch[index][0], batch[index][2]) for index in members}, view, failures)
+            if seen:
+                given |= dict(zip(seen, ask(classifier, list(seen.values())), strict=True))
         for index, (source, classifier, _) in enumerate(batch):
-            yield source, classifier, given[index]
+            if index in given:
+                yield source, classifier, given[index]
+
+
+def looks(
+    classifier: Classifier, streams: dict[int, tuple[files.Source, Stream]], view: str, failures: files.Failures
+) -> dict[int, Views]:
+    """What the network sees of streams, by their key: of all together, or of each whole one where one is broken."""
+    with suppress(BrokenInputError):
+        return dict(zip(streams, classifier.look([stream for _, stream in streams.values()], view), strict=True))
+    seen: dict[int, Views] = {}
+    for key, (source, stream) in streams.items():
+        with failures.of(source.name):
+            (seen[key],) = classifier.look([stream], view)
+    return seen

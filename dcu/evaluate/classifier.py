@@ -80,12 +80,9 @@ def ask(classifier: Classifier, items: Sequence[Item], progress: Iterable[Item],
     bits, logits = 0.0, []
     remaining = iter(progress)
     while batch := list(islice(remaining, BATCH)):
-        views = []
-        for item in batch:
-            stream = stream_of(classifier.codec, item, native)
-            bits += 8 * stream.size / (stream.full.width * stream.full.height)
-            views.append(classifier.look(stream))
-        logits.append(classifier.through(classifier.network, views))
+        streams = [stream_of(classifier.codec, item, native) for item in batch]
+        bits += sum(8 * stream.size / (stream.full.width * stream.full.height) for stream in streams)
+        logits.append(classifier.through(classifier.network, classifier.look(streams)))
     return Answers(torch.cat(logits), torch.tensor(numbers), bits / len(numbers))
 
 
@@ -211,7 +208,7 @@ def compare(
         return lambda data: look(FORMATS[name].decode(data, SIDE, SIDE))
 
     def latent(data: bytes) -> torch.Tensor:
-        return classifier.probabilities([classifier.look(codec.read(data))])[0]
+        return classifier.probabilities(classifier.look([codec.read(data)]))[0]
 
     ours = Contender(classifier.name, classifier_cost(classifier)["macs"], latent)
     decoded = [Contender(f"RGB on {codec.name}", cost + decoding, lambda data: look(codec.decode(data)))]

@@ -74,12 +74,13 @@ class Classifier:
 
     def __call__(self, data: bytes, top: int = 5, view: str = "centre") -> Predictions:
         """Name what a bitstream shows; ``view`` is one of ``VIEWS``."""
-        return self.predict([self.look(self.codec.read(data), view)], top)[0]
+        return self.predict(self.look([self.codec.read(data)], view), top)[0]
 
-    def look(self, stream: Stream, view: str = "centre") -> Views:
-        """What the network is to see of a stream's smallest layer; ``view`` is one of ``VIEWS``."""
-        self.codec.check(stream)
-        return VIEWS[view](self.codec.latent(stream))
+    def look(self, streams: Sequence[Stream], view: str = "centre") -> list[Views]:
+        """What the network is to see of each stream's smallest layer; ``view`` is one of ``VIEWS``."""
+        for stream in streams:
+            self.codec.check(stream)
+        return [VIEWS[view](latent) for latent in self.codec.latents(streams)]
 
     def embed(self, pictures: Sequence[Views]) -> Tensor:
         """(n, 1280) float32, the features from which the classes are told, each the mean over a picture's views."""

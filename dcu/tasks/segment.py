@@ -96,7 +96,7 @@ class Segmenter:
     @torch.inference_mode()
     def classes(self, layer: Layer) -> NDArray[np.uint8]:
         """The class of every pixel of a layer, (height, width)."""
-        latent = self.codec.quantizer.latent(self.codec.symbols(layer)[None].to(self.device))
+        latent = self.codec.quantizer.latent(self.codec.symbols([layer])[0][None].to(self.device))
 
         def piece(rows: slice, columns: slice) -> Tensor:
             logits = self.network(latent[:, :, rows, columns].contiguous(memory_format=torch.channels_last))

@@ -6,6 +6,9 @@ Both see the same view, made afresh for every step; the student gets the view's 
 
 The target is the teacher's answer, mixed with the picture's own class where that is known and the view shows nothing
 else; f are the features of the last block, 320 x 7 x 7, which say at 49 places what a single answer cannot.
+
+A front end that has yet to learn begins alone (``front_only``), with the distance of what it gives from what the RGB
+network has at the joint, 40 x 28 x 28, in the same units: a trunk that learnt beside it would forget.
 """
 
 from __future__ import annotations
@@ -46,6 +49,7 @@ class ClassifierRecipe:
     depth: int = 2
     feature_weight: float = 1.0  # alpha
     trunk_scale: float = 0.3  # the trunk's learning rate, relative to the front end's
+    front_only: bool = False  # the front end alone learns, to give what the RGB network has at the joint
     label_weight: float = 0.0  # share of a picture's own class, where its folder is a WNID, in the target
 
     def __post_init__(self) -> None:
@@ -122,7 +126,8 @@ class ClassifierTask:
         if self.recipe.sees == "latent":
             spread = self.seen(views).std((0, 2, 3)).clamp(min=0.1)
             self.module.stem.convolution.weight.mul_(2 / spread[None, :, None, None])  # type: ignore[operator, union-attr]
-        self.spread = self.teacher(views).features.var((0, 2, 3), keepdim=True)
+        answer = self.teacher(views)
+        self.spread, self.joint_spread = (x.var((0, 2, 3), keepdim=True) for x in (answer.features, answer.joint))
 
     def seen(self, views: Tensor) -> Tensor:
         """What the network gets of views (B, 224, 224, 3) uint8."""
@@ -140,9 +145,12 @@ class ClassifierTask:
         return torch.from_numpy(views), torch.from_numpy(np.where(alone, numbers, -1))
 
     def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
-        answer = self.teacher(batch[0])
+        answer, seen = self.teacher(batch[0]), self.seen(batch[0])
+        if self.recipe.front_only:
+            off = ((self.module.joint(seen).float() - answer.joint).square() / self.joint_spread).mean()
+            return off, {"joint_distance": float(off.detach())}
         target = told(answer.logits.softmax(1), batch[1], self.recipe.label_weight)
-        divergence, distance = distillation(self.module, self.seen(batch[0]), target, answer, self.spread)
+        divergence, distance = distillation(self.module, seen, target, answer, self.spread)
         figures = {"divergence": float(divergence.detach()), "distance": float(distance.detach())}
         return divergence + self.recipe.feature_weight * distance, figures
 

@@ -81,7 +81,7 @@ def class_names(items: Sequence[Item]) -> list[str]:
 def looks(classifier: Classifier, item: Item, count: int, rng: np.random.Generator) -> Views:
     """Views of a picture, the centre first; a bitstream gives its own latent, no picture is computed."""
     if item.is_bitstream:
-        return classifier.look(stream_of(classifier.codec, item, native=True), "five")[:count]
+        return classifier.look([stream_of(classifier.codec, item, native=True)], "five")[0][:count]
     picture = item.picture()
     views = [field_crop(picture, SIDE, SHORT)]
     views += [random_view(picture, SMALLEST, rng) for _ in range(count - 1)]
