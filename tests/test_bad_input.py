@@ -95,7 +95,7 @@ def test_flipped_bits_name_nothing(dcu: Dcu, tmp_path: Path, stream: bytes) -> N
 
 def test_a_broken_payload_spoils_no_other_of_its_batch(dcu: Dcu, tmp_path: Path, codec: Codec, stream: bytes) -> None:
     """Its checksum is right, its symbols do not exist: found out only while many are decoded together."""
-    symbols = codec.analyse(smooth_picture(16, 24))
+    symbols = codec.analyse(smooth_picture(16, 24)).clone()
     symbols[1, 1, 1] = codec.levels[1] + 2
     broken = bitstream.write(codec.identity, 0, 24, 16, [[codec.entropy.encode(symbols)]])
     for name, data in (("a.bin", stream), ("b.bin", broken), ("c.bin", stream)):

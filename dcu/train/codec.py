@@ -23,8 +23,6 @@ from dcu.nets.transforms import BLOCK, Analysis, Synthesis, start_from_component
 from dcu.train.parallel import mean
 from dcu.train.views import Sampler, hold_out, random_crop
 
-STEER = 0.003
-"""How far ln(lambda) moves a step for a rate that is off by 100 %: slow, or the rate overshoots."""
 START_LAMBDA = 0.005
 OVERHEAD_BITS = 8 * 18
 """Container of a 224x224 picture: header and checksum."""
@@ -43,6 +41,7 @@ class CodecRecipe:
     synthesis_depth: int = 6
     context_hidden: int = 64
     step: float = 1.0  # between centres at the start, in units of the picture's [-1, 1]; finer for higher rates
+    steer: float = 0.003  # how far ln(lambda) moves a step for a rate off by 100 %: from scratch slow, or it overshoots
     similarity: float = 0.0  # weight of 1 - MS-SSIM beside the squared error
     frozen: tuple[str, ...] = ()  # parts that stay as they are
 
@@ -135,7 +134,7 @@ class CodecTask:
             distortion = error + self.recipe.similarity * dissimilarity(x, reconstruction)
         rate = mean(float(bpp.detach()), self.device)
         off = max(-1.0, min(1.0, rate / self.scalars["crop_target"] - 1))
-        self.scalars["lambda"] *= math.exp(STEER * off)
+        self.scalars["lambda"] *= math.exp(self.recipe.steer * off)
         self.scalars["crop_bpp"] += 0.005 * (rate - self.scalars["crop_bpp"])
         figures = {"crop_bpp": rate, "lambda": self.scalars["lambda"], "crop_psnr": psnr(float(error.detach()))}
         return distortion + self.scalars["lambda"] * bpp, figures
