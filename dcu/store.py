@@ -220,6 +220,11 @@ def codec_for(stream: Stream) -> Model:
     return model
 
 
+def networks(kind: str, codec_fingerprint: str) -> list[Model]:
+    """Every installed network of a kind that reads the latents of a codec."""
+    return [model for model in installed() if model.kind == kind and model.fingerprint == codec_fingerprint]
+
+
 def find_network(kind: str, codec_fingerprint: str) -> Model:
     """The network of a kind that reads the latents of a codec: the one named as the codec is, else the first.
 
@@ -230,7 +235,7 @@ def find_network(kind: str, codec_fingerprint: str) -> Model:
     UnavailableError
         There is none.
     """
-    models = [model for model in installed() if model.kind == kind and model.fingerprint == codec_fingerprint]
+    models = networks(kind, codec_fingerprint)
     if not models:
         raise UnavailableError(f"no {kind} for the codec with the fingerprint {codec_fingerprint[:8]} is installed")
     named = [model for model in models if model.name == str(model.card.get("codec")).replace("codec", kind, 1)]

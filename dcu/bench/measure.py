@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -84,16 +84,19 @@ def runners(rows: Sequence[Way], batches: Sequence[int], threads: int) -> list[l
     ]
 
 
-def measure(entries: Sequence[list[Runner]], seconds: float) -> None:
-    """Take turns until the time is up, two rounds at least beyond the warm ones."""
-    started, rounds = time.perf_counter(), 0
-    while rounds < WARM + 2 or time.perf_counter() - started < seconds:
-        for group in entries:
-            for runner in group:
-                times = runner.once()
-                if rounds >= WARM:
-                    runner.milliseconds.append(times)
-        rounds += 1
+def measure(
+    entries: Sequence[list[Runner]], seconds: float, show: Callable[[Sequence[int]], Iterable[int]] = iter
+) -> None:
+    """Take turns for about so many seconds, two rounds at least beyond the warm ones; ``show`` wraps the rounds."""
+    everyone = [runner for group in entries for runner in group]
+    for _ in range(WARM):
+        started = time.perf_counter()
+        for runner in everyone:
+            runner.once()
+    rounds = max(2, int(seconds / (time.perf_counter() - started)))
+    for _ in show(range(rounds)):
+        for runner in everyone:
+            runner.milliseconds.append(runner.once())
 
 
 def peak_mib(runner: Runner) -> float | None:

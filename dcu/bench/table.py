@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -43,6 +43,7 @@ def bench_rate(
     batches: Sequence[int],
     seconds: float,
     device: str,
+    show: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> tuple[Rows, bool]:
     """All rows of a rate, and whether they are whole: Ctrl-C keeps what is measured by then.
 
@@ -60,7 +61,7 @@ def bench_rate(
     entries = runners(found, batches, torch.get_num_threads())
     whole = True
     try:
-        measure(entries, seconds)
+        measure(entries, seconds, show)
     except KeyboardInterrupt:
         whole = False
     rows = [

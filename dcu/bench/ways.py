@@ -75,7 +75,7 @@ def ways(
     UnavailableError
         No classifier is installed for that codec.
     """
-    networks = [m for m in store.installed() if (m.kind, m.fingerprint) == ("classifier", model.fingerprint)]
+    networks = store.networks("classifier", model.fingerprint)
     if not networks:
         raise UnavailableError(f"no classifier is installed for {model.name}")
     codec = codec_of(model.identity, device)

@@ -20,6 +20,7 @@ Batches = Annotated[
     list[int] | None, typer.Option("--batch", min=1, help="Pictures at once; repeated.", show_default="1, 32")
 ]
 Rivals = Annotated[str, typer.Option("--rivals", help="Formats to compare with: avif,webp,jpeg,jpeg2000,jxl.")]
+Html = Annotated[Path | None, typer.Option("--html", help="A report: tables, figures and pictures in one file.")]
 Seconds = Annotated[float, typer.Option("--seconds", min=0, help="For how long a rate is timed.")]
 
 
@@ -30,6 +31,8 @@ def bench(
     batch: Batches = None,
     rivals: Rivals = "avif,webp,jpeg",
     seconds: Seconds = 30.0,
+    html: Html = None,
+    force: options.Force = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     threads: options.Threads = None,
@@ -42,11 +45,15 @@ def bench(
     models = [store.codec_of_rate(one) for one in rate or [0.0983]]
     chosen_device = options.start(threads, device)
     from dcu.bench.accuracy import measured, quoted
+    from dcu.bench.report import Section, check, report, report_pictures
     from dcu.bench.table import bench_rate, columns, machine
     from dcu.data import items
     from dcu.evaluate.rivals import parse
 
     formats, found = parse(rivals), items(data) if data else []
+    if html is not None:
+        check()
+    sections = []
     for model in models:
         if data:
             known = measured(
@@ -55,13 +62,29 @@ def bench(
         else:
             known = quoted(model)
         note(f"{model.name}: timing for {seconds:g} s; {machine()}", quiet)
-        rows, whole = bench_rate(model, found, known, formats, batch or [1, 32], seconds, chosen_device)
+        rows, whole = bench_rate(
+            model,
+            found,
+            known,
+            formats,
+            batch or [1, 32],
+            seconds,
+            chosen_device,
+            lambda rounds: files.progress(rounds, "timing", quiet),
+        )
+        sections.append(Section(model, rows, known.source))
         for part in [rows] if json else columns(rows):
             files.print_rows(part, json)
         if known.source and not json:
             note(f"top-1, top-5, bytes: {known.source}", quiet)
         if not whole:
-            raise KeyboardInterrupt
+            break
+    if html is not None:
+        pictures = report_pictures(found)
+        page = report(sections, pictures, formats, lambda steps: files.progress(steps, "writing the report", quiet))
+        files.put(html, page.encode(), force)
+    if not whole:
+        raise KeyboardInterrupt
 
 
 def note(text: str, quiet: bool) -> None:

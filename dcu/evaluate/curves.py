@@ -109,8 +109,8 @@ def bd_rate(anchor: Points, test: Points, measure: str) -> float | None:
     return round(float(value), 2) if math.isfinite(value) else None
 
 
-def plot(curves: Curves, title: str, suffix: str) -> bytes:
-    """The curves of each measure, by name, over bits a pixel, as a file: ``suffix`` is png, svg or pdf."""
+def draw(curves: Curves, title: str) -> Any:
+    """The curves of each measure, by name, over bits a pixel, as a figure of matplotlib's."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.6), layout="constrained")
@@ -130,6 +130,11 @@ def plot(curves: Curves, title: str, suffix: str) -> bytes:
         axes.grid(alpha=0.3, which="both")
         axes.legend()
     figure.suptitle(f"{title}, {datetime.date.today().isoformat()}")
+    return figure
+
+
+def plot(curves: Curves, title: str, suffix: str) -> bytes:
+    """The same as a file: ``suffix`` is png, svg or pdf."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=suffix, dpi=120)
+    draw(curves, title).savefig(buffer, format=suffix, dpi=120)
     return buffer.getvalue()

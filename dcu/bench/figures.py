@@ -1,0 +1,102 @@
+"""The report's figures, as SVG that stands in a page: text is text, lines take the page's own colour."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from dcu.evaluate.curves import Curves, draw
+
+INK = "#0b0c0d"
+"""Stands for the page's colour of text until the figure is in the page."""
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Okabe and Ito's, told apart by all eyes, on light and on dark."""
+MARKERS = "osD^vP"
+STAGES = {"read_ms": "read", "decode_ms": "decode", "network_ms": "network"}
+
+
+@contextmanager
+def page_style() -> Iterator[None]:
+    """What is drawn within takes its colours and its letters from the page."""
+    import matplotlib as mpl
+    from cycler import cycler
+
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
+    clear = ("figure.facecolor", "axes.facecolor", "savefig.facecolor", "legend.facecolor")
+    style: Any = dict.fromkeys(inked, INK) | dict.fromkeys(clear, "none")
+    style |= {"svg.fonttype": "none", "font.size": 11, "legend.fontsize": 9, "legend.edgecolor": "none"}
+    style |= {"axes.prop_cycle": cycler(color=COLOURS), "axes.spines.top": False, "axes.spines.right": False}
+    with mpl.rc_context(style):
+        yield
+
+
+def svg(figure: Any, alt: str) -> str:
+    """A figure as an element of a page, with a text for those who do not see it."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    element = buffer.getvalue()
+    element = element[element.index("<svg") :].replace(INK, "currentColor")
+    element = re.sub(r'font: ([^;"]*?)[\'"]?DejaVu Sans.*?(?=[;"])', r"font: \1sans-serif", element)
+    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
+    return element.replace("<svg", f'<svg role="img" aria-label="{alt}"', 1)
+
+
+def rate_distortion(curves: Curves, title: str) -> str:
+    """Quality over bits a pixel, of dcu and of other formats."""
+    with page_style():
+        return svg(draw(curves, title), f"Rate-distortion curves: {title}")
+
+
+def accuracy(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Top-1 over bytes and over MACs, a point for each way; nothing where nothing is known."""
+    from matplotlib.figure import Figure
+
+    points = {row["name"]: row for row in rows if row["top1"] is not None}
+    if not points:
+        return []
+    with page_style():
+        figure = Figure(figsize=(9.6, 4.4), layout="constrained")
+        by_bytes, by_macs = figure.subplots(1, 2, sharey=True)
+        for index, (name, row) in enumerate(points.items()):
+            macs = sum(row[f"{part}_macs"] for part in ("entropy", "synthesis", "network")) / 1e6
+            look = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)], "s": 60}
+            by_bytes.scatter(row["bytes"], 100 * row["top1"], label=name, **look)
+            by_macs.scatter(macs, 100 * row["top1"], **look)
+        by_bytes.set(xscale="log", xlabel="bytes a file", ylabel="top-1 [%]", ylim=(0, 100))
+        by_macs.set(xscale="log", xlabel="million MACs, decoder included")
+        for axes in (by_bytes, by_macs):
+            axes.grid(alpha=0.25, which="both")
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter("")
+        figure.legend(loc="outside lower center", ncols=2)
+        told = "; ".join(
+            f"{name}: {100 * row['top1']:.1f} % at {row['bytes']:.0f} bytes" for name, row in points.items()
+        )
+        return [svg(figure, f"Top-1 over bytes and over MACs. {told}")]
+
+
+def timing(rows: Sequence[dict[str, Any]], batch: int) -> str:
+    """From file to label, a bar for each way on its quickest engine, by stage."""
+    from matplotlib.figure import Figure
+
+    quickest: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row["batch"] == batch and row["ms"] <= quickest.get(row["name"], row)["ms"]:
+            quickest[row["name"]] = row
+    bars = list(quickest.values())[::-1]
+    with page_style():
+        figure = Figure(figsize=(9.6, 0.9 + 0.42 * len(bars)), layout="constrained")
+        axes = figure.subplots()
+        left = [0.0] * len(bars)
+        for stage, label in STAGES.items():
+            widths = [row[stage] for row in bars]
+            axes.barh([f"{row['name']} ({row['engine']})" for row in bars], widths, left=left, label=label, height=0.6)
+            left = [a + b for a, b in zip(left, widths, strict=True)]
+        axes.set(xlabel=f"milliseconds a picture, {batch} at once")
+        axes.grid(alpha=0.25, axis="x")
+        axes.legend(loc="lower right")
+        told = "; ".join(f"{row['name']}: {row['ms']} ms" for row in bars[::-1])
+        return svg(figure, f"Milliseconds from file to label, batch of {batch}. {told}")

@@ -1,0 +1,109 @@
+"""The report's pictures: each original beside what dcu and other formats make of it in as many bytes, and its names."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from PIL import Image
+
+from dcu import store
+from dcu.codec import Codec
+from dcu.errors import UnavailableError
+from dcu.evaluate.classifier import SHORT, SIDE
+from dcu.evaluate.rivals import FORMATS, SCALES
+from dcu.image import Picture, field_crop, psnr, resize
+from dcu.tasks.classify import Classifier
+from dcu.tasks.rgb import RgbClassifier
+from dcu.tasks.segment import Segmenter
+
+TOP = 3
+Names = list[tuple[str, float]]
+"""The most probable classes and their probabilities."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture of the gallery, ready for a page."""
+
+    source: str  # data: URL
+    alt: str
+    caption: str
+    names: Names
+
+
+def show(picture: Picture, alt: str, caption: str, names: Names) -> Shown:
+    """A picture as WebP of quality 90, which is for the page and for no figure."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "WEBP", quality=90, method=6)
+    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Shown(f"data:image/webp;base64,{encoded}", alt, caption, names)
+
+
+def best_within(format: str, picture: Picture, most: int) -> tuple[bytes, Picture]:
+    """The file of a format within so many bytes that looks most like the picture, reduced first where that is better.
+
+    The smallest file where none fits.
+    """
+    height, width = picture.shape[:2]
+    files = []
+    for scale in SCALES:
+        size = round(width * scale), round(height * scale)
+        reduced = picture if scale == 1 else resize(picture, *size, Image.Resampling.LANCZOS)
+        data = FORMATS[format].fit(reduced, most)
+        decoded = FORMATS[format].decode(data, width, height)
+        files.append((len(data) <= most, psnr(picture, decoded) if len(data) <= most else -len(data), data, decoded))
+    _, _, data, decoded = max(files, key=lambda file: file[:2])
+    return data, decoded
+
+
+def rgb_names() -> Callable[[Picture], Names]:
+    """What the RGB network says of a picture; nothing where it is not installed."""
+    try:
+        network = RgbClassifier()
+    except UnavailableError:
+        return lambda picture: []
+    labels = store.imagenet_labels()
+
+    def names(picture: Picture) -> Names:
+        view = torch.from_numpy(field_crop(picture, SIDE, SHORT).copy())[None]
+        best = network(view).logits[0].softmax(0).topk(TOP)
+        return [(labels[i]["label"], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+
+    return names
+
+
+def gallery(pictures: dict[str, Picture], models: Sequence[store.Model], formats: Sequence[str]) -> list[list[Shown]]:
+    """A row for each picture and codec: original, dcu, other formats in as many bytes, classes where they are known."""
+    names, rows = rgb_names(), []
+    for model in models:
+        codec = Codec.from_model(model)
+        classifier = Classifier(store.find_network("classifier", codec.fingerprint), codec)
+        segmenters = [Segmenter(found, codec) for found in store.networks("segmenter", codec.fingerprint)]
+        for title, picture in pictures.items():
+            data = codec.compress(picture)
+            decoded = codec.decode(data)
+            ours = [(p.label, p.probability) for p in classifier(data, TOP).predictions]
+            described = partial(caption, picture)
+            row = [
+                show(picture, f"{title}, the original", "original", names(picture)),
+                show(decoded, f"{title} after {codec.name}", described(codec.name, len(data), decoded), ours),
+            ]
+            for format in formats:
+                theirs, rebuilt = best_within(format, picture, len(data))
+                said = described(format, len(theirs), rebuilt)
+                row.append(show(rebuilt, f"{title} after {format}", said, names(rebuilt)))
+            for segmenter in segmenters:
+                over = segmenter(data).over(decoded)
+                row.append(show(over, f"{title}, its classes by {segmenter.name}", segmenter.name, []))
+            rows.append(row)
+    return rows
+
+
+def caption(picture: Picture, name: str, size: int, decoded: Picture) -> str:
+    """What stands under a picture."""
+    return f"{name}: {size} bytes, {psnr(picture, decoded):.1f} dB"

@@ -1,0 +1,95 @@
+"""One page that holds everything: tables, figures, pictures; nothing is fetched, nothing runs in it."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from dcu import store
+from dcu.bench import figures
+from dcu.bench.gallery import gallery
+from dcu.bench.table import Rows, columns, machine
+from dcu.codec import Codec
+from dcu.data import Item
+from dcu.errors import UnavailableError
+from dcu.evaluate import curves
+from dcu.evaluate.codec import measure
+from dcu.evaluate.rivals import measure_setting, settings
+from dcu.image import Picture, read_picture
+
+SHOWN = 6
+"""Pictures of a data set that the report shows."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """What was measured at a rate, and where its accuracy is from."""
+
+    codec: store.Model
+    rows: Rows
+    source: str | None
+
+
+def check() -> None:
+    """Raise UnavailableError where a package that the report needs is missing: before anything is measured."""
+    curves.check()
+    for package in ("jinja2", "pytorch_msssim"):
+        if find_spec(package) is None:
+            raise UnavailableError(f"{package} is not installed: pip install 'dcu[bench]'")
+
+
+def report_pictures(items: Sequence[Item]) -> dict[str, Picture]:
+    """Pictures by name: some of a data set, spread over it; without one, the photographs that dcu carries."""
+    if not items:
+        return {path.stem: read_picture(path.read_bytes()) for path in sorted(store.shipped("samples").glob("*.jpg"))}
+    chosen = [items[i] for i in np.linspace(0, len(items) - 1, min(SHOWN, len(items))).astype(int)]
+    return {item.name: item.picture() for item in chosen}
+
+
+def report(
+    sections: Sequence[Section],
+    pictures: dict[str, Picture],
+    formats: Sequence[str],
+    show: Callable[[Sequence[Any]], Iterable[Any]] = iter,
+) -> str:
+    """The page, HTML; ``show`` wraps the settings of other formats, which take longest."""
+    from jinja2 import Environment, StrictUndefined
+
+    ours = []
+    for model in store.installed_codecs():
+        codec = Codec.from_model(model)
+        ours.append({"name": model.name} | measure(codec.compress, decoder_of(codec), pictures.values()))
+    theirs = [measure_setting(name, value, scale, pictures.values()) for name, value, scale in show(settings(formats))]
+    drawn = curves.of(ours, theirs)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(resources.files("dcu.bench").joinpath("report.html.j2").read_text("utf-8"))
+    return template.render(
+        date=datetime.date.today().isoformat(),
+        machine=machine(),
+        sections=[
+            {
+                "name": section.codec.name,
+                "source": section.source,
+                "tables": columns(section.rows),
+                "figures": [
+                    *figures.accuracy(section.rows),
+                    *(figures.timing(section.rows, batch) for batch in sorted({row["batch"] for row in section.rows})),
+                ],
+            }
+            for section in sections
+        ],
+        rate_distortion=figures.rate_distortion(drawn, f"{len(pictures)} pictures"),
+        differences=curves.differences(ours, drawn),
+        gallery=gallery(pictures, [section.codec for section in sections], formats),
+    )
+
+
+def decoder_of(codec: Codec) -> Callable[[Picture], Callable[[bytes], Picture]]:
+    """The way back from a file, the same for every picture."""
+    return lambda _: codec.decode

@@ -1,0 +1,78 @@
+"""`dcu bench --html`: one file that needs nothing else, every figure drawn."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dcu import store
+from dcu.bench import figures
+from dcu.image import Picture
+
+from .conftest import Dcu, one_line, smooth_picture
+
+
+@pytest.fixture
+def page(dcu: Dcu, own_models: Path, random_rgb: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A report of one small picture, two scales and one engine."""
+    pictures: dict[str, Picture] = {"<street>": smooth_picture(170, 200)}
+    monkeypatch.setattr("dcu.bench.engines.ONNX_PACKAGES", ("no_such_package",))
+    monkeypatch.setattr("dcu.evaluate.rivals.SCALES", (1.0, 0.5))
+    monkeypatch.setattr("dcu.bench.report.report_pictures", lambda items: pictures)
+    figures = {"side": 224, "count": 9, "bytes": 600.0, "bpp": 0.1, "top1": 0.5, "top5": 0.7}
+    stated = {"dataset": "some-val", "rows": [{"name": "classifier-0.0983"} | figures]}
+    store.amend(store.find("classifier-0.0983"), {"rivals": stated})
+    place = tmp_path / "report.html"
+    answer = dcu("bench", "--seconds", "0", "--batch", "1", "--rivals", "webp", "--html", place)
+    assert answer.code == 0, answer.err
+    return place
+
+
+def test_report_stands_alone(page: Path) -> None:
+    text = page.read_text()
+    assert not re.search(r'(src|href)="(?!data:|#)', text)
+    assert not re.search(r"url\((?!#)|@import|<script", text)
+    assert text.count("<img") == text.count('src="data:image/webp;base64,') == text.count('alt="&lt;street&gt;') == 3
+    assert text.count("<svg") == text.count('role="img"') == 3  # accuracy, times of one batch size, rate-distortion
+    assert figures.INK not in text
+    assert "quoted from the card: some-val, 9 pictures" in text
+    assert "prefers-color-scheme: dark" in text
+
+
+@pytest.mark.skipif(not shutil.which("chromedriver"), reason="no Chromium with its driver is installed")
+def test_a_browser_draws_all_of_it(page: Path) -> None:
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    for argument in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    try:
+        browser.set_window_size(390, 844)
+        browser.get(page.as_uri())
+        widths = browser.execute_script("return [...document.images].map(image => image.naturalWidth)")
+        areas = browser.execute_script(
+            "return [...document.querySelectorAll('svg path')].length && [...document.querySelectorAll('svg')]"
+            ".map(figure => figure.getBoundingClientRect().width * figure.getBoundingClientRect().height)"
+        )
+        overflow = browser.execute_script("return document.body.scrollWidth - window.innerWidth")
+        assert widths == [200] * 3
+        assert len(areas) == 3
+        assert min(areas) > 10_000
+        assert overflow <= 0  # wide tables and figures scroll in their own boxes
+        assert browser.get_log("browser") == []
+    finally:
+        browser.quit()
+
+
+def test_report_is_refused_before_anything_is_measured(
+    dcu: Dcu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dcu.bench.report.find_spec", lambda name: None)
+    answer = dcu("bench", "--html", tmp_path / "report.html")
+    assert answer.code == 69
+    assert one_line(answer.err)
