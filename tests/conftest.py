@@ -87,7 +87,8 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def models(model_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Every test sees the tiny models first, and an empty folder of the user's."""
+    """Every test sees the tiny models first, an empty folder of the user's, and one engine: exporting takes seconds."""
+    monkeypatch.setattr("dcu.engines.ONNX_PACKAGES", ("no_such_package",))
     monkeypatch.setenv("DCU_MODELS", str(model_folder))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data-home"))
     codec_of.cache_clear()

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from dcu import store
 from dcu.bench import measure, table
-from dcu.bench.engines import engines
 from dcu.bench.ways import files_of
 from dcu.evaluate import classifier as evaluate_classifier
 from dcu.evaluate.cost import macs
@@ -21,12 +18,6 @@ from dcu.nets.efficientnet import LITE0, EfficientNetLite0, InvertedResidual
 from .conftest import Dcu, one_line, png, smooth_picture
 
 STAGES = ("read_ms", "decode_ms", "network_ms")
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One engine: exporting takes seconds a network, and has a test of its own."""
-    monkeypatch.setattr("dcu.bench.engines.ONNX_PACKAGES", ("no_such_package",))
 
 
 @pytest.mark.usefixtures("random_rgb")
@@ -88,17 +79,6 @@ def test_wrong_calls_are_one_line(dcu: Dcu, options: list[str]) -> None:
     answer = dcu("bench", *options)
     assert answer.code in (2, 66)
     assert one_line(answer.err)
-
-
-def test_both_engines_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    for package in ("onnx", "onnxruntime", "onnxscript"):
-        pytest.importorskip(package)
-    monkeypatch.undo()
-    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU6(), torch.nn.Flatten(1))
-    found: dict[str, Any] = engines(network, torch.zeros(1, 3, 8, 8), 1)
-    x = torch.randn(5, 3, 8, 8)
-    assert set(found) == {"PyTorch", "ONNX Runtime"}
-    assert np.allclose(found["PyTorch"](x).numpy(), found["ONNX Runtime"](x)[0], atol=1e-5)
 
 
 def test_files_of_other_formats_fit() -> None:

@@ -55,7 +55,7 @@ def test_codec_figures_are_those_of_real_files(dcu: Dcu, codec: Codec, dataset: 
 
 def test_classifier_figures(dcu: Dcu, dataset: Path) -> None:
     (figures,) = dcu("eval", "classifier", dataset, "--json").lines
-    assert set(figures) == {"dataset", "count", "top1", "top5", "ece", "bpp", "temperature"}
+    assert set(figures) == {"dataset", "count", "top1", "top5", "ece", "bpp", "temperature", "engine"}
     classifier = Classifier.load()
     codec = classifier.codec
     best = {
@@ -114,12 +114,14 @@ def test_front_drops_what_is_beaten() -> None:
 
 
 def test_rivals_write_whole_files_and_come_back_at_full_size(
-    dcu: Dcu, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dcu: Dcu, dataset: Path, own_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rivals, "SCALES", (1.0, 0.5))
     monkeypatch.setitem(rivals.FORMATS, "jpeg", replace(rivals.FORMATS["jpeg"], values=(5, 50)))
     plot = tmp_path / "rd.svg"
-    lines = dcu("eval", "codec", dataset, "--codec", "codec-0.0983", "--rivals", "jpeg", "--plot", plot, "--json").lines
+    model = own_models / "codec-0.0983"
+    asked = ("--codec", model, "--rivals", "jpeg", "--plot", plot, "--json", "--record")
+    lines = dcu("eval", "codec", dataset, *asked).lines
     ours, jpeg, against = lines[0], [line for line in lines if "setting" in line], lines[-1]
     assert {"quality 50", "quality 5, reduced to 0.5"} <= {line["setting"] for line in jpeg}
     first = rivals.FORMATS["jpeg"].encode(read_picture((dataset / "n00000000/0.png").read_bytes()), 50, 1.0)
@@ -128,6 +130,8 @@ def test_rivals_write_whole_files_and_come_back_at_full_size(
     expected = ours["psnr"] - curves.quality_at(jpeg, "psnr", ours["bpp"])
     assert against["against"] == "jpeg"
     assert against["psnr_difference"] == pytest.approx(expected, abs=1e-3)
+    (recorded,) = json.loads((model / "card.json").read_text())["figures"]
+    assert recorded["against"]["jpeg"]["psnr"] == against["psnr_difference"]
     assert plot.read_text().lstrip().startswith("<?xml")
 
 

@@ -17,9 +17,8 @@ from .conftest import Dcu, one_line, smooth_picture
 
 @pytest.fixture
 def page(dcu: Dcu, own_models: Path, random_rgb: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A report of one small picture, two scales and one engine."""
+    """A report of one small picture and two scales."""
     pictures: dict[str, Picture] = {"<street>": smooth_picture(170, 200)}
-    monkeypatch.setattr("dcu.bench.engines.ONNX_PACKAGES", ("no_such_package",))
     monkeypatch.setattr("dcu.evaluate.rivals.SCALES", (1.0, 0.5))
     monkeypatch.setattr("dcu.bench.report.report_pictures", lambda items: pictures)
     figures = {"side": 224, "count": 9, "bytes": 600.0, "bpp": 0.1, "top1": 0.5, "top5": 0.7}

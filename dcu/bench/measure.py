@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dcu.bench.engines import Engine, engines
 from dcu.bench.ways import Way
+from dcu.engines import Engine, engines
 
 WARM = 2
 """Rounds that are not counted."""
@@ -77,7 +77,7 @@ def runners(rows: Sequence[Way], batches: Sequence[int], threads: int) -> list[l
     ready: dict[int, dict[str, Engine]] = {}
     for way in rows:
         if id(way.network) not in ready:
-            ready[id(way.network)] = engines(way.network, way.decode([way.read(way.files[0])]), threads)
+            ready[id(way.network)] = engines(way.network, way.decode([way.read(data) for data in way.files]), threads)
     return [
         [Runner(way, name, run, batch) for batch in batches for name, run in ready[id(way.network)].items()]
         for way in rows

@@ -22,19 +22,20 @@ def classify(
     view: options.View = "centre",
     views: options.Views = 1,
     network: options.Network = None,
+    engine: options.EngineName = "auto",
     json: options.Json = False,
     quiet: options.Quiet = False,
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
     """Name what is in pictures, straight from their bitstreams: no picture is rebuilt."""
-    seen = options.chosen_view(view, views)
+    seen, chosen = options.chosen_view(view, views), options.chosen_engine(engine)
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
     chosen_device = options.start(threads, device)
     failures = files.Failures()
     shown = files.progress(found, "classifying", quiet)
     answered = reading.answers(
-        shown, network, chosen_device, seen, lambda c, pictures: c.predict(pictures, top), failures
+        shown, network, chosen_device, chosen, seen, lambda c, pictures: c.predict(pictures, top), failures
     )
     for source, _, answer in answered:
         show(source.name, answer, min_probability, json)

@@ -37,7 +37,7 @@ def embed(
     failures = files.Failures()
     shown = files.progress(found, "embedding", quiet)
     answered = reading.answers(
-        shown, network, chosen_device, seen, lambda c, pictures: list(c.embed(pictures)), failures
+        shown, network, chosen_device, "pytorch", seen, lambda c, pictures: list(c.embed(pictures)), failures
     )
     place_of = dict(zip(found, places, strict=False))
     for source, classifier, features in answered:

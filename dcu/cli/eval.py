@@ -65,8 +65,6 @@ def eval_codec(
         files.print_rows(ours[-1:], json)
         if bits:
             files.print_rows([{"dataset": data.stem, "name": model.name} | bits_a_symbol(loaded, found)], json)
-        if record:
-            store.record(model, {"dataset": data.stem} | {k: v for k, v in figures.items() if k not in TIMES})
     measured = [
         {"dataset": data.stem} | measure_setting(*setting, (item.picture() for item in found))
         for setting in files.progress(settings(formats), "measuring other formats", quiet)
@@ -74,8 +72,13 @@ def eval_codec(
     drawn = curves.of(ours, measured)
     for format in formats:
         files.print_rows(drawn["psnr"][format], json)
-    files.print_rows(curves.differences(ours, drawn), json)
+    against = curves.differences(ours, drawn)
+    files.print_rows(against, json)
     files.print_rows(curves.savings(drawn), json)
+    if record:
+        for model, row in zip(models, ours, strict=True):
+            figures = {k: v for k, v in row.items() if k != "name" and k not in TIMES}
+            store.record(model, figures | curves.stated(model.name, against))
     if plot is not None:
         title = f"{data.stem}, {len(found)} pictures"
         files.put(plot, curves.plot(drawn, title, plot.suffix.removeprefix(".")), force)
@@ -87,6 +90,7 @@ def eval_classifier(
     network: NetworkName = "classifier-0.0983",
     native: Native = False,
     calibrate: Calibrate = False,
+    engine: options.EngineName = "auto",
     rivals: Rivals = "",
     json: options.Json = False,
     record: Record = False,
@@ -104,6 +108,7 @@ def eval_classifier(
         raise UsageError("--record states figures of pictures that nothing was fitted to: not with --calibrate")
     if native and (record or calibrate):
         raise UsageError("--record and --calibrate go by the field's protocol: not with --native")
+    chosen = "pytorch" if rivals else options.chosen_engine(engine)  # as the RGB network's
     model = store.find(network, "classifier")
     found = items(data, SUFFIXES if rivals else LABELLED)
     chosen_device = options.start(threads, device)
@@ -112,9 +117,10 @@ def eval_classifier(
     from dcu.tasks.classify import Classifier
 
     formats = parse(rivals)
-    classifier, shown = Classifier.load(model.folder, chosen_device), files.progress(found, "measuring", quiet)
+    classifier = Classifier.load(model.folder, chosen_device, chosen)
+    shown = files.progress(found, "measuring", quiet)
     if formats:
-        tuned = [m for m in store.installed() if (m.kind, m.fingerprint) == ("rgb-classifier", model.fingerprint)]
+        tuned = store.networks("rgb-classifier", model.fingerprint)
         rows = compare(classifier, found, shown, formats, *tuned[:1])
         files.print_rows([{"dataset": data.stem} | row for row in rows], json)
         if record:
@@ -125,7 +131,8 @@ def eval_classifier(
     if calibrate:
         temperature = best_temperature(answers)
         store.amend(model, {"temperature": temperature})
-    facts = {"dataset": data.stem} | evaluate(answers, temperature) | {"temperature": temperature}
+    facts = {"dataset": data.stem} | evaluate(answers, temperature)
+    facts |= {"temperature": temperature, "engine": "int8" if classifier.int8 else "pytorch"}
     files.print_rows([facts], json)
     if record:
         store.record(model, facts)

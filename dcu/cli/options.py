@@ -18,6 +18,9 @@ Views = Annotated[int, typer.Option("--views", help="1, or 5: the centre and fou
 Network = Annotated[
     str | None, typer.Option("--network", help="Classifier by name or path.", show_default="by the stream's codec")
 ]
+EngineName = Annotated[
+    str, typer.Option("--engine", help="auto, pytorch, or int8 (ONNX Runtime, of dcu[fast]); auto takes the quickest.")
+]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.", show_default="all cores")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
@@ -37,6 +40,15 @@ def start(threads: int | None, device: str) -> str:
     if device == "cuda" and not available:
         raise UnavailableError("no CUDA device is available")
     return "cuda" if available and device != "cpu" else "cpu"
+
+
+def chosen_engine(engine: str) -> str:
+    """The engine, one of `dcu.engines.NAMES`."""
+    from dcu.engines import NAMES
+
+    if engine not in NAMES:
+        raise UsageError(f"--engine: {engine} is none of {', '.join(NAMES)}")
+    return engine
 
 
 def chosen_view(view: str, views: int) -> str:

@@ -21,6 +21,7 @@ def answers(
     found: Iterable[files.Source],
     network: str | None,
     device: str,
+    engine: str,
     view: str,
     ask: Callable[[Classifier, Sequence[Views]], Sequence[T]],
     failures: files.Failures,
@@ -31,12 +32,12 @@ def answers(
     """
     from dcu.tasks.classify import Classifier, classifier_for
 
-    named = Classifier.load(network, device) if network else None
+    named = Classifier.load(network, device, engine) if network else None
 
     def read() -> Iterator[tuple[files.Source, Classifier, Stream]]:
         for source, stream in files.streams(found, failures):
             with failures.of(source.name):
-                classifier = named or classifier_for(stream.codec, device)
+                classifier = named or classifier_for(stream.codec, device, engine)
                 classifier.codec.check(stream)
                 yield source, classifier, stream
 

@@ -82,7 +82,7 @@ def ask(classifier: Classifier, items: Sequence[Item], progress: Iterable[Item],
     while batch := list(islice(remaining, BATCH)):
         streams = [stream_of(classifier.codec, item, native) for item in batch]
         bits += sum(8 * stream.size / (stream.full.width * stream.full.height) for stream in streams)
-        logits.append(classifier.through(classifier.network, classifier.look(streams)))
+        logits.append(classifier.through(classifier.logits, classifier.look(streams)))
     return Answers(torch.cat(logits), torch.tensor(numbers), bits / len(numbers))
 
 

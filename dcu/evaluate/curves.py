@@ -64,6 +64,14 @@ def differences(ours: Points, curves: Curves) -> Points:
     ]
 
 
+def stated(name: str, differences: Points) -> dict[str, Any]:
+    """What a card says of :func:`differences`: of each other format, how much better a codec is at the same rate."""
+    own = [row for row in differences if row["name"] == name]
+    measures = [f"{measure}_difference" for measure in MEASURES]
+    told = {row["against"]: {m.split("_difference")[0]: row[m] for m in measures if m in row} for row in own}
+    return {"against": told} if told else {}
+
+
 def savings(curves: Curves) -> Points:
     """Mean difference of rate of our codecs against each other format, in percent; of several codecs only."""
     if len(curves["psnr"]["dcu"]) < 2:

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dcu import store
+from dcu import engines, store
 from dcu.bitstream import Stream
 from dcu.codec import Codec, codec_of
 from dcu.errors import UnavailableError
+from dcu.image import read_picture
 from dcu.nets import channels_last
 from dcu.nets.efficientnet import LatentClassifier, front_shape
 
@@ -56,8 +57,10 @@ class Classifier:
     ``Classifier.load("classifier-0.0983")(data)`` gives :class:`Predictions`.
     """
 
-    def __init__(self, model: store.Model, codec: Codec, device: str = "cpu") -> None:
+    def __init__(self, model: store.Model, codec: Codec, device: str = "cpu", engine: str = "auto") -> None:
         self.name, self.codec, self.device = model.name, codec, device
+        self.sha256 = str(model.card.get("sha256"))
+        self.int8 = engines.uses_int8(engine, device)
         self.temperature = float(model.card.get("temperature", 1.0))
         self.labels: list[dict[str, Any]] = model.card.get("labels", [])
         if model.fingerprint != codec.fingerprint:
@@ -67,10 +70,10 @@ class Classifier:
             raise UnavailableError(f"{model.name}: its card has not one label a class")
 
     @classmethod
-    def load(cls, name: str | Path = "classifier-0.0983", device: str = "cpu") -> Classifier:
-        """An installed classifier by name or path; raises UnavailableError."""
+    def load(cls, name: str | Path = "classifier-0.0983", device: str = "cpu", engine: str = "auto") -> Classifier:
+        """An installed classifier by name or path, on one of ``dcu.engines.NAMES``; raises UnavailableError."""
         model = store.find(str(name), "classifier")
-        return cls(model, codec_of(model.identity, device), device)
+        return cls(model, codec_of(model.identity, device), device, engine)
 
     def __call__(self, data: bytes, top: int = 5, view: str = "centre") -> Predictions:
         """Name what a bitstream shows; ``view`` is one of ``VIEWS``."""
@@ -88,7 +91,26 @@ class Classifier:
 
     def probabilities(self, pictures: Sequence[Views]) -> Tensor:
         """(n, classes), each the mean over a picture's views."""
-        return self.through(lambda latent: torch.softmax(self.network(latent).float() / self.temperature, 1), pictures)
+        return self.through(lambda latent: torch.softmax(self.logits(latent).float() / self.temperature, 1), pictures)
+
+    def logits(self, latent: Tensor) -> Tensor:
+        """(B, classes) of latents of one size: the field's square by the quickest engine, others by PyTorch."""
+        square = latent.shape[-2:] == (CROP, CROP)
+        answer: Tensor = self.eight_bits(latent) if self.int8 and square else self.network(latent)
+        return answer
+
+    @functools.cached_property
+    def eight_bits(self) -> engines.Engine:
+        """The network in eight bits, its ranges those of the photographs that dcu carries."""
+
+        def make() -> bytes:
+            paths = sorted(store.shipped("samples").glob("*.jpg"))
+            streams = [self.codec.read(self.codec.compress(read_picture(path.read_bytes()))) for path in paths]
+            views = [view for latent in self.codec.latents(streams) for view in five(latent)]
+            examples = torch.cat(views).clone()
+            return engines.quantized(engines.exported(self.network, examples[:1]), examples)
+
+        return engines.kept_int8(f"{self.name}-{self.sha256[:16]}", make, torch.get_num_threads())
 
     @torch.inference_mode()
     def through(self, network: Callable[[Tensor], Tensor], pictures: Sequence[Views]) -> Tensor:
@@ -159,7 +181,7 @@ def build_network(model: store.Model) -> LatentClassifier:
 
 
 @functools.lru_cache(maxsize=4)
-def classifier_for(identity: bytes, device: str = "cpu") -> Classifier:
+def classifier_for(identity: bytes, device: str = "cpu", engine: str = "auto") -> Classifier:
     """The installed classifier of the codec that a stream names, loaded once."""
     codec = codec_of(identity, device)
-    return Classifier(store.find_network("classifier", codec.fingerprint), codec, device)
+    return Classifier(store.find_network("classifier", codec.fingerprint), codec, device, engine)

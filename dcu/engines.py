@@ -1,0 +1,156 @@
+"""What runs a network on the CPU: PyTorch, or ONNX Runtime, in eight bits too, where dcu[fast] is installed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dcu.errors import UnavailableError
+from dcu.rangecoder import cache_folder
+
+Engine = Callable[[Tensor], Tensor]
+"""A batch to the network's answer to it."""
+ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+NAMES = ("auto", "pytorch", "int8")
+"""What users may ask for; auto is int8 where it is installed and the network runs on the CPU."""
+AT_ONCE = 10
+"""Examples that go through a network together while ranges are measured."""
+
+
+def onnx_installed() -> bool:
+    """Whether ONNX Runtime is installed, and what exports to it."""
+    return all(map(find_spec, ONNX_PACKAGES))
+
+
+def uses_int8(engine: str, device: str) -> bool:
+    """Whether the engine of that name, of ``NAMES``, is int8.
+
+    Raises
+    ------
+    UnavailableError
+        It was asked for and cannot be had.
+    """
+    able = device == "cpu" and onnx_installed()
+    if engine == "int8" and not able:
+        raise UnavailableError("int8 runs on the CPU and needs ONNX Runtime: pip install 'dcu[fast]'")
+    return able and engine != "pytorch"
+
+
+def pytorch(network: nn.Module) -> Engine:
+    """The network as it is."""
+
+    @torch.inference_mode()
+    def run(batch: Tensor) -> Tensor:
+        answer: Tensor = network(batch.contiguous(memory_format=torch.channels_last))
+        return answer
+
+    return run
+
+
+def exported(network: nn.Module, example: Tensor) -> bytes:
+    """The network as an ONNX model, float32; ``example`` is one input, (1, ...), the batch size is free."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    two = torch.cat([example, example]).contiguous()  # a size of 1 would be taken for fixed
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network, (two,), dynamic_shapes=({0: torch.export.Dim("batch")},), dynamo=True, verbose=False
+        )
+    assert program is not None
+    model: bytes = program.model_proto.SerializeToString()
+    return model
+
+
+def quantized(model: bytes, examples: Tensor) -> bytes:
+    """An ONNX model in eight bits, a scale a channel; ``examples`` (n, ...) show how large activations become.
+
+    Weights have seven bits, so that no sum of two products leaves 16 bits on CPUs without VNNI.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        """The examples, as the calibration asks for them."""
+
+        def __init__(self) -> None:
+            self.parts: Iterator[Tensor] = iter(examples.split(AT_ONCE))
+            self.name = session_of(model, 1).get_inputs()[0].name
+
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            part = next(self.parts, None)
+            return None if part is None else {self.name: part.contiguous().numpy()}
+
+    logging.getLogger().setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory(prefix="dcu-") as folder:
+        plain, shaped, small = (Path(folder) / f"{name}.onnx" for name in ("plain", "shaped", "small"))
+        plain.write_bytes(model)
+        quant_pre_process(str(plain), str(shaped))
+        quantize_static(
+            str(shaped),
+            str(small),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        return small.read_bytes()
+
+
+def session_of(model: bytes, threads: int):  # type: ignore[no-untyped-def]
+    """An ONNX model made ready."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def onnx_runtime(model: bytes, threads: int) -> Engine:
+    """An ONNX model in ONNX Runtime on the CPU."""
+    session = session_of(model, threads)
+    name = session.get_inputs()[0].name
+    return lambda batch: torch.from_numpy(session.run(None, {name: batch.contiguous().numpy()})[0])
+
+
+def kept_int8(key: str, make: Callable[[], bytes], threads: int) -> Engine:
+    """The engine of an eight-bit model that is made once and kept in the cache under a key of its own."""
+    tag = "-".join([key, *(f"{name}-{version(name)}" for name in ("torch", "onnxruntime"))])
+    place = cache_folder() / f"{tag}.onnx"
+    with contextlib.suppress(Exception):  # ONNX Runtime's own errors share no class
+        return onnx_runtime(place.read_bytes(), threads)
+    print("dcu: preparing the network for ONNX Runtime, once", file=sys.stderr, flush=True)
+    model = make()
+    with contextlib.suppress(OSError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        part = place.with_name(f"{place.name}.{os.getpid()}.part")
+        part.write_bytes(model)
+        os.replace(part, place)
+    return onnx_runtime(model, threads)
+
+
+def engines(network: nn.Module, examples: Tensor, threads: int) -> dict[str, Engine]:
+    """The engines that are installed, by name; ``examples`` (n, ...) are inputs of the network."""
+    network = network.eval()
+    found = {"PyTorch": pytorch(network)}
+    if examples.device.type == "cpu" and onnx_installed():
+        model = exported(network, examples[:1])
+        found["ONNX Runtime"] = onnx_runtime(model, threads)
+        found["ONNX Runtime int8"] = onnx_runtime(quantized(model, examples), threads)
+    return found
