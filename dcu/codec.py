@@ -33,8 +33,6 @@ T = TypeVar("T", bound=nn.Module)
 DEFAULT = "codec-0.0983"
 WHOLE = 2**14
 """Latent positions (2^20 pixels) up to which a picture goes through the transforms in one piece."""
-TOGETHER = 4 * 28 * 28
-"""Latent positions that are decoded together at most: more of them leave the cache."""
 PIECE = 128
 """Latent positions a side of the fixed grid in which larger ones do, each piece with its halo."""
 
@@ -130,7 +128,7 @@ class Codec:
 
     @torch.inference_mode()
     def symbols(self, layers: Sequence[Layer]) -> list[Tensor]:
-        """The symbols (C, h, w) uint8 of each layer; small tiles of one size are decoded together."""
+        """The symbols (C, h, w) uint8 of each layer; tiles of one size are decoded together, on all threads."""
         out, tiles = [], defaultdict(list)
         for layer in layers:
             h, w = bitstream.latent_size(layer.width, layer.height)
@@ -140,11 +138,9 @@ class Codec:
                 place = out[-1][:, rows, columns]
                 tiles[place.shape[1:]].append((place, payload))
         for (h, w), members in tiles.items():
-            most = max(1, TOGETHER // (h * w))
-            for part in (members[at : at + most] for at in range(0, len(members), most)):
-                decoded = self.entropy.decode([payload for _, payload in part], h, w)
-                for (place, _), symbols in zip(part, decoded, strict=True):
-                    place.copy_(symbols)
+            decoded = self.entropy.decode([payload for _, payload in members], h, w)
+            for (place, _), symbols in zip(members, decoded, strict=True):
+                place.copy_(symbols)
         return out
 
     @torch.inference_mode()

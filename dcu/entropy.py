@@ -29,8 +29,6 @@ WEIGHT_BITS = 12
 TABLE_BITS = 16
 CLIP = 2**20
 EXP_SIZE = 4096
-SMALL_TILE = 64 * 64
-
 
 Layers = tuple[tuple[Tensor, Tensor], ...]
 """Integers of one pass: three layers as (out, in) matrices and (out,) biases, float64 holding integers."""
@@ -121,51 +119,33 @@ class EntropyCoder:
                 if not float(sums.max()) <= 2**52:
                     raise UnavailableError("the codec's context model is out of range")
 
-    def fill(self, tables: Tensor, number: int, padded: Tensor, height: int, width: int) -> None:
-        """Write the cumulative tables of a pass's symbols.
-
-        ``tables``: (B, channels * positions, largest + 1) int16 as :meth:`unfilled` makes them. ``padded``:
-        (C (h + 4) (w + 4), B) float64, values of what is known so far, zero elsewhere.
-        """
-        p, layers = self.passes[number], self.weights[number]
-        where = gather_index(p, self.channels, height, width)
-        known, positions = where.shape
-        count = padded.shape[1]
-        flat = padded.flatten() if count == 1 else padded  # rows of one number are copied one by one
-        activation = flat.index_select(0, where.flatten()).view(known, positions * count)
-        for depth, (weight, bias) in enumerate(layers):
-            activation = torch.addmm(bias, weight, activation).floor_()
-            if depth < 2:
-                activation.clamp_(0, CLIP)
-        filled = cumulative(activation.view(-1, p.levels, positions * count), self.exp, self.largest)
-        each = tables.view(count, -1, positions, self.largest + 1)
-        each[..., 1 : p.levels + 1] = filled.view(-1, p.levels, positions, count).permute(3, 0, 2, 1)
-
-    def unfilled(self, count: int, height: int, width: int) -> Tensor:
-        """Tables of all symbols of tiles, (count, symbols, largest + 1) int16 holding uint16, the ends of rows filled.
-
-        Where a channel has fewer levels than the largest, the symbols that do not exist get one unit each; the last
-        entry, 2^16, wraps to 0, as torchac expects.
-        """
-        row = torch.arange(2**TABLE_BITS - self.largest, 2**TABLE_BITS + 1).to(torch.int16)
-        row[0] = 0
-        return row.repeat(count, self.channels * height * width, 1)
-
     def all_tables(self, symbols: Tensor) -> tuple[Tensor, Tensor]:
-        """Of one tile of symbols (C, h, w): tables (N, largest + 1) and the symbols (N,), in the order of coding."""
+        """Of one tile of symbols (C, h, w): tables (N, largest + 1) and the symbols (N,), in the order of coding.
+
+        Tables are int16 holding uint16; the last entry, 2^16, wraps to 0, as torchac expects. Where a channel has fewer
+        levels than the largest, the symbols that do not exist get one unit each.
+        """
         height, width = symbols.shape[1:]
         values: Tensor = self.values.gather(1, symbols.flatten(1).long()).view(symbols.shape)
-        padded = F.pad(values, (REACH, REACH, REACH, REACH)).view(-1, 1)
-        tables, chosen, start = self.unfilled(1, height, width), [], 0
-        for number, p in enumerate(self.passes):
+        padded = F.pad(values, (REACH, REACH, REACH, REACH)).flatten()
+        row = torch.arange(2**TABLE_BITS - self.largest, 2**TABLE_BITS + 1).to(torch.int16)
+        row[0] = 0
+        tables, chosen, start = row.repeat(symbols.numel(), 1), [], 0
+        for p, layers in zip(self.passes, self.weights, strict=True):
             where = position_index(p, height, width)
-            if not len(where):
-                continue
-            stop = start + (p.last - p.first) * len(where)
-            self.fill(tables[:, start:stop], number, padded, height, width)
+            offsets = known_offsets(p, self.channels, height, width)
+            index = offsets[:, None] + padded_index(p, height, width)[None, :]
+            activation = padded.index_select(0, index.flatten()).view(index.shape)
+            for depth, (weight, bias) in enumerate(layers):
+                activation = torch.addmm(bias, weight, activation).floor_()
+                if depth < 2:
+                    activation.clamp_(0, CLIP)
+            filled = cumulative(activation.unflatten(0, (-1, p.levels)), self.exp, self.largest)
+            stop = start + filled.shape[0] * filled.shape[2]
+            tables[start:stop, 1 : p.levels + 1] = filled.transpose(1, 2).flatten(0, 1)
             chosen.append(symbols[p.first : p.last].flatten(1)[:, where].flatten())
             start = stop
-        return tables[0], torch.cat(chosen)
+        return tables, torch.cat(chosen)
 
     def encode(self, symbols: Tensor) -> bytes:
         """Payload of one tile of symbols, (C, h, w) uint8."""
@@ -173,30 +153,27 @@ class EntropyCoder:
         return rangecoder.encode(tables, chosen.to(torch.int16))
 
     def decode(self, payloads: Sequence[bytes], height: int, width: int) -> Tensor:
-        """Symbols (B, C, h, w) uint8 of tiles of one size; raises BrokenInputError.
-
-        torchac cannot resume: each pass decodes what came before it again.
-        """
-        count, start = len(payloads), 0
-        symbols = torch.zeros(count, self.channels, height * width, dtype=torch.uint8)
-        padded = torch.zeros(self.channels, (height + 2 * REACH) * (width + 2 * REACH), count, dtype=torch.float64)
-        tables = self.unfilled(count, height, width)
-        for number, p in enumerate(self.passes):
-            where = position_index(p, height, width)
-            if not len(where):
-                continue
-            stop = start + (p.last - p.first) * len(where)
-            self.fill(tables[:, start:stop], number, padded.flatten(0, 1), height, width)
-            decoded = [rangecoder.decode(each[:stop], data) for each, data in zip(tables, payloads, strict=True)]
-            new = torch.stack([each[start:] for each in decoded]).view(count, -1, len(where))
-            if int(new.max()) >= p.levels:
-                raise BrokenInputError("the stream holds a symbol that its codec does not have")
-            symbols[:, p.first : p.last].index_copy_(2, where, new.to(torch.uint8))
-            values = self.values[p.first : p.last].gather(1, new.permute(1, 2, 0).flatten(1).long())
-            into = padded[p.first : p.last]
-            into.index_copy_(1, padded_index(p, height, width), values.view(len(into), -1, count))
-            start = stop
-        return symbols.view(count, -1, height, width)
+        """Symbols (B, C, h, w) uint8 of tiles of one size, by `coder.cpp`; raises BrokenInputError."""
+        plane, stride = height * width, (height + 2 * REACH) * (width + 2 * REACH)
+        plan = [
+            (
+                p.first,
+                p.last,
+                p.levels,
+                position_index(p, height, width),
+                padded_index(p, height, width),
+                known_offsets(p, self.channels, height, width),
+                [tensor for layer in layers for tensor in layer],
+            )
+            for p, layers in zip(self.passes, self.weights, strict=True)
+        ]
+        try:
+            symbols: Tensor = rangecoder.backend().decode_tiles(
+                list(payloads), plan, self.values, self.exp, self.largest, plane, stride
+            )
+        except ValueError as error:
+            raise BrokenInputError(f"the stream holds {error}") from error
+        return symbols.view(len(payloads), -1, height, width)
 
     def macs(self, height: int, width: int) -> int:
         """Multiply-accumulates of the context model over a whole tile."""
@@ -240,20 +217,10 @@ def padded_index(p: Pass, height: int, width: int) -> Tensor:
     return index
 
 
-def gather_index(p: Pass, channels: int, height: int, width: int) -> Tensor:
-    """(K, positions): where each known neighbour lies in a flattened plane (C, h + 4, w + 4).
-
-    Kept for tiles of up to 64x64 positions, where making it costs more than using it.
-    """
-    make = small_gather_index if height * width <= SMALL_TILE else small_gather_index.__wrapped__
-    return make(p, channels, height, width)
-
-
 @functools.lru_cache(maxsize=64)
-def small_gather_index(p: Pass, channels: int, height: int, width: int) -> Tensor:
-    """What :func:`gather_index` gives, kept."""
+def known_offsets(p: Pass, channels: int, height: int, width: int) -> Tensor:
+    """(K,): how far each known neighbour lies behind a position, in a flattened plane (C, h + 4, w + 4)."""
     rows, columns = height + 2 * REACH, width + 2 * REACH
     channel, y, x = p.known(channels).nonzero().T
-    offset = channel * rows * columns + (y - REACH) * columns + x - REACH
-    index: Tensor = offset[:, None] + padded_index(p, height, width)[None, :]
-    return index
+    offsets: Tensor = channel * rows * columns + (y - REACH) * columns + x - REACH
+    return offsets

@@ -1,14 +1,15 @@
-"""torchac, built once and from then on loaded straight from the cache.
+"""torchac and the decoder of tiles beside it (`coder.cpp`), built once and from then on loaded straight from the cache.
 
 ``import torchac`` would look for ninja and a compiler at every start, print on standard output, and wait for ever
-on the lock of a build that was killed. Here the extension is built in a fresh temporary folder, from the source
-that the torchac package carries, and moved into the cache under a name that holds every version it depends on.
+on the lock of a build that was killed. Here the extension is built in a fresh temporary folder, torchac's part from the
+source that its package carries, and moved into the cache under a name that holds every version it depends on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -26,7 +27,8 @@ from torch import Tensor
 
 from dcu.errors import UnavailableError
 
-EXTENSION = "torchac_backend"
+EXTENSION = "dcu_coder"
+SOURCE = Path(__file__).with_name("coder.cpp")
 HINT = (
     "torchac must be compiled once: install a C++ compiler and Python's headers (Debian: g++ and python3-dev), "
     "and ninja"
@@ -46,8 +48,9 @@ def built_extension() -> Path:
         version = importlib.metadata.version("torchac")
     except importlib.metadata.PackageNotFoundError as error:
         raise UnavailableError("torchac is not installed") from error
-    tag = f"torchac-{version}-torch-{torch.__version__}-{sys.implementation.cache_tag}-{platform.machine()}"
-    return cache_folder() / f"{tag}.so"
+    source = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
+    made_of = f"{source}-torchac-{version}-torch-{torch.__version__}"
+    return cache_folder() / f"coder-{made_of}-{sys.implementation.cache_tag}-{platform.machine()}.so"
 
 
 def load_extension(path: Path) -> ModuleType:
@@ -95,7 +98,9 @@ def compile_extension(folder: Path) -> Path:
         with standard_output_to_error():
             cpp_extension.load(
                 EXTENSION,
-                [str(Path(package.origin).parent / "backend" / f"{EXTENSION}.cpp")],
+                [str(SOURCE)],
+                extra_cflags=["-O3"],
+                extra_include_paths=[str(Path(package.origin).parent / "backend")],
                 build_directory=str(folder),
             )
     except (RuntimeError, OSError, ImportError, subprocess.SubprocessError) as error:
@@ -109,7 +114,7 @@ def compile_extension(folder: Path) -> Path:
 
 @functools.cache
 def backend() -> ModuleType:
-    """torchac's compiled functions, from the cache if they are there."""
+    """The compiled functions, from the cache if they are there."""
     place = built_extension()
     with contextlib.suppress(ImportError, OSError):
         if place.exists():
@@ -130,9 +135,3 @@ def backend() -> ModuleType:
 def encode(tables: Tensor, symbols: Tensor) -> bytes:
     """Arithmetic-code N symbols (N,) int16 with cumulative tables (N, L + 1) int16 of 16 bits."""
     return bytes(backend().encode_cdf(tables, symbols))
-
-
-def decode(tables: Tensor, payload: bytes) -> Tensor:
-    """The reverse of :func:`encode`: the first N symbols of a payload, (N,) int16."""
-    symbols: Tensor = backend().decode_cdf(tables, payload)
-    return symbols

@@ -13,6 +13,7 @@ from dcu.entropy import EntropyCoder, cumulative, integer_tensors
 from dcu.errors import BrokenInputError, UnavailableError
 from dcu.nets.context import ContextModel, Group, lattice, schedule
 from dcu.nets.quantizer import Quantizer
+from dcu.rangecoder import backend
 
 from .conftest import GROUPS
 
@@ -35,6 +36,15 @@ def test_tiles_decoded_together_are_those_decoded_alone(codec: Codec) -> None:
     tiles = [random_symbols(codec, 9, 14, seed) for seed in range(5)]
     payloads = [codec.entropy.encode(symbols) for symbols in tiles]
     assert torch.equal(codec.entropy.decode(payloads, 9, 14), torch.stack(tiles))
+
+
+def test_tables_for_encoding_are_those_of_decoding(codec: Codec) -> None:
+    """torchac's own decoder, given the tables that encoding used, finds what coder.cpp finds."""
+    symbols = random_symbols(codec, 11, 13)
+    tables, chosen = codec.entropy.all_tables(symbols)
+    payload = codec.entropy.encode(symbols)
+    assert torch.equal(backend().decode_cdf(tables, payload), chosen.to(torch.int16))
+    assert torch.equal(codec.entropy.decode([payload], 11, 13)[0], symbols)
 
 
 def test_symbols_that_the_codec_does_not_have_are_refused(codec: Codec) -> None:
