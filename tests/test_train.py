@@ -18,11 +18,13 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from dcu import store
 from dcu.codec import Codec
 from dcu.data import items
 from dcu.errors import BrokenInputError, MissingInputError, OutputError, UsageError
 from dcu.nets.norms import add_norms, fold_norms
 from dcu.store import shipped
+from dcu.tasks.classify import build_network
 from dcu.train.classifier import ClassifierRecipe, ClassifierTask, told
 from dcu.train.codec import CodecData, CodecRecipe, CodecTask
 from dcu.train.joint import JointTask, ReaderRecipe
@@ -214,7 +216,7 @@ def test_shipped_recipes_can_be_read() -> None:
     for path in folder.glob("codec-*.toml"):
         parts = read_recipe(path, codec=CodecRecipe, reader=ReaderRecipe, data=CodecData, schedule=Schedule)
         part = path.stem.removeprefix(parts["codec"].name)
-        assert part in ("", "-joint", "-synthesis")
+        assert part in ("", "-joint", "-synthesis", "-similarity")
         assert bool(parts["reader"].weight) == (part == "-joint")
         assert bool(parts["codec"].frozen) == (part == "-synthesis")
     for path in folder.glob("classifier-*.toml"):
@@ -390,6 +392,26 @@ def test_classifier_from_recipe_to_label(dcu: Dcu, pictures: Path, photo: Path, 
     (answer,) = dcu("classify", tmp_path / "x.bin", "--network", model, "--json").lines
     assert answer["network"] == "tiny-classifier"
     assert answer["predictions"][0]["wnid"].startswith("n")
+
+
+@pytest.mark.usefixtures("random_rgb")
+def test_classifier_begins_as_that_of_another_codec(
+    dcu: Dcu, codec: Codec, pictures: Path, own_models: Path, tmp_path: Path
+) -> None:
+    """Fitted to the very latents that it knows, the first layer is found again, and the norms change nothing."""
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(CLASSIFIER_TOML)
+    call = ["train", "classifier", recipe, "--data", pictures, "--runs", tmp_path / "runs"]
+    assert dcu(*call, "--out", own_models / "theirs").code == 0
+    begins = ClassifierRecipe("x", codec.name, width=4, depth=1, begins_with="theirs")
+    task = ClassifierTask(begins, ViewData(batch=4), codec, items(pictures), 0)
+    seen = task.seen(task.batch(3)[0])
+    expected = build_network(store.find("theirs"))(seen)
+    assert torch.allclose(task.module.eval()(seen), expected, atol=0.02 * float(expected.std()))
+    with pytest.raises(UsageError, match="width 4"):
+        ClassifierTask(replace(begins, width=8), ViewData(batch=4), codec, items(pictures), 0)
+    with pytest.raises(UsageError, match="ImageNet"):
+        ClassifierTask(replace(begins, begins_with="classifier-0.0983"), ViewData(batch=4), codec, items(pictures), 0)
 
 
 JOINT_TOML = (

@@ -73,14 +73,10 @@ def rgb_network() -> EfficientNetLite0:
 
 
 class Answer(NamedTuple):
-    """What the RGB network says of pictures, float32.
-
-    Logits (B, 1000), features of the last block (B, 320, 7, 7), and of the joint, (B, 40, 28, 28).
-    """
+    """What the RGB network says of pictures: logits (B, 1000), features of the last block (B, 320, 7, 7); float32."""
 
     logits: Tensor
     features: Tensor
-    joint: Tensor
 
 
 class RgbClassifier:
@@ -95,10 +91,8 @@ class RgbClassifier:
     def __call__(self, pictures: Tensor) -> Answer:
         """The answer to pictures (B, 224, 224, 3) uint8."""
         x = to_input(pictures).contiguous(memory_format=torch.channels_last)
-        joint = self.network.joint(x)
-        features = self.network.trunk.blocks(joint)
-        logits = self.network.trunk.classifier(self.network.trunk.pool(features))
-        return Answer(logits.float(), features.float(), joint.float())
+        features = self.network.trunk.blocks(self.network.joint(x))
+        return Answer(self.network.trunk.classifier(self.network.trunk.pool(features)).float(), features.float())
 
 
 def to_input(pictures: Tensor) -> Tensor:

@@ -7,14 +7,14 @@ Both see the same view, made afresh for every step; the student gets the view's 
 The target is the teacher's answer, mixed with the picture's own class where that is known and the view shows nothing
 else; f are the features of the last block, 320 x 7 x 7, which say at 49 places what a single answer cannot.
 
-A front end that has yet to learn begins alone (``front_only``), with the distance of what it gives from what the RGB
-network has at the joint, 40 x 28 x 28, in the same units: a trunk that learnt beside it would forget.
+A network need not begin from the RGB network's: the classifier of another codec (``begins_with``) is one for this codec
+too, as soon as its first layer is fitted, by least squares, to give on these latents what it gives on the other's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,20 +22,27 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dcu import store
-from dcu.codec import Codec
+from dcu.codec import Codec, codec_of
 from dcu.data import Item
+from dcu.errors import UsageError
 from dcu.image import field_crop
 from dcu.nets import channels_last
 from dcu.nets.efficientnet import EfficientNetLite0, LatentClassifier
-from dcu.nets.norms import add_norms, measure_norms
-from dcu.tasks.rgb import Answer, RgbClassifier, rgb_network
+from dcu.nets.norms import add_neutral_norms, add_norms, measure_norms
+from dcu.tasks.classify import build_network
+from dcu.tasks.rgb import CLASSES, Answer, RgbClassifier, rgb_network
 from dcu.train.inputs import check_sees, network_input
 from dcu.train.views import SHORT, SIDE, Sampler, ViewData, hold_out, mixed, random_view
 
 MEASURED = 40
 """Batches on which norms are measured."""
+N = TypeVar("N", LatentClassifier, EfficientNetLite0)
 STARTED = 4
 """Batches from which the scale of latents and features is taken."""
+
+
+FITTED = 10
+"""Batches to which a first layer is fitted."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class ClassifierRecipe:
     depth: int = 2
     feature_weight: float = 1.0  # alpha
     trunk_scale: float = 0.3  # the trunk's learning rate, relative to the front end's
-    front_only: bool = False  # the front end alone learns, to give what the RGB network has at the joint
+    begins_with: str = ""  # the classifier of another codec, of the same width and depth
     label_weight: float = 0.0  # share of a picture's own class, where its folder is a WNID, in the target
 
     def __post_init__(self) -> None:
@@ -68,8 +75,8 @@ def student(channels: int, width: int, depth: int) -> LatentClassifier:
     return network
 
 
-def learning(network: EfficientNetLite0) -> EfficientNetLite0:
-    """The RGB network, its weights free to learn but for those that stay."""
+def learning(network: N) -> N:
+    """The network, its weights free to learn but for those that stay."""
     for name, parameter in network.named_parameters():
         parameter.requires_grad_("depthwise" not in name and not name.startswith("trunk.classifier"))
     return network
@@ -110,24 +117,56 @@ class ClassifierTask:
         train, self.held_out = hold_out(items, data.held_out_from, data.held_out)
         self.sampler = Sampler(train, data.weights, seed)
         self.teacher = RgbClassifier(self.device)
+        self.numbers = {entry["wnid"]: number for number, entry in enumerate(store.imagenet_labels())}
         torch.manual_seed(seed)
-        network: LatentClassifier | EfficientNetLite0 = learning(rgb_network())
-        if recipe.sees == "latent":
+        network: LatentClassifier | EfficientNetLite0
+        if recipe.sees != "latent":
+            network = learning(rgb_network())
+        elif recipe.begins_with:
+            network = self.refitted(store.find(recipe.begins_with, "classifier"))
+        else:
             network = student(len(codec.levels), recipe.width, recipe.depth)
         self.module = channels_last(network).to(self.device)
         self.scalars: dict[str, float] = {}
-        self.numbers = {entry["wnid"]: number for number, entry in enumerate(store.imagenet_labels())}
         self.start()
 
     @torch.no_grad()
     def start(self) -> None:
         """Bring the latent's channels to one scale; measure how much the teacher's features vary."""
         views = torch.cat([self.batch(-1 - step)[0] for step in range(STARTED)]).to(self.device)
-        if self.recipe.sees == "latent":
+        if self.recipe.sees == "latent" and not self.recipe.begins_with:
             spread = self.seen(views).std((0, 2, 3)).clamp(min=0.1)
             self.module.stem.convolution.weight.mul_(2 / spread[None, :, None, None])  # type: ignore[operator, union-attr]
-        answer = self.teacher(views)
-        self.spread, self.joint_spread = (x.var((0, 2, 3), keepdim=True) for x in (answer.features, answer.joint))
+        self.spread = self.teacher(views).features.var((0, 2, 3), keepdim=True)
+
+    @torch.no_grad()
+    def refitted(self, model: store.Model) -> LatentClassifier:
+        """Another codec's classifier, its first layer fitted to this codec's latents; norms that change nothing."""
+        theirs, other = build_network(model).to(self.device), codec_of(model.identity, self.device)
+        width, depth = theirs.stem.out_channels, len(theirs.front)
+        if (width, depth) != (self.recipe.width, self.recipe.depth):
+            raise UsageError(f"{model.name} has width {width} and depth {depth}")
+        if theirs.trunk.classifier.out_features != CLASSES:
+            raise UsageError(f"{model.name} does not tell ImageNet's {CLASSES} classes")
+        network = LatentClassifier(len(self.codec.levels), width, depth, CLASSES).to(self.device)
+        stem = network.stem
+        network.load_state_dict(theirs.state_dict() | {f"stem.{n}": t for n, t in stem.state_dict().items()})
+        known = stem.in_channels * 9 + 1
+        moments, products = torch.zeros(known, known).double(), torch.zeros(known, width).double()
+        for step in range(FITTED):
+            views = self.batch(-1 - step)[0].to(self.device)
+            latent = self.seen(views)
+            around = F.unfold(latent, 3, padding=1).transpose(1, 2).flatten(0, 1)
+            around = torch.cat([around, around.new_ones(len(around), 1)], 1).double()
+            wanted = theirs.stem(network_input(other, "latent", views)).flatten(2).transpose(1, 2).flatten(0, 1)
+            moments += (around.T @ around).cpu()
+            products += (around.T @ wanted.double()).cpu()
+        moments += 1e-6 * moments.trace() / known * torch.eye(known)
+        solved = torch.linalg.solve(moments, products).float()
+        stem.weight.copy_(solved[:-1].T.view_as(stem.weight))
+        stem.bias.copy_(solved[-1])  # type: ignore[union-attr]
+        add_neutral_norms(network, lambda: network.joint(latent))
+        return learning(network)
 
     def seen(self, views: Tensor) -> Tensor:
         """What the network gets of views (B, 224, 224, 3) uint8."""
@@ -145,12 +184,9 @@ class ClassifierTask:
         return torch.from_numpy(views), torch.from_numpy(np.where(alone, numbers, -1))
 
     def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
-        answer, seen = self.teacher(batch[0]), self.seen(batch[0])
-        if self.recipe.front_only:
-            off = ((self.module.joint(seen).float() - answer.joint).square() / self.joint_spread).mean()
-            return off, {"joint_distance": float(off.detach())}
+        answer = self.teacher(batch[0])
         target = told(answer.logits.softmax(1), batch[1], self.recipe.label_weight)
-        divergence, distance = distillation(self.module, seen, target, answer, self.spread)
+        divergence, distance = distillation(self.module, self.seen(batch[0]), target, answer, self.spread)
         figures = {"divergence": float(divergence.detach()), "distance": float(distance.detach())}
         return divergence + self.recipe.feature_weight * distance, figures
 
