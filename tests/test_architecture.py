@@ -17,7 +17,7 @@ FLOORS = [
     {"train", "evaluate"},
     {"tasks"},
     {"codec", "data"},
-    {"entropy", "rangecoder", "store"},
+    {"entropy", "rangecoder", "store", "engines"},
     {"bitstream", "image", "nets"},
     {"errors", ""},
 ]
