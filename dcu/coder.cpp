@@ -20,6 +20,7 @@
 namespace {
 
 constexpr double CLIP = 1 << 20;
+constexpr int64_t BLOCK = 2048;  // positions whose neighbourhoods are in memory at once
 constexpr double TOTAL = 1 << 16;
 
 // What torchac's decode() does, one symbol at a time, so that its tables may depend on what came before.
@@ -69,15 +70,20 @@ at::Tensor logits(const Pass &pass, const double *padded) {
     const auto &[first, last, levels, positions, places, offsets, layers] = pass;
     const int64_t known = offsets.numel(), count = places.numel();
     const int64_t *place = places.data_ptr<int64_t>(), *offset = offsets.data_ptr<int64_t>();
-    at::Tensor activation = at::empty({known, count}, at::kDouble);
-    double *out = activation.data_ptr<double>();
-    for (int64_t k = 0; k < known; ++k)
-        for (int64_t p = 0; p < count; ++p) *out++ = padded[place[p] + offset[k]];
-    for (size_t layer = 0; layer < layers.size(); layer += 2) {
-        activation = at::addmm(layers[layer + 1], layers[layer], activation).floor_();
-        if (layer + 2 < layers.size()) activation.clamp_(0, CLIP);
+    std::vector<at::Tensor> parts;
+    for (int64_t start = 0; start < count; start += BLOCK) {
+        const int64_t stop = std::min(start + BLOCK, count);
+        at::Tensor activation = at::empty({known, stop - start}, at::kDouble);
+        double *out = activation.data_ptr<double>();
+        for (int64_t k = 0; k < known; ++k)
+            for (int64_t p = start; p < stop; ++p) *out++ = padded[place[p] + offset[k]];
+        for (size_t layer = 0; layer < layers.size(); layer += 2) {
+            activation = at::addmm(layers[layer + 1], layers[layer], activation).floor_();
+            if (layer + 2 < layers.size()) activation.clamp_(0, CLIP);
+        }
+        parts.push_back(activation);
     }
-    return activation;
+    return parts.size() == 1 ? parts[0] : at::cat(parts, 1);
 }
 
 // Decode the symbols of one tile: symbols (C, h w) and the padded plane (C, stride) of their values are filled.
@@ -91,6 +97,7 @@ void decode_tile(const std::string &payload, const std::vector<Pass> &passes, co
     for (const Pass &pass : passes) {
         const auto &[first, last, levels, positions, places, offsets, layers] = pass;
         const int64_t count = places.numel();
+        if (count == 0) continue;
         const int64_t *position = positions.data_ptr<int64_t>(), *place = places.data_ptr<int64_t>();
         const at::Tensor answer = logits(pass, padded.data());
         for (int64_t channel = first; channel < last; ++channel) {

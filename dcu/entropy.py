@@ -29,6 +29,8 @@ WEIGHT_BITS = 12
 TABLE_BITS = 16
 CLIP = 2**20
 EXP_SIZE = 4096
+BLOCK = 2048
+"""Positions whose neighbourhoods are in memory at once."""
 
 Layers = tuple[tuple[Tensor, Tensor], ...]
 """Integers of one pass: three layers as (out, in) matrices and (out,) biases, float64 holding integers."""
@@ -133,14 +135,16 @@ class EntropyCoder:
         tables, chosen, start = row.repeat(symbols.numel(), 1), [], 0
         for p, layers in zip(self.passes, self.weights, strict=True):
             where = position_index(p, height, width)
-            offsets = known_offsets(p, self.channels, height, width)
-            index = offsets[:, None] + padded_index(p, height, width)[None, :]
-            activation = padded.index_select(0, index.flatten()).view(index.shape)
-            for depth, (weight, bias) in enumerate(layers):
-                activation = torch.addmm(bias, weight, activation).floor_()
-                if depth < 2:
-                    activation.clamp_(0, CLIP)
-            filled = cumulative(activation.unflatten(0, (-1, p.levels)), self.exp, self.largest)
+            offsets, parts = known_offsets(p, self.channels, height, width), []
+            for places in padded_index(p, height, width).split(BLOCK):
+                index = offsets[:, None] + places[None, :]
+                activation = padded.index_select(0, index.flatten()).view(index.shape)
+                for depth, (weight, bias) in enumerate(layers):
+                    activation = torch.addmm(bias, weight, activation).floor_()
+                    if depth < 2:
+                        activation.clamp_(0, CLIP)
+                parts.append(activation)
+            filled = cumulative(torch.cat(parts, 1).unflatten(0, (-1, p.levels)), self.exp, self.largest)
             stop = start + filled.shape[0] * filled.shape[2]
             tables[start:stop, 1 : p.levels + 1] = filled.transpose(1, 2).flatten(0, 1)
             chosen.append(symbols[p.first : p.last].flatten(1)[:, where].flatten())
