@@ -119,6 +119,7 @@ def session_of(model: bytes, threads: int):  # type: ignore[no-untyped-def]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # threads that spin slow PyTorch's down
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 

@@ -18,6 +18,8 @@ from torch import Tensor
 from dcu.bench.ways import Way
 from dcu.engines import Engine, engines
 
+TURN = 6
+"""Pictures that a way has before it is another's turn, at least."""
 WARM = 2
 """Rounds that are not counted."""
 STAGES = ("read", "decode", "network")
@@ -32,6 +34,7 @@ class Runner:
         repeats = -(-batch // len(way.files))
         self.files = (way.files * repeats)[: len(way.files) if batch == 1 else batch]
         self.turn = 0
+        self.turns = -(-TURN // batch)
 
     def once(self) -> tuple[float, ...]:
         """One batch from files to labels: milliseconds of each stage, a picture."""
@@ -92,11 +95,12 @@ def measure(
     for _ in range(WARM):
         started = time.perf_counter()
         for runner in everyone:
-            runner.once()
+            for _ in range(runner.turns):
+                runner.once()
     rounds = max(2, int(seconds / (time.perf_counter() - started)))
     for _ in show(range(rounds)):
         for runner in everyone:
-            runner.milliseconds.append(runner.once())
+            runner.milliseconds += [runner.once() for _ in range(runner.turns)]
 
 
 def peak_mib(runner: Runner) -> float | None:
