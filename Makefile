@@ -1,11 +1,12 @@
-# make demo: what dcu does, on samples/.   make test: does it hold?   Both set up .venv on a fresh clone.
+# make demo: what dcu does, on samples/.   make test: does it hold?   make readme: its tables, from cards and a new bench.
+# All set up .venv on a fresh clone.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format readme clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -14,6 +15,10 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	$(BIN)/python -c "from dcu.rangecoder import backend; backend()"
 	touch $@
+
+readme: $(READY)
+	$(BIN)/dcu bench --rate 0.0983 --rivals avif,webp --seconds 90 --json > docs/bench.jsonl
+	$(BIN)/python docs/readme.py
 
 demo: $(READY)
 	$(BIN)/python samples/demo.py

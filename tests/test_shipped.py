@@ -16,6 +16,7 @@ from dcu.codec import Codec, codec_of, of_every_rate, of_rate
 from dcu.image import psnr, read_picture
 from dcu.store import installed, shipped
 from dcu.tasks.classify import Classifier
+from docs import readme
 
 from .conftest import Dcu
 
@@ -107,3 +108,10 @@ def test_a_cat_is_a_cat() -> None:
     data = Codec.load().compress(read_picture((shipped("samples") / "cat.jpg").read_bytes()))
     labels = [p.label.lower() for p in Classifier.load()(data, top=5).predictions]
     assert any("cat" in label for label in labels), labels
+
+
+def test_tables_of_the_readme_are_those_of_the_cards() -> None:
+    text = (readme.ROOT / "README.md").read_text()
+    assert readme.filled(text, readme.cards(), readme.bench_rows()) == text
+    for name in ("pictures", "names", "masks", "rivals", "times"):
+        assert f"<!-- {name} -->\n|" in text
