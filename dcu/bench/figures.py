@@ -62,13 +62,13 @@ def accuracy(rows: Sequence[dict[str, Any]]) -> list[str]:
         by_bytes, by_macs = figure.subplots(1, 2, sharey=True)
         for index, (name, row) in enumerate(points.items()):
             macs = sum(row[f"{part}_macs"] for part in ("entropy", "synthesis", "network")) / 1e6
-            look = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)], "s": 60}
+            look = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)], "s": 60, "zorder": 9 - index}
             by_bytes.scatter(row["bytes"], 100 * row["top1"], label=name, **look)
             by_macs.scatter(macs, 100 * row["top1"], **look)
         by_bytes.set(xscale="log", xlabel="bytes a file", ylabel="top-1 [%]", ylim=(0, 100))
         by_macs.set(xscale="log", xlabel="million MACs, decoder included")
         for axes in (by_bytes, by_macs):
-            axes.grid(alpha=0.25, which="both")
+            axes.grid(alpha=0.25)
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter("")
         figure.legend(loc="outside lower center", ncols=2)
