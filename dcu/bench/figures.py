@@ -62,7 +62,8 @@ def accuracy(rows: Sequence[dict[str, Any]]) -> list[str]:
         by_bytes, by_macs = figure.subplots(1, 2, sharey=True)
         for index, (name, row) in enumerate(points.items()):
             macs = sum(row[f"{part}_macs"] for part in ("entropy", "synthesis", "network")) / 1e6
-            look = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)], "s": 60, "zorder": 9 - index}
+            look: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+            look |= {"s": 60, "zorder": 9 - index}
             by_bytes.scatter(row["bytes"], 100 * row["top1"], label=name, **look)
             by_macs.scatter(macs, 100 * row["top1"], **look)
         by_bytes.set(xscale="log", xlabel="bytes a file", ylabel="top-1 [%]", ylim=(0, 100))
