@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import sys
 import tempfile
 import warnings
@@ -13,12 +12,14 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dcu import store
 from dcu.errors import UnavailableError
 from dcu.rangecoder import cache_folder
 
@@ -61,12 +62,23 @@ def pytorch(network: nn.Module) -> Engine:
     return run
 
 
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Neither the exporter's nor the quantizer's remarks reach the user; loggers are as before afterwards."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
 def exported(network: nn.Module, example: Tensor) -> bytes:
     """The network as an ONNX model, float32; ``example`` is one input, (1, ...), the batch size is free."""
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     two = torch.cat([example, example]).contiguous()  # a size of 1 would be taken for fixed
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with hushed():
         program = torch.onnx.export(
             network, (two,), dynamic_shapes=({0: torch.export.Dim("batch")},), dynamo=True, verbose=False
         )
@@ -94,8 +106,7 @@ def quantized(model: bytes, examples: Tensor) -> bytes:
             part = next(self.parts, None)
             return None if part is None else {self.name: part.contiguous().numpy()}
 
-    logging.getLogger().setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory(prefix="dcu-") as folder:
+    with hushed(), tempfile.TemporaryDirectory(prefix="dcu-") as folder:
         plain, shaped, small = (Path(folder) / f"{name}.onnx" for name in ("plain", "shaped", "small"))
         plain.write_bytes(model)
         quant_pre_process(str(plain), str(shaped))
@@ -112,7 +123,7 @@ def quantized(model: bytes, examples: Tensor) -> bytes:
         return small.read_bytes()
 
 
-def session_of(model: bytes, threads: int):  # type: ignore[no-untyped-def]
+def session_of(model: bytes, threads: int) -> Any:
     """An ONNX model made ready."""
     import onnxruntime
 
@@ -140,9 +151,7 @@ def kept_int8(key: str, make: Callable[[], bytes], threads: int) -> Engine:
     model = make()
     with contextlib.suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
-        part = place.with_name(f"{place.name}.{os.getpid()}.part")
-        part.write_bytes(model)
-        os.replace(part, place)
+        store.replace(place, model)
     return onnx_runtime(model, threads)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dcu.bench.table import quickest
+
 ROOT = Path(__file__).resolve().parent.parent
 DATASETS = {
     "kodak-odd": "`kodak-odd` (768x512)",
@@ -91,7 +93,7 @@ def times(bench: Sequence[dict[str, Any]]) -> str:
     for name in dict.fromkeys(row["name"] for row in bench):
         cells = []
         for batch in batches:
-            best = min((r for r in bench if (r["name"], r["batch"]) == (name, batch)), key=lambda r: r["ms"])
+            best = quickest(bench, batch)[name]
             parts = f"{best['decode_ms']:.1f} + {best['network_ms']:.1f}"
             cells += [f"{best['ms']:.1f} ({parts}), {best['engine']}", f"{best['speedup']:.2f}"]
         rows.append([name, *cells])

@@ -31,6 +31,7 @@ def test_engines_say_the_same(onnx: Path) -> None:
     layers = [torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU6(), torch.nn.Conv2d(8, 4, 3), torch.nn.Flatten(1)]
     network, x = torch.nn.Sequential(*layers), torch.randn(5, 3, 8, 8)
     found = engines.engines(network, torch.randn(20, 3, 8, 8), 1)
+    assert set(found) == {"PyTorch", "ONNX Runtime", "ONNX Runtime int8"}
     expected = found["PyTorch"](x)
     assert torch.allclose(found["ONNX Runtime"](x), expected, atol=1e-5)
     assert torch.allclose(found["ONNX Runtime int8"](x), expected, atol=0.1 * float(expected.std()))

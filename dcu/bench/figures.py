@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from dcu.bench.table import quickest
 from dcu.evaluate.curves import Curves, draw
 
 INK = "#0b0c0d"
@@ -41,7 +43,7 @@ def svg(figure: Any, alt: str) -> str:
     element = element[element.index("<svg") :].replace(INK, "currentColor")
     element = re.sub(r'font: ([^;"]*?)[\'"]?DejaVu Sans.*?(?=[;"])', r"font: \1sans-serif", element)
     element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
-    return element.replace("<svg", f'<svg role="img" aria-label="{alt}"', 1)
+    return element.replace("<svg", f'<svg role="img" aria-label="{html.escape(alt)}"', 1)
 
 
 def rate_distortion(curves: Curves, title: str) -> str:
@@ -83,11 +85,7 @@ def timing(rows: Sequence[dict[str, Any]], batch: int) -> str:
     """From file to label, a bar for each way on its quickest engine, by stage."""
     from matplotlib.figure import Figure
 
-    quickest: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        if row["batch"] == batch and row["ms"] <= quickest.get(row["name"], row)["ms"]:
-            quickest[row["name"]] = row
-    bars = list(quickest.values())[::-1]
+    bars = list(quickest(rows, batch).values())[::-1]
     with page_style():
         figure = Figure(figsize=(9.6, 0.9 + 0.42 * len(bars)), layout="constrained")
         axes = figure.subplots()

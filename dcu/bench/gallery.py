@@ -15,8 +15,8 @@ from dcu import store
 from dcu.codec import Codec
 from dcu.errors import UnavailableError
 from dcu.evaluate.classifier import SHORT, SIDE
-from dcu.evaluate.rivals import FORMATS, SCALES
-from dcu.image import Picture, field_crop, psnr, resize
+from dcu.evaluate.rivals import FORMATS, SCALES, reduced
+from dcu.image import Picture, field_crop, psnr
 from dcu.tasks.classify import Classifier
 from dcu.tasks.rgb import RgbClassifier
 from dcu.tasks.segment import Segmenter
@@ -52,9 +52,7 @@ def best_within(format: str, picture: Picture, most: int) -> tuple[bytes, Pictur
     height, width = picture.shape[:2]
     files = []
     for scale in SCALES:
-        size = round(width * scale), round(height * scale)
-        reduced = picture if scale == 1 else resize(picture, *size, Image.Resampling.LANCZOS)
-        data = FORMATS[format].fit(reduced, most)
+        data = FORMATS[format].fit(reduced(picture, scale), most)
         decoded = FORMATS[format].decode(data, width, height)
         files.append((len(data) <= most, psnr(picture, decoded) if len(data) <= most else -len(data), data, decoded))
     _, _, data, decoded = max(files, key=lambda file: file[:2])

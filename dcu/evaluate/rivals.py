@@ -48,12 +48,8 @@ class Format:
 
     def encode(self, picture: Picture, value: Any, scale: float) -> bytes:
         """A file of the picture, reduced by ``scale`` first (Lanczos)."""
-        height, width = picture.shape[:2]
-        if scale < 1:
-            size = max(1, round(width * scale)), max(1, round(height * scale))
-            picture = resize(picture, *size, Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, self.pillow, **self.fixed, **{self.varied: value})
+        Image.fromarray(reduced(picture, scale)).save(buffer, self.pillow, **self.fixed, **{self.varied: value})
         return buffer.getvalue()
 
     def decode(self, data: bytes, width: int, height: int) -> Picture:
@@ -96,6 +92,13 @@ FORMATS = {
     "avif": Format("AVIF", "avif", None, {"speed": 6}, "quality", (0, *QUALITIES), tuple(range(96))),
     "jxl": Format("JXL", None, "pillow_jxl", {"effort": 7}, "quality", QUALITIES, tuple(range(1, 96))),
 }
+
+
+def reduced(picture: Picture, scale: float) -> Picture:
+    """The picture, its sides ``scale`` times as long (Lanczos), at least a pixel."""
+    height, width = picture.shape[:2]
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return resize(picture, *size, Image.Resampling.LANCZOS) if scale < 1 else picture
 
 
 def parse(names: str) -> list[str]:
