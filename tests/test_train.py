@@ -18,15 +18,15 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dcu import store
 from dcu.codec import Codec
 from dcu.data import items
 from dcu.errors import BrokenInputError, MissingInputError, OutputError, UsageError
 from dcu.nets.norms import add_norms, fold_norms
 from dcu.store import shipped
-from dcu.tasks.classify import build_network
 from dcu.train.classifier import ClassifierRecipe, ClassifierTask, told
 from dcu.train.codec import CodecData, CodecRecipe, CodecTask
+from dcu.train.front import FrontRecipe, FrontTask
+from dcu.train.inputs import network_input
 from dcu.train.joint import JointTask, ReaderRecipe
 from dcu.train.loop import Checkpoint, Run, Schedule, prefetch, read_recipe
 from dcu.train.segmenter import SegmentData, SegmenterRecipe
@@ -220,8 +220,8 @@ def test_shipped_recipes_can_be_read() -> None:
         assert bool(parts["reader"].weight) == (part == "-joint")
         assert bool(parts["codec"].frozen) == (part == "-synthesis")
     for path in folder.glob("classifier-*.toml"):
-        parts = read_recipe(path, classifier=ClassifierRecipe, data=ViewData, schedule=Schedule)
-        assert parts["classifier"].name == path.stem
+        parts = read_recipe(path, classifier=ClassifierRecipe, front=FrontRecipe, data=ViewData, schedule=Schedule)
+        assert path.stem.removeprefix(parts["classifier"].name) == ("-front" if parts["front"].views else "")
     for path in folder.glob("segmenter-*.toml"):
         parts = read_recipe(path, segmenter=SegmenterRecipe, data=SegmentData, schedule=Schedule)
         assert path.stem in (parts["segmenter"].name, f"{parts['segmenter'].name}-rgb")
@@ -395,23 +395,34 @@ def test_classifier_from_recipe_to_label(dcu: Dcu, pictures: Path, photo: Path, 
 
 
 @pytest.mark.usefixtures("random_rgb")
-def test_classifier_begins_as_that_of_another_codec(
-    dcu: Dcu, codec: Codec, pictures: Path, own_models: Path, tmp_path: Path
+def test_front_end_learns_what_the_rgb_network_has_at_the_joint(
+    dcu: Dcu, codec: Codec, pictures: Path, tmp_path: Path
 ) -> None:
-    """Fitted to the very latents that it knows, the first layer is found again, and the norms change nothing."""
-    recipe = tmp_path / "tiny.toml"
-    recipe.write_text(CLASSIFIER_TOML)
-    call = ["train", "classifier", recipe, "--data", pictures, "--runs", tmp_path / "runs"]
-    assert dcu(*call, "--out", own_models / "theirs").code == 0
-    begins = ClassifierRecipe("x", codec.name, width=4, depth=1, begins_with="theirs")
-    task = ClassifierTask(begins, ViewData(batch=4), codec, items(pictures), 0)
-    seen = task.seen(task.batch(3)[0])
-    expected = build_network(store.find("theirs"))(seen)
-    assert torch.allclose(task.module.eval()(seen), expected, atol=0.02 * float(expected.std()))
-    with pytest.raises(UsageError, match="width 4"):
-        ClassifierTask(replace(begins, width=8), ViewData(batch=4), codec, items(pictures), 0)
-    with pytest.raises(UsageError, match="ImageNet"):
-        ClassifierTask(replace(begins, begins_with="classifier-0.0983"), ViewData(batch=4), codec, items(pictures), 0)
+    """The trunk stays; the distance falls; a classifier goes on from there."""
+    recipe = ClassifierRecipe("x", codec.name, width=8, depth=1)
+    task = FrontTask(recipe, FrontRecipe(views=6), ViewData(batch=3), codec, items(pictures), 0)
+    assert task.latents.shape == (6, len(codec.levels), 28, 28)
+    wanted = task.teacher.network.joint(network_input(codec, "decoded", task.views(1)[0]))
+    assert torch.allclose(task.wanted[3:].float(), wanted, atol=1e-2 * float(wanted.std()))
+    before = {name: tensor.clone() for name, tensor in task.module.state_dict().items()}
+    run = Run(task, Schedule(steps=30, learning_rate=1e-2, warmup=1), tmp_path)
+    losses = [run.train_step(task.batch(step))["loss"] for step in range(30)]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    trunk = {name: tensor for name, tensor in task.module.state_dict().items() if name.startswith("trunk.")}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trunk.items())
+
+    front, whole = tmp_path / "tiny-front.toml", tmp_path / "tiny.toml"
+    front.write_text(CLASSIFIER_TOML + "[front]\nviews = 3\n")
+    whole.write_text(CLASSIFIER_TOML)
+    call = ["--data", pictures, "--runs", tmp_path / "runs", "--out", tmp_path / "model"]
+    assert dcu("train", "classifier", front, *call).code == 0
+    start = tmp_path / "runs" / "tiny-front" / "checkpoint.safetensors"
+    assert dcu("train", "classifier", whole, *call, "--start", start).code == 0
+    assert json.loads(dcu("models", "show", tmp_path / "model").out)["start"]["steps"] == 2
+    front.write_text(front.read_text().replace("width = 4", 'sees = "decoded"'))
+    refused = dcu("train", "classifier", front, *call)
+    assert refused.code == 2
+    assert one_line(refused.err)
 
 
 JOINT_TOML = (

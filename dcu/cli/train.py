@@ -129,15 +129,20 @@ def train_classifier(
     from dcu.train import parallel
     from dcu.train.classifier import ClassifierRecipe, ClassifierTask
     from dcu.train.export import classifier_model
+    from dcu.train.front import FrontRecipe, FrontTask
     from dcu.train.loop import Run, Schedule, read_recipe
     from dcu.train.views import ViewData
 
     path = recipe_path(recipe)
-    parts = read_recipe(path, classifier=ClassifierRecipe, data=ViewData, schedule=Schedule)
+    parts = read_recipe(path, classifier=ClassifierRecipe, front=FrontRecipe, data=ViewData, schedule=Schedule)
     items = gather(data)
     with parallel.processes(chosen_device):
         loaded = Codec.load(parts["classifier"].codec, chosen_device)
-        task = ClassifierTask(parts["classifier"], parts["data"], loaded, items, parts["schedule"].seed)
+        common = (parts["data"], loaded, items, parts["schedule"].seed)
+        if parts["front"].views:
+            task: ClassifierTask = FrontTask(parts["classifier"], parts["front"], *common)
+        else:
+            task = ClassifierTask(parts["classifier"], *common)
         run = Run(task, parts["schedule"], runs / path.stem)
         folder = out or store.user_folder() / task.recipe.name
         train(run, start, resume, minutes, lambda: classifier_model(run, task, loaded, items, folder))

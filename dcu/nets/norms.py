@@ -43,31 +43,6 @@ def add_norms(module: nn.Module) -> None:
         setattr(parent, name, NormedConv(convolution))
 
 
-def add_neutral_norms(module: nn.Module, see: Callable[[], object]) -> None:
-    """Put batch norms behind convolutions that undo themselves: the network goes on doing what it did.
-
-    ``see()`` sends a batch through those that are to have one; its statistics become the norms'.
-    """
-    moments: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-
-    def note(convolution: nn.Module, _: object, y: Tensor) -> None:
-        moments[convolution] = (y.mean((0, 2, 3)), y.var((0, 2, 3)))
-
-    hooks = [convolution.register_forward_hook(note) for _, _, convolution in normed_convolutions(module)]
-    with torch.no_grad():
-        see()
-    for hook in hooks:
-        hook.remove()
-    for parent, name, convolution in normed_convolutions(module):
-        if convolution not in moments:
-            continue
-        normed = NormedConv(convolution).to(convolution.weight.device)
-        mean, variance = moments[convolution]
-        state = {"running_mean": mean, "running_var": variance, "weight": (variance + EPSILON).sqrt(), "bias": mean}
-        normed.norm.load_state_dict(state, strict=False)
-        setattr(parent, name, normed)
-
-
 def measure_norms(module: nn.Module, see: Callable[[int], object], batches: int) -> None:
     """Set the norms' statistics to plain means over so many batches, for the weights as they are now.
 

@@ -7,8 +7,7 @@ Both see the same view, made afresh for every step; the student gets the view's 
 The target is the teacher's answer, mixed with the picture's own class where that is known and the view shows nothing
 else; f are the features of the last block, 320 x 7 x 7, which say at 49 places what a single answer cannot.
 
-A network need not begin from the RGB network's: the classifier of another codec (``begins_with``) is one for this codec
-too, as soon as its first layer is fitted, by least squares, to give on these latents what it gives on the other's.
+The front end begins with what :mod:`dcu.train.front` taught it.
 """
 
 from __future__ import annotations
@@ -22,15 +21,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dcu import store
-from dcu.codec import Codec, codec_of
+from dcu.codec import Codec
 from dcu.data import Item
-from dcu.errors import UsageError
 from dcu.image import field_crop
 from dcu.nets import channels_last
 from dcu.nets.efficientnet import EfficientNetLite0, LatentClassifier
-from dcu.nets.norms import add_neutral_norms, add_norms, measure_norms
-from dcu.tasks.classify import build_network
-from dcu.tasks.rgb import CLASSES, Answer, RgbClassifier, rgb_network
+from dcu.nets.norms import add_norms, measure_norms
+from dcu.tasks.rgb import Answer, RgbClassifier, rgb_network
 from dcu.train.inputs import check_sees, network_input
 from dcu.train.views import SHORT, SIDE, Sampler, ViewData, hold_out, mixed, random_view
 
@@ -39,10 +36,6 @@ MEASURED = 40
 N = TypeVar("N", LatentClassifier, EfficientNetLite0)
 STARTED = 4
 """Batches from which the scale of latents and features is taken."""
-
-
-FITTED = 10
-"""Batches to which a first layer is fitted."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +49,6 @@ class ClassifierRecipe:
     depth: int = 2
     feature_weight: float = 1.0  # alpha
     trunk_scale: float = 0.3  # the trunk's learning rate, relative to the front end's
-    begins_with: str = ""  # the classifier of another codec, of the same width and depth
     label_weight: float = 0.0  # share of a picture's own class, where its folder is a WNID, in the target
 
     def __post_init__(self) -> None:
@@ -122,8 +114,6 @@ class ClassifierTask:
         network: LatentClassifier | EfficientNetLite0
         if recipe.sees != "latent":
             network = learning(rgb_network())
-        elif recipe.begins_with:
-            network = self.refitted(store.find(recipe.begins_with, "classifier"))
         else:
             network = student(len(codec.levels), recipe.width, recipe.depth)
         self.module = channels_last(network).to(self.device)
@@ -133,40 +123,11 @@ class ClassifierTask:
     @torch.no_grad()
     def start(self) -> None:
         """Bring the latent's channels to one scale; measure how much the teacher's features vary."""
-        views = torch.cat([self.batch(-1 - step)[0] for step in range(STARTED)]).to(self.device)
-        if self.recipe.sees == "latent" and not self.recipe.begins_with:
+        views = torch.cat([self.views(-1 - step)[0] for step in range(STARTED)]).to(self.device)
+        if self.recipe.sees == "latent":
             spread = self.seen(views).std((0, 2, 3)).clamp(min=0.1)
             self.module.stem.convolution.weight.mul_(2 / spread[None, :, None, None])  # type: ignore[operator, union-attr]
         self.spread = self.teacher(views).features.var((0, 2, 3), keepdim=True)
-
-    @torch.no_grad()
-    def refitted(self, model: store.Model) -> LatentClassifier:
-        """Another codec's classifier, its first layer fitted to this codec's latents; norms that change nothing."""
-        theirs, other = build_network(model).to(self.device), codec_of(model.identity, self.device)
-        width, depth = theirs.stem.out_channels, len(theirs.front)
-        if (width, depth) != (self.recipe.width, self.recipe.depth):
-            raise UsageError(f"{model.name} has width {width} and depth {depth}")
-        if theirs.trunk.classifier.out_features != CLASSES:
-            raise UsageError(f"{model.name} does not tell ImageNet's {CLASSES} classes")
-        network = LatentClassifier(len(self.codec.levels), width, depth, CLASSES).to(self.device)
-        stem = network.stem
-        network.load_state_dict(theirs.state_dict() | {f"stem.{n}": t for n, t in stem.state_dict().items()})
-        known = stem.in_channels * 9 + 1
-        moments, products = torch.zeros(known, known).double(), torch.zeros(known, width).double()
-        for step in range(FITTED):
-            views = self.batch(-1 - step)[0].to(self.device)
-            latent = self.seen(views)
-            around = F.unfold(latent, 3, padding=1).transpose(1, 2).flatten(0, 1)
-            around = torch.cat([around, around.new_ones(len(around), 1)], 1).double()
-            wanted = theirs.stem(network_input(other, "latent", views)).flatten(2).transpose(1, 2).flatten(0, 1)
-            moments += (around.T @ around).cpu()
-            products += (around.T @ wanted.double()).cpu()
-        moments += 1e-6 * moments.trace() / known * torch.eye(known)
-        solved = torch.linalg.solve(moments, products).float()
-        stem.weight.copy_(solved[:-1].T.view_as(stem.weight))
-        stem.bias.copy_(solved[-1])  # type: ignore[union-attr]
-        add_neutral_norms(network, lambda: network.joint(latent))
-        return learning(network)
 
     def seen(self, views: Tensor) -> Tensor:
         """What the network gets of views (B, 224, 224, 3) uint8."""
@@ -176,6 +137,10 @@ class ClassifierTask:
         return student_groups(self.module, self.recipe.trunk_scale)
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
+        """What a step sees: :meth:`views`."""
+        return self.views(step)
+
+    def views(self, step: int) -> tuple[Tensor, Tensor]:
         """Views (B, 224, 224, 3) uint8; the class that each shows, (B,), -1 where it is unknown or not alone."""
         chosen, rng = self.sampler.draw(step, self.data.batch)
         views = np.stack([random_view(item.picture(), self.data.smallest, rng) for item in chosen])

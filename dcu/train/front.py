@@ -1,0 +1,79 @@
+"""Teaching a front end alone: to give at the joint, of a latent, what the RGB network has there of the picture rebuilt.
+
+    loss = mean((front(latent) - early(decoded))^2 / var(early))
+
+What is behind the joint stays the RGB network's, with all that it learnt from a million pictures. What is wanted is a
+function of a few places of the latent, 784 examples a picture and no noise: minutes of one core teach it (FitNets'
+hints, arXiv 1412.6550). Latents and what is wanted of them are made once and kept in memory, so that a step costs a
+fifth of one of the whole network. A classifier goes on from there (``--start``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dcu.codec import Codec
+from dcu.data import Item
+from dcu.errors import UsageError
+from dcu.nets.norms import measure_norms
+from dcu.train.classifier import MEASURED, ClassifierRecipe, ClassifierTask, student_groups
+from dcu.train.inputs import network_input
+from dcu.train.views import ViewData
+
+
+@dataclass(frozen=True)
+class FrontRecipe:
+    """How many views are kept, 0.14 MB each at 48 channels; 0 trains the whole classifier instead."""
+
+    views: int = 0
+
+
+class FrontTask(ClassifierTask):
+    """A classifier's front end as the training loop sees it."""
+
+    def __init__(
+        self, recipe: ClassifierRecipe, front: FrontRecipe, data: ViewData, codec: Codec, items: list[Item], seed: int
+    ) -> None:
+        if recipe.sees != "latent":
+            raise UsageError("[front] is of networks on latents")
+        super().__init__(recipe, data, codec, items, seed)
+        self.module.trunk.requires_grad_(False)
+        self.latents, self.wanted = self.kept(-(-front.views // data.batch))
+        self.variance = self.wanted.float().var((0, 2, 3), keepdim=True).to(self.device)
+        join: Any = self.module.join  # starts at the scale of what is wanted
+        join.norm.weight.data.copy_(self.variance.flatten().sqrt())
+        join.norm.bias.data.copy_(self.wanted.float().mean((0, 2, 3)))
+
+    @torch.no_grad()
+    def kept(self, batches: int) -> tuple[Tensor, Tensor]:
+        """Latents (n, C, 28, 28) and what the RGB network has at the joint (n, 40, 28, 28), float16, of n views."""
+        latents, wanted = [], []
+        for step in range(batches):
+            views = self.views(step)[0].to(self.device)
+            latents.append(self.seen(views).half().cpu())
+            wanted.append(self.teacher.network.joint(network_input(self.codec, "decoded", views)).half().cpu())
+        return torch.cat(latents), torch.cat(wanted)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The front end."""
+        return student_groups(self.module, 1.0)[:1]
+
+    def batch(self, step: int) -> tuple[Tensor, ...]:
+        """Latents (B, C, 28, 28) and what is wanted of them (B, 40, 28, 28), float16."""
+        rng = np.random.default_rng((self.sampler.seed, abs(step), int(step < 0)))
+        chosen = torch.from_numpy(rng.integers(len(self.latents), size=self.data.batch))
+        return self.latents[chosen], self.wanted[chosen]
+
+    def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
+        latents, wanted = (part.float() for part in batch)
+        joint = self.module.joint(latents.contiguous(memory_format=torch.channels_last))
+        return ((joint.float() - wanted).square() / self.variance).mean(), {}
+
+    def measure_norms(self) -> None:
+        """Set the front end's norms for the weights as they are now."""
+        measure_norms(self.module, lambda index: self.module.joint(self.batch(-1 - index)[0].float()), MEASURED)
