@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dcu import store
 from dcu.errors import BrokenInputError, MissingInputError
 from dcu.image import SUFFIXES, Picture, read_picture
 
@@ -142,6 +143,17 @@ def pairs(source: Path) -> list[Pair]:
         lacking = "label map" if first in pictures else "picture"
         raise BrokenInputError(f"{source}: {first} has no {lacking}; {len(alone)} in all")
     return [Pair(pictures[name], labels[name]) for name in sorted(pictures)]
+
+
+def carried() -> list[Item]:
+    """The photographs that dcu carries."""
+    return items(store.shipped("samples"))
+
+
+def shown(found: Sequence[Item], most: int) -> list[Item]:
+    """At most so many items of a data set, spread over it; without one, the photographs that dcu carries."""
+    found = found or carried()
+    return [found[i] for i in np.linspace(0, len(found) - 1, min(most, len(found))).astype(int)]
 
 
 def gather(sources: Sequence[Path]) -> list[Item]:

@@ -25,6 +25,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from dcu import store
 from dcu.errors import UnavailableError
 
 EXTENSION = "dcu_coder"
@@ -123,9 +124,7 @@ def backend() -> ModuleType:
         built = compile_extension(Path(temporary))
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            part = place.with_name(f"{place.name}.{os.getpid()}.part")
-            shutil.copyfile(built, part)
-            os.replace(part, place)
+            store.replace(place, built.read_bytes())
         except OSError:
             print("dcu: torchac could not be kept: the cache folder is read-only", file=sys.stderr)
             return load_extension(built)

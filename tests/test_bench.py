@@ -32,7 +32,7 @@ def test_rows_without_data(dcu: Dcu) -> None:
     assert [row["batch"] for row in rows] == [1, 3] * 4
     for row in rows:
         assert row["rounds"] == 2 * -(-measure.TURN // row["batch"])
-        assert row["ms"] == pytest.approx(sum(row[stage] for stage in STAGES), rel=0.5, abs=0.1)
+        assert row["ms"] >= max(row[stage] for stage in STAGES) - 0.01  # of sums, and of their parts
         assert row["ms_10"] <= row["ms"] <= row["ms_90"]
         assert row["source"] is None
         assert row["top1"] is None

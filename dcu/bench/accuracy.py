@@ -41,10 +41,10 @@ def measured(
     formats: Sequence[str],
     device: str,
 ) -> Accuracy:
-    """Every way on the same labelled pictures."""
+    """Every way on the same labelled pictures, all in PyTorch."""
     network = store.find_network("classifier", codec.fingerprint)
     loaded = codec_of(codec.identity, device)
-    rows = compare(Classifier(network, loaded, device), items, show(items), formats)
+    rows = compare(Classifier(network, loaded, device, engine="pytorch"), items, show(items), formats)
     return accuracy_of(rows, f"measured on {dataset}, {len(items)} pictures")
 
 

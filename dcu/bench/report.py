@@ -9,19 +9,17 @@ from importlib import resources
 from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
-
 from dcu import store
 from dcu.bench import figures
 from dcu.bench.gallery import gallery
 from dcu.bench.table import Rows, columns, machine
 from dcu.codec import Codec
-from dcu.data import Item
+from dcu.data import Item, shown
 from dcu.errors import UnavailableError
 from dcu.evaluate import curves
-from dcu.evaluate.codec import measure
+from dcu.evaluate.codec import evaluate
 from dcu.evaluate.rivals import measure_setting, settings
-from dcu.image import Picture, read_picture
+from dcu.image import Picture
 
 SHOWN = 6
 """Pictures of a data set that the report shows."""
@@ -45,11 +43,8 @@ def check() -> None:
 
 
 def report_pictures(items: Sequence[Item]) -> dict[str, Picture]:
-    """Pictures by name: some of a data set, spread over it; without one, the photographs that dcu carries."""
-    if not items:
-        return {path.stem: read_picture(path.read_bytes()) for path in sorted(store.shipped("samples").glob("*.jpg"))}
-    chosen = [items[i] for i in np.linspace(0, len(items) - 1, min(SHOWN, len(items))).astype(int)]
-    return {item.name: item.picture() for item in chosen}
+    """The report's pictures by their names."""
+    return {item.name.removesuffix(".jpg"): item.picture() for item in shown(items, SHOWN)}
 
 
 def report(
@@ -64,7 +59,7 @@ def report(
     ours = []
     for model in store.installed_codecs():
         codec = Codec.from_model(model)
-        ours.append({"name": model.name} | measure(codec.compress, decoder_of(codec), pictures.values()))
+        ours.append({"name": model.name} | evaluate(codec, pictures.values()))
     theirs = [measure_setting(name, value, scale, pictures.values()) for name, value, scale in show(settings(formats))]
     drawn = curves.of(ours, theirs)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -88,8 +83,3 @@ def report(
         differences=curves.differences(ours, drawn),
         gallery=gallery(pictures, [section.codec for section in sections], formats),
     )
-
-
-def decoder_of(codec: Codec) -> Callable[[Picture], Callable[[bytes], Picture]]:
-    """The way back from a file, the same for every picture."""
-    return lambda _: codec.decode

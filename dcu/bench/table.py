@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import __version__ as pillow_version
 
@@ -16,23 +15,13 @@ from dcu import store
 from dcu.bench.accuracy import Accuracy
 from dcu.bench.measure import measure, peak_mib, runners
 from dcu.bench.ways import Way, ways
-from dcu.data import Item
+from dcu.data import Item, shown
 from dcu.evaluate.classifier import SHORT, SIDE
-from dcu.image import Picture, field_crop, read_picture
+from dcu.image import field_crop
 
 SHOWN = 32
 """Pictures of a data set whose files are timed."""
 Rows = list[dict[str, Any]]
-
-
-def timed_pictures(items: Sequence[Item]) -> list[Picture]:
-    """Pictures (224, 224, 3) of a data set, spread over it; without one, of the photographs that dcu carries."""
-    if items:
-        chosen = [items[i] for i in np.linspace(0, len(items) - 1, min(SHOWN, len(items))).astype(int)]
-        pictures = [item.picture() for item in chosen]
-    else:
-        pictures = [read_picture(path.read_bytes()) for path in sorted(store.shipped("samples").glob("*.jpg"))]
-    return [field_crop(picture, SIDE, SHORT) for picture in pictures]
 
 
 def bench_rate(
@@ -57,7 +46,8 @@ def bench_rate(
         90 % quantiles; ``pictures_per_second``; ``peak_mib``, resident memory of a batch beyond what was there before;
         ``speedup``: over the RGB network on the first other format, on its quickest engine at that batch size.
     """
-    found = ways(codec, timed_pictures(items), formats, known.sides, device)
+    pictures = [field_crop(item.picture(), SIDE, SHORT) for item in shown(items, SHOWN)]
+    found = ways(codec, pictures, formats, known.sides, device)
     entries = runners(found, batches, torch.get_num_threads())
     whole = True
     try:

@@ -60,7 +60,8 @@ def eval_codec(
     ours = []
     for model in models:
         loaded = Codec.from_model(model, chosen_device)
-        figures = evaluate(loaded, files.progress(found, f"measuring {model.name}", quiet))
+        shown = files.progress(found, f"measuring {model.name}", quiet)
+        figures = evaluate(loaded, (item.picture() for item in shown))
         ours.append({"dataset": data.stem, "name": model.name} | figures)
         files.print_rows(ours[-1:], json)
         if bits:

@@ -94,6 +94,6 @@ def bits_a_symbol(codec: Codec, items: Iterable[Item]) -> dict[str, Any]:
     return {"symbols": int(total)} | {name: round(value / total, 4) for name, value in bits.items()}
 
 
-def evaluate(codec: Codec, items: Iterable[Item]) -> dict[str, Any]:
-    """A codec's figures on a data set, as :func:`measure` gives them."""
-    return measure(codec.compress, lambda _: codec.decode, (item.picture() for item in items))
+def evaluate(codec: Codec, pictures: Iterable[Picture]) -> dict[str, Any]:
+    """A codec's figures on pictures, as :func:`measure` gives them."""
+    return measure(codec.compress, lambda _: codec.decode, pictures)

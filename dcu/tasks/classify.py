@@ -14,8 +14,8 @@ from torch import Tensor
 from dcu import engines, store
 from dcu.bitstream import Stream
 from dcu.codec import Codec, codec_of
+from dcu.data import carried
 from dcu.errors import UnavailableError
-from dcu.image import read_picture
 from dcu.nets import channels_last
 from dcu.nets.efficientnet import LatentClassifier, front_shape
 
@@ -104,8 +104,7 @@ class Classifier:
         """The network in eight bits, its ranges those of the photographs that dcu carries."""
 
         def make() -> bytes:
-            paths = sorted(store.shipped("samples").glob("*.jpg"))
-            streams = [self.codec.read(self.codec.compress(read_picture(path.read_bytes()))) for path in paths]
+            streams = [self.codec.read(self.codec.compress(item.picture())) for item in carried()]
             views = [view for latent in self.codec.latents(streams) for view in five(latent)]
             examples = torch.cat(views).clone()
             return engines.quantized(engines.exported(self.network, examples[:1]), examples)
