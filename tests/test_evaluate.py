@@ -181,6 +181,27 @@ def test_rivals_of_a_classifier_get_as_many_bytes(dcu: Dcu, dataset: Path, monke
     assert dcu("eval", "classifier", dataset, "--rivals", "jpeg", "--calibrate").code == 2
 
 
+@pytest.mark.usefixtures("random_rgb")
+def test_agreement_with_the_rgb_network_needs_no_labels(
+    dcu: Dcu, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert dcu("eval", "classifier", dataset, "--agreement").code == 2  # three classes are not ImageNet's
+    monkeypatch.setattr(evaluate_classifier, "CLASSES", 3)
+    picture = png(smooth_picture(256, 256))
+    (tmp_path / "loose").mkdir()
+    (tmp_path / "loose" / "a.png").write_bytes(picture)
+    classifier = Classifier.load(engine="pytorch")
+    said = classifier.predict(
+        classifier.look([classifier.codec.read(classifier.codec.compress(smooth_picture(256, 256)[16:240, 16:240]))])
+    )[0].best.index
+    for teacher, expected in ((said, 1.0), (said + 1, 0.0)):
+        monkeypatch.setattr(evaluate_classifier, "rgb_numbers", lambda *_, teacher=teacher: [teacher])
+        (figures,) = dcu("eval", "classifier", tmp_path / "loose", "--agreement", "--json").lines
+        assert figures["agreement"] == expected
+        assert "top1" not in figures
+    assert dcu("eval", "classifier", dataset, "--agreement", "--calibrate").code == 2
+
+
 def test_calibration_error_by_hand() -> None:
     confidence = torch.tensor([0.9, 0.91, 0.5, 0.5])
     right = torch.tensor([True, False, True, True])

@@ -24,6 +24,9 @@ Bits = Annotated[bool, typer.Option("--bits", help="Bits a symbol with and witho
 Rivals = Annotated[str, typer.Option("--rivals", help="Formats to compare with: jpeg,jpeg2000,webp,avif,jxl.")]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Rate-distortion curves: .svg, .png or .pdf.")]
 NetworkName = Annotated[str, typer.Option("--network", help="Classifier by name or path.")]
+Agreement = Annotated[
+    bool, typer.Option("--agreement", help="How often it says what the RGB network says of the original; no labels.")
+]
 Native = Annotated[bool, typer.Option("--native", help="Pictures as they are, not their 224x224 centre.")]
 
 
@@ -89,6 +92,7 @@ def eval_codec(
 def eval_classifier(
     data: Data,
     network: NetworkName = "classifier-0.0983",
+    agreement: Agreement = False,
     native: Native = False,
     calibrate: Calibrate = False,
     engine: options.EngineName = "auto",
@@ -103,17 +107,19 @@ def eval_classifier(
     from dcu.data import LABELLED, items
     from dcu.image import SUFFIXES
 
-    if rivals and (native or calibrate):
-        raise UsageError("--rivals only compares: not with --native or --calibrate")
+    if rivals and (agreement or native or calibrate):
+        raise UsageError("--rivals only compares: not with --agreement, --native or --calibrate")
+    if agreement and (native or calibrate):
+        raise UsageError("--agreement goes by the field's protocol: not with --native or --calibrate")
     if record and calibrate:
         raise UsageError("--record states figures of pictures that nothing was fitted to: not with --calibrate")
     if native and (record or calibrate):
         raise UsageError("--record and --calibrate go by the field's protocol: not with --native")
     chosen = "pytorch" if rivals else options.chosen_engine(engine)  # as the RGB network's
     model = store.find(network, "classifier")
-    found = items(data, SUFFIXES if rivals else LABELLED)
+    found = items(data, SUFFIXES if rivals or agreement else LABELLED)
     chosen_device = options.start(threads, device)
-    from dcu.evaluate.classifier import ask, best_temperature, compare, evaluate
+    from dcu.evaluate.classifier import ask, best_temperature, class_numbers, compare, evaluate, rgb_numbers
     from dcu.evaluate.rivals import parse
     from dcu.tasks.classify import Classifier
 
@@ -128,12 +134,18 @@ def eval_classifier(
             untimed = [{name: value for name, value in row.items() if name != "ms"} for row in rows]
             store.amend(model, {"rivals": {"dataset": data.stem, "rows": untimed}})
         return
-    answers, temperature = ask(classifier, found, shown, native), classifier.temperature
+    if agreement:
+        numbers = rgb_numbers(classifier, files.progress(found, "asking the RGB network", quiet))
+    else:
+        numbers = class_numbers(classifier, found)
+    answers, temperature = ask(classifier, numbers, shown, native), classifier.temperature
     if calibrate:
         temperature = best_temperature(answers)
         store.amend(model, {"temperature": temperature})
     facts = {"dataset": data.stem} | evaluate(answers, temperature)
     facts |= {"temperature": temperature, "engine": "int8" if classifier.int8 else "pytorch"}
+    if agreement:
+        facts = {key: facts[key] for key in ("dataset", "count", "bpp", "engine")} | {"agreement": facts["top1"]}
     files.print_rows([facts], json)
     if record:
         store.record(model, facts)

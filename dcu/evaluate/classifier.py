@@ -45,6 +45,27 @@ def class_numbers(classifier: Classifier, items: Sequence[Item]) -> list[int]:
     return [numbers[item.label] for item in items]
 
 
+def check_imagenet(classifier: Classifier) -> None:
+    """Raise UsageError where a network does not tell the classes of the RGB network."""
+    wnids = [entry.get("wnid") or "" for entry in classifier.labels]
+    if len(wnids) != CLASSES or wnids != sorted(wnids):
+        raise UsageError(f"{classifier.name}: the RGB network tells ImageNet's {CLASSES} classes, not its own")
+
+
+def rgb_numbers(classifier: Classifier, items: Iterable[Item]) -> list[int]:
+    """The RGB network's first answer to each picture, by the field's protocol; of any pictures, labelled or not.
+
+    Raises
+    ------
+    UsageError, UnavailableError
+        A network of other classes; no RGB network.
+    """
+    check_imagenet(classifier)
+    rgb = RgbClassifier(classifier.device)
+    views = (torch.from_numpy(field_crop(item.picture(), SIDE, SHORT).copy())[None] for item in items)
+    return [int(rgb(view.to(rgb.device)).logits.argmax()) for view in views]
+
+
 @dataclass(frozen=True)
 class Answers:
     """What a classifier said of a data set: logits (n, classes), the right classes (n,), mean bpp of the files."""
@@ -71,12 +92,12 @@ def stream_of(codec: Codec, item: Item, native: bool) -> Stream:
         raise type(error)(f"{item.dataset}/{item.name}: {error}") from error
 
 
-def ask(classifier: Classifier, items: Sequence[Item], progress: Iterable[Item], native: bool) -> Answers:
+def ask(classifier: Classifier, numbers: Sequence[int], progress: Iterable[Item], native: bool) -> Answers:
     """The field's protocol: centre 224 of short side 256, compressed to a whole file, read back, classified.
 
-    With ``native`` a picture is compressed as it is; bitstreams always are what they are.
+    ``numbers`` are the right classes of the items that ``progress`` gives. With ``native`` a picture is compressed as
+    it is; bitstreams always are what they are.
     """
-    numbers = class_numbers(classifier, items)
     bits, logits = 0.0, []
     remaining = iter(progress)
     while batch := list(islice(remaining, BATCH)):
@@ -194,9 +215,7 @@ def compare(
         A network of other classes; no RGB network.
     """
     numbers = class_numbers(classifier, items)
-    wnids = [entry.get("wnid") or "" for entry in classifier.labels]
-    if len(wnids) != CLASSES or wnids != sorted(wnids):
-        raise UsageError(f"{classifier.name}: the RGB network tells ImageNet's {CLASSES} classes, not its own")
+    check_imagenet(classifier)
     rgb, codec = RgbClassifier(classifier.device), classifier.codec
     cost = macs(rgb.network, torch.zeros(1, 3, SIDE, SIDE))
     decoding = codec_cost(codec)["macs_per_pixel"]["synthesis"] * SIDE**2
