@@ -14,6 +14,7 @@ DATASETS = {
     "kodak-odd": "`kodak-odd` (768x512)",
     "imagenet20-val": "`imagenet20-val` (224x224, 20 classes, answers among 1000)",
     "imagenet1000-val": "`imagenet1000-val` (224x224, 500 classes, answers among 1000)",
+    "caltech101-val": "`caltech101-val` (right is what the RGB network says of the original)",
     "camvid-val": "`camvid-val` (480x360, 11 classes)",
 }
 FORMATS = {"webp": "WebP", "avif": "AVIF"}
@@ -62,6 +63,10 @@ def names(every: Cards) -> str:
         [DATASETS[d], f"{f['count']:,}", c["name"], f"{f['bpp']:.4f}", percent(f["top1"]), percent(f["top5"])]
         for d in ("imagenet20-val", "imagenet1000-val")
         for c, f in of_kind(every, "classifier", d)
+    ]
+    rows += [
+        [DATASETS["caltech101-val"], f"{f['count']:,}", c["name"], f"{f['bpp']:.4f}", percent(f["agreement"]), ""]
+        for c, f in of_kind(every, "classifier", "caltech101-val")
     ]
     return table(["data", "pictures", "network", "bpp", "top-1", "top-5"], rows)
 
