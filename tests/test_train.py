@@ -18,13 +18,11 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dcu import store
 from dcu.codec import Codec
 from dcu.data import items
 from dcu.errors import BrokenInputError, MissingInputError, OutputError, UsageError
 from dcu.nets.norms import add_norms, fold_norms
 from dcu.store import shipped
-from dcu.tasks.classify import build_network
 from dcu.train.classifier import ClassifierRecipe, ClassifierTask, told
 from dcu.train.codec import CodecData, CodecRecipe, CodecTask
 from dcu.train.front import FrontRecipe, FrontTask
@@ -223,8 +221,7 @@ def test_shipped_recipes_can_be_read() -> None:
         assert bool(parts["codec"].frozen) == (part == "-synthesis")
     for path in folder.glob("classifier-*.toml"):
         parts = read_recipe(path, classifier=ClassifierRecipe, front=FrontRecipe, data=ViewData, schedule=Schedule)
-        kind = ("", "-front", "-halving")[bool(parts["front"].views) * parts["front"].stride]
-        assert path.stem.removeprefix(parts["classifier"].name) == kind
+        assert path.stem.removeprefix(parts["classifier"].name) == ("-front" if parts["front"].views else "")
     for path in folder.glob("segmenter-*.toml"):
         parts = read_recipe(path, segmenter=SegmenterRecipe, data=SegmentData, schedule=Schedule)
         assert path.stem in (parts["segmenter"].name, f"{parts['segmenter'].name}-rgb")
@@ -406,7 +403,7 @@ def test_front_end_learns_what_the_rgb_network_has_at_the_joint(
     task = FrontTask(recipe, FrontRecipe(views=6), ViewData(batch=3), codec, items(pictures), 0)
     assert task.latents.shape == (6, len(codec.levels), 28, 28)
     wanted = task.teacher.network.joint(network_input(codec, "decoded", task.views(1)[0]))
-    assert torch.allclose(task.targets[3:].float(), wanted, atol=1e-2 * float(wanted.std()))
+    assert torch.allclose(task.wanted[3:].float(), wanted, atol=1e-2 * float(wanted.std()))
     before = {name: tensor.clone() for name, tensor in task.module.state_dict().items()}
     run = Run(task, Schedule(steps=30, learning_rate=1e-2, warmup=1), tmp_path)
     losses = [run.train_step(task.batch(step))["loss"] for step in range(30)]
@@ -426,42 +423,6 @@ def test_front_end_learns_what_the_rgb_network_has_at_the_joint(
     refused = dcu("train", "classifier", front, *call)
     assert refused.code == 2
     assert one_line(refused.err)
-
-
-@pytest.mark.usefixtures("random_rgb")
-def test_front_end_of_stride_2_is_added_to_a_classifier(
-    dcu: Dcu, codec: Codec, pictures: Path, own_models: Path, tmp_path: Path
-) -> None:
-    """It learns what the classifier has of the picture at half its size; all else and the card stay."""
-    recipe, model = tmp_path / "tiny.toml", own_models / "tiny-classifier"
-    recipe.write_text(CLASSIFIER_TOML)
-    call = ["train", "classifier", recipe, "--data", pictures, "--runs", tmp_path / "runs", "--out", model]
-    assert dcu(*call).code == 0
-    before = build_network(store.read_model(model))
-    added = tmp_path / "tiny-halving.toml"
-    added.write_text(CLASSIFIER_TOML + "[front]\nviews = 3\nstride = 2\n")
-    call[2] = added
-    assert dcu(*call).code == 0
-    after = build_network(store.read_model(model))
-    assert after.halving is not None
-    small, large = torch.zeros(1, len(codec.levels), 28, 28), torch.ones(1, len(codec.levels), 56, 56)
-    assert torch.equal(after(small), before(small))
-    assert after.joint(large).shape == after.joint(small).shape
-    card = json.loads(dcu("models", "show", model).out)
-    assert card["steps"] == card["halving"]["steps"] == 2
-    assert dcu("models", "verify", model).code == 0
-
-    task = FrontTask(
-        ClassifierRecipe("tiny-classifier", codec.name, width=4, depth=1),
-        FrontRecipe(views=3, stride=2),
-        ViewData(batch=3),
-        codec,
-        items(pictures),
-        0,
-    )
-    half = task.views(0)[0].reshape(3, 224, 2, 224, 2, 3).float().mean((2, 4)).round().to(torch.uint8)
-    wanted = before.joint(network_input(codec, "latent", half))
-    assert torch.allclose(task.targets.float(), wanted, atol=1e-2 * float(wanted.std()))
 
 
 JOINT_TOML = (

@@ -15,8 +15,6 @@ from torch.nn import functional as F
 
 JOINT_CHANNELS = 40
 FEATURES = 1280
-HALVED = 40
-"""Short side of a latent from which a front end of stride 2 is used: it was taught 56 positions, the other one 28."""
 
 
 @dataclass(frozen=True)
@@ -153,13 +151,11 @@ class LatentFront(nn.Module):
     ::
 
         latent (B, C, h, w) ── conv 3x3 ── residual blocks ── fine (B, width, h, w) ── 1x1 ── joint (B, 40, h, w)
-
-    With a stride of 2 in the first layer, all behind it is half as large.
     """
 
-    def __init__(self, channels: int, width: int, depth: int, stride: int = 1) -> None:
+    def __init__(self, channels: int, width: int, depth: int) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(channels, width, 3, stride, padding=1)
+        self.stem = nn.Conv2d(channels, width, 3, padding=1)
         self.front = nn.Sequential(*(FrontBlock(width) for _ in range(depth)))
         self.join = nn.Conv2d(width, JOINT_CHANNELS, 1)
 
@@ -187,20 +183,11 @@ class LatentClassifier(LatentFront):
     ::
 
         latent (B, C, h, w) ── front ── joint (B, 40, h, w) ── trunk ── logits
-
-    ``halving`` adds a front end of stride 2, for latents whose short side has ``HALVED`` positions or more.
     """
 
-    def __init__(self, channels: int, width: int, depth: int, classes: int, halving: bool = False) -> None:
+    def __init__(self, channels: int, width: int, depth: int, classes: int) -> None:
         super().__init__(channels, width, depth)
-        self.halving = LatentFront(channels, width, depth, stride=2) if halving else None
         self.trunk = Trunk(classes)
-
-    def joint(self, latent: Tensor) -> Tensor:
-        """(B, 40, h, w), or half of that in height and width."""
-        if self.halving is not None and min(latent.shape[-2:]) >= HALVED:
-            return self.halving.joint(latent)
-        return super().joint(latent)
 
     def features(self, latent: Tensor) -> Tensor:
         """The pooled vector (B, 1280) from which the classes are told."""

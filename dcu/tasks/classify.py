@@ -172,8 +172,7 @@ def build_network(model: store.Model) -> LatentClassifier:
     """The network of a classifier's weights, which alone say how wide and deep it is."""
     tensors = {name: tensor.float() for name, tensor in model.weights().items()}
     try:
-        classes = tensors["trunk.classifier.bias"].shape[0]
-        network = LatentClassifier(*front_shape(tensors), classes, "halving.stem.weight" in tensors)
+        network = LatentClassifier(*front_shape(tensors), tensors["trunk.classifier.bias"].shape[0])
         network.load_state_dict(tensors)
     except (KeyError, RuntimeError, ValueError) as error:
         raise UnavailableError(f"{model.name}: its weights are not those of a classifier") from error

@@ -101,18 +101,8 @@ def told(probabilities: Tensor, numbers: Tensor, weight: float) -> Tensor:
     return target
 
 
-def reduced(views: Tensor, stride: int) -> Tensor:
-    """Pictures (B, H, W, 3) uint8 at 1/stride of their size, by means of squares."""
-    if stride == 1:
-        return views
-    return F.avg_pool2d(views.permute(0, 3, 1, 2).float(), stride).round().permute(0, 2, 3, 1).to(torch.uint8)
-
-
 class ClassifierTask:
     """The classifier as the training loop sees it."""
-
-    stride = 1
-    """Of the front end that learns: views have so many times 224 pixels a side, the teacher sees them reduced."""
 
     def __init__(self, recipe: ClassifierRecipe, data: ViewData, codec: Codec, items: list[Item], seed: int) -> None:
         self.recipe, self.data, self.codec, self.device = recipe, data, codec, codec.device
@@ -121,20 +111,14 @@ class ClassifierTask:
         self.teacher = RgbClassifier(self.device)
         self.numbers = {entry["wnid"]: number for number, entry in enumerate(store.imagenet_labels())}
         torch.manual_seed(seed)
-        self.module = channels_last(self.beginning()).to(self.device)
+        network: LatentClassifier | EfficientNetLite0
+        if recipe.sees != "latent":
+            network = learning(rgb_network())
+        else:
+            network = student(len(codec.levels), recipe.width, recipe.depth)
+        self.module = channels_last(network).to(self.device)
         self.scalars: dict[str, float] = {}
         self.start()
-
-    def beginning(self) -> LatentClassifier | EfficientNetLite0:
-        """The network before it learns anything."""
-        if self.recipe.sees != "latent":
-            return learning(rgb_network())
-        return student(len(self.codec.levels), self.recipe.width, self.recipe.depth)
-
-    @property
-    def front(self) -> Any:
-        """The front end that learns."""
-        return self.module
 
     @torch.no_grad()
     def start(self) -> None:
@@ -142,11 +126,11 @@ class ClassifierTask:
         views = torch.cat([self.views(-1 - step)[0] for step in range(STARTED)]).to(self.device)
         if self.recipe.sees == "latent":
             spread = self.seen(views).std((0, 2, 3)).clamp(min=0.1)
-            self.front.stem.convolution.weight.mul_(2 / spread[None, :, None, None])
-        self.spread = self.teacher(reduced(views, self.stride)).features.var((0, 2, 3), keepdim=True)
+            self.module.stem.convolution.weight.mul_(2 / spread[None, :, None, None])  # type: ignore[operator, union-attr]
+        self.spread = self.teacher(views).features.var((0, 2, 3), keepdim=True)
 
     def seen(self, views: Tensor) -> Tensor:
-        """What the network gets of views (B, H, W, 3) uint8."""
+        """What the network gets of views (B, 224, 224, 3) uint8."""
         return network_input(self.codec, self.recipe.sees, views)
 
     def groups(self) -> list[dict[str, Any]]:
@@ -157,10 +141,9 @@ class ClassifierTask:
         return self.views(step)
 
     def views(self, step: int) -> tuple[Tensor, Tensor]:
-        """Views (B, 224 s, 224 s, 3) uint8, s the stride; the class each shows, (B,), -1 where unknown or not alone."""
+        """Views (B, 224, 224, 3) uint8; the class that each shows, (B,), -1 where it is unknown or not alone."""
         chosen, rng = self.sampler.draw(step, self.data.batch)
-        side = self.stride * SIDE
-        views = np.stack([random_view(item.picture(), self.data.smallest, rng, side) for item in chosen])
+        views = np.stack([random_view(item.picture(), self.data.smallest, rng) for item in chosen])
         views, alone = mixed(views, rng)
         numbers = [self.numbers.get(item.label, -1) for item in chosen]
         return torch.from_numpy(views), torch.from_numpy(np.where(alone, numbers, -1))
@@ -176,9 +159,8 @@ class ClassifierTask:
         """Agreement with the teacher on pictures it was not taught with, and their divergence."""
         agree = divergence = 0.0
         for item in self.held_out:
-            crop = field_crop(item.picture(), self.stride * SIDE, self.stride * SHORT)
-            view = torch.from_numpy(crop.copy())[None].to(self.device)
-            answer, teacher = self.module(self.seen(view)).float(), self.teacher(reduced(view, self.stride)).logits
+            view = torch.from_numpy(field_crop(item.picture(), SIDE, SHORT).copy())[None].to(self.device)
+            answer, teacher = self.module(self.seen(view)).float(), self.teacher(view).logits
             agree += float(answer.argmax(1) == teacher.argmax(1))
             divergence += float(F.kl_div(F.log_softmax(answer, 1), teacher.softmax(1), reduction="sum"))
         count = max(1, len(self.held_out))

@@ -17,7 +17,6 @@ from dcu.nets.norms import fold_norms
 from dcu.tasks.classify import Classifier
 from dcu.train.classifier import ClassifierTask
 from dcu.train.codec import CodecTask
-from dcu.train.front import FrontTask
 from dcu.train.joint import JointTask
 from dcu.train.loop import Run
 from dcu.train.segmenter import SegmenterTask
@@ -78,8 +77,6 @@ def network_card(folder: Path, kind: str, sees: str, codec: Codec) -> dict[str, 
 def classifier_model(run: Run, task: ClassifierTask, codec: Codec, items: list[Item], folder: Path) -> store.Model:
     """Write a trained classifier, or its RGB counterpart, in float16; norms are measured for the average and folded."""
     tensors = finished(run, task)
-    if isinstance(task, FrontTask) and task.base is not None:  # the card stays, with what was added
-        return store.write_model(folder, task.base.card | {"halving": origin(run, asdict(task.recipe), items)}, tensors)
     card = network_card(folder, "classifier", task.recipe.sees, codec)
     card |= {"teacher": "EfficientNet-Lite0 on the original picture"}
     card |= origin(run, asdict(task.recipe), items) | {"labels": store.imagenet_labels()}

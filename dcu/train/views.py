@@ -75,14 +75,14 @@ def random_crop(picture: Picture, side: int, rng: np.random.Generator) -> Pictur
     return crop[:, ::-1] if rng.random() < 0.5 else crop
 
 
-def random_view(picture: Picture, smallest: float, rng: np.random.Generator, side: int = SIDE) -> Picture:
-    """A random part of the picture, of ratio 3/4 to 4/3, at side x side, mirrored half of the time."""
+def random_view(picture: Picture, smallest: float, rng: np.random.Generator) -> Picture:
+    """A random part of the picture, of ratio 3/4 to 4/3, at 224x224, mirrored half of the time."""
     height, width = picture.shape[:2]
     area = height * width * rng.uniform(smallest, 1.0)
     ratio = float(np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3))))
     w, h = min(width, round((area * ratio) ** 0.5)), min(height, round((area / ratio) ** 0.5))
     left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
-    image = Image.fromarray(picture[top : top + h, left : left + w]).resize((side, side), Image.Resampling.BICUBIC)
+    image = Image.fromarray(picture[top : top + h, left : left + w]).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     view = np.asarray(image)
     return view[:, ::-1] if rng.random() < 0.5 else view
 
