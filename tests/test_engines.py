@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dcu import engines
+from dcu import engines, store
 from dcu.codec import Codec
 from dcu.tasks.classify import Classifier
 
@@ -57,3 +57,12 @@ def test_engine_that_is_not_there(dcu: Dcu, tmp_path: Path) -> None:
         answer = dcu("classify", tmp_path / "a.bin", "--engine", engine)
         assert answer.code == code
         assert one_line(answer.err)
+
+
+def test_card_may_turn_eight_bits_off(onnx: Path, codec: Codec) -> None:
+    """Where they lose: then they run only when they are asked for."""
+    model = store.find("classifier-0.0983")
+    assert Classifier(model, codec).int8
+    loses = store.Model(model.folder, model.card | {"int8": False})
+    assert not Classifier(loses, codec).int8
+    assert Classifier(loses, codec, engine="int8").int8
