@@ -18,6 +18,7 @@ from dcu.evaluate import curves, rivals
 from dcu.evaluate.codec import TIMES, bits_a_symbol, ms_ssim
 from dcu.image import field_crop, psnr, read_picture
 from dcu.tasks.classify import Classifier
+from dcu.tasks.rgb import RgbClassifier
 
 from .conftest import Dcu, one_line, png, smooth_picture
 
@@ -194,6 +195,9 @@ def test_agreement_with_the_rgb_network_needs_no_labels(
     said = classifier.predict(
         classifier.look([classifier.codec.read(classifier.codec.compress(smooth_picture(256, 256)[16:240, 16:240]))])
     )[0].best.index
+    view = torch.from_numpy(smooth_picture(256, 256)[16:240, 16:240].copy())[None]
+    teacher = int(RgbClassifier()(view).logits.argmax())
+    assert evaluate_classifier.rgb_numbers(classifier, items(tmp_path / "loose")) == [teacher]
     for teacher, expected in ((said, 1.0), (said + 1, 0.0)):
         monkeypatch.setattr(evaluate_classifier, "rgb_numbers", lambda *_, teacher=teacher: [teacher])
         (figures,) = dcu("eval", "classifier", tmp_path / "loose", "--agreement", "--json").lines
