@@ -8,15 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from PIL import Image
 
 from dcu import store
 from dcu.codec import Codec
 from dcu.errors import UnavailableError
-from dcu.evaluate.classifier import SHORT, SIDE
+from dcu.evaluate.classifier import field_view
 from dcu.evaluate.rivals import FORMATS, SCALES, reduced
-from dcu.image import Picture, field_crop, psnr
+from dcu.image import Picture, psnr
 from dcu.tasks.classify import Classifier
 from dcu.tasks.rgb import RgbClassifier
 from dcu.tasks.segment import Segmenter
@@ -68,8 +67,7 @@ def rgb_names() -> Callable[[Picture], Names]:
     labels = store.imagenet_labels()
 
     def names(picture: Picture) -> Names:
-        view = torch.from_numpy(field_crop(picture, SIDE, SHORT).copy())[None]
-        best = network(view).logits[0].softmax(0).topk(TOP)
+        best = network(field_view(picture)).logits[0].softmax(0).topk(TOP)
         return [(labels[i]["label"], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
 
     return names

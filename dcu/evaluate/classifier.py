@@ -45,6 +45,11 @@ def class_numbers(classifier: Classifier, items: Sequence[Item]) -> list[int]:
     return [numbers[item.label] for item in items]
 
 
+def field_view(picture: Picture) -> torch.Tensor:
+    """What the field's protocol shows of a picture: (1, 224, 224, 3) uint8."""
+    return torch.from_numpy(field_crop(picture, SIDE, SHORT).copy())[None]
+
+
 def check_imagenet(classifier: Classifier) -> None:
     """Raise UsageError where a network does not tell the classes of the RGB network."""
     wnids = [entry.get("wnid") or "" for entry in classifier.labels]
@@ -62,8 +67,7 @@ def rgb_numbers(classifier: Classifier, items: Iterable[Item]) -> list[int]:
     """
     check_imagenet(classifier)
     rgb = RgbClassifier(classifier.device)
-    views = (torch.from_numpy(field_crop(item.picture(), SIDE, SHORT).copy())[None] for item in items)
-    return [int(rgb(view.to(rgb.device)).logits.argmax()) for view in views]
+    return [int(rgb(field_view(item.picture()).to(rgb.device)).logits.argmax()) for item in items]
 
 
 @dataclass(frozen=True)

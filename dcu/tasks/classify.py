@@ -61,7 +61,7 @@ class Classifier:
         self.name, self.codec, self.device = model.name, codec, device
         self.sha256 = str(model.card.get("sha256"))
         able = engines.uses_int8(engine, device)
-        self.int8 = able and (engine == "int8" or model.card.get("int8", True) is not False)  # a card may say it loses
+        self.int8 = able and (engine == "int8" or model.card.get("int8", True))  # a card may say that it loses
         self.temperature = float(model.card.get("temperature", 1.0))
         self.labels: list[dict[str, Any]] = model.card.get("labels", [])
         if model.fingerprint != codec.fingerprint:

@@ -13,7 +13,7 @@ The front end begins with what :mod:`dcu.train.front` taught it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,17 +23,16 @@ from torch.nn import functional as F
 from dcu import store
 from dcu.codec import Codec
 from dcu.data import Item
-from dcu.image import field_crop
+from dcu.evaluate.classifier import field_view
 from dcu.nets import channels_last
 from dcu.nets.efficientnet import EfficientNetLite0, LatentClassifier
 from dcu.nets.norms import add_norms, measure_norms
 from dcu.tasks.rgb import Answer, RgbClassifier, rgb_network
 from dcu.train.inputs import check_sees, network_input
-from dcu.train.views import SHORT, SIDE, Sampler, ViewData, hold_out, mixed, random_view
+from dcu.train.views import Sampler, ViewData, hold_out, mixed, random_view
 
 MEASURED = 40
 """Batches on which norms are measured."""
-N = TypeVar("N", LatentClassifier, EfficientNetLite0)
 STARTED = 4
 """Batches from which the scale of latents and features is taken."""
 
@@ -67,7 +66,7 @@ def student(channels: int, width: int, depth: int) -> LatentClassifier:
     return network
 
 
-def learning(network: N) -> N:
+def learning(network: EfficientNetLite0) -> EfficientNetLite0:
     """The network, its weights free to learn but for those that stay."""
     for name, parameter in network.named_parameters():
         parameter.requires_grad_("depthwise" not in name and not name.startswith("trunk.classifier"))
@@ -159,7 +158,7 @@ class ClassifierTask:
         """Agreement with the teacher on pictures it was not taught with, and their divergence."""
         agree = divergence = 0.0
         for item in self.held_out:
-            view = torch.from_numpy(field_crop(item.picture(), SIDE, SHORT).copy())[None].to(self.device)
+            view = field_view(item.picture()).to(self.device)
             answer, teacher = self.module(self.seen(view)).float(), self.teacher(view).logits
             agree += float(answer.argmax(1) == teacher.argmax(1))
             divergence += float(F.kl_div(F.log_softmax(answer, 1), teacher.softmax(1), reduction="sum"))

@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,7 +22,7 @@ from dcu.errors import UsageError
 from dcu.nets.norms import measure_norms
 from dcu.train.classifier import MEASURED, ClassifierRecipe, ClassifierTask, student_groups
 from dcu.train.inputs import network_input
-from dcu.train.views import ViewData
+from dcu.train.views import ViewData, generator_of
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class FrontTask(ClassifierTask):
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """Latents (B, C, 28, 28) and what is wanted of them (B, 40, 28, 28), float16."""
-        rng = np.random.default_rng((self.sampler.seed, abs(step), int(step < 0)))
+        rng = generator_of(self.sampler.seed, step)
         chosen = torch.from_numpy(rng.integers(len(self.latents), size=self.data.batch))
         return self.latents[chosen], self.wanted[chosen]
 
@@ -76,4 +75,8 @@ class FrontTask(ClassifierTask):
 
     def measure_norms(self) -> None:
         """Set the front end's norms for the weights as they are now."""
-        measure_norms(self.module, lambda index: self.module.joint(self.batch(-1 - index)[0].float()), MEASURED)
+
+        def see(index: int) -> None:
+            self.module.joint(self.batch(-1 - index)[0].float().to(self.device))
+
+        measure_norms(self.module, see, MEASURED)

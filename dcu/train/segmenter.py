@@ -30,7 +30,7 @@ from dcu.nets.transforms import BLOCK
 from dcu.tasks import rgb
 from dcu.tasks.segment import enlarged
 from dcu.train.inputs import check_sees, network_input
-from dcu.train.views import hold_out, other_light
+from dcu.train.views import generator_of, hold_out, other_light
 
 VOID = 255
 """What void becomes in a batch."""
@@ -144,7 +144,7 @@ class SegmenterTask:
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """Pictures (B, crop, crop, 3) uint8 and their classes (B, crop, crop) uint8, 255 where void."""
-        rng = np.random.default_rng((self.seed, abs(step), int(step < 0)))
+        rng = generator_of(self.seed, step)
         parts = []
         for index in rng.integers(len(self.pairs), size=self.data.batch):
             numbers = self.pairs[index].classes()

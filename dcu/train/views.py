@@ -13,8 +13,8 @@ from dcu.data import Item
 from dcu.errors import UsageError
 from dcu.image import Picture
 
-SIDE, SHORT = 224, 256
-"""The field's protocol: the centre of so many pixels of a picture whose short side has so many."""
+SIDE = 224
+"""Of a view, in pixels."""
 PART = (40, 184)
 """Sides in pixels of the box that cut-mix takes from another view."""
 
@@ -30,6 +30,11 @@ class ViewData:
     weights: dict[str, float] = field(default_factory=dict)
 
 
+def generator_of(seed: int, step: int) -> np.random.Generator:
+    """What is random in a step, as a function of (seed, step); negative steps are for what is measured."""
+    return np.random.default_rng((seed, abs(step), int(step < 0)))
+
+
 class Sampler:
     """Draws items, data sets weighted, as a function of (seed, step)."""
 
@@ -40,7 +45,7 @@ class Sampler:
 
     def draw(self, step: int, count: int) -> tuple[list[Item], np.random.Generator]:
         """``count`` items for a step, and the step's random generator for what else is random."""
-        rng = np.random.default_rng((self.seed, abs(step), int(step < 0)))
+        rng = generator_of(self.seed, step)
         return [self.items[i] for i in rng.choice(len(self.items), count, p=self.chance)], rng
 
 
