@@ -63,7 +63,7 @@ def write_codec(folder: Path, seed: int = 0) -> store.Model:
 def write_classifier(folder: Path, fingerprint: str) -> store.Model:
     """Three classes; macs as `dcu.evaluate.cost` counts them, which `dcu models verify` compares."""
     torch.manual_seed(1)
-    network = LatentClassifier(3, 4, 1, 3)
+    network = LatentClassifier(3, 4, 1, 0, 3)
     labels = [{"wnid": f"n{i:08}", "label": name} for i, name in enumerate(("cat", "dog", "tea"))]
     card: dict[str, Any] = {
         "name": folder.name,

@@ -71,7 +71,7 @@ def test_same_padding_is_tensorflows() -> None:
 
 def test_cost_of_the_networks() -> None:
     """The trunk is the 271 M MACs of the design; the RGB network is that and 114 M before the joint."""
-    latent = LatentClassifier(16, 64, 2, 1000)
+    latent = LatentClassifier(16, 64, 2, 0, 1000)
     assert macs(latent.trunk, torch.zeros(1, 40, 28, 28)) // 10**6 == 271
     front = macs(latent, torch.zeros(1, 16, 28, 28)) - macs(latent.trunk, torch.zeros(1, 40, 28, 28))
     assert front <= 150e6

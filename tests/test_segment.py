@@ -48,7 +48,7 @@ learning_rate = 1e-3
 @pytest.fixture
 def segmenter(own_models: Path, codec: Codec) -> Path:
     torch.manual_seed(3)
-    network = LatentSegmenter(3, 4, 1, 8, 2)
+    network = LatentSegmenter(3, 4, 1, 0, 8, 2)
     card: dict[str, Any] = {"name": "segmenter-0.0983", "kind": "segmenter", "codec": codec.name, "figures": []}
     card |= {"fingerprint": codec.fingerprint, "labels": LABELS, "void": 7}
     return store.write_model(own_models / "segmenter-0.0983", card, network.state_dict()).folder

@@ -18,9 +18,11 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from dcu import store
 from dcu.codec import Codec
 from dcu.data import items
 from dcu.errors import BrokenInputError, MissingInputError, OutputError, UsageError
+from dcu.nets.efficientnet import front_shape
 from dcu.nets.norms import add_norms, fold_norms
 from dcu.store import shipped
 from dcu.train.classifier import ClassifierRecipe, ClassifierTask, told
@@ -395,11 +397,12 @@ def test_classifier_from_recipe_to_label(dcu: Dcu, pictures: Path, photo: Path, 
 
 
 @pytest.mark.usefixtures("random_rgb")
+@pytest.mark.parametrize("hidden", [0, 12], ids=["plain", "fused"])
 def test_front_end_learns_what_the_rgb_network_has_at_the_joint(
-    dcu: Dcu, codec: Codec, pictures: Path, tmp_path: Path
+    dcu: Dcu, codec: Codec, pictures: Path, tmp_path: Path, hidden: int
 ) -> None:
     """The trunk stays; the distance falls; a classifier goes on from there."""
-    recipe = ClassifierRecipe("x", codec.name, width=8, depth=1)
+    recipe = ClassifierRecipe("x", codec.name, width=8, depth=1, hidden=hidden)
     task = FrontTask(recipe, FrontRecipe(views=6), ViewData(batch=3), codec, items(pictures), 0)
     assert task.latents.shape == (6, len(codec.levels), 28, 28)
     wanted = task.teacher.network.joint(network_input(codec, "decoded", task.views(1)[0]))
@@ -412,12 +415,15 @@ def test_front_end_learns_what_the_rgb_network_has_at_the_joint(
     assert all(torch.equal(tensor, before[name]) for name, tensor in trunk.items())
 
     front, whole = tmp_path / "tiny-front.toml", tmp_path / "tiny.toml"
-    front.write_text(CLASSIFIER_TOML + "[front]\nviews = 3\n")
-    whole.write_text(CLASSIFIER_TOML)
+    shape = CLASSIFIER_TOML.replace("depth = 1", f"depth = 1\nhidden = {hidden}")
+    front.write_text(shape + "[front]\nviews = 3\n")
+    whole.write_text(shape)
     call = ["--data", pictures, "--runs", tmp_path / "runs", "--out", tmp_path / "model"]
     assert dcu("train", "classifier", front, *call).code == 0
     start = tmp_path / "runs" / "tiny-front" / "checkpoint.safetensors"
     assert dcu("train", "classifier", whole, *call, "--start", start).code == 0
+    tensors = store.read_model(tmp_path / "model").weights()
+    assert front_shape(tensors) == (len(codec.levels), 4, 1, hidden)
     assert json.loads(dcu("models", "show", tmp_path / "model").out)["start"]["steps"] == 2
     front.write_text(front.read_text().replace("width = 4", 'sees = "decoded"'))
     refused = dcu("train", "classifier", front, *call)

@@ -134,7 +134,7 @@ class EfficientNetLite0(nn.Module):
 
 
 class FrontBlock(nn.Module):
-    """x + conv3x3(relu(conv3x3(x))): the front end's residual block."""
+    """relu(x + conv3x3(relu(conv3x3(x)))): a front end's plain residual block."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -145,23 +145,42 @@ class FrontBlock(nn.Module):
         return F.relu(x + self.conv2(F.relu(self.conv1(x))))
 
 
+class FusedBlock(nn.Module):
+    """x + conv1x1(relu(conv3x3(x))), wider between the two: fused-MBConv of EfficientNetV2 (arXiv 2104.00298)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, hidden, 3, padding=1)
+        self.conv2 = nn.Conv2d(hidden, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv2(F.relu(self.conv1(x)))
+        return x + y
+
+
 class LatentFront(nn.Module):
     """What takes the place of the RGB network's early stages.
 
     ::
 
-        latent (B, C, h, w) ── conv 3x3 ── residual blocks ── fine (B, width, h, w) ── 1x1 ── joint (B, 40, h, w)
+        latent (B, C, h, w) ── stem ── residual blocks ── fine (B, width, h, w) ── 1x1 ── joint (B, 40, h, w)
+
+    The stem is 3x3 with ReLU before plain blocks (``hidden`` 0), 1x1 without before fused ones.
     """
 
-    def __init__(self, channels: int, width: int, depth: int) -> None:
+    def __init__(self, channels: int, width: int, depth: int, hidden: int) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(channels, width, 3, padding=1)
-        self.front = nn.Sequential(*(FrontBlock(width) for _ in range(depth)))
+        self.fused = hidden > 0
+        self.stem = nn.Conv2d(channels, width, 1) if self.fused else nn.Conv2d(channels, width, 3, padding=1)
+        self.front = nn.Sequential(
+            *(FusedBlock(width, hidden) if self.fused else FrontBlock(width) for _ in range(depth))
+        )
         self.join = nn.Conv2d(width, JOINT_CHANNELS, 1)
 
     def fine(self, latent: Tensor) -> Tensor:
         """Features at the latent's own size, (B, width, h, w)."""
-        fine: Tensor = self.front(F.relu(self.stem(latent)))
+        stream = self.stem(latent)
+        fine: Tensor = self.front(stream if self.fused else F.relu(stream))
         return fine
 
     def joint(self, latent: Tensor) -> Tensor:
@@ -170,11 +189,12 @@ class LatentFront(nn.Module):
         return joint
 
 
-def front_shape(tensors: Mapping[str, Tensor]) -> tuple[int, int, int]:
-    """(channels, width, depth) of a front end, from the weights of a network that has one; KeyError where none has."""
+def front_shape(tensors: Mapping[str, Tensor]) -> tuple[int, int, int, int]:
+    """(channels, width, depth, hidden) of a front end, from the weights of a network; KeyError where it has none."""
     width, channels = tensors["stem.weight"].shape[:2]
     depth = sum(name.startswith("front.") and name.endswith(".conv1.weight") for name in tensors)
-    return channels, width, depth
+    after = tensors["front.0.conv2.weight"]
+    return channels, width, depth, after.shape[1] if after.shape[2] == 1 else 0
 
 
 class LatentClassifier(LatentFront):
@@ -185,8 +205,8 @@ class LatentClassifier(LatentFront):
         latent (B, C, h, w) ── front ── joint (B, 40, h, w) ── trunk ── logits
     """
 
-    def __init__(self, channels: int, width: int, depth: int, classes: int) -> None:
-        super().__init__(channels, width, depth)
+    def __init__(self, channels: int, width: int, depth: int, hidden: int, classes: int) -> None:
+        super().__init__(channels, width, depth, hidden)
         self.trunk = Trunk(classes)
 
     def features(self, latent: Tensor) -> Tensor:

@@ -74,8 +74,8 @@ class LatentSegmenter(LatentFront):
                                        └── fine ──────────────────────────────────────┴── head ── (B, classes, 2h, 2w)
     """
 
-    def __init__(self, channels: int, width: int, depth: int, pyramid: int, classes: int) -> None:
-        super().__init__(channels, width, depth)
+    def __init__(self, channels: int, width: int, depth: int, hidden: int, pyramid: int, classes: int) -> None:
+        super().__init__(channels, width, depth, hidden)
         self.blocks = build_blocks(DILATED_STAGES, JOINT_CHANNELS)
         self.pyramid = Pyramid(DILATED_STAGES[-1].channels, pyramid)
         self.head = FineHead(pyramid, width, classes)

@@ -46,6 +46,7 @@ class ClassifierRecipe:
     sees: str = "latent"  # or decoded: the RGB network, fine-tuned on the codec's pictures, for comparison
     width: int = 64
     depth: int = 2
+    hidden: int = 0  # width inside fused blocks; 0: plain ones
     feature_weight: float = 1.0  # alpha
     trunk_scale: float = 0.3  # the trunk's learning rate, relative to the front end's
     label_weight: float = 0.0  # share of a picture's own class, where its folder is a WNID, in the target
@@ -54,13 +55,13 @@ class ClassifierRecipe:
         check_sees(self.sees)
 
 
-def student(channels: int, width: int, depth: int) -> LatentClassifier:
+def student(channels: int, width: int, depth: int, hidden: int) -> LatentClassifier:
     """A classifier whose trunk is the RGB network's and whose front end has batch norms and is yet to learn.
 
     The classifier layer stays as it is, so that features keep their meaning for classes that are rare in training; the
     depthwise kernels stay because oneDNN computes their gradient in bf16 ten times slower than all else.
     """
-    network = LatentClassifier(channels, width, depth, 1000)
+    network = LatentClassifier(channels, width, depth, hidden, 1000)
     add_norms(network)
     network.trunk = learning(rgb_network()).trunk
     return network
@@ -114,7 +115,7 @@ class ClassifierTask:
         if recipe.sees != "latent":
             network = learning(rgb_network())
         else:
-            network = student(len(codec.levels), recipe.width, recipe.depth)
+            network = student(len(codec.levels), recipe.width, recipe.depth, recipe.hidden)
         self.module = channels_last(network).to(self.device)
         self.scalars: dict[str, float] = {}
         self.start()

@@ -49,7 +49,7 @@ class JointNetwork(CodecNetwork):
 
     def __init__(self, recipe: CodecRecipe, reader: ReaderRecipe) -> None:
         super().__init__(recipe)
-        self.reader = student(len(self.quantizer.centres), reader.width, reader.depth)
+        self.reader = student(len(self.quantizer.centres), reader.width, reader.depth, hidden=0)
 
 
 class JointTask(CodecTask):
