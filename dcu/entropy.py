@@ -2,7 +2,8 @@
 
 The context model of :mod:`dcu.nets.context` in fixed point: values and activations with 8 fractional bits, weights
 with 12, sums with 20. All of them are integers held in float64, and every sum stays below 2^53, so that no order of
-summation, number of threads or machine can change a bit of it (the idea of Cool-Chic's fixed-point ARM)::
+summation, number of threads or machine can change a bit of it (the idea of Cool-Chic's fixed-point ARM); `coder.cpp`
+takes them in 32 bits where they fit::
 
     value      v = round(2^8 centre)
     hidden     a = clip(floor((W v + b + 2^11) / 2^12), 0, 2^20)            twice
@@ -105,6 +106,7 @@ class EntropyCoder:
             for i in range(len(self.passes))
         ]
         self.check_exact()
+        self.sixteen_bits = [[in_sixteen_bits(weight, bias) for weight, bias in layers] for layers in self.weights]
         half = 2 ** (WEIGHT_BITS - 1)  # folded in, like the division by 2^12: powers of two keep every bit
         self.weights = [
             tuple((weight / 2**WEIGHT_BITS, (bias[:, None] + half) / 2**WEIGHT_BITS) for weight, bias in layers)
@@ -114,6 +116,8 @@ class EntropyCoder:
     def check_exact(self) -> None:
         """Refuse weights whose sums could leave the integers that float64 holds exactly."""
         largest = float(self.values.abs().max())
+        if not largest < 2**31:
+            raise UnavailableError("the codec's centres are out of range")
         for layers in self.weights:
             for number, (weight, bias) in enumerate(layers):
                 bound = largest if number == 0 else float(CLIP)
@@ -167,13 +171,13 @@ class EntropyCoder:
                 position_index(p, height, width),
                 padded_index(p, height, width),
                 known_offsets(p, self.channels, height, width),
-                [tensor for layer in layers for tensor in layer],
+                [(*layer, *integers) for layer, integers in zip(layers, sixteen_bits, strict=True)],
             )
-            for p, layers in zip(self.passes, self.weights, strict=True)
+            for p, layers, sixteen_bits in zip(self.passes, self.weights, self.sixteen_bits, strict=True)
         ]
         try:
             symbols: Tensor = rangecoder.backend().decode_tiles(
-                list(payloads), plan, self.values, self.exp, self.largest, plane, stride
+                list(payloads), plan, self.values.int(), self.exp, self.largest, plane, stride
             )
         except ValueError as error:
             raise BrokenInputError(f"the stream holds {error}") from error
@@ -193,6 +197,23 @@ class EntropyCoder:
         whole[:, -1] = 2**TABLE_BITS
         frequency = whole.diff(dim=1).gather(1, chosen[:, None].long())
         return -float((frequency.double() / 2**TABLE_BITS).log2().sum())
+
+
+def in_sixteen_bits(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, int]:
+    """A layer for `coder.cpp`: (out', in' / 2, 2) int16 and (out',) int32, and the largest input that they serve.
+
+    Up to that magnitude, which is negative where there is none, no sum leaves 32 bits, in whatever order it is taken.
+    Half of the divisor is in the bias. Rows come in fours and columns in twos, zeros where there is none.
+    """
+    rounded = bias + 2 ** (WEIGHT_BITS - 1)
+    room, sums = 2**31 - 1 - rounded.abs(), weight.abs().sum(1)
+    limit = int(torch.where(room < 0, -1.0, room.div(sums.clamp(min=1), rounding_mode="floor")).min())
+    if weight.numel() and float(weight.abs().max()) >= 2**15:
+        limit = -1
+    rows, columns = weight.shape
+    padded = F.pad(weight, (0, -columns % 2, 0, -rows % 4)).unflatten(1, (-1, 2))
+    clamped = rounded.clamp(1 - 2**31, 2**31 - 1)
+    return padded.to(torch.int16).contiguous(), F.pad(clamped, (0, -rows % 4)).int(), min(limit, 2**15 - 1)
 
 
 def cumulative(logits: Tensor, exp_table: Tensor, largest: int) -> Tensor:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dcu.codec import Codec
-from dcu.entropy import EntropyCoder, cumulative, integer_tensors
+from dcu.entropy import EntropyCoder, cumulative, in_sixteen_bits, integer_tensors
 from dcu.errors import BrokenInputError, UnavailableError
 from dcu.nets.context import ContextModel, Group, lattice, schedule
 from dcu.nets.quantizer import Quantizer
@@ -62,6 +62,39 @@ def test_any_payload_decodes_to_symbols_that_exist_or_is_refused(codec: Codec, p
     with contextlib.suppress(BrokenInputError):
         symbols = codec.entropy.decode([payload], 6, 5)[0]
         assert all(int(row.max()) < levels for row, levels in zip(symbols, codec.levels, strict=True))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 9), st.floats(0.1, 300), st.floats(0.1, 300), st.integers(0, 99))
+def test_sums_of_any_size_decode_as_they_were_encoded(hidden: int, weights: float, centres: float, seed: int) -> None:
+    """Whether they fit 16 and 32 bits or not, and where channels and widths are odd."""
+    torch.manual_seed(seed)
+    groups, height, width = (Group(1, 5, 2), Group(2, 3, 1)), 7, 6
+    context = ContextModel(groups, hidden)
+    tensors = integer_tensors(context)
+    for name, tensor in tensors.items():
+        if name.endswith("weight"):
+            tensors[name] = (tensor * weights).int()
+    coder = EntropyCoder(tensors, torch.randn(3, 5).sort(1).values * centres)
+    symbols = torch.stack([torch.randint(g.levels, (height, width)) for g in groups for _ in range(g.channels)])
+    payload = coder.encode(symbols.to(torch.uint8))
+    assert torch.equal(coder.decode([payload], height, width)[0], symbols.to(torch.uint8))
+
+
+@given(st.integers(1, 6), st.integers(0, 5), st.integers(0, 2**17), st.integers(0, 2**32), st.integers(0, 99))
+def test_sums_of_sixteen_bits_stay_in_32(rows: int, columns: int, weight: int, bias: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.randint(-weight, weight + 1, (rows, columns), generator=generator).double()
+    biases = torch.randint(-bias, bias + 1, (rows,), generator=generator).double()
+    small, offsets, limit = in_sixteen_bits(weights, biases)
+    if limit < 0:
+        assert (weights.numel() and weights.abs().max() >= 2**15) or (biases + 2**11).abs().max() >= 2**31
+        return
+    assert torch.equal(small.flatten(1)[:rows, :columns].double(), weights)
+    assert torch.equal(offsets[:rows].double(), biases + 2**11)
+    largest = weights.abs().sum(1) * torch.arange(limit, limit + 2)[:, None] + offsets[:rows].double().abs()
+    assert largest[0].max() < 2**31
+    assert limit == 2**15 - 1 or largest[1].max() >= 2**31, "no smaller than it must be"
 
 
 def test_number_of_threads_changes_nothing(codec: Codec) -> None:
