@@ -6,7 +6,6 @@
 #include <torch/extension.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <stdexcept>
@@ -29,6 +28,7 @@ namespace {
 
 constexpr double CLIP = 1 << 20;
 constexpr int WEIGHT_BITS = 12;
+constexpr int64_t BLOCK = 2048;  // positions whose neighbourhoods are in memory at once
 constexpr double TOTAL = 1 << 16;
 
 // What torchac's decode() does, one symbol at a time, so that its tables may depend on what came before.
@@ -69,48 +69,47 @@ class Decoder {
     uint32_t low = 0, high = 0xFFFFFFFFU, value = 0;
 };
 
-// One layer of the context model twice: in doubles, weights (out, in) and biases (out,); and in 16 bits, weights
+// One layer of the context model twice: in doubles, weights (out, in) and biases (out, 1); and in 16 bits, weights
 // (out', in' / 2, 2) and biases (out',), out' a multiple of 4 and in' of 2, zeros where there is none. The 16 bits serve
 // inputs of magnitudes up to `limit`, from which no sum can leave 32 bits; it is negative where there are none such.
-struct Layer {
-    at::Tensor weight, bias, weight16, bias32;
-    int64_t limit;
-};
-
-using LayerTuple = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, int64_t>;
+using Layer = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, int64_t>;
 
 // first and last channel, levels; positions in the plane and in the padded plane (P); offsets of known neighbours (K);
 // the three layers.
-using Pass = std::tuple<int64_t, int64_t, int64_t, at::Tensor, at::Tensor, at::Tensor, std::vector<LayerTuple>>;
+using Pass = std::tuple<int64_t, int64_t, int64_t, at::Tensor, at::Tensor, at::Tensor, std::vector<Layer>>;
 
-constexpr int64_t CHUNK = 16;  // positions that go through the layers together, so that they stay in the nearest cache
-
-int64_t even(int64_t count) { return (count + 1) / 2 * 2; }
-
-// floor(W x + b), clipped but in the last layer, of x (in, CHUNK): integers held in doubles, exact below 2^53.
-void layer_exact(const Layer &layer, bool last, const std::vector<double> &in, std::vector<double> &out) {
-    const int64_t rows = layer.weight.size(0), columns = layer.weight.size(1);
-    const double *weight = layer.weight.data_ptr<double>(), *bias = layer.bias.data_ptr<double>();
-    out.resize(rows * CHUNK);
-    for (int64_t row = 0; row < rows; ++row, weight += columns) {
-        double sums[CHUNK];
-        for (int64_t p = 0; p < CHUNK; ++p) sums[p] = bias[row];
-        for (int64_t k = 0; k < columns; ++k)
-            for (int64_t p = 0; p < CHUNK; ++p) sums[p] += weight[k] * in[k * CHUNK + p];
-        for (int64_t p = 0; p < CHUNK; ++p) {
-            const double floored = std::floor(sums[p]);
-            out[row * CHUNK + p] = last ? floored : std::min(std::max(floored, 0.0), CLIP);
+// The logits of a pass, (channels, P, levels), in doubles.
+at::Tensor logits_exact(const Pass &pass, const int32_t *padded) {
+    const auto &[first, last, levels, positions, places, offsets, layers] = pass;
+    const int64_t known = offsets.numel(), count = places.numel();
+    const int64_t *place = places.data_ptr<int64_t>(), *offset = offsets.data_ptr<int64_t>();
+    std::vector<at::Tensor> parts;
+    for (int64_t start = 0; start < count; start += BLOCK) {
+        const int64_t stop = std::min(start + BLOCK, count);
+        at::Tensor activation = at::empty({known, stop - start}, at::kDouble);
+        double *out = activation.data_ptr<double>();
+        for (int64_t k = 0; k < known; ++k)
+            for (int64_t p = start; p < stop; ++p) *out++ = padded[place[p] + offset[k]];
+        for (size_t index = 0; index < layers.size(); ++index) {
+            const auto &[weight, bias, weight16, bias32, limit] = layers[index];
+            activation = at::addmm(bias, weight, activation).floor_();
+            if (index + 1 < layers.size()) activation.clamp_(0, CLIP);
         }
+        parts.push_back(activation);
     }
+    return at::cat(parts, 1).view({last - first, levels, count}).transpose(1, 2).contiguous();
 }
 
 #ifdef DCU_SIXTEEN_BITS
-// The same of x (in' / 2, CHUNK, 2) int16, sums in 32 bits; to y (out' / 2, CHUNK, 2) int16, or from the last layer to
+constexpr int64_t CHUNK = 16;  // positions that go through the layers together, so that they stay in the nearest cache
+
+// A layer of x (in' / 2, CHUNK, 2) int16, sums in 32 bits; to y (out' / 2, CHUNK, 2) int16, or from the last layer to
 // z (out', CHUNK) double. Returns the largest output of a layer that is not the last.
-__attribute__((target("avx2"))) int32_t layer_16(const Layer &layer, bool last, const int16_t *x, int16_t *y, double *z) {
-    const int64_t rows = layer.weight16.size(0), pairs = layer.weight16.size(1);
-    const int16_t *weights = layer.weight16.data_ptr<int16_t>();
-    const int32_t *bias = layer.bias32.data_ptr<int32_t>();
+__attribute__((target("avx2"))) int32_t layer_16(const at::Tensor &weight16, const at::Tensor &bias32, bool last,
+                                                 const int16_t *x, int16_t *y, double *z) {
+    const int64_t rows = weight16.size(0), pairs = weight16.size(1);
+    const int16_t *weights = weight16.data_ptr<int16_t>();
+    const int32_t *bias = bias32.data_ptr<int32_t>();
     const __m256i zero = _mm256_setzero_si256(), clip = _mm256_set1_epi32(static_cast<int32_t>(CLIP));
     __m256i largest = zero;
     for (int64_t row = 0; row < rows; row += 4) {
@@ -151,57 +150,40 @@ __attribute__((target("avx2"))) int32_t layer_16(const Layer &layer, bool last, 
     _mm256_store_si256(reinterpret_cast<__m256i *>(lanes), largest);
     return *std::max_element(lanes, lanes + 8);
 }
-#endif
 
-// The context model of one pass on the symbols known so far.
-class Network {
-  public:
-    Network(const Pass &pass, int64_t largest_value) : largest_value(largest_value) {
-        for (const auto &[weight, bias, weight16, bias32, limit] : std::get<6>(pass))
-            layers.push_back({weight, bias, weight16, bias32, limit});
-    }
-
-    // Logits (channels * levels, CHUNK) at the places of a chunk, from the padded plane of values.
-    const double *operator()(const std::vector<int64_t> &offsets, const int64_t (&places)[CHUNK],
-                             const int32_t *padded) {
-#ifdef DCU_SIXTEEN_BITS
-        static const bool able = __builtin_cpu_supports("avx2");
-        if (able && sixteen_bits(offsets, places, padded)) return out.data();
-#endif
-        in.resize(offsets.size() * CHUNK);
-        for (size_t k = 0; k < offsets.size(); ++k)
-            for (int64_t p = 0; p < CHUNK; ++p) in[k * CHUNK + p] = padded[places[p] + offsets[k]];
-        for (size_t index = 0; index < layers.size(); ++index, std::swap(in, out))
-            layer_exact(layers[index], index + 1 == layers.size(), in, out);
-        std::swap(in, out);
-        return out.data();
-    }
-
-  private:
-#ifdef DCU_SIXTEEN_BITS
-    // False where some sum might leave 32 bits.
-    bool sixteen_bits(const std::vector<int64_t> &offsets, const int64_t (&places)[CHUNK], const int32_t *padded) {
-        int64_t largest = largest_value;
-        before.assign(even(offsets.size()) * CHUNK, 0);
-        for (size_t k = 0; k < offsets.size(); ++k)
-            for (int64_t p = 0; p < CHUNK; ++p)
-                before[(k / 2 * CHUNK + p) * 2 + k % 2] = static_cast<int16_t>(padded[places[p] + offsets[k]]);
-        for (size_t index = 0; index < layers.size(); ++index, std::swap(before, behind)) {
-            const bool last = index + 1 == layers.size();
-            if (largest > layers[index].limit) return false;
-            behind.resize(layers[index].weight16.size(0) * CHUNK);
-            if (last) out.resize(behind.size());
-            largest = layer_16(layers[index], last, before.data(), behind.data(), out.data());
+// The same as logits_exact() into `answer`; false where some sum might leave 32 bits.
+bool logits_16(const Pass &pass, int64_t largest_value, const int32_t *padded, double *answer) {
+    static const bool able = __builtin_cpu_supports("avx2");
+    if (!able) return false;
+    const auto &[first, last, levels, positions, places, offsets, layers] = pass;
+    const int64_t known = offsets.numel(), count = places.numel(), rows = (last - first) * levels;
+    const int64_t *place = places.data_ptr<int64_t>(), *offset = offsets.data_ptr<int64_t>();
+    std::vector<int16_t> in, out;
+    std::vector<double> logits;
+    for (int64_t start = 0; start < count; start += CHUNK) {
+        in.assign((known + 1) / 2 * 2 * CHUNK, 0);
+        for (int64_t p = 0; p < CHUNK; ++p) {
+            const int32_t *here = padded + place[std::min(start + p, count - 1)];
+            for (int64_t k = 0; k < known; ++k)
+                in[(k / 2 * CHUNK + p) * 2 + k % 2] = static_cast<int16_t>(here[offset[k]]);
         }
-        return true;
+        int64_t largest = largest_value;
+        for (size_t index = 0; index < layers.size(); ++index, std::swap(in, out)) {
+            const auto &[weight, bias, weight16, bias32, limit] = layers[index];
+            if (largest > limit) return false;
+            out.resize(weight16.size(0) * CHUNK);
+            logits.resize(out.size());
+            largest = layer_16(weight16, bias32, index + 1 == layers.size(), in.data(), out.data(), logits.data());
+        }
+        for (int64_t row = 0; row < rows; ++row)
+            for (int64_t p = 0; p < std::min(CHUNK, count - start); ++p)
+                answer[(row / levels * count + start + p) * levels + row % levels] = logits[row * CHUNK + p];
     }
-
-    std::vector<int16_t> before, behind;
+    return true;
+}
+#else
+bool logits_16(const Pass &, int64_t, const int32_t *, double *) { return false; }
 #endif
-    std::vector<Layer> layers;
-    std::vector<double> in, out;
-    int64_t largest_value;
-};
 
 // Decode the symbols of one tile: symbols (C, h w) and the padded plane (C, stride) of their values are filled.
 void decode_tile(const std::string &payload, const std::vector<Pass> &passes, const at::Tensor &values,
@@ -212,25 +194,17 @@ void decode_tile(const std::string &payload, const std::vector<Pass> &passes, co
     const int32_t *value = values.data_ptr<int32_t>();
     const double *exponential = exponentials.data_ptr<double>();
     const double deepest = exponentials.numel() - 1, room = TOTAL - largest;
-    std::vector<double> cumulative(largest), answer;
+    std::vector<double> cumulative(largest);
     for (const Pass &pass : passes) {
         const auto &[first, last, levels, positions, places, offsets, layers] = pass;
-        const int64_t count = places.numel(), rows = (last - first) * levels;
+        const int64_t count = places.numel();
+        if (count == 0) continue;
         const int64_t *position = positions.data_ptr<int64_t>(), *place = places.data_ptr<int64_t>();
-        const std::vector<int64_t> offset(offsets.data_ptr<int64_t>(), offsets.data_ptr<int64_t>() + offsets.numel());
-        Network network(pass, largest_value);
-        answer.resize(rows * count);
-        for (int64_t start = 0; start < count; start += CHUNK) {
-            int64_t chunk[CHUNK];
-            for (int64_t p = 0; p < CHUNK; ++p) chunk[p] = place[std::min(start + p, count - 1)];
-            const double *logits = network(offset, chunk, padded.data());
-            const int64_t width = std::min(CHUNK, count - start);
-            for (int64_t row = 0; row < rows; ++row)
-                for (int64_t p = 0; p < width; ++p)
-                    answer[(row / levels * count + start + p) * levels + row % levels] = logits[row * CHUNK + p];
-        }
+        at::Tensor answer = at::empty({last - first, count, levels}, at::kDouble);
+        if (!logits_16(pass, largest_value, padded.data(), answer.data_ptr<double>()))
+            answer = logits_exact(pass, padded.data());
         for (int64_t channel = first; channel < last; ++channel) {
-            const double *row = answer.data() + (channel - first) * count * levels;
+            const double *row = answer.data_ptr<double>() + (channel - first) * count * levels;
             for (int64_t p = 0; p < count; ++p, row += levels) {
                 const double highest = *std::max_element(row, row + levels);
                 double total = 0;
@@ -268,7 +242,10 @@ at::Tensor decode_tiles(const std::vector<std::string> &payloads, const std::vec
             decode_tile(payloads[tile], passes, values, exponentials, largest, largest_value,
                         out + tile * channels * plane, plane, stride);
     };
-    at::parallel_for(0, count, 1, decode_part);
+    if (count == 1)
+        decode_part(0, 1);  // the threads are the matrix products'
+    else
+        at::parallel_for(0, count, 1, decode_part);
     return symbols;
 }
 
