@@ -155,12 +155,13 @@ def kept_int8(key: str, make: Callable[[], bytes], threads: int) -> Engine:
     return onnx_runtime(model, threads)
 
 
-def engines(network: nn.Module, examples: Tensor, threads: int) -> dict[str, Engine]:
-    """The engines that are installed, by name; ``examples`` (n, ...) are inputs of the network."""
+def engines(network: nn.Module, examples: Tensor, threads: int, int8: bool) -> dict[str, Engine]:
+    """The engines that are installed, by name, eight bits if wanted; ``examples`` (n, ...) are the network's inputs."""
     network = network.eval()
     found = {"PyTorch": pytorch(network)}
     if examples.device.type == "cpu" and onnx_installed():
         model = exported(network, examples[:1])
         found["ONNX Runtime"] = onnx_runtime(model, threads)
-        found["ONNX Runtime int8"] = onnx_runtime(quantized(model, examples), threads)
+        if int8:
+            found["ONNX Runtime int8"] = onnx_runtime(quantized(model, examples), threads)
     return found

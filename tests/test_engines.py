@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dcu import engines, store
+from dcu.bench.ways import latent_way
 from dcu.codec import Codec
 from dcu.tasks.classify import Classifier
 
@@ -30,7 +31,9 @@ def test_engines_say_the_same(onnx: Path) -> None:
     torch.manual_seed(0)
     layers = [torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU6(), torch.nn.Conv2d(8, 4, 3), torch.nn.Flatten(1)]
     network, x = torch.nn.Sequential(*layers), torch.randn(5, 3, 8, 8)
-    found = engines.engines(network, torch.randn(20, 3, 8, 8), 1)
+    examples = torch.randn(20, 3, 8, 8)
+    assert set(engines.engines(network, examples, 1, int8=False)) == {"PyTorch", "ONNX Runtime"}
+    found = engines.engines(network, examples, 1, int8=True)
     assert set(found) == {"PyTorch", "ONNX Runtime", "ONNX Runtime int8"}
     expected = found["PyTorch"](x)
     assert torch.allclose(found["ONNX Runtime"](x), expected, atol=1e-5)
@@ -65,4 +68,5 @@ def test_card_may_turn_eight_bits_off(onnx: Path, codec: Codec) -> None:
     assert Classifier(model, codec).int8
     loses = store.Model(model.folder, model.card | {"int8": False})
     assert not Classifier(loses, codec).int8
+    assert not latent_way(Classifier(loses, codec), [], 0).int8, "dcu bench times no engine that it does not use"
     assert Classifier(loses, codec, engine="int8").int8

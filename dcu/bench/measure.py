@@ -80,7 +80,8 @@ def runners(rows: Sequence[Way], batches: Sequence[int], threads: int) -> list[l
     ready: dict[int, dict[str, Engine]] = {}
     for way in rows:
         if id(way.network) not in ready:
-            ready[id(way.network)] = engines(way.network, way.decode([way.read(data) for data in way.files]), threads)
+            examples = way.decode([way.read(data) for data in way.files])
+            ready[id(way.network)] = engines(way.network, examples, threads, way.int8)
     return [
         [Runner(way, name, run, batch) for batch in batches for name, run in ready[id(way.network)].items()]
         for way in rows

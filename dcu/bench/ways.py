@@ -33,6 +33,7 @@ class Way:
     decode: Callable[[Sequence[Any]], Tensor]  # what the network gets of files, (B, ...)
     network: nn.Module
     macs: dict[str, int]  # of entropy decoding's network, synthesis, network
+    int8: bool = True  # whether eight bits keep its accuracy
 
     @property
     def parameters(self) -> int:
@@ -101,7 +102,11 @@ def latent_way(classifier: Classifier, files: list[bytes], entropy: int) -> Way:
     cost = macs(network, torch.zeros(1, len(classifier.codec.levels), CROP, CROP))
     parts = {"entropy": entropy, "synthesis": 0, "network": cost}
     codec = classifier.codec
-    return Way(classifier.name, files, codec.read, lambda streams: torch.cat(codec.latents(streams)), network, parts)
+
+    def latents(streams: Sequence[Any]) -> Tensor:
+        return torch.cat(codec.latents(streams))
+
+    return Way(classifier.name, files, codec.read, latents, network, parts, classifier.keeps_int8)
 
 
 def rgb_decoder(codec: Codec) -> Callable[[Sequence[Any]], Tensor]:

@@ -60,8 +60,8 @@ class Classifier:
     def __init__(self, model: store.Model, codec: Codec, device: str = "cpu", engine: str = "auto") -> None:
         self.name, self.codec, self.device = model.name, codec, device
         self.sha256 = str(model.card.get("sha256"))
-        able = engines.uses_int8(engine, device)
-        self.int8 = able and (engine == "int8" or model.card.get("int8", True))  # a card may say that it loses
+        self.keeps_int8 = bool(model.card.get("int8", True))  # a card may say that it loses
+        self.int8 = engines.uses_int8(engine, device) and (engine == "int8" or self.keeps_int8)
         self.temperature = float(model.card.get("temperature", 1.0))
         self.labels: list[dict[str, Any]] = model.card.get("labels", [])
         if model.fingerprint != codec.fingerprint:
