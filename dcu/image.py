@@ -22,6 +22,8 @@ Picture = NDArray[np.uint8]
 """(H, W, 3) uint8, sRGB."""
 
 MAX_PIXELS = 2**28
+SIDE, SHORT = 224, 256
+"""The field's protocol: pixels a side of what a network sees, of a picture of that short side."""
 SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".j2k", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif"}
     | {".tiff", ".webp"}
@@ -144,19 +146,19 @@ def resize(picture: Picture, width: int, height: int, filter: Image.Resampling) 
     return np.asarray(Image.fromarray(picture).resize((width, height), filter))
 
 
-def field_crop(picture: Picture, side: int, short: int) -> Picture:
-    """The field's protocol: short side to ``short`` (bicubic), centre ``side`` x ``side``.
+def field_crop(picture: Picture) -> Picture:
+    """The field's protocol: the centre ``SIDE`` x ``SIDE`` of a short side of ``SHORT`` (bicubic).
 
-    A picture that is side x side already is taken whole.
+    A picture that is SIDE x SIDE already is taken whole.
     """
     height, width = picture.shape[:2]
-    if height == width == side:
+    if height == width == SIDE:
         return picture
-    scale = short / min(height, width)
-    width, height = max(short, round(width * scale)), max(short, round(height * scale))
+    scale = SHORT / min(height, width)
+    width, height = max(SHORT, round(width * scale)), max(SHORT, round(height * scale))
     picture = resize(picture, width, height, Image.Resampling.BICUBIC)
-    top, left = (height - side) // 2, (width - side) // 2
-    return picture[top : top + side, left : left + side]
+    top, left = (height - SIDE) // 2, (width - SIDE) // 2
+    return picture[top : top + SIDE, left : left + SIDE]
 
 
 def encoder(path: Path) -> Callable[[Picture], bytes]:

@@ -60,7 +60,7 @@ def test_classifier_figures(dcu: Dcu, dataset: Path) -> None:
     classifier = Classifier.load()
     codec = classifier.codec
     best = {
-        p: classifier(codec.compress(field_crop(read_picture(p.read_bytes()), 224, 256))).best.wnid
+        p: classifier(codec.compress(field_crop(read_picture(p.read_bytes())))).best.wnid
         for p in dataset.rglob("*.png")
     }
     assert figures["count"] == len(best)

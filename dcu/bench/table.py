@@ -16,8 +16,7 @@ from dcu.bench.accuracy import Accuracy
 from dcu.bench.measure import measure, peak_mib, runners
 from dcu.bench.ways import Way, ways
 from dcu.data import Item, shown
-from dcu.evaluate.classifier import SHORT, SIDE
-from dcu.image import field_crop
+from dcu.image import SIDE, field_crop
 
 SHOWN = 32
 """Pictures of a data set whose files are timed."""
@@ -46,7 +45,7 @@ def bench_rate(
         90 % quantiles; ``pictures_per_second``; ``peak_mib``, resident memory of a batch beyond what was there before;
         ``speedup``: over the RGB network on the first other format, on its quickest engine at that batch size.
     """
-    pictures = [field_crop(item.picture(), SIDE, SHORT) for item in shown(items, SHOWN)]
+    pictures = [field_crop(item.picture()) for item in shown(items, SHOWN)]
     found = ways(codec, pictures, formats, known.sides, device)
     entries = runners(found, batches, torch.get_num_threads())
     whole = True

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from dcu import store
 from dcu.codec import Codec, codec_of
 from dcu.errors import UnavailableError
-from dcu.evaluate.classifier import SIDE, SIDES
+from dcu.evaluate.classifier import SIDES
 from dcu.evaluate.cost import macs
 from dcu.evaluate.rivals import FORMATS, PNG
-from dcu.image import Picture, resize
+from dcu.image import SIDE, Picture, resize
 from dcu.nets.efficientnet import EfficientNetLite0
 from dcu.tasks.classify import CROP, Classifier
 from dcu.tasks.rgb import rgb_network, to_input

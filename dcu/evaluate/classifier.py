@@ -20,11 +20,10 @@ from dcu.data import Item
 from dcu.errors import BrokenInputError, UnavailableError, UsageError
 from dcu.evaluate.cost import classifier_cost, codec_cost, macs
 from dcu.evaluate.rivals import FORMATS, PNG
-from dcu.image import Picture, field_crop, resize
+from dcu.image import SIDE, Picture, field_crop, resize
 from dcu.tasks.classify import Classifier
 from dcu.tasks.rgb import CLASSES, RgbClassifier
 
-SIDE, SHORT = 224, 256
 BATCH = 32
 BINS = 15
 SIDES = (224, 176, 128, 112, 96, 80, 64, 48, 32)
@@ -47,7 +46,7 @@ def class_numbers(classifier: Classifier, items: Sequence[Item]) -> list[int]:
 
 def field_view(picture: Picture) -> torch.Tensor:
     """What the field's protocol shows of a picture: (1, 224, 224, 3) uint8."""
-    return torch.from_numpy(field_crop(picture, SIDE, SHORT).copy())[None]
+    return torch.from_numpy(field_crop(picture).copy())[None]
 
 
 def check_imagenet(classifier: Classifier) -> None:
@@ -89,7 +88,7 @@ def stream_of(codec: Codec, item: Item, native: bool) -> Stream:
     """
     if not item.is_bitstream:
         picture = item.picture()
-        return codec.read(codec.compress(picture if native else field_crop(picture, SIDE, SHORT)))
+        return codec.read(codec.compress(picture if native else field_crop(picture)))
     try:
         return codec.read(item.read())
     except (BrokenInputError, UnavailableError) as error:
@@ -245,7 +244,7 @@ def compare(
         for side in SIDES
     }
     for item, number in zip(progress, numbers, strict=True):
-        picture = field_crop(item.picture(), SIDE, SHORT)
+        picture = field_crop(item.picture())
         data = codec.compress(picture)
         for contender in (ours, *decoded):
             contender.enter(data, number)

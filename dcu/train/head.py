@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from dcu import store
 from dcu.data import Item
 from dcu.errors import UsageError
-from dcu.evaluate.classifier import SHORT, SIDE, Answers, best_temperature, evaluate, stream_of
+from dcu.evaluate.classifier import Answers, best_temperature, evaluate, stream_of
 from dcu.evaluate.cost import classifier_cost
 from dcu.image import field_crop
 from dcu.tasks.classify import Classifier, Views
@@ -83,7 +83,7 @@ def looks(classifier: Classifier, item: Item, count: int, rng: np.random.Generat
     if item.is_bitstream:
         return classifier.look([stream_of(classifier.codec, item, native=True)], "five")[0][:count]
     picture = item.picture()
-    views = [field_crop(picture, SIDE, SHORT)]
+    views = [field_crop(picture)]
     views += [random_view(picture, SMALLEST, rng) for _ in range(count - 1)]
     quantizer, codec = classifier.codec.quantizer, classifier.codec
     return [quantizer.latent(codec.analyse(view)[None].to(codec.device)) for view in views]

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from dcu.codec import analysis_input
 from dcu.data import Item
+from dcu.image import SIDE
 from dcu.nets.transforms import BLOCK
 from dcu.tasks.rgb import Answer, RgbClassifier
 from dcu.train.classifier import STARTED, distillation, student, student_groups
 from dcu.train.codec import CodecData, CodecNetwork, CodecRecipe, CodecTask
-from dcu.train.views import SIDE, mixed, random_view
+from dcu.train.views import mixed, random_view
 
 WINDOW = 16
 """Latent positions a side of what is synthesised of each picture: distortion needs fewer pixels than names."""

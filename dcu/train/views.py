@@ -11,10 +11,8 @@ from PIL import Image
 
 from dcu.data import Item
 from dcu.errors import UsageError
-from dcu.image import Picture
+from dcu.image import SIDE, Picture
 
-SIDE = 224
-"""Of a view, in pixels."""
 PART = (40, 184)
 """Sides in pixels of the box that cut-mix takes from another view."""
 
