@@ -12,7 +12,7 @@ from dcu.errors import UnavailableError
 from dcu.evaluate.cost import macs
 from dcu.nets.efficientnet import EfficientNetLite0, LatentClassifier, SameConv2d
 from dcu.nets.transforms import Synthesis
-from dcu.tasks.classify import Classifier, centre
+from dcu.tasks.classify import DILUTION, Classifier, centre
 
 from .conftest import Dcu, one_line, smooth_picture, write_classifier
 
@@ -100,6 +100,15 @@ def test_temperature_of_the_card_softens(own_models: Path) -> None:
     store.amend(store.read_model(own_models / "classifier-0.0983"), {"temperature": 2.0})
     softer = Classifier.load(own_models / "classifier-0.0983")
     assert torch.allclose(softer.probabilities([latent]), expected, atol=1e-6)
+
+
+def test_larger_latents_are_named_as_surely(own_models: Path) -> None:
+    """By how many more positions there are than the network was taught; smaller ones are left as they are."""
+    classifier = Classifier.load(own_models / "classifier-0.0983")
+    for size, scale in ((28, 1.0), (56, 4**DILUTION), (14, 1.0)):
+        latent = torch.randn(1, 3, size, size)
+        expected = torch.softmax(classifier.network(latent) * scale, 1)
+        assert torch.allclose(classifier.probabilities([[latent]]), expected, atol=1e-5)
 
 
 def test_embedding_is_what_the_classes_are_told_from(

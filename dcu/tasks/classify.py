@@ -26,6 +26,9 @@ AT_ONCE = 32 * 28 * 28
 CROP, SHORT = 28, 32
 """The field's protocol on latents: the centre 224 of a short side of 256."""
 
+DILUTION = 0.625
+"""What fills a larger square is spread over more positions than the network was taught: logits fall by this power."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -95,9 +98,14 @@ class Classifier:
         return self.through(lambda latent: torch.softmax(self.logits(latent).float() / self.temperature, 1), pictures)
 
     def logits(self, latent: Tensor) -> Tensor:
-        """(B, classes) of latents of one size: the field's square by the quickest engine, others by PyTorch."""
-        square = latent.shape[-2:] == (CROP, CROP)
-        answer: Tensor = self.eight_bits(latent) if self.int8 and square else self.network(latent)
+        """(B, classes) of latents of one size: the field's square by the quickest engine, others by PyTorch.
+
+        Those of larger latents are brought to the scale of the field's square, for which the temperature is right.
+        """
+        if self.int8 and latent.shape[-2:] == (CROP, CROP):
+            return self.eight_bits(latent)
+        scale = max(1.0, latent[0, 0].numel() / CROP**2) ** DILUTION
+        answer: Tensor = self.network(latent) * scale
         return answer
 
     @functools.cached_property
