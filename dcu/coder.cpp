@@ -8,8 +8,10 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <tuple>
 #include <vector>
 
@@ -151,10 +153,14 @@ __attribute__((target("avx2"))) int32_t layer_16(const at::Tensor &weight16, con
     return *std::max_element(lanes, lanes + 8);
 }
 
+bool sixteen_bits_able() {
+    static const bool able = __builtin_cpu_supports("avx2");
+    return able;
+}
+
 // The same as logits_exact() into `answer`; false where some sum might leave 32 bits.
 bool logits_16(const Pass &pass, int64_t largest_value, const int32_t *padded, double *answer) {
-    static const bool able = __builtin_cpu_supports("avx2");
-    if (!able) return false;
+    if (!sixteen_bits_able()) return false;
     const auto &[first, last, levels, positions, places, offsets, layers] = pass;
     const int64_t known = offsets.numel(), count = places.numel(), rows = (last - first) * levels;
     const int64_t *place = places.data_ptr<int64_t>(), *offset = offsets.data_ptr<int64_t>();
@@ -182,6 +188,7 @@ bool logits_16(const Pass &pass, int64_t largest_value, const int32_t *padded, d
     return true;
 }
 #else
+bool sixteen_bits_able() { return false; }
 bool logits_16(const Pass &, int64_t, const int32_t *, double *) { return false; }
 #endif
 
@@ -228,7 +235,7 @@ void decode_tile(const std::string &payload, const std::vector<Pass> &passes, co
     }
 }
 
-// Symbols (B, C, h w) uint8 of tiles of one size; several tiles share the threads.
+// Symbols (B, C, h w) uint8 of tiles of one size; several tiles share the threads, or else the matrix library has them.
 at::Tensor decode_tiles(const std::vector<std::string> &payloads, const std::vector<Pass> &passes,
                         const at::Tensor &values, const at::Tensor &exponentials, int64_t largest, int64_t plane,
                         int64_t stride) {
@@ -236,16 +243,25 @@ at::Tensor decode_tiles(const std::vector<std::string> &payloads, const std::vec
     const int64_t largest_value = values.abs().max().item<int32_t>();
     at::Tensor symbols = at::empty({count, channels, plane}, at::kByte);
     uint8_t *out = symbols.data_ptr<uint8_t>();
-    const auto decode_part = [&](int64_t begin, int64_t end) {
+    // at::parallel_for() is not parallel in an extension that is built without OpenMP
+    const int64_t threads = sixteen_bits_able() ? std::min<int64_t>(count, at::get_num_threads()) : 1;
+    std::vector<std::exception_ptr> failures(threads);
+    const auto decode_part = [&](int64_t thread) {
         const at::NoGradGuard without_gradients;
-        for (int64_t tile = begin; tile < end; ++tile)
-            decode_tile(payloads[tile], passes, values, exponentials, largest, largest_value,
-                        out + tile * channels * plane, plane, stride);
+        try {
+            for (int64_t tile = thread; tile < count; tile += threads)
+                decode_tile(payloads[tile], passes, values, exponentials, largest, largest_value,
+                            out + tile * channels * plane, plane, stride);
+        } catch (...) {
+            failures[thread] = std::current_exception();
+        }
     };
-    if (count == 1)
-        decode_part(0, 1);  // the threads are the matrix products'
-    else
-        at::parallel_for(0, count, 1, decode_part);
+    std::vector<std::thread> others;
+    for (int64_t thread = 1; thread < threads; ++thread) others.emplace_back(decode_part, thread);
+    decode_part(0);
+    for (std::thread &other : others) other.join();
+    for (const std::exception_ptr &failure : failures)
+        if (failure) std::rethrow_exception(failure);
     return symbols;
 }
 

@@ -54,6 +54,12 @@ def test_symbols_that_the_codec_does_not_have_are_refused(codec: Codec) -> None:
     symbols[1, 3, 3] = codec.levels[1] + 2
     with pytest.raises(BrokenInputError):
         codec.entropy.decode([codec.entropy.encode(symbols)], 6, 5)
+    whole = codec.entropy.encode(random_symbols(codec, 6, 5))
+    for place in range(4):  # whichever thread meets it
+        payloads = [whole] * 4
+        payloads[place] = codec.entropy.encode(symbols)
+        with pytest.raises(BrokenInputError):
+            codec.entropy.decode(payloads, 6, 5)
 
 
 @settings(deadline=None, max_examples=50)
