@@ -191,10 +191,9 @@ class LatentFront(nn.Module):
 
 def front_shape(tensors: Mapping[str, Tensor]) -> tuple[int, int, int, int]:
     """(channels, width, depth, hidden) of a front end, from the weights of a network; KeyError where it has none."""
-    width, channels = tensors["stem.weight"].shape[:2]
+    width, channels, kernel = tensors["stem.weight"].shape[:3]
     depth = sum(name.startswith("front.") and name.endswith(".conv1.weight") for name in tensors)
-    after = tensors["front.0.conv2.weight"]
-    return channels, width, depth, after.shape[1] if after.shape[2] == 1 else 0
+    return channels, width, depth, len(tensors["front.0.conv1.weight"]) if kernel == 1 else 0
 
 
 class LatentClassifier(LatentFront):
