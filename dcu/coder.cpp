@@ -31,227 +31,313 @@ namespace {
 constexpr double CLIP = 1 << 20;
 constexpr int WEIGHT_BITS = 12;
 constexpr int64_t BLOCK = 2048;  // positions whose neighbourhoods are in memory at once
-constexpr double TOTAL = 1 << 16;
+constexpr int64_t CHUNK = 16;    // positions that go through the layers together, so that they stay in the nearest cache
+constexpr int64_t TOTAL = 1 << 16;
 
-// What torchac's decode() does, one symbol at a time, so that its tables may depend on what came before.
+// What torchac's decode() does, one symbol at a time, so that its tables may depend on what came before; and without
+// its divisions, and several bits at once.
 class Decoder {
   public:
-    explicit Decoder(const std::string &payload) : in(payload) { in.initialize(value); }
+    explicit Decoder(const std::string &payload) : in(payload) { value = take(32); }
 
-    // Where in [0, 2^16) the next symbol's interval lies.
-    uint32_t count() const {
-        return static_cast<uint16_t>(((static_cast<uint64_t>(value) - low + 1) * 0x10000U - 1) / span());
-    }
-
-    // Go on behind a symbol of the interval [lower, upper).
-    void consume(uint32_t lower, uint32_t upper) {
-        const uint64_t width = span();
-        high = (low - 1) + static_cast<uint32_t>((width * upper) >> 16);
+    // The next symbol; upper[j * CHUNK] is where in [0, 2^16] the interval of symbol j < levels ends.
+    int64_t next(const int32_t *upper, int64_t levels) {
+        const uint64_t width = static_cast<uint64_t>(high) - low + 1;
+        const uint64_t target = (static_cast<uint64_t>(value) - low + 1) << 16;
+        int64_t symbol = 0;
+        for (; symbol < levels && target > width * upper[symbol * CHUNK]; ++symbol) {}
+        if (symbol == levels) throw std::invalid_argument("a symbol that its codec does not have");
+        const uint64_t lower = symbol == 0 ? 0 : upper[(symbol - 1) * CHUNK];
+        high = (low - 1) + static_cast<uint32_t>((width * upper[symbol * CHUNK]) >> 16);
         low = low + static_cast<uint32_t>((width * lower) >> 16);
-        while (true) {
-            if (low >= 0x80000000U || high < 0x80000000U) {
-                low <<= 1;
-                high = (high << 1) | 1;
-                in.get(value);
-            } else if (low >= 0x40000000U && high < 0xC0000000U) {
-                low = (low << 1) & 0x7FFFFFFFU;
-                high = (high << 1) | 0x80000001U;
-                value -= 0x40000000U;
-                in.get(value);
-            } else {
-                break;
-            }
-        }
+        // What follows has no zeros to count in: an interval is at least 2^14 - 1 wide. The bits in which both ends agree:
+        const int same = __builtin_clz(low ^ high);
+        low = shifted(low, same, 0);
+        high = shifted(high, same, ~0U);
+        value = shifted(value, same, take(same));
+        // both ends are close to the middle, one on each side: all bits behind the first that say so
+        const int close = __builtin_clz(~(low & ~high) << 1);
+        low = shifted(low, close, 0) & 0x7FFFFFFFU;
+        high = shifted(high, close, ~0U) | 0x80000000U;
+        value = (value & 0x80000000U) | (shifted(value, close, take(close)) & 0x7FFFFFFFU);
+        return symbol;
     }
 
   private:
-    uint64_t span() const { return static_cast<uint64_t>(high) - low + 1; }
+    // x moved to the left by n < 32 bits, which become the lowest n of `filling`.
+    static uint32_t shifted(uint32_t x, int n, uint32_t filling) { return x << n | (filling & ((1U << n) - 1)); }
 
-    InCacheString in;
+    // The next n <= 32 bits; zeros behind the end.
+    uint32_t take(int n) {
+        for (; ready < n; ready += 8) {
+            const uint8_t byte = place < in.size() ? in[place] : 0;
+            cache = cache << 8 | byte;
+            ++place;
+        }
+        ready -= n;
+        return static_cast<uint32_t>(cache >> ready & ((uint64_t{1} << n) - 1));
+    }
+
+    const std::string &in;
+    size_t place = 0;
+    uint64_t cache = 0;
+    int ready = 0;  // bits of `cache` that were not taken
     uint32_t low = 0, high = 0xFFFFFFFFU, value = 0;
 };
 
 // One layer of the context model twice: in doubles, weights (out, in) and biases (out, 1); and in 16 bits, weights
-// (out', in' / 2, 2) and biases (out',), out' a multiple of 4 and in' of 2, zeros where there is none. The 16 bits serve
-// inputs of magnitudes up to `limit`, from which no sum can leave 32 bits; it is negative where there are none such.
+// (out', pairs, 2) and biases (out',), out' a multiple of 8, zeros where there is nothing. The 16 bits serve inputs of
+// magnitudes up to `limit`, from which no sum can leave 32 bits; it is negative where there are none such.
 using Layer = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, int64_t>;
 
 // first and last channel, levels; positions in the plane and in the padded plane (P); offsets of known neighbours (K);
 // the three layers.
 using Pass = std::tuple<int64_t, int64_t, int64_t, at::Tensor, at::Tensor, at::Tensor, std::vector<Layer>>;
 
-// The logits of a pass, (channels, P, levels), in doubles.
-at::Tensor logits_exact(const Pass &pass, const int32_t *padded) {
+// Of the symbols of one tile: the values of a padded plane (C, stride), in 32 and in 16 bits.
+struct Plane {
+    std::vector<int32_t> whole;
+    std::vector<int16_t> half;
+};
+
+// sums (rows, CHUNK) = weights (rows, pairs, 2) x (pairs, CHUNK, 2) + biases (rows,), rows a multiple of 8; x is pairs of
+// 16 bits, as all that is called so below.
+using Multiply = void (*)(const int16_t *, const int32_t *, int64_t, int64_t, const int32_t *, int32_t *);
+
+// What a codec's arithmetic needs beside its layers.
+struct Arithmetic {
+    Multiply multiply;           // null: all is done in doubles
+    int64_t largest_value;       // magnitude of the centres
+    const int32_t *exponential;  // exp_table of entropy.py
+    int32_t deepest;             // its last index
+    int64_t room;                // 2^16 less one for each symbol
+};
+
+// What the functions below fill, of one pass: where the intervals of all symbols end, (channels, chunks, levels, CHUNK).
+int64_t chunks(int64_t count) { return (count + CHUNK - 1) / CHUNK; }
+
+// In doubles.
+void uppers_exact(const Pass &pass, const Plane &plane, const Arithmetic &arithmetic, int32_t *uppers) {
     const auto &[first, last, levels, positions, places, offsets, layers] = pass;
     const int64_t known = offsets.numel(), count = places.numel();
     const int64_t *place = places.data_ptr<int64_t>(), *offset = offsets.data_ptr<int64_t>();
-    std::vector<at::Tensor> parts;
+    std::vector<int64_t> frequency(levels);
     for (int64_t start = 0; start < count; start += BLOCK) {
-        const int64_t stop = std::min(start + BLOCK, count);
-        at::Tensor activation = at::empty({known, stop - start}, at::kDouble);
-        double *out = activation.data_ptr<double>();
+        const int64_t size = std::min(BLOCK, count - start);
+        at::Tensor activation = at::empty({known, size}, at::kDouble);
+        double *in = activation.data_ptr<double>();
         for (int64_t k = 0; k < known; ++k)
-            for (int64_t p = start; p < stop; ++p) *out++ = padded[place[p] + offset[k]];
+            for (int64_t p = 0; p < size; ++p) *in++ = plane.whole[place[start + p] + offset[k]];
         for (size_t index = 0; index < layers.size(); ++index) {
-            const auto &[weight, bias, weight16, bias32, limit] = layers[index];
-            activation = at::addmm(bias, weight, activation).floor_();
+            activation = at::addmm(std::get<1>(layers[index]), std::get<0>(layers[index]), activation).floor_();
             if (index + 1 < layers.size()) activation.clamp_(0, CLIP);
         }
-        parts.push_back(activation);
+        for (int64_t channel = 0; channel < last - first; ++channel) {
+            const double *logits = activation.data_ptr<double>() + channel * levels * size;
+            for (int64_t p = 0; p < size; ++p) {
+                const int64_t chunk = channel * chunks(count) + (start + p) / CHUNK;
+                int32_t *upper = uppers + chunk * levels * CHUNK + p % CHUNK;
+                double highest = logits[p];
+                for (int64_t j = 1; j < levels; ++j) highest = std::max(highest, logits[j * size + p]);
+                int64_t total = 0;
+                for (int64_t j = 0; j < levels; ++j) {
+                    const double distance = std::min<double>(highest - logits[j * size + p], arithmetic.deepest);
+                    total += arithmetic.exponential[static_cast<int32_t>(distance)];
+                    frequency[j] = total;
+                }
+                for (int64_t j = 0; j < levels; ++j)
+                    upper[j * CHUNK] = static_cast<int32_t>(frequency[j] * arithmetic.room / total + j + 1);
+            }
+        }
     }
-    return at::cat(parts, 1).view({last - first, levels, count}).transpose(1, 2).contiguous();
 }
 
 #ifdef DCU_SIXTEEN_BITS
-constexpr int64_t CHUNK = 16;  // positions that go through the layers together, so that they stay in the nearest cache
+// Two numbers of 16 bits as one of 32.
+int32_t two(const int16_t *numbers) {
+    int32_t both;
+    std::memcpy(&both, numbers, sizeof both);
+    return both;
+}
 
-// A layer of x (in' / 2, CHUNK, 2) int16, sums in 32 bits; to y (out' / 2, CHUNK, 2) int16, or from the last layer to
-// z (out', CHUNK) double. Returns the largest output of a layer that is not the last.
-__attribute__((target("avx2"))) int32_t layer_16(const at::Tensor &weight16, const at::Tensor &bias32, bool last,
-                                                 const int16_t *x, int16_t *y, double *z) {
-    const int64_t rows = weight16.size(0), pairs = weight16.size(1);
-    const int16_t *weights = weight16.data_ptr<int16_t>();
-    const int32_t *bias = bias32.data_ptr<int32_t>();
-    const __m256i zero = _mm256_setzero_si256(), clip = _mm256_set1_epi32(static_cast<int32_t>(CLIP));
-    __m256i largest = zero;
+__attribute__((target("avx2"))) void multiply_avx2(const int16_t *weights, const int32_t *bias, int64_t rows,
+                                                   int64_t pairs, const int32_t *x, int32_t *sums) {
     for (int64_t row = 0; row < rows; row += 4) {
         const int16_t *weight = weights + row * pairs * 2;
-        __m256i sums[4][2];
-        for (int r = 0; r < 4; ++r) sums[r][0] = sums[r][1] = _mm256_set1_epi32(bias[row + r]);
+        __m256i sum[4][2];
+        for (int r = 0; r < 4; ++r) sum[r][0] = sum[r][1] = _mm256_set1_epi32(bias[row + r]);
         for (int64_t pair = 0; pair < pairs; ++pair) {
-            const __m256i *in = reinterpret_cast<const __m256i *>(x + pair * CHUNK * 2);
+            const __m256i *in = reinterpret_cast<const __m256i *>(x + pair * CHUNK);
             const __m256i left = _mm256_loadu_si256(in), right = _mm256_loadu_si256(in + 1);
             for (int r = 0; r < 4; ++r) {
-                int32_t two;
-                std::memcpy(&two, weight + (r * pairs + pair) * 2, sizeof two);
-                const __m256i both = _mm256_set1_epi32(two);
-                sums[r][0] = _mm256_add_epi32(sums[r][0], _mm256_madd_epi16(left, both));
-                sums[r][1] = _mm256_add_epi32(sums[r][1], _mm256_madd_epi16(right, both));
+                const __m256i both = _mm256_set1_epi32(two(weight + (r * pairs + pair) * 2));
+                sum[r][0] = _mm256_add_epi32(sum[r][0], _mm256_madd_epi16(left, both));
+                sum[r][1] = _mm256_add_epi32(sum[r][1], _mm256_madd_epi16(right, both));
             }
         }
-        for (int half = 0; half < 2; ++half) {
-            for (int r = 0; r < 4; ++r) {
-                sums[r][half] = _mm256_srai_epi32(sums[r][half], WEIGHT_BITS);
-                if (last) {
-                    double *to = z + (row + r) * CHUNK + half * 8;
-                    _mm256_storeu_pd(to, _mm256_cvtepi32_pd(_mm256_castsi256_si128(sums[r][half])));
-                    _mm256_storeu_pd(to + 4, _mm256_cvtepi32_pd(_mm256_extracti128_si256(sums[r][half], 1)));
-                } else {
-                    sums[r][half] = _mm256_min_epi32(_mm256_max_epi32(sums[r][half], zero), clip);
-                    largest = _mm256_max_epi32(largest, sums[r][half]);
-                }
-            }
-            for (int r = 0; r < 4 && !last; r += 2) {
-                const __m256i odd = _mm256_slli_epi32(sums[r + 1][half], 16);
-                __m256i *to = reinterpret_cast<__m256i *>(y + (row + r) * CHUNK) + half;
-                _mm256_storeu_si256(to, _mm256_blend_epi16(sums[r][half], odd, 0xAA));
-            }
+        for (int r = 0; r < 4; ++r)
+            for (int side = 0; side < 2; ++side)
+                _mm256_storeu_si256(reinterpret_cast<__m256i *>(sums + (row + r) * CHUNK) + side, sum[r][side]);
+    }
+}
+
+__attribute__((target("avx512f,avx512vnni"))) void multiply_vnni(const int16_t *weights, const int32_t *bias,
+                                                                 int64_t rows, int64_t pairs, const int32_t *x,
+                                                                 int32_t *sums) {
+    for (int64_t row = 0; row < rows; row += 8) {
+        const int16_t *weight = weights + row * pairs * 2;
+        __m512i sum[8];
+        for (int r = 0; r < 8; ++r) sum[r] = _mm512_set1_epi32(bias[row + r]);
+        for (int64_t pair = 0; pair < pairs; ++pair) {
+            const __m512i in = _mm512_loadu_si512(x + pair * CHUNK);
+            for (int r = 0; r < 8; ++r)
+                sum[r] = _mm512_dpwssd_epi32(sum[r], in, _mm512_set1_epi32(two(weight + (r * pairs + pair) * 2)));
+        }
+        for (int r = 0; r < 8; ++r) _mm512_storeu_si512(sums + (row + r) * CHUNK, sum[r]);
+    }
+}
+
+// Sums (rows, CHUNK), rows even, to what the next layer reads, (rows / 2, CHUNK, 2) in 16 bits; returns the largest.
+__attribute__((target("avx2"))) int32_t activate(const int32_t *__restrict sums, int64_t rows, int32_t *__restrict both) {
+    int32_t largest[CHUNK] = {};
+    for (int64_t row = 0; row < rows; row += 2, sums += 2 * CHUNK, both += CHUNK)
+        for (int64_t p = 0; p < CHUNK; ++p) {
+            const int32_t even = std::min<int32_t>(std::max(sums[p] >> WEIGHT_BITS, 0), CLIP);
+            const int32_t odd = std::min<int32_t>(std::max(sums[p + CHUNK] >> WEIGHT_BITS, 0), CLIP);
+            largest[p] = std::max(largest[p], std::max(even, odd));
+            both[p] = even | odd << 16;
+        }
+    return *std::max_element(largest, largest + CHUNK);
+}
+
+// Sums (levels, CHUNK) of one channel to where the intervals end.
+__attribute__((target("avx2"))) void intervals(const int32_t *sums, int64_t levels, const Arithmetic &arithmetic, int32_t *upper) {
+    const __m256i deepest = _mm256_set1_epi32(arithmetic.deepest);
+    const __m256d room = _mm256_set1_pd(static_cast<double>(arithmetic.room)), little = _mm256_set1_pd(0x1p-25);
+    for (int side = 0; side < 2; ++side) {
+        const __m256i *in = reinterpret_cast<const __m256i *>(sums) + side;
+        __m256i *out = reinterpret_cast<__m256i *>(upper) + side;
+        __m256i highest = _mm256_loadu_si256(in), total = _mm256_setzero_si256();
+        for (int64_t j = 1; j < levels; ++j) highest = _mm256_max_epi32(highest, _mm256_loadu_si256(in + 2 * j));
+        highest = _mm256_srai_epi32(highest, WEIGHT_BITS);
+        for (int64_t j = 0; j < levels; ++j) {
+            const __m256i logit = _mm256_srai_epi32(_mm256_loadu_si256(in + 2 * j), WEIGHT_BITS);
+            const __m256i distance = _mm256_min_epi32(_mm256_sub_epi32(highest, logit), deepest);
+            total = _mm256_add_epi32(total, _mm256_i32gather_epi32(arithmetic.exponential, distance, 4));
+            _mm256_storeu_si256(out + 2 * j, total);
+        }
+        // A quotient is an integer or 2^-21 away from one and under 2^16, its double within 2^-34: a little more decides.
+        const __m256d left = _mm256_div_pd(room, _mm256_cvtepi32_pd(_mm256_castsi256_si128(total)));
+        const __m256d right = _mm256_div_pd(room, _mm256_cvtepi32_pd(_mm256_extracti128_si256(total, 1)));
+        for (int64_t j = 0; j < levels; ++j) {
+            const __m256i sum = _mm256_loadu_si256(out + 2 * j);
+            const __m256d one = _mm256_mul_pd(_mm256_cvtepi32_pd(_mm256_castsi256_si128(sum)), left);
+            const __m256d two = _mm256_mul_pd(_mm256_cvtepi32_pd(_mm256_extracti128_si256(sum, 1)), right);
+            const __m256i quotient = _mm256_set_m128i(_mm256_cvttpd_epi32(_mm256_add_pd(two, little)),
+                                                      _mm256_cvttpd_epi32(_mm256_add_pd(one, little)));
+            _mm256_storeu_si256(out + 2 * j, _mm256_add_epi32(quotient, _mm256_set1_epi32(static_cast<int>(j) + 1)));
         }
     }
-    alignas(32) int32_t lanes[8];
-    _mm256_store_si256(reinterpret_cast<__m256i *>(lanes), largest);
-    return *std::max_element(lanes, lanes + 8);
 }
 
-bool sixteen_bits_able() {
-    static const bool able = __builtin_cpu_supports("avx2");
-    return able;
-}
-
-// The same as logits_exact() into `answer`; false where some sum might leave 32 bits.
-bool logits_16(const Pass &pass, int64_t largest_value, const int32_t *padded, double *answer) {
-    if (!sixteen_bits_able()) return false;
+// The same as uppers_exact(); false where some sum might leave 32 bits.
+bool uppers_16(const Pass &pass, const Plane &plane, const Arithmetic &arithmetic, int32_t *uppers) {
     const auto &[first, last, levels, positions, places, offsets, layers] = pass;
-    const int64_t known = offsets.numel(), count = places.numel(), rows = (last - first) * levels;
+    const int64_t known = offsets.numel(), count = places.numel();
     const int64_t *place = places.data_ptr<int64_t>(), *offset = offsets.data_ptr<int64_t>();
-    std::vector<int16_t> in, out;
-    std::vector<double> logits;
-    for (int64_t start = 0; start < count; start += CHUNK) {
-        in.assign((known + 1) / 2 * 2 * CHUNK, 0);
-        for (int64_t p = 0; p < CHUNK; ++p) {
-            const int32_t *here = padded + place[std::min(start + p, count - 1)];
-            for (int64_t k = 0; k < known; ++k)
-                in[(k / 2 * CHUNK + p) * 2 + k % 2] = static_cast<int16_t>(here[offset[k]]);
-        }
-        int64_t largest = largest_value;
-        for (size_t index = 0; index < layers.size(); ++index, std::swap(in, out)) {
+    std::vector<int32_t> in, sums;  // in: pairs of 16 bits
+    for (int64_t chunk = 0; chunk < chunks(count); ++chunk) {
+        const int16_t *here[CHUNK];
+        for (int64_t p = 0; p < CHUNK; ++p) here[p] = plane.half.data() + place[std::min(chunk * CHUNK + p, count - 1)];
+        in.assign((known + 1) / 2 * CHUNK, 0);
+        for (int64_t k = 0; k + 1 < known; k += 2)
+            for (int64_t p = 0; p < CHUNK; ++p)
+                in[k / 2 * CHUNK + p] = static_cast<uint16_t>(here[p][offset[k]]) | here[p][offset[k + 1]] << 16;
+        for (int64_t p = 0; p < CHUNK && known % 2; ++p)
+            in[known / 2 * CHUNK + p] = static_cast<uint16_t>(here[p][offset[known - 1]]);
+        int64_t largest = arithmetic.largest_value;
+        for (size_t index = 0; index < layers.size(); ++index) {
             const auto &[weight, bias, weight16, bias32, limit] = layers[index];
             if (largest > limit) return false;
-            out.resize(weight16.size(0) * CHUNK);
-            logits.resize(out.size());
-            largest = layer_16(weight16, bias32, index + 1 == layers.size(), in.data(), out.data(), logits.data());
+            const int64_t rows = weight16.size(0);
+            sums.resize(rows * CHUNK);
+            arithmetic.multiply(weight16.data_ptr<int16_t>(), bias32.data_ptr<int32_t>(), rows, weight16.size(1), in.data(),
+                       sums.data());
+            in.resize(rows / 2 * CHUNK);
+            if (index + 1 < layers.size()) largest = activate(sums.data(), rows, in.data());
         }
-        for (int64_t row = 0; row < rows; ++row)
-            for (int64_t p = 0; p < std::min(CHUNK, count - start); ++p)
-                answer[(row / levels * count + start + p) * levels + row % levels] = logits[row * CHUNK + p];
+        for (int64_t channel = 0; channel < last - first; ++channel)
+            intervals(sums.data() + channel * levels * CHUNK, levels, arithmetic,
+                      uppers + (channel * chunks(count) + chunk) * levels * CHUNK);
     }
     return true;
 }
 #else
-bool sixteen_bits_able() { return false; }
-bool logits_16(const Pass &, int64_t, const int32_t *, double *) { return false; }
+bool uppers_16(const Pass &, const Plane &, const Arithmetic &, int32_t *) { return false; }
 #endif
 
-// Decode the symbols of one tile: symbols (C, h w) and the padded plane (C, stride) of their values are filled.
+// What this processor can multiply with, the quickest first.
+std::vector<std::pair<std::string, Multiply>> instruction_sets() {
+    std::vector<std::pair<std::string, Multiply>> sets;
+#ifdef DCU_SIXTEEN_BITS
+    if (__builtin_cpu_supports("avx512vnni")) sets.emplace_back("avx512vnni", multiply_vnni);
+    if (__builtin_cpu_supports("avx2")) sets.emplace_back("avx2", multiply_avx2);
+#endif
+    sets.emplace_back("doubles", nullptr);
+    return sets;
+}
+
+// Decode the symbols (C, h w) of one tile, whose padded plane is of `stride` positions.
 void decode_tile(const std::string &payload, const std::vector<Pass> &passes, const at::Tensor &values,
-                 const at::Tensor &exponentials, int64_t largest, int64_t largest_value, uint8_t *symbols, int64_t plane,
-                 int64_t stride) {
+                 const Arithmetic &arithmetic, uint8_t *symbols, int64_t plane, int64_t stride) {
     Decoder decoder(payload);
-    std::vector<int32_t> padded(values.size(0) * stride, 0);
+    const int64_t size = values.size(0) * stride;
+    Plane padded{std::vector<int32_t>(size, 0), std::vector<int16_t>(size, 0)};
     const int32_t *value = values.data_ptr<int32_t>();
-    const double *exponential = exponentials.data_ptr<double>();
-    const double deepest = exponentials.numel() - 1, room = TOTAL - largest;
-    std::vector<double> cumulative(largest);
+    std::vector<int32_t> uppers;
     for (const Pass &pass : passes) {
         const auto &[first, last, levels, positions, places, offsets, layers] = pass;
         const int64_t count = places.numel();
         if (count == 0) continue;
         const int64_t *position = positions.data_ptr<int64_t>(), *place = places.data_ptr<int64_t>();
-        at::Tensor answer = at::empty({last - first, count, levels}, at::kDouble);
-        if (!logits_16(pass, largest_value, padded.data(), answer.data_ptr<double>()))
-            answer = logits_exact(pass, padded.data());
+        uppers.resize((last - first) * chunks(count) * levels * CHUNK);
+        if (!arithmetic.multiply || !uppers_16(pass, padded, arithmetic, uppers.data()))
+            uppers_exact(pass, padded, arithmetic, uppers.data());
         for (int64_t channel = first; channel < last; ++channel) {
-            const double *row = answer.data_ptr<double>() + (channel - first) * count * levels;
-            for (int64_t p = 0; p < count; ++p, row += levels) {
-                const double highest = *std::max_element(row, row + levels);
-                double total = 0;
-                for (int64_t j = 0; j < levels; ++j) {
-                    total += exponential[static_cast<int64_t>(std::min(highest - row[j], deepest))];
-                    cumulative[j] = total;
-                }
-                const uint32_t target = decoder.count();
-                uint32_t lower = 0, upper = 0;
-                int64_t symbol = 0;
-                for (; symbol < levels; ++symbol, lower = upper) {
-                    upper = static_cast<uint32_t>(cumulative[symbol] * room / total) + symbol + 1;
-                    if (target < upper) break;
-                }
-                if (symbol == levels) throw std::invalid_argument("a symbol that its codec does not have");
-                decoder.consume(lower, upper);
+            const int32_t *upper = uppers.data() + (channel - first) * chunks(count) * levels * CHUNK;
+            for (int64_t p = 0; p < count; ++p) {
+                const int64_t symbol = decoder.next(upper + p / CHUNK * levels * CHUNK + p % CHUNK, levels);
+                const int32_t meant = value[channel * values.size(1) + symbol];
                 symbols[channel * plane + position[p]] = static_cast<uint8_t>(symbol);
-                padded[channel * stride + place[p]] = value[channel * values.size(1) + symbol];
+                padded.whole[channel * stride + place[p]] = meant;
+                padded.half[channel * stride + place[p]] = static_cast<int16_t>(meant);
             }
         }
     }
 }
 
-// Symbols (B, C, h w) uint8 of tiles of one size; several tiles share the threads, or else the matrix library has them.
+// Symbols (B, C, h w) uint8 of tiles of one size, with one of instruction_sets(), the quickest where none is named. Several
+// tiles share the threads; in doubles the matrix library has them.
 at::Tensor decode_tiles(const std::vector<std::string> &payloads, const std::vector<Pass> &passes,
                         const at::Tensor &values, const at::Tensor &exponentials, int64_t largest, int64_t plane,
-                        int64_t stride) {
+                        int64_t stride, const std::string &instructions) {
     const int64_t count = payloads.size(), channels = values.size(0);
-    const int64_t largest_value = values.abs().max().item<int32_t>();
+    const auto sets = instruction_sets();
+    const auto named = [&](const auto &set) { return instructions.empty() || set.first == instructions; };
+    const auto set = std::find_if(sets.begin(), sets.end(), named);
+    if (set == sets.end()) throw std::invalid_argument("instructions that this processor does not have");
+    const Arithmetic arithmetic{set->second, values.abs().max().item<int32_t>(), exponentials.data_ptr<int32_t>(),
+                                static_cast<int32_t>(exponentials.numel() - 1), TOTAL - largest};
     at::Tensor symbols = at::empty({count, channels, plane}, at::kByte);
     uint8_t *out = symbols.data_ptr<uint8_t>();
     // at::parallel_for() is not parallel in an extension that is built without OpenMP
-    const int64_t threads = sixteen_bits_able() ? std::min<int64_t>(count, at::get_num_threads()) : 1;
+    const int64_t threads = arithmetic.multiply ? std::min<int64_t>(count, at::get_num_threads()) : 1;
     std::vector<std::exception_ptr> failures(threads);
     const auto decode_part = [&](int64_t thread) {
         const at::NoGradGuard without_gradients;
         try {
             for (int64_t tile = thread; tile < count; tile += threads)
-                decode_tile(payloads[tile], passes, values, exponentials, largest, largest_value,
-                            out + tile * channels * plane, plane, stride);
+                decode_tile(payloads[tile], passes, values, arithmetic, out + tile * channels * plane, plane, stride);
         } catch (...) {
             failures[thread] = std::current_exception();
         }
@@ -270,4 +356,9 @@ at::Tensor decode_tiles(const std::vector<std::string> &payloads, const std::vec
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
     add_torchac(module);
     module.def("decode_tiles", &decode_tiles, py::call_guard<py::gil_scoped_release>());
+    module.def("instruction_sets", [] {
+        std::vector<std::string> names;
+        for (const auto &set : instruction_sets()) names.push_back(set.first);
+        return names;
+    });
 }

@@ -160,8 +160,11 @@ class EntropyCoder:
         tables, chosen = self.all_tables(symbols)
         return rangecoder.encode(tables, chosen.to(torch.int16))
 
-    def decode(self, payloads: Sequence[bytes], height: int, width: int) -> Tensor:
-        """Symbols (B, C, h, w) uint8 of tiles of one size, by `coder.cpp`; raises BrokenInputError."""
+    def decode(self, payloads: Sequence[bytes], height: int, width: int, instructions: str = "") -> Tensor:
+        """Symbols (B, C, h, w) uint8 of tiles of one size, by `coder.cpp`; raises BrokenInputError.
+
+        ``instructions`` is one of its ``instruction_sets()``, or the quickest; all give the same symbols.
+        """
         plane, stride = height * width, (height + 2 * REACH) * (width + 2 * REACH)
         plan = [
             (
@@ -177,7 +180,7 @@ class EntropyCoder:
         ]
         try:
             symbols: Tensor = rangecoder.backend().decode_tiles(
-                list(payloads), plan, self.values.int(), self.exp, self.largest, plane, stride
+                list(payloads), plan, self.values.int(), self.exp.int(), self.largest, plane, stride, instructions
             )
         except ValueError as error:
             raise BrokenInputError(f"the stream holds {error}") from error
@@ -203,7 +206,7 @@ def in_sixteen_bits(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, int]:
     """A layer for `coder.cpp`: (out', in' / 2, 2) int16 and (out',) int32, and the largest input that they serve.
 
     Up to that magnitude, which is negative where there is none, no sum leaves 32 bits, in whatever order it is taken.
-    Half of the divisor is in the bias. Rows come in fours and columns in twos, zeros where there is none.
+    Half of the divisor is in the bias. Rows come in eights and columns in twos, zeros where there is none.
     """
     rounded = bias + 2 ** (WEIGHT_BITS - 1)
     room, sums = 2**31 - 1 - rounded.abs(), weight.abs().sum(1)
@@ -211,9 +214,9 @@ def in_sixteen_bits(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, int]:
     if weight.numel() and float(weight.abs().max()) >= 2**15:
         limit = -1
     rows, columns = weight.shape
-    padded = F.pad(weight, (0, -columns % 2, 0, -rows % 4)).unflatten(1, (-1, 2))
+    padded = F.pad(weight, (0, -columns % 2, 0, -rows % 8)).unflatten(1, (-1, 2))
     clamped = rounded.clamp(1 - 2**31, 2**31 - 1)
-    return padded.to(torch.int16).contiguous(), F.pad(clamped, (0, -rows % 4)).int(), min(limit, 2**15 - 1)
+    return padded.to(torch.int16).contiguous(), F.pad(clamped, (0, -rows % 8)).int(), min(limit, 2**15 - 1)
 
 
 def cumulative(logits: Tensor, exp_table: Tensor, largest: int) -> Tensor:

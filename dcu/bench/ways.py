@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import AvifImagePlugin, Image
 from torch import Tensor, nn
 
 from dcu import store
@@ -115,9 +116,22 @@ def rgb_decoder(codec: Codec) -> Callable[[Sequence[Any]], Tensor]:
 
 
 def pillow_decoder(name: str, device: str) -> Callable[[Sequence[Any]], Tensor]:
-    """What the RGB network gets of files of another format, enlarged to 224x224."""
+    """What the RGB network gets of files of another format, enlarged to 224x224; threads share the files of a batch."""
     format = PNG if name == "png" else FORMATS[name]
-    return lambda files: rgb_input([format.decode(data, SIDE, SIDE) for data in files], device)
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads)
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # threads inside of so small a picture cost more than they give
+
+    def decoded(part: Sequence[bytes]) -> list[Picture]:
+        return [format.decode(data, SIDE, SIDE) for data in part]
+
+    def batch(files: Sequence[bytes]) -> Tensor:
+        share = -(-len(files) // threads)
+        parts = [files[start : start + share] for start in range(0, len(files), share)]
+        pictures = pool.map(decoded, parts) if len(parts) > 1 else map(decoded, parts)
+        return rgb_input([picture for part in pictures for picture in part], device)
+
+    return batch
 
 
 def rgb_input(pictures: Sequence[Picture], device: str) -> Tensor:

@@ -71,5 +71,6 @@ class Quantizer(nn.Module):
     @torch.no_grad()
     def latent(self, symbols: Tensor) -> Tensor:
         """(B, C, h, w) float32: centres[symbols]."""
-        channel = torch.arange(symbols.shape[1], device=symbols.device)[None, :, None, None]
-        return self.centres[channel, symbols.long()]
+        channels, largest = self.centres.shape
+        first = torch.arange(0, channels * largest, largest, device=symbols.device)[:, None, None]
+        return self.centres.flatten().index_select(0, (symbols + first).flatten()).view(symbols.shape)

@@ -3,6 +3,7 @@
     loss = mean squared error + lambda * bits + weight * (divergence + distance)
 
 The last two are those of :mod:`dcu.train.classifier`: what the codec spends its bits on is then also what names things.
+Of each view a window of the recipe's ``crop`` is synthesised: distortion needs fewer pixels than names.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from dcu.codec import analysis_input
 from dcu.data import Item
+from dcu.errors import UsageError
 from dcu.image import SIDE
 from dcu.nets.transforms import BLOCK
 from dcu.tasks.rgb import Answer, RgbClassifier
@@ -23,8 +25,6 @@ from dcu.train.classifier import STARTED, distillation, student, student_groups
 from dcu.train.codec import CodecData, CodecNetwork, CodecRecipe, CodecTask
 from dcu.train.views import mixed, random_view
 
-WINDOW = 16
-"""Latent positions a side of what is synthesised of each picture: distortion needs fewer pixels than names."""
 PLAIN = 0.4
 """Smallest share of a picture's area that the codec sees; smaller ones are enlarged and have less detail."""
 
@@ -36,6 +36,7 @@ class ReaderRecipe:
     weight: float = 0.0
     width: int = 64
     depth: int = 2
+    hidden: int = 0  # width inside fused blocks; 0: plain ones
     trunk_scale: float = 0.4
     views: int = 20  # that it reads beside the codec's batch
     smallest: float = 0.15  # smallest share of the picture's area that they show
@@ -50,7 +51,7 @@ class JointNetwork(CodecNetwork):
 
     def __init__(self, recipe: CodecRecipe, reader: ReaderRecipe) -> None:
         super().__init__(recipe)
-        self.reader = student(len(self.quantizer.centres), reader.width, reader.depth, hidden=0)
+        self.reader = student(len(self.quantizer.centres), reader.width, reader.depth, reader.hidden)
 
 
 class JointTask(CodecTask):
@@ -63,6 +64,9 @@ class JointTask(CodecTask):
         self, recipe: CodecRecipe, reader: ReaderRecipe, data: CodecData, items: list[Item], seed: int, device: str
     ) -> None:
         self.reader = reader
+        self.window = data.crop // BLOCK
+        if not 0 < self.window <= SIDE // BLOCK:
+            raise UsageError(f"crop = {data.crop}: {BLOCK} to {SIDE} pixels of each view are synthesised")
         super().__init__(recipe, data, items, seed, device)
         self.teacher = RgbClassifier(device)
         views = torch.cat([self.batch(step)[0] for step in range(STARTED)]).to(device)
@@ -81,7 +85,7 @@ class JointTask(CodecTask):
         chosen, rng = self.sampler.draw(step, count + self.reader.views)
         smallest = [PLAIN] * count + [self.reader.smallest] * self.reader.views
         views = [random_view(item.picture(), part, rng) for item, part in zip(chosen, smallest, strict=True)]
-        corner = torch.from_numpy(rng.integers(SIDE // BLOCK - WINDOW + 1, size=2))
+        corner = torch.from_numpy(rng.integers(SIDE // BLOCK - self.window + 1, size=2))
         return torch.from_numpy(np.concatenate([views[:count], mixed(np.stack(views[count:]), rng)[0]])), corner
 
     def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
@@ -91,8 +95,8 @@ class JointTask(CodecTask):
             others = self.module.quantizer.latent(self.module.quantizer.symbols(self.module.analysis(rest).float()))
         bpp = self.module.context.bits(latent, assignment).mean() / (x.shape[2] * x.shape[3])
         top, left = batch[1].tolist()
-        window = latent[:, :, top : top + WINDOW, left : left + WINDOW]
-        shown = x[:, :, BLOCK * top : BLOCK * (top + WINDOW), BLOCK * left : BLOCK * (left + WINDOW)]
+        window = latent[:, :, top : top + self.window, left : left + self.window]
+        shown = x[:, :, BLOCK * top : BLOCK * (top + self.window), BLOCK * left : BLOCK * (left + self.window)]
         loss, figures = self.rate_distortion(shown, self.module.synthesis(window), bpp)
         answer: Answer = self.teacher(batch[0])
         target = answer.logits.softmax(1)
