@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from dcu import store
 from dcu.codec import Codec
 from dcu.data import items
-from dcu.errors import BrokenInputError, MissingInputError, OutputError, UsageError
+from dcu.errors import BrokenInputError, MissingInputError, OutputError, UnavailableError, UsageError
 from dcu.nets.efficientnet import front_shape
 from dcu.nets.norms import add_norms, fold_norms
 from dcu.store import shipped
+from dcu.tasks.classify import Classifier
 from dcu.train.classifier import ClassifierRecipe, ClassifierTask, told
 from dcu.train.codec import CodecData, CodecRecipe, CodecTask
 from dcu.train.front import FrontRecipe, FrontTask
@@ -429,6 +430,22 @@ def test_front_end_learns_what_the_rgb_network_has_at_the_joint(
     refused = dcu("train", "classifier", front, *call)
     assert refused.code == 2
     assert one_line(refused.err)
+
+
+@pytest.mark.usefixtures("random_rgb")
+def test_front_end_learns_what_another_classifier_has_at_the_joint(codec: Codec, pictures: Path) -> None:
+    recipe = ClassifierRecipe("x", codec.name, width=8, depth=1)
+    front = FrontRecipe(views=3, like="classifier-0.0983")
+    task = FrontTask(recipe, front, ViewData(batch=3), codec, items(pictures), 0)
+    model = Classifier.load("classifier-0.0983", engine="pytorch").network
+    wanted = model.joint(network_input(codec, "latent", task.views(0)[0]))
+    assert torch.allclose(task.wanted.float(), wanted, atol=1e-2 * float(wanted.std()))
+    for part in ("blocks", "head"):  # which classes there are is another matter
+        theirs = getattr(model.trunk, part).state_dict()
+        ours = getattr(task.module.trunk, part).state_dict()
+        assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    with pytest.raises(UnavailableError):
+        FrontTask(recipe, FrontRecipe(views=3, like="none"), ViewData(batch=3), codec, items(pictures), 0)
 
 
 JOINT_TOML = (

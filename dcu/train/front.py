@@ -2,7 +2,8 @@
 
     loss = mean((front(latent) - early(decoded))^2 / var(early))
 
-What is behind the joint stays the RGB network's, with all that it learnt from a million pictures. What is wanted is a
+What is behind the joint stays the RGB network's, with all that it learnt from a million pictures. Or both are those of
+a classifier that is there already (``like``): so a smaller front end takes the place of its own. What is wanted is a
 function of a few places of the latent, 784 examples a picture and no noise: minutes of one core teach it (FitNets'
 hints, arXiv 1412.6550). Latents and what is wanted of them are made once and kept in memory, so that a step costs a
 fifth of one of the whole network. A classifier goes on from there (``--start``).
@@ -16,10 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dcu import store
 from dcu.codec import Codec
 from dcu.data import Item
 from dcu.errors import UsageError
 from dcu.nets.norms import measure_norms
+from dcu.tasks.classify import Classifier
 from dcu.train.classifier import MEASURED, ClassifierRecipe, ClassifierTask, student_groups
 from dcu.train.inputs import network_input
 from dcu.train.views import ViewData, generator_of
@@ -30,6 +33,7 @@ class FrontRecipe:
     """How many views are kept, 0.14 MB each at 48 channels; 0 trains the whole classifier instead."""
 
     views: int = 0
+    like: str = ""  # an installed classifier of the codec, to be equalled; or the RGB network on the picture rebuilt
 
 
 class FrontTask(ClassifierTask):
@@ -41,6 +45,10 @@ class FrontTask(ClassifierTask):
         if recipe.sees != "latent":
             raise UsageError("[front] is of networks on latents")
         super().__init__(recipe, data, codec, items, seed)
+        self.like = Classifier(store.find(front.like, "classifier"), codec, self.device) if front.like else None
+        if self.like:
+            self.module.trunk.blocks.load_state_dict(self.like.network.trunk.blocks.state_dict())
+            self.module.trunk.head.load_state_dict(self.like.network.trunk.head.state_dict())
         self.module.trunk.requires_grad_(False)
         self.latents, self.wanted = self.kept(-(-front.views // data.batch))
         self.variance = self.wanted.float().var((0, 2, 3), keepdim=True).to(self.device)
@@ -50,12 +58,16 @@ class FrontTask(ClassifierTask):
 
     @torch.no_grad()
     def kept(self, batches: int) -> tuple[Tensor, Tensor]:
-        """Latents (n, C, 28, 28) and what the RGB network has at the joint (n, 40, 28, 28), float16, of n views."""
+        """Latents (n, C, 28, 28) and what is wanted of them at the joint (n, 40, 28, 28), float16, of n views."""
         latents, wanted = [], []
         for step in range(batches):
             views = self.views(step)[0].to(self.device)
             latents.append(self.seen(views).half().cpu())
-            wanted.append(self.teacher.network.joint(network_input(self.codec, "decoded", views)).half().cpu())
+            if self.like:
+                joint = self.like.network.joint(self.seen(views))
+            else:
+                joint = self.teacher.network.joint(network_input(self.codec, "decoded", views))
+            wanted.append(joint.half().cpu())
         return torch.cat(latents), torch.cat(wanted)
 
     def groups(self) -> list[dict[str, Any]]:
