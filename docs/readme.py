@@ -100,10 +100,11 @@ def times(bench: Sequence[dict[str, Any]]) -> str:
         for batch in batches:
             best = quickest(bench, batch)[name]
             parts = f"{best['decode_ms']:.1f} + {best['network_ms']:.1f}"
-            cells += [f"{best['ms']:.1f} ({parts}), {best['engine']}", f"{best['speedup']:.2f}"]
+            speedup = "" if best["speedup"] is None else f"{best['speedup']:.2f}"
+            cells += [f"{best['ms']:.1f} ({parts}), {best['engine']}", speedup]
         rows.append([name, *cells])
     head = [cell for batch in batches for cell in (f"ms at batch {batch} (decode + network)", "speed-up")]
-    return table(["from file to label", *head], rows)
+    return table(["from file to label or mask", *head], rows)
 
 
 def filled(text: str, every: Cards, bench: Sequence[dict[str, Any]]) -> str:

@@ -267,3 +267,21 @@ def test_parts_keep_picture_and_labels_together() -> None:
         light = part.mean(2)
         middle = (light[known].max() + light[known].min()) / 2
         assert ((light > middle) == (classes == 1))[known].mean() > 0.95
+
+
+@pytest.mark.usefixtures("random_rgb")
+def test_bench_times_segmenters_and_quotes_their_cards(dcu: Dcu, segmenter: Path) -> None:
+    card = json.loads((segmenter / "card.json").read_text())
+    card["figures"] = [{"dataset": "streets", "count": 7, "miou": 0.25}]
+    (segmenter / "card.json").write_text(json.dumps(card))
+    answer = dcu("bench", "--seconds", "0", "--batch", "2", "--rivals", "webp", "--json")
+    assert answer.code == 0, answer.err
+    rows = {row["name"]: row for row in answer.lines if row["engine"] == "PyTorch"}
+    masks, labels = rows["segmenter-0.0983"], rows["classifier-0.0983"]
+    assert (masks["answer"], labels["answer"]) == ("mask", "label")
+    assert (masks["miou"], masks["top1"], labels["miou"]) == (0.25, None, None)
+    assert masks["source"] == "quoted from the card: streets, 7 pictures"
+    assert masks["bytes"] == labels["bytes"]
+    assert masks["speedup"] is None
+    assert masks["network_macs"] > 0
+    assert masks["ms"] > 0

@@ -19,16 +19,22 @@ RIVAL = re.compile(f"RGB on ({'|'.join(FORMATS)}) ")
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Figures by the name of the way, to what each format reduced the picture, and where that is from."""
+    """Figures by the name of the way, to what each format reduced the picture, and where those of labels are from."""
 
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
     sides: dict[str, int] = field(default_factory=dict)
     source: str | None = None
 
 
-def accuracy_of(rows: Sequence[dict[str, Any]], source: str) -> Accuracy:
-    """What rows of :func:`dcu.evaluate.classifier.compare` say."""
-    figures = {row["name"]: {key: row[key] for key in ("bytes", "bpp", "top1", "top5")} for row in rows}
+def accuracy_of(codec: store.Model, rows: Sequence[dict[str, Any]], source: str | None) -> Accuracy:
+    """What rows of :func:`dcu.evaluate.classifier.compare` say, and of segmenters their cards."""
+    figures = {
+        row["name"]: {key: row[key] for key in ("bytes", "bpp", "top1", "top5")} | {"source": source} for row in rows
+    }
+    for network in store.networks("segmenter", codec.fingerprint):
+        for stated in network.card.get("figures", [])[:1]:
+            told = f"quoted from the card: {stated['dataset']}, {stated['count']} pictures"
+            figures[network.name] = {"miou": stated["miou"], "source": told}
     sides = {found[1]: int(row["side"]) for row in rows if (found := RIVAL.match(row["name"]))}
     return Accuracy(figures, sides, source)
 
@@ -45,13 +51,13 @@ def measured(
     network = store.find_network("classifier", codec.fingerprint)
     loaded = codec_of(codec.identity, device)
     rows = compare(Classifier(network, loaded, device, engine="pytorch"), items, show(items), formats)
-    return accuracy_of(rows, f"measured on {dataset}, {len(items)} pictures")
+    return accuracy_of(codec, rows, f"measured on {dataset}, {len(items)} pictures")
 
 
 def quoted(codec: store.Model) -> Accuracy:
-    """What ``dcu eval classifier --rivals --record`` wrote on the classifier's card; nothing where it did not."""
+    """What ``dcu eval --record`` wrote on the cards; nothing of labels where ``--rivals`` did not."""
     stated = store.find_network("classifier", codec.fingerprint).card.get("rivals")
     if not stated:
-        return Accuracy()
+        return accuracy_of(codec, [], None)
     rows = stated["rows"]
-    return accuracy_of(rows, f"quoted from the card: {stated['dataset']}, {rows[0]['count']} pictures")
+    return accuracy_of(codec, rows, f"quoted from the card: {stated['dataset']}, {rows[0]['count']} pictures")

@@ -38,12 +38,13 @@ def bench_rate(
     Returns
     -------
     rows : list of dict
-        ``name``; ``bytes``, ``bpp`` (means over files); ``top1``, ``top5`` and their ``source``, where known;
+        ``name``; ``answer``, label or mask; ``bytes``, ``bpp`` (means over files); ``top1``, ``top5``, ``miou`` and
+        their ``source``, where known;
         ``parameters`` of the network; ``entropy_macs``, ``synthesis_macs``, ``network_macs`` (1 MAC = 2 FLOPs);
         ``engine``, ``batch``, ``threads``, ``rounds``; medians a picture of ``read_ms``, ``decode_ms`` (entropy
         decoding, and what rebuilds a picture if one is needed), ``network_ms`` and the whole, ``ms``, with its 10 and
         90 % quantiles; ``pictures_per_second``; ``peak_mib``, resident memory of a batch beyond what was there before;
-        ``speedup``: over the RGB network on the first other format, on its quickest engine at that batch size.
+        ``speedup``, of labels, over the RGB network on the first other format, its quickest engine at that batch size.
     """
     pictures = [field_crop(item.picture()) for item in shown(items, SHOWN)]
     found = ways(codec, pictures, formats, known.sides, device)
@@ -67,11 +68,11 @@ def bench_rate(
 def facts(way: Way, known: Accuracy) -> dict[str, Any]:
     """What a row says beside speed."""
     size = sum(map(len, way.files)) / len(way.files)
-    figures = known.figures.get(way.name, {"bytes": round(size, 1), "bpp": round(8 * size / SIDE**2, 4)})
+    figures = {"bytes": round(size, 1), "bpp": round(8 * size / SIDE**2, 4)} | known.figures.get(way.name, {})
     return (
-        {"name": way.name}
-        | {key: figures.get(key) for key in ("bytes", "bpp", "top1", "top5")}
-        | {"source": known.source if "top1" in figures else None, "parameters": way.parameters}
+        {"name": way.name, "answer": way.answer}
+        | {key: figures.get(key) for key in ("bytes", "bpp", "top1", "top5", "miou", "source")}
+        | {"parameters": way.parameters}
         | {f"{part}_macs": count for part, count in way.macs.items()}
     )
 
@@ -91,7 +92,8 @@ def add_speedup(rows: Rows, today: str | None) -> None:
         theirs = quickest(rows, batch).get(today) if today else None
         for row in rows:
             if row["batch"] == batch:
-                row["speedup"] = round(theirs["ms"] / row["ms"], 2) if theirs else None
+                same = theirs is not None and row["answer"] == theirs["answer"]
+                row["speedup"] = round(theirs["ms"] / row["ms"], 2) if theirs and same else None
 
 
 def columns(rows: Rows) -> list[Rows]:
@@ -102,7 +104,7 @@ def columns(rows: Rows) -> list[Rows]:
             continue
         seen.add(row["name"])
         millions = {f"M MACs {part}": round(row[f"{part}_macs"] / 1e6) for part in ("entropy", "synthesis", "network")}
-        given = {key: percent(row[key]) for key in ("top1", "top5")}
+        given = {key: percent(row[key]) for key in ("top1", "top5", "miou")}
         cost.append({key: row[key] for key in ("name", "bytes", "bpp")} | given | millions)
     speed = [
         {key: row[key] for key in ("name", "engine", "batch", "read_ms", "decode_ms", "network_ms", "ms")}

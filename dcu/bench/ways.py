@@ -1,4 +1,4 @@
-"""The ways from a file to a label that are compared: dcu's, and what people run today."""
+"""The ways from a file to a label that are compared: dcu's, and what people run today; and dcu's to a mask."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from dcu.image import SIDE, Picture, resize
 from dcu.nets.efficientnet import EfficientNetLite0
 from dcu.tasks.classify import CROP, Classifier
 from dcu.tasks.rgb import rgb_network, to_input
+from dcu.tasks.segment import Segmenter, enlarged
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Way:
     network: nn.Module
     macs: dict[str, int]  # of entropy decoding's network, synthesis, network
     int8: bool = True  # whether eight bits keep its accuracy
+    answer: str = "label"  # or mask, which is compared with no label
 
     @property
     def parameters(self) -> int:
@@ -67,7 +69,7 @@ def files_of(format: str, pictures: Sequence[Picture], most: float, side: int | 
 def ways(
     model: store.Model, pictures: Sequence[Picture], rivals: Sequence[str], sides: dict[str, int], device: str
 ) -> list[Way]:
-    """Every way at a codec's rate, for pictures (224, 224, 3) uint8: latent networks first, the original last.
+    """Every way at a codec's rate, for pictures (224, 224, 3) uint8: networks on latents first, the original last.
 
     ``sides``: to what each format reduces the picture, where that is known. Names are those of
     :func:`dcu.evaluate.classifier.compare`.
@@ -87,6 +89,8 @@ def ways(
     rgb = rgb_or_untrained().to(device)
     cost = macs(rgb, torch.zeros(1, 3, SIDE, SIDE))
     rows = [latent_way(Classifier(network, codec, device), files, entropy) for network in networks]
+    segmenters = store.networks("segmenter", model.fingerprint)
+    rows += [mask_way(Segmenter(network, codec, device), files, entropy) for network in segmenters]
     decoded = {"entropy": entropy, "synthesis": synthesis, "network": cost}
     rows.append(Way(f"RGB on {codec.name}", files, codec.read, rgb_decoder(codec), rgb, decoded))
     only = {"entropy": 0, "synthesis": 0, "network": cost}
@@ -99,15 +103,37 @@ def ways(
 
 def latent_way(classifier: Classifier, files: list[bytes], entropy: int) -> Way:
     """Bitstream to label: no picture on the way."""
-    network = classifier.network
-    cost = macs(network, torch.zeros(1, len(classifier.codec.levels), CROP, CROP))
-    parts = {"entropy": entropy, "synthesis": 0, "network": cost}
-    codec = classifier.codec
+    network, codec = classifier.network, classifier.codec
+    parts = latent_parts(network, codec, entropy)
+    return Way(classifier.name, files, codec.read, latents_of(codec), network, parts, classifier.keeps_int8)
 
-    def latents(streams: Sequence[Any]) -> Tensor:
-        return torch.cat(codec.latents(streams))
 
-    return Way(classifier.name, files, codec.read, latents, network, parts, classifier.keeps_int8)
+class Masks(nn.Module):
+    """A segmenter's answer as people get it: latent (B, C, h, w) to the class of every pixel (B, 8 h, 8 w)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return enlarged(self.network(latent)).argmax(1)
+
+
+def mask_way(segmenter: Segmenter, files: list[bytes], entropy: int) -> Way:
+    """Bitstream to mask, in float32: no segmenter was measured in eight bits."""
+    network, codec = Masks(segmenter.network).eval(), segmenter.codec
+    parts = latent_parts(network, codec, entropy)
+    return Way(segmenter.name, files, codec.read, latents_of(codec), network, parts, int8=False, answer="mask")
+
+
+def latent_parts(network: nn.Module, codec: Codec, entropy: int) -> dict[str, int]:
+    """MACs of a network on the latent of a 224x224 picture, and of what is before it."""
+    return {"entropy": entropy, "synthesis": 0, "network": macs(network, torch.zeros(1, len(codec.levels), CROP, CROP))}
+
+
+def latents_of(codec: Codec) -> Callable[[Sequence[Any]], Tensor]:
+    """What networks on latents get of streams."""
+    return lambda streams: torch.cat(codec.latents(streams))
 
 
 def rgb_decoder(codec: Codec) -> Callable[[Sequence[Any]], Tensor]:
