@@ -491,6 +491,14 @@ def test_codec_and_reader_learn_together_and_the_classifier_goes_on(
     went_on = load_file(runs / "classifier" / "checkpoint.safetensors")
     assert float(went_on["average.join.norm.bias"].mean()) == pytest.approx(1, abs=0.1)
     assert dcu("models", "verify", models / "tiny", models / "c").code == 0
+    starts = ["--start", first.path, "--start", runs / "classifier" / "checkpoint.safetensors"]
+    again = ["--data", pictures, "--runs", tmp_path / "again", "--minutes", 0, "--out", models / "tiny"]
+    assert dcu("train", "codec", joint, *again, *starts).code == 0
+    went_on = load_file(tmp_path / "again" / "joint" / "checkpoint.safetensors")
+    assert float(went_on["average.analysis.head.bias"].mean()) == pytest.approx(1, abs=0.1)
+    assert float(went_on["average.reader.join.norm.bias"].mean()) == pytest.approx(1, abs=0.1)
+    started_from = json.loads((models / "tiny" / "card.json").read_text())["start"]
+    assert (started_from["steps"], started_from["reader"]["steps"]) == (3, 1)
 
 
 @pytest.mark.usefixtures("random_rgb")

@@ -27,7 +27,10 @@ Data = Annotated[list[Path], DATA]
 OptionalData = Annotated[list[Path] | None, DATA]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the model.", show_default="the user's data folder")]
 Runs = Annotated[Path, typer.Option("--runs", help="Where checkpoint and log are kept.")]
-Start = Annotated[Path | None, typer.Option("--start", help="Checkpoint of another run to begin with.")]
+Start = Annotated[
+    list[Path] | None,
+    typer.Option("--start", help="Checkpoint of another run to begin with; a codec's, then maybe its reader's."),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint.")]
 Labels = Annotated[
     Path | None,
@@ -44,20 +47,20 @@ def recipe_path(recipe: Path) -> Path:
     return inside if not recipe.exists() and inside.exists() else recipe
 
 
-def train(run: Run, start: Path | None, resume: bool, minutes: float | None, write: Callable[[], store.Model]) -> None:
+def train(run: Run, start: list[Path], resume: bool, minutes: float | None, write: Callable[[], store.Model]) -> None:
     """Run the loop, from the start, from other weights, or from the checkpoint; then write the model, once."""
     from rich.console import Console
 
     from dcu.train import parallel
 
-    if resume and start is not None:
+    if resume and start:
         raise UsageError("--start begins a run, --resume continues one")
     if resume:
         run.resume()
     elif run.checkpoint.path.exists():
         raise UsageError(f"{run.checkpoint.path}: a run is there already; --resume continues it, or name other --runs")
-    elif start is not None:
-        run.start(start)
+    for path in () if resume else start:
+        run.start(path)
     if not run.train(minutes, Console(stderr=True)) and parallel.rank() == 0:
         typer.echo(f"stopped at step {run.step} of {run.schedule.steps}; --resume continues", err=True)
     if parallel.rank() == 0:
@@ -96,7 +99,7 @@ def train_codec(
             task = CodecTask(parts["codec"], *common)
         run = Run(task, parts["schedule"], runs / path.stem)
         folder = out or store.user_folder() / task.recipe.name
-        train(run, start, resume, minutes, lambda: codec_model(run, task, items, folder))
+        train(run, start or [], resume, minutes, lambda: codec_model(run, task, items, folder))
 
 
 @app.command("classifier")
@@ -145,7 +148,7 @@ def train_classifier(
             task = ClassifierTask(parts["classifier"], *common)
         run = Run(task, parts["schedule"], runs / path.stem)
         folder = out or store.user_folder() / task.recipe.name
-        train(run, start, resume, minutes, lambda: classifier_model(run, task, loaded, items, folder))
+        train(run, start or [], resume, minutes, lambda: classifier_model(run, task, loaded, items, folder))
 
 
 @app.command("segmenter")
@@ -177,7 +180,7 @@ def train_segmenter(
         task = SegmenterTask(parts["segmenter"], parts["data"], codec, found, parts["schedule"].seed)
         run = Run(task, parts["schedule"], runs / path.stem)
         items, folder = [pair.picture for pair in found], out or store.user_folder() / task.recipe.name
-        train(run, start, resume, minutes, lambda: segmenter_model(run, task, codec, items, folder))
+        train(run, start or [], resume, minutes, lambda: segmenter_model(run, task, codec, items, folder))
 
 
 def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:

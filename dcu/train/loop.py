@@ -241,7 +241,8 @@ class Run:
     def start(self, path: Path) -> None:
         """Begin with the averaged weights and the scalars of another run's checkpoint.
 
-        A joint run begins with a codec's (its reader begins anew), a classifier's with the reader of a joint run.
+        A joint run begins with a codec's (its reader begins anew), then maybe its reader with a classifier's; a
+        classifier's with the reader of a joint run.
 
         Raises
         ------
@@ -251,14 +252,20 @@ class Run:
         tensors, scalars = Checkpoint(path).load()
         found = {n.removeprefix("average."): t for n, t in tensors.items() if n.startswith("average.")}
         wanted = self.task.module.state_dict()
+        optional = {n for n in wanted if n.startswith("reader.")}
         if not set(wanted) & set(found):
-            found = {n.removeprefix("reader."): t for n, t in found.items() if n.startswith("reader.")}
+            inner = {n.removeprefix("reader."): t for n, t in found.items() if n.startswith("reader.")}
+            found = inner or {f"reader.{n}": t for n, t in found.items()}
+            wanted, optional = {n: wanted[n] for n in optional or wanted}, set()
+        else:
+            optional |= {n for n in found if n.startswith("reader.")}
         common = {n: t for n, t in found.items() if n in wanted and wanted[n].shape == t.shape}
-        if not common or any(not n.startswith("reader.") for n in (set(wanted) | set(found)) - set(common)):
+        if not common or (set(wanted) | set(found)) - set(common) - optional:
             raise BrokenInputError(f"{path}: of another architecture")
         self.task.module.load_state_dict(common, strict=False)
         self.task.scalars.update({n: v for n, v in scalars["task"].items() if n in self.task.scalars})
-        self.started_from = {"steps": int(scalars["step"]), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        origin = {"steps": int(scalars["step"]), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        self.started_from = self.started_from | {"reader": origin} if self.started_from else origin
         self.average = {n: t.detach().clone() for n, t in self.task.module.state_dict().items()}
 
     def train_step(self, batch: tuple[Tensor, ...]) -> dict[str, float]:
