@@ -105,6 +105,7 @@ class EntropyCoder:
             tuple((tensors[f"{i:02}.{n}.weight"].double(), tensors[f"{i:02}.{n}.bias"].double()) for n in range(3))
             for i in range(len(self.passes))
         ]
+        self.check_shapes()
         self.check_exact()
         self.sixteen_bits = [[in_sixteen_bits(weight, bias) for weight, bias in layers] for layers in self.weights]
         half = 2 ** (WEIGHT_BITS - 1)  # folded in, like the division by 2^12: powers of two keep every bit
@@ -112,6 +113,18 @@ class EntropyCoder:
             tuple((weight / 2**WEIGHT_BITS, (bias[:, None] + half) / 2**WEIGHT_BITS) for weight, bias in layers)
             for layers in self.weights
         ]
+
+    def check_shapes(self) -> None:
+        """Refuse weights of other shapes than the groups say: `coder.cpp` reads them as they must be."""
+        hidden = len(self.weights[0][0][1])
+        right = self.values.shape == (self.channels, self.largest) and self.exp.shape == (EXP_SIZE,)
+        for p, layers in zip(self.passes, self.weights, strict=True):
+            wide = (int(p.known(self.channels).sum()), hidden, hidden, (p.last - p.first) * p.levels)
+            for before, after, (weight, bias) in zip(wide, wide[1:], layers, strict=False):
+                right &= weight.shape == (after, before) and bias.shape == (after,)
+        right &= len(self.exp) > 0 and float(self.exp[0]) == 2**TABLE_BITS == float(self.exp.abs().max())
+        if not right or (self.exp < 0).any():
+            raise UnavailableError("the codec's context model is not what its groups say")
 
     def check_exact(self) -> None:
         """Refuse weights whose sums could leave the integers that float64 holds exactly."""

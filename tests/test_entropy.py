@@ -106,6 +106,22 @@ def test_sums_of_sixteen_bits_stay_in_32(rows: int, columns: int, weight: int, b
     assert limit == 2**15 - 1 or largest[1].max() >= 2**31, "no smaller than it must be"
 
 
+@pytest.mark.parametrize("names", [["exp"], ["01.2.weight", "01.2.bias"], ["00.1.weight", "00.1.bias"], ["groups"]])
+def test_weights_of_other_shapes_are_refused(names: list[str]) -> None:
+    """The compiled decoder would read on behind their ends."""
+    torch.manual_seed(0)
+    tensors = integer_tensors(ContextModel((Group(2, 5, 2), Group(2, 3, 1)), 8))
+    centres = torch.randn(4, 5).sort(1).values
+    EntropyCoder(tensors, centres)
+    short = {name: tensor[: len(tensor) // 2] if name in names else tensor for name, tensor in tensors.items()}
+    with pytest.raises((UnavailableError, RuntimeError)):
+        EntropyCoder(short, centres)
+    with pytest.raises(UnavailableError):
+        EntropyCoder(tensors, centres[:3])
+    with pytest.raises(UnavailableError):
+        EntropyCoder(tensors | {"exp": tensors["exp"] * 2}, centres)
+
+
 def test_number_of_threads_changes_nothing(codec: Codec) -> None:
     symbols, before = random_symbols(codec, 30, 40), torch.get_num_threads()
     payloads = set()
