@@ -147,6 +147,8 @@ class Codec:
     def latents(self, streams: Sequence[Stream]) -> list[Tensor]:
         """The latent (1, C, h, w) float32 of each stream that networks read: of the small layer, where there is one."""
         symbols = self.symbols([stream.layers[0] for stream in streams])
+        if len({each.shape for each in symbols}) == 1:  # one operation in place of many small ones
+            return list(self.quantizer.latent(torch.stack(symbols).to(self.device)).split(1))
         return [self.quantizer.latent(each[None].to(self.device)) for each in symbols]
 
     def latent(self, data: bytes | Stream) -> Tensor:

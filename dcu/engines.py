@@ -21,13 +21,13 @@ from torch import Tensor, nn
 
 from dcu import store
 from dcu.errors import UnavailableError
-from dcu.rangecoder import cache_folder
+from dcu.rangecoder import backend, cache_folder
 
 Engine = Callable[[Tensor], Tensor]
 """A batch to the network's answer to it."""
 ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 NAMES = ("auto", "pytorch", "int8")
-"""What users may ask for; auto is int8 where it is installed and the network runs on the CPU."""
+"""What users may ask for; auto is int8 where it is installed and the CPU has what it needs to be exact enough."""
 AT_ONCE = 10
 """Examples that go through a network together while ranges are measured."""
 
@@ -48,7 +48,7 @@ def uses_int8(engine: str, device: str) -> bool:
     able = device == "cpu" and onnx_installed()
     if engine == "int8" and not able:
         raise UnavailableError("int8 runs on the CPU and needs ONNX Runtime: pip install 'dcu[fast]'")
-    return able and engine != "pytorch"
+    return able and (engine == "int8" or (engine == "auto" and weight_bits() == 8))
 
 
 def pytorch(network: nn.Module) -> Engine:
@@ -87,11 +87,13 @@ def exported(network: nn.Module, example: Tensor) -> bytes:
     return model
 
 
-def quantized(model: bytes, examples: Tensor) -> bytes:
-    """An ONNX model in eight bits, a scale a channel; ``examples`` (n, ...) show how large activations become.
+def weight_bits() -> int:
+    """Of a weight: eight with VNNI, which adds products in 32 bits; seven, so that two products fit 16, without."""
+    return 8 if "avx512vnni" in backend().instruction_sets() else 7
 
-    Weights have seven bits, so that no sum of two products leaves 16 bits on CPUs without VNNI.
-    """
+
+def quantized(model: bytes, examples: Tensor) -> bytes:
+    """An ONNX model in eight bits, a scale a channel; ``examples`` (n, ...) show how large activations become."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -116,7 +118,7 @@ def quantized(model: bytes, examples: Tensor) -> bytes:
             Reader(),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
-            reduce_range=True,
+            reduce_range=weight_bits() == 7,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
@@ -143,7 +145,7 @@ def onnx_runtime(model: bytes, threads: int) -> Engine:
 
 def kept_int8(key: str, make: Callable[[], bytes], threads: int) -> Engine:
     """The engine of an eight-bit model that is made once and kept in the cache under a key of its own."""
-    tag = "-".join([key, *(f"{name}-{version(name)}" for name in ("torch", "onnxruntime"))])
+    tag = "-".join([key, f"{weight_bits()}bit", *(f"{name}-{version(name)}" for name in ("torch", "onnxruntime"))])
     place = cache_folder() / f"{tag}.onnx"
     with contextlib.suppress(Exception):  # ONNX Runtime's own errors share no class
         return onnx_runtime(place.read_bytes(), threads)

@@ -44,13 +44,22 @@ def test_eight_bits_are_made_once(onnx: Path, codec: Codec, capfd: pytest.Captur
     data = codec.compress(smooth_picture(224, 224))
     exact = Classifier.load(engine="pytorch")(data, top=3)
     for note in (True, False, True):
-        answer = Classifier.load()(data, top=3)
+        answer = Classifier.load(engine="int8")(data, top=3)
         assert [p.label for p in answer.predictions] == [p.label for p in exact.predictions]
         assert answer.best.probability == pytest.approx(exact.best.probability, abs=0.05)
         assert ("preparing the network" in capfd.readouterr().err) == note
         (kept,) = onnx.glob("classifier-0.0983-*.onnx")
         if not note:
             kept.write_bytes(b"broken")
+
+
+def test_eight_bits_are_for_processors_that_have_them(onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With seven the network loses more than half a point: they are for those who ask."""
+    for bits, chosen in ((8, True), (7, False)):
+        monkeypatch.setattr("dcu.engines.weight_bits", lambda bits=bits: bits)
+        assert engines.uses_int8("auto", "cpu") == chosen
+        assert engines.uses_int8("int8", "cpu")
+        assert not engines.uses_int8("pytorch", "cpu")
 
 
 def test_engine_that_is_not_there(dcu: Dcu, tmp_path: Path) -> None:

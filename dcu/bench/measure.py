@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dcu.bench.ways import Way
-from dcu.engines import Engine, engines
+from dcu.engines import Engine, engines, pytorch
 
 TURN = 6
 """Pictures that a way has before it is another's turn, at least."""
@@ -81,7 +81,10 @@ def runners(rows: Sequence[Way], batches: Sequence[int], threads: int) -> list[l
     for way in rows:
         if id(way.network) not in ready:
             examples = way.decode([way.read(data) for data in way.files])
-            ready[id(way.network)] = engines(way.network, examples, threads, way.int8)
+            if way.answer == "label":
+                ready[id(way.network)] = engines(way.network, examples, threads, way.int8)
+            else:
+                ready[id(way.network)] = {"PyTorch": pytorch(way.network)}  # what masks are made with
     return [
         [Runner(way, name, run, batch) for batch in batches for name, run in ready[id(way.network)].items()]
         for way in rows

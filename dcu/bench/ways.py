@@ -120,10 +120,10 @@ class Masks(nn.Module):
 
 
 def mask_way(segmenter: Segmenter, files: list[bytes], entropy: int) -> Way:
-    """Bitstream to mask, in float32: no segmenter was measured in eight bits."""
+    """Bitstream to mask: no decoding of pixels on the way there either."""
     network, codec = Masks(segmenter.network).eval(), segmenter.codec
     parts = latent_parts(network, codec, entropy)
-    return Way(segmenter.name, files, codec.read, latents_of(codec), network, parts, int8=False, answer="mask")
+    return Way(segmenter.name, files, codec.read, latents_of(codec), network, parts, answer="mask")
 
 
 def latent_parts(network: nn.Module, codec: Codec, entropy: int) -> dict[str, int]:
