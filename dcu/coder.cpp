@@ -100,8 +100,8 @@ struct Plane {
     std::vector<int16_t> half;
 };
 
-// sums (rows, CHUNK) = weights (rows, pairs, 2) x (pairs, CHUNK, 2) + biases (rows,), rows a multiple of 8; x is pairs of
-// 16 bits, as all that is called so below.
+// sums (rows, CHUNK) = weights (rows, pairs, 2) x (pairs, CHUNK, 2) + biases (rows,), rows a multiple of 8; an element of
+// x is a pair of 16 bits.
 using Multiply = void (*)(const int16_t *, const int32_t *, int64_t, int64_t, const int32_t *, int32_t *);
 
 // What a codec's arithmetic needs beside its layers.
@@ -211,7 +211,8 @@ __attribute__((target("avx2"))) int32_t activate(const int32_t *__restrict sums,
 }
 
 // Sums (levels, CHUNK) of one channel to where the intervals end.
-__attribute__((target("avx2"))) void intervals(const int32_t *sums, int64_t levels, const Arithmetic &arithmetic, int32_t *upper) {
+__attribute__((target("avx2"))) void intervals(const int32_t *sums, int64_t levels, const Arithmetic &arithmetic,
+                                               int32_t *upper) {
     const __m256i deepest = _mm256_set1_epi32(arithmetic.deepest);
     const __m256d room = _mm256_set1_pd(static_cast<double>(arithmetic.room)), little = _mm256_set1_pd(0x1p-25);
     for (int side = 0; side < 2; ++side) {
@@ -261,8 +262,8 @@ bool uppers_16(const Pass &pass, const Plane &plane, const Arithmetic &arithmeti
             if (largest > limit) return false;
             const int64_t rows = weight16.size(0);
             sums.resize(rows * CHUNK);
-            arithmetic.multiply(weight16.data_ptr<int16_t>(), bias32.data_ptr<int32_t>(), rows, weight16.size(1), in.data(),
-                       sums.data());
+            arithmetic.multiply(weight16.data_ptr<int16_t>(), bias32.data_ptr<int32_t>(), rows, weight16.size(1),
+                                in.data(), sums.data());
             in.resize(rows / 2 * CHUNK);
             if (index + 1 < layers.size()) largest = activate(sums.data(), rows, in.data());
         }

@@ -59,7 +59,7 @@ def train(run: Run, start: list[Path], resume: bool, minutes: float | None, writ
         run.resume()
     elif run.checkpoint.path.exists():
         raise UsageError(f"{run.checkpoint.path}: a run is there already; --resume continues it, or name other --runs")
-    for path in () if resume else start:
+    for path in start:
         run.start(path)
     if not run.train(minutes, Console(stderr=True)) and parallel.rank() == 0:
         typer.echo(f"stopped at step {run.step} of {run.schedule.steps}; --resume continues", err=True)

@@ -62,11 +62,12 @@ class FrontTask(ClassifierTask):
         latents, wanted = [], []
         for step in range(batches):
             views = self.views(step)[0].to(self.device)
-            latents.append(self.seen(views).half().cpu())
+            latent = self.seen(views)
             if self.like:
-                joint = self.like.network.joint(self.seen(views))
+                joint = self.like.network.joint(latent)
             else:
                 joint = self.teacher.network.joint(network_input(self.codec, "decoded", views))
+            latents.append(latent.half().cpu())
             wanted.append(joint.half().cpu())
         return torch.cat(latents), torch.cat(wanted)
 

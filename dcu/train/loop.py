@@ -252,15 +252,14 @@ class Run:
         tensors, scalars = Checkpoint(path).load()
         found = {n.removeprefix("average."): t for n, t in tensors.items() if n.startswith("average.")}
         wanted = self.task.module.state_dict()
-        optional = {n for n in wanted if n.startswith("reader.")}
-        if not set(wanted) & set(found):
+        alike = not set(wanted).isdisjoint(found)  # else one of them is a joint run's, and a reader is all they share
+        if not alike:
             inner = {n.removeprefix("reader."): t for n, t in found.items() if n.startswith("reader.")}
             found = inner or {f"reader.{n}": t for n, t in found.items()}
-            wanted, optional = {n: wanted[n] for n in optional or wanted}, set()
-        else:
-            optional |= {n for n in found if n.startswith("reader.")}
+            wanted = {n: t for n, t in wanted.items() if n.startswith("reader.")} or wanted
         common = {n: t for n, t in found.items() if n in wanted and wanted[n].shape == t.shape}
-        if not common or (set(wanted) | set(found)) - set(common) - optional:
+        rest = (set(wanted) | set(found)) - set(common)
+        if not common or not all(alike and n.startswith("reader.") for n in rest):
             raise BrokenInputError(f"{path}: of another architecture")
         self.task.module.load_state_dict(common, strict=False)
         self.task.scalars.update({n: v for n, v in scalars["task"].items() if n in self.task.scalars})
