@@ -78,6 +78,23 @@ def test_cost_of_the_networks() -> None:
     assert macs(EfficientNetLite0(), torch.zeros(1, 3, 224, 224)) // 10**6 == 385
 
 
+def test_blocks_that_a_classifier_does_without(own_models: Path, codec: Codec) -> None:
+    """Its weights tell which; those left keep their names and work; one that changes the shape has to be there."""
+    model = store.read_model(own_models / "classifier-0.0983")
+    whole = Classifier(model, codec).network
+    tensors = {n: t for n, t in model.weights().items() if not n.startswith(("trunk.blocks.5.", "trunk.blocks.9."))}
+    less = Classifier(store.write_model(own_models / "less", model.card, tensors), codec).network
+    latent = torch.randn(1, 3, 28, 28)
+    x = whole.joint(latent)
+    for number, block in enumerate(whole.trunk.blocks):
+        x = x if number in (5, 9) else block(x)
+    assert torch.equal(less.features(latent), whole.trunk.pool(x))
+    assert macs(less, latent) < macs(whole, latent)
+    tensors = {n: t for n, t in tensors.items() if not n.startswith("trunk.blocks.3.")}
+    with pytest.raises(UnavailableError):
+        Classifier(store.write_model(own_models / "broken", model.card, tensors), codec)
+
+
 def test_five_views_are_averaged_and_full_is_everything(codec: Codec) -> None:
     classifier = Classifier.load()
     stream = codec.read(codec.compress(smooth_picture(300, 520)))

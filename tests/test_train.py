@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,9 +23,10 @@ from dcu import store
 from dcu.codec import Codec
 from dcu.data import items
 from dcu.errors import BrokenInputError, MissingInputError, OutputError, UnavailableError, UsageError
-from dcu.nets.efficientnet import front_shape
+from dcu.nets.efficientnet import front_shape, left_out
 from dcu.nets.norms import add_norms, fold_norms
 from dcu.store import shipped
+from dcu.tasks import rgb
 from dcu.tasks.classify import Classifier
 from dcu.train.classifier import ClassifierRecipe, ClassifierTask, told
 from dcu.train.codec import CodecData, CodecRecipe, CodecTask
@@ -32,7 +34,7 @@ from dcu.train.front import FrontRecipe, FrontTask
 from dcu.train.inputs import network_input
 from dcu.train.joint import JointTask, ReaderRecipe
 from dcu.train.loop import Checkpoint, Run, Schedule, prefetch, read_recipe
-from dcu.train.segmenter import SegmentData, SegmenterRecipe
+from dcu.train.segmenter import Label, SegmentData, SegmenterRecipe, started_network
 from dcu.train.views import ViewData, hold_out, mixed
 
 from .conftest import RECIPE, Dcu, one_line, png, smooth_picture
@@ -222,7 +224,7 @@ def test_shipped_recipes_can_be_read() -> None:
         assert part in ("", "-joint", "-synthesis", "-similarity")
         assert bool(parts["reader"].weight) == (part == "-joint")
         assert bool(parts["codec"].frozen) == (part == "-synthesis")
-    for path in folder.glob("classifier-*.toml"):
+    for path in folder.glob("*classifier-*.toml"):
         parts = read_recipe(path, classifier=ClassifierRecipe, front=FrontRecipe, data=ViewData, schedule=Schedule)
         assert path.stem.removeprefix(parts["classifier"].name) == ("-front" if parts["front"].views else "")
     for path in folder.glob("segmenter-*.toml"):
@@ -304,6 +306,40 @@ def test_classifier_resumes_as_the_same_run(codec: Codec, pictures: Path, tmp_pa
     assert resumed.step == 1
     resumed.train(None, quiet())
     assert same(straight.checkpoint.path, resumed.checkpoint.path)
+
+
+@pytest.mark.usefixtures("random_rgb")
+def test_views_are_seen_again_after_a_while_and_after_a_resume(
+    codec: Codec, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an earlier step's views the first; neither codec nor teacher is asked twice, unless the run was resumed."""
+    monkeypatch.setattr("dcu.train.classifier.AGE", 2)
+    data = ViewData(batch=4, again=1)
+
+    def task() -> ClassifierTask:
+        return ClassifierTask(ClassifierRecipe("x", codec.name, width=4, depth=1), data, codec, items(pictures), 0)
+
+    straight, resumed = task(), task()
+    asked: list[Tensor] = []
+
+    def ask(views: Tensor) -> Tensor:
+        asked.append(views)
+        return network_input(codec, "latent", views)
+
+    monkeypatch.setattr(straight, "seen", ask)
+    given: list[Tensor] = []
+    for module in (straight.module, resumed.module):
+        module.stem.register_forward_pre_hook(lambda _, x: given.append(x[0]))
+    with torch.no_grad():
+        losses = [float(straight.loss(straight.batch(step))[0]) for step in range(3)]
+        assert float(resumed.loss(resumed.batch(2))[0]) == pytest.approx(losses[2], rel=1e-4)
+    assert [len(views) for views in asked] == [3, 3, 3]
+    assert [len(latents) for latents in given] == [3, 3, 4, 4]
+    assert torch.equal(given[2][3], given[0][0])
+    assert torch.allclose(given[2], given[3])
+    assert set(straight.lessons) == {1, 2}
+    with pytest.raises(ValueError, match="half"):
+        ViewData(batch=4, again=3)
 
 
 @pytest.mark.usefixtures("random_rgb")
@@ -398,6 +434,27 @@ def test_classifier_from_recipe_to_label(dcu: Dcu, pictures: Path, photo: Path, 
 
 
 @pytest.mark.usefixtures("random_rgb")
+def test_classifier_without_some_blocks(dcu: Dcu, pictures: Path, own_models: Path, tmp_path: Path) -> None:
+    """From the recipe to the weights; a segmenter that begins with it has the RGB network's blocks there."""
+    recipe, model = tmp_path / "tiny.toml", own_models / "classifier-0.0983"
+    call = ["train", "classifier", recipe, "--data", pictures, "--out", model, "--runs", tmp_path / "runs"]
+    recipe.write_text(CLASSIFIER_TOML.replace("[data]", "without = [3]\n[data]"))
+    refused = dcu(*call)
+    assert refused.code == 2
+    assert one_line(refused.err)
+    recipe.write_text(CLASSIFIER_TOML.replace("[data]", "without = [5, 9]\n[data]"))
+    shutil.rmtree(model)
+    assert dcu(*call).code == 0
+    weights = store.read_model(model).weights()
+    assert left_out(weights) == {5, 9}
+    labels = (Label("sky", "#0000ff"), Label("road", "#808080"))
+    codec = Codec.load("codec-0.0983")
+    blocks = started_network(SegmenterRecipe("x", codec.name, labels, pyramid=8), codec).blocks.state_dict()
+    assert torch.equal(blocks["4.expand.weight"], weights["trunk.blocks.4.expand.weight"].float())
+    assert torch.equal(blocks["5.expand.weight"], rgb.rgb_network().state_dict()["trunk.blocks.5.expand.weight"])
+
+
+@pytest.mark.usefixtures("random_rgb")
 @pytest.mark.parametrize("hidden", [0, 12], ids=["plain", "fused"])
 def test_front_end_learns_what_the_rgb_network_has_at_the_joint(
     dcu: Dcu, codec: Codec, pictures: Path, tmp_path: Path, hidden: int
@@ -446,6 +503,30 @@ def test_front_end_learns_what_another_classifier_has_at_the_joint(codec: Codec,
         assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
     with pytest.raises(UnavailableError):
         FrontTask(recipe, FrontRecipe(views=3, like="none"), ViewData(batch=3), codec, items(pictures), 0)
+
+
+@pytest.mark.usefixtures("random_rgb")
+def test_front_end_learns_what_a_tuned_rgb_network_has_at_the_joint(
+    codec: Codec, pictures: Path, own_models: Path
+) -> None:
+    """Of the pictures that the codec rebuilds; the trunk is the tuned one's too, but for blocks that are left out."""
+    tuned = rgb.rgb_network()
+    for parameter in tuned.parameters():
+        parameter.mul_(1.5)
+    weights = {name: tensor.half() for name, tensor in tuned.state_dict().items()}
+    card = {"name": "rgb-classifier-0.0983", "kind": "rgb-classifier", "fingerprint": codec.fingerprint}
+    store.write_model(own_models / "rgb-classifier-0.0983", card, weights)
+    recipe = ClassifierRecipe("x", codec.name, width=8, depth=1, without=(5,))
+    front = FrontRecipe(views=3, like="rgb-classifier-0.0983")
+    task = FrontTask(recipe, front, ViewData(batch=3), codec, items(pictures), 0)
+    wanted = tuned.joint(network_input(codec, "decoded", task.views(0)[0]))
+    assert torch.allclose(task.wanted.float(), wanted, atol=1e-2 * float(wanted.std()))
+    blocks = task.module.trunk.blocks.state_dict()
+    assert torch.equal(blocks["6.expand.weight"], weights["trunk.blocks.6.expand.weight"].float())
+    assert "5.expand.weight" not in blocks
+    store.write_model(own_models / "rgb-classifier-0.0983", card | {"fingerprint": "ab" * 32}, weights)
+    with pytest.raises(UnavailableError):
+        FrontTask(recipe, front, ViewData(batch=3), codec, items(pictures), 0)
 
 
 JOINT_TOML = (

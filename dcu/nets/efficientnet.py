@@ -6,8 +6,9 @@ Batch norms are folded into the convolutions where weights come in (`dcu.tasks.r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,10 @@ LITE0 = (
 )
 LATENT_STAGES = LITE0[3:]
 """What follows the joint, 40 x 28 x 28: blocks 5-15."""
+BLOCKS = frozenset(range(sum(stage.blocks for stage in LATENT_STAGES)))
+"""The trunk's blocks, counted from the joint."""
+SHORTCUTS = BLOCKS - frozenset(accumulate((stage.blocks for stage in LATENT_STAGES), initial=0))
+"""Those of them that keep the shape and so have a shortcut: a network can do without."""
 DILATED_STAGES = (*LATENT_STAGES[:2], Stage(4, 5, 1, 6, 192, dilation=2), Stage(1, 3, 1, 6, 320, dilation=2))
 """The same at output stride 16: dilation where the last stride was (Chen et al., DeepLab, arXiv 1606.00915)."""
 
@@ -91,6 +96,13 @@ def build_blocks(stages: tuple[Stage, ...], before: int) -> nn.Sequential:
     return nn.Sequential(*blocks)
 
 
+def check_shortcuts(blocks: Iterable[int]) -> frozenset[int]:
+    """Blocks of the trunk as a set; ValueError if one of them has no shortcut."""
+    if not SHORTCUTS.issuperset(chosen := frozenset(blocks)):
+        raise ValueError(f"of the trunk's blocks only {sorted(SHORTCUTS)} can be left out, not {sorted(chosen)}")
+    return chosen
+
+
 class Trunk(nn.Module):
     """From the joint to the answer.
 
@@ -104,6 +116,11 @@ class Trunk(nn.Module):
         self.blocks = build_blocks(LATENT_STAGES, JOINT_CHANNELS)
         self.head = nn.Conv2d(LATENT_STAGES[-1].channels, FEATURES, 1)
         self.classifier = nn.Linear(FEATURES, classes)
+
+    def leave_out(self, blocks: Iterable[int]) -> None:
+        """Go without some of the blocks, of ``SHORTCUTS``; the others keep their names. Raises ValueError."""
+        for block in check_shortcuts(blocks):
+            delattr(self.blocks, str(block))
 
     def pool(self, features: Tensor) -> Tensor:
         """The last blocks' features (B, 320, h, w) to the pooled vector (B, 1280)."""
@@ -194,6 +211,11 @@ def front_shape(tensors: Mapping[str, Tensor]) -> tuple[int, int, int, int]:
     width, channels, kernel = tensors["stem.weight"].shape[:3]
     depth = sum(name.startswith("front.") and name.endswith(".conv1.weight") for name in tensors)
     return channels, width, depth, len(tensors["front.0.conv1.weight"]) if kernel == 1 else 0
+
+
+def left_out(tensors: Mapping[str, Tensor]) -> frozenset[int]:
+    """The trunk's blocks that a classifier does without, from its weights."""
+    return BLOCKS - {int(name.split(".")[2]) for name in tensors if name.startswith("trunk.blocks.")}
 
 
 class LatentClassifier(LatentFront):

@@ -17,7 +17,7 @@ from dcu.codec import Codec, codec_of
 from dcu.data import carried
 from dcu.errors import UnavailableError
 from dcu.nets import channels_last
-from dcu.nets.efficientnet import LatentClassifier, front_shape
+from dcu.nets.efficientnet import LatentClassifier, front_shape, left_out
 
 Views = list[Tensor]
 """Latents (1, C, h, w) of one picture."""
@@ -178,10 +178,11 @@ VIEWS: dict[str, Callable[[Tensor], Views]] = {"centre": centre, "five": five, "
 
 
 def build_network(model: store.Model) -> LatentClassifier:
-    """The network of a classifier's weights, which alone say how wide and deep it is."""
+    """The network of a classifier's weights, which alone say of what shape it is."""
     tensors = {name: tensor.float() for name, tensor in model.weights().items()}
     try:
         network = LatentClassifier(*front_shape(tensors), tensors["trunk.classifier.bias"].shape[0])
+        network.trunk.leave_out(left_out(tensors))
         network.load_state_dict(tensors)
     except (KeyError, RuntimeError, ValueError) as error:
         raise UnavailableError(f"{model.name}: its weights are not those of a classifier") from error

@@ -13,7 +13,7 @@ The front end begins with what :mod:`dcu.train.front` taught it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,9 +25,9 @@ from dcu.codec import Codec
 from dcu.data import Item
 from dcu.evaluate.classifier import field_view
 from dcu.nets import channels_last
-from dcu.nets.efficientnet import EfficientNetLite0, LatentClassifier
+from dcu.nets.efficientnet import EfficientNetLite0, LatentClassifier, check_shortcuts
 from dcu.nets.norms import add_norms, measure_norms
-from dcu.tasks.rgb import Answer, RgbClassifier, rgb_network
+from dcu.tasks.rgb import RgbClassifier, rgb_network
 from dcu.train.inputs import check_sees, network_input
 from dcu.train.views import Sampler, ViewData, hold_out, mixed, random_view
 
@@ -35,6 +35,8 @@ MEASURED = 40
 """Batches on which norms are measured."""
 STARTED = 4
 """Batches from which the scale of latents and features is taken."""
+AGE = 64
+"""Steps after which views are seen again."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,14 @@ class ClassifierRecipe:
     width: int = 64
     depth: int = 2
     hidden: int = 0  # width inside fused blocks; 0: plain ones
+    without: tuple[int, ...] = ()  # the trunk's blocks, counted from the joint, that it does without
     feature_weight: float = 1.0  # alpha
     trunk_scale: float = 0.3  # the trunk's learning rate, relative to the front end's
     label_weight: float = 0.0  # share of a picture's own class, where its folder is a WNID, in the target
 
     def __post_init__(self) -> None:
         check_sees(self.sees)
+        check_shortcuts(self.without)
 
 
 def student(channels: int, width: int, depth: int, hidden: int) -> LatentClassifier:
@@ -82,13 +86,13 @@ def student_groups(network: LatentClassifier | EfficientNetLite0, trunk_scale: f
 
 
 def distillation(
-    network: LatentClassifier | EfficientNetLite0, seen: Tensor, target: Tensor, answer: Answer, spread: Tensor
+    network: LatentClassifier | EfficientNetLite0, seen: Tensor, target: Tensor, wanted: Tensor, spread: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Divergence from target probabilities, and distance from the teacher's features in units of their variance."""
+    """Divergence from target probabilities, and distance from the wanted features in units of their variance."""
     features = network.trunk.blocks(network.joint(seen.contiguous(memory_format=torch.channels_last)))
     logits = network.trunk.classifier(network.trunk.pool(features)).float()
     divergence = F.kl_div(F.log_softmax(logits, 1), target, reduction="batchmean")
-    distance = ((features.float() - answer.features).square() / spread).mean()
+    distance = ((features.float() - wanted).square() / spread).mean()
     return divergence, distance
 
 
@@ -99,6 +103,14 @@ def told(probabilities: Tensor, numbers: Tensor, weight: float) -> Tensor:
     target[known] *= 1 - weight
     target[known, numbers[known]] += weight
     return target
+
+
+class Lesson(NamedTuple):
+    """What the student sees of views, and what it is to say of them: probabilities and features, as ``Answer`` has."""
+
+    seen: Tensor
+    target: Tensor
+    features: Tensor
 
 
 class ClassifierTask:
@@ -116,8 +128,10 @@ class ClassifierTask:
             network = learning(rgb_network())
         else:
             network = student(len(codec.levels), recipe.width, recipe.depth, recipe.hidden)
+            network.trunk.leave_out(recipe.without)
         self.module = channels_last(network).to(self.device)
         self.scalars: dict[str, float] = {}
+        self.lessons: dict[int, Lesson] = {}  # by step, what is to be seen again
         self.start()
 
     @torch.no_grad()
@@ -137,21 +151,34 @@ class ClassifierTask:
         return student_groups(self.module, self.recipe.trunk_scale)
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
-        """What a step sees: :meth:`views`."""
-        return self.views(step)
+        """What a step sees: its :meth:`views`, those of an earlier step, of which some are seen again, its number."""
+        earlier = self.views(step - AGE) if self.data.again and step >= AGE else ()
+        return *self.views(step), *earlier, torch.tensor(step)
 
     def views(self, step: int) -> tuple[Tensor, Tensor]:
-        """Views (B, 224, 224, 3) uint8; the class that each shows, (B,), -1 where it is unknown or not alone."""
-        chosen, rng = self.sampler.draw(step, self.data.batch)
+        """A step's own views (n, 224, 224, 3) uint8; the class each shows, (n,), -1 where unknown or not alone."""
+        chosen, rng = self.sampler.draw(step, self.data.batch - self.data.again)
         views = np.stack([random_view(item.picture(), self.data.smallest, rng) for item in chosen])
         views, alone = mixed(views, rng)
         numbers = [self.numbers.get(item.label, -1) for item in chosen]
         return torch.from_numpy(views), torch.from_numpy(np.where(alone, numbers, -1))
 
+    def lesson(self, views: Tensor, numbers: Tensor) -> Lesson:
+        """Codec and teacher asked about views."""
+        answer = self.teacher(views)
+        target = told(answer.logits.softmax(1), numbers, self.recipe.label_weight)
+        return Lesson(self.seen(views), target, answer.features)
+
     def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
-        answer = self.teacher(batch[0])
-        target = told(answer.logits.softmax(1), batch[1], self.recipe.label_weight)
-        divergence, distance = distillation(self.module, self.seen(batch[0]), target, answer, self.spread)
+        *views, last = batch
+        step, again = int(last), self.data.again
+        lesson = self.lesson(*views[:2])
+        if again:
+            self.lessons[step] = Lesson(*(part[:again] for part in lesson))
+        if views[2:]:  # made anew after a resume, when they are not kept
+            earlier = self.lessons.pop(step - AGE, None) or self.lesson(*(part[:again] for part in views[2:]))
+            lesson = Lesson(*(torch.cat(parts) for parts in zip(lesson, earlier, strict=True)))
+        divergence, distance = distillation(self.module, *lesson, self.spread)
         figures = {"divergence": float(divergence.detach()), "distance": float(distance.detach())}
         return divergence + self.recipe.feature_weight * distance, figures
 
@@ -170,6 +197,6 @@ class ClassifierTask:
         """Set the front end's norms for the weights as they are now."""
 
         def see(index: int) -> None:
-            self.module.joint(self.seen(self.batch(-1 - index)[0].to(self.device)))
+            self.module.joint(self.seen(self.views(-1 - index)[0].to(self.device)))
 
         measure_norms(self.module, see, MEASURED)

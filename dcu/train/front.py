@@ -3,10 +3,11 @@
     loss = mean((front(latent) - early(decoded))^2 / var(early))
 
 What is behind the joint stays the RGB network's, with all that it learnt from a million pictures. Or both are those of
-a classifier that is there already (``like``): so a smaller front end takes the place of its own. What is wanted is a
-function of a few places of the latent, 784 examples a picture and no noise: minutes of one core teach it (FitNets'
-hints, arXiv 1412.6550). Latents and what is wanted of them are made once and kept in memory, so that a step costs a
-fifth of one of the whole network. A classifier goes on from there (``--start``).
+a network that is there already (``like``): the RGB network fine-tuned on such pictures, or a classifier whose front end
+a smaller one is to replace. What is wanted is a function of a few places of the latent, 784 examples a picture and no
+noise: minutes of one core teach it (FitNets' hints, arXiv 1412.6550). Latents and what is wanted of them are made once
+and kept in memory, so that a step costs a fifth of one of the whole network. A classifier goes on from there
+(``--start``).
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from torch import Tensor
 from dcu import store
 from dcu.codec import Codec
 from dcu.data import Item
-from dcu.errors import UsageError
+from dcu.errors import UnavailableError, UsageError
+from dcu.nets.efficientnet import EfficientNetLite0, LatentClassifier
 from dcu.nets.norms import measure_norms
 from dcu.tasks.classify import Classifier
+from dcu.tasks.rgb import RgbClassifier
 from dcu.train.classifier import MEASURED, ClassifierRecipe, ClassifierTask, student_groups
 from dcu.train.inputs import network_input
 from dcu.train.views import ViewData, generator_of
@@ -33,7 +36,23 @@ class FrontRecipe:
     """How many views are kept, 0.14 MB each at 48 channels; 0 trains the whole classifier instead."""
 
     views: int = 0
-    like: str = ""  # an installed classifier of the codec, to be equalled; or the RGB network on the picture rebuilt
+    like: str = ""  # an installed classifier or rgb-classifier of the codec; or the RGB network on the picture rebuilt
+
+
+def network_like(name: str, codec: Codec, device: str) -> tuple[LatentClassifier | EfficientNetLite0, str]:
+    """A network whose front end is to be equalled, and what it sees, of ``SEES``.
+
+    Raises
+    ------
+    UnavailableError
+        It is not installed, not a classifier, or of another codec.
+    """
+    model = store.find(name)
+    if model.kind != "rgb-classifier":
+        return Classifier(store.find(name, "classifier"), codec, device).network, "latent"
+    if model.fingerprint != codec.fingerprint:
+        raise UnavailableError(f"{model.name}: was taught pictures of another codec than {codec.name}")
+    return RgbClassifier(device, model.weights()).network, "decoded"
 
 
 class FrontTask(ClassifierTask):
@@ -45,10 +64,12 @@ class FrontTask(ClassifierTask):
         if recipe.sees != "latent":
             raise UsageError("[front] is of networks on latents")
         super().__init__(recipe, data, codec, items, seed)
-        self.like = Classifier(store.find(front.like, "classifier"), codec, self.device) if front.like else None
-        if self.like:
-            self.module.trunk.blocks.load_state_dict(self.like.network.trunk.blocks.state_dict())
-            self.module.trunk.head.load_state_dict(self.like.network.trunk.head.state_dict())
+        self.like: LatentClassifier | EfficientNetLite0 = self.teacher.network
+        self.like_sees = "decoded"
+        if front.like:
+            self.like, self.like_sees = network_like(front.like, codec, self.device)
+        self.module.trunk.blocks.load_state_dict(self.like.trunk.blocks.state_dict(), strict=False)
+        self.module.trunk.head.load_state_dict(self.like.trunk.head.state_dict())
         self.module.trunk.requires_grad_(False)
         self.latents, self.wanted = self.kept(-(-front.views // data.batch))
         self.variance = self.wanted.float().var((0, 2, 3), keepdim=True).to(self.device)
@@ -62,12 +83,8 @@ class FrontTask(ClassifierTask):
         latents, wanted = [], []
         for step in range(batches):
             views = self.views(step)[0].to(self.device)
-            latent = self.seen(views)
-            if self.like:
-                joint = self.like.network.joint(latent)
-            else:
-                joint = self.teacher.network.joint(network_input(self.codec, "decoded", views))
-            latents.append(latent.half().cpu())
+            joint = self.like.joint(network_input(self.codec, self.like_sees, views))
+            latents.append(self.seen(views).half().cpu())
             wanted.append(joint.half().cpu())
         return torch.cat(latents), torch.cat(wanted)
 

@@ -101,7 +101,7 @@ class JointTask(CodecTask):
         answer: Answer = self.teacher(batch[0])
         target = answer.logits.softmax(1)
         divergence, distance = distillation(
-            self.module.reader, torch.cat([latent, others]), target, answer, self.spread
+            self.module.reader, torch.cat([latent, others]), target, answer.features, self.spread
         )
         figures |= {"divergence": float(divergence.detach()), "distance": float(distance.detach())}
         return loss + self.reader.weight * (divergence + distance), figures

@@ -83,11 +83,11 @@ def started_network(recipe: SegmenterRecipe, codec: Codec) -> LatentSegmenter | 
     """The network with the classifier's weights where they fit; pyramid and head have norms and are yet to learn."""
     classes = len(recipe.labels)
     network: LatentSegmenter | RgbSegmenter
+    weights = rgb.rgb_network().state_dict()
     if recipe.sees == "latent":
-        weights = store.find_network("classifier", codec.fingerprint).weights()
+        weights |= store.find_network("classifier", codec.fingerprint).weights()  # which may lack blocks
         network = LatentSegmenter(*front_shape(weights), recipe.pyramid, classes)
     else:
-        weights = rgb.rgb_network().state_dict()
         network = RgbSegmenter(recipe.pyramid, classes)
     known = {name.removeprefix("trunk."): tensor.float() for name, tensor in weights.items()}
     wanted = network.state_dict()

@@ -22,10 +22,15 @@ class ViewData:
     """Views, and how often each data set's pictures are drawn (by the name of its tar; 1 if not said)."""
 
     batch: int = 32
+    again: int = 0  # of which so many are of an earlier step's: codec and teacher have been asked already
     smallest: float = 0.15  # smallest share of the picture's area that a view shows
     held_out: int = 250  # pictures kept aside to watch agreement with the teacher
     held_out_from: tuple[str, ...] = ()
     weights: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 <= 2 * self.again <= self.batch:
+            raise ValueError(f"again = {self.again}: at most half of a batch of {self.batch}")
 
 
 def generator_of(seed: int, step: int) -> np.random.Generator:
