@@ -236,7 +236,8 @@ def compare(
     decoded = [Contender(f"RGB on {codec.name}", cost + decoding, lambda data: look(codec.decode(data)))]
     if tuned is not None:
         weights = RgbClassifier(classifier.device, tuned.weights())
-        decoded.append(Contender(tuned.name, cost + decoding, lambda data: look(codec.decode(data), weights)))
+        name = f"RGB tuned on {codec.name}"
+        decoded.append(Contender(name, cost + decoding, lambda data: look(codec.decode(data), weights)))
     original = Contender("RGB on the original", cost, lambda data: look(PNG.decode(data, SIDE, SIDE)))
     theirs = {
         (name, side): Contender(f"RGB on {name} {side}x{side}", cost, by_format(name), side)
