@@ -151,9 +151,9 @@ class ClassifierTask:
         return student_groups(self.module, self.recipe.trunk_scale)
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
-        """What a step sees: its :meth:`views`, those of an earlier step, of which some are seen again, its number."""
-        earlier = self.views(step - AGE) if self.data.again and step >= AGE else ()
-        return *self.views(step), *earlier, torch.tensor(step)
+        """What a step sees: its :meth:`views`; those of an earlier step, if due and not kept; its number."""
+        due = self.data.again > 0 and step >= AGE and step - AGE not in self.lessons
+        return *self.views(step), *(self.views(step - AGE) if due else ()), torch.tensor(step)
 
     def views(self, step: int) -> tuple[Tensor, Tensor]:
         """A step's own views (n, 224, 224, 3) uint8; the class each shows, (n,), -1 where unknown or not alone."""
@@ -174,9 +174,11 @@ class ClassifierTask:
         step, again = int(last), self.data.again
         lesson = self.lesson(*views[:2])
         if again:
-            self.lessons[step] = Lesson(*(part[:again] for part in lesson))
-        if views[2:]:  # made anew after a resume, when they are not kept
-            earlier = self.lessons.pop(step - AGE, None) or self.lesson(*(part[:again] for part in views[2:]))
+            self.lessons[step] = Lesson(*(part[:again].clone() for part in lesson))
+        earlier = self.lessons.pop(step - AGE, None)
+        if views[2:]:  # after a resume
+            earlier = self.lesson(*(part[:again] for part in views[2:]))
+        if earlier:
             lesson = Lesson(*(torch.cat(parts) for parts in zip(lesson, earlier, strict=True)))
         divergence, distance = distillation(self.module, *lesson, self.spread)
         figures = {"divergence": float(divergence.detach()), "distance": float(distance.detach())}

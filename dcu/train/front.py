@@ -27,7 +27,7 @@ from dcu.nets.norms import measure_norms
 from dcu.tasks.classify import Classifier
 from dcu.tasks.rgb import RgbClassifier
 from dcu.train.classifier import MEASURED, ClassifierRecipe, ClassifierTask, student_groups
-from dcu.train.inputs import network_input
+from dcu.train.inputs import rebuilt_input
 from dcu.train.views import ViewData, generator_of
 
 
@@ -40,7 +40,7 @@ class FrontRecipe:
 
 
 def network_like(name: str, codec: Codec, device: str) -> tuple[LatentClassifier | EfficientNetLite0, str]:
-    """A network whose front end is to be equalled, and what it sees, of ``SEES``.
+    """A network whose front end is to be equalled, and what it sees, latent or decoded.
 
     Raises
     ------
@@ -83,9 +83,10 @@ class FrontTask(ClassifierTask):
         latents, wanted = [], []
         for step in range(batches):
             views = self.views(step)[0].to(self.device)
-            joint = self.like.joint(network_input(self.codec, self.like_sees, views))
-            latents.append(self.seen(views).half().cpu())
-            wanted.append(joint.half().cpu())
+            latent = self.seen(views)
+            seen = latent if self.like_sees == "latent" else rebuilt_input(self.codec, latent)
+            latents.append(latent.half().cpu())
+            wanted.append(self.like.joint(seen).half().cpu())
         return torch.cat(latents), torch.cat(wanted)
 
     def groups(self) -> list[dict[str, Any]]:

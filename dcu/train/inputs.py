@@ -28,7 +28,11 @@ def network_input(codec: Codec, sees: str, views: Tensor) -> Tensor:
     x = analysis_input(views).contiguous(memory_format=torch.channels_last)
     symbols = codec.quantizer.symbols(codec.analysis(x).float())
     latent = codec.quantizer.latent(symbols).contiguous(memory_format=torch.channels_last)
-    if sees == "latent":
-        return latent
+    return latent if sees == "latent" else rebuilt_input(codec, latent)
+
+
+@torch.no_grad()
+def rebuilt_input(codec: Codec, latent: Tensor) -> Tensor:
+    """What an RGB network gets, (B, 3, 8h, 8w), of the pictures that a codec rebuilds from latents (B, C, h, w)."""
     decoded = ((codec.synthesis(latent).float() + 1) * 127.5).round().clamp(0, 255)
     return to_input(decoded.permute(0, 2, 3, 1)).contiguous(memory_format=torch.channels_last)

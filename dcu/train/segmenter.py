@@ -23,7 +23,7 @@ from dcu.errors import UsageError
 from dcu.evaluate.segmenter import check, confusion, intersection_over_union
 from dcu.image import Picture, pad
 from dcu.nets import channels_last
-from dcu.nets.efficientnet import front_shape
+from dcu.nets.efficientnet import front_shape, left_out
 from dcu.nets.norms import add_norms, measure_norms
 from dcu.nets.segmenter import LatentSegmenter, RgbSegmenter
 from dcu.nets.transforms import BLOCK
@@ -83,11 +83,13 @@ def started_network(recipe: SegmenterRecipe, codec: Codec) -> LatentSegmenter | 
     """The network with the classifier's weights where they fit; pyramid and head have norms and are yet to learn."""
     classes = len(recipe.labels)
     network: LatentSegmenter | RgbSegmenter
-    weights = rgb.rgb_network().state_dict()
     if recipe.sees == "latent":
-        weights |= store.find_network("classifier", codec.fingerprint).weights()  # which may lack blocks
+        weights = store.find_network("classifier", codec.fingerprint).weights()
+        if left_out(weights):  # the segmenter has them all
+            weights = rgb.rgb_network().state_dict() | weights
         network = LatentSegmenter(*front_shape(weights), recipe.pyramid, classes)
     else:
+        weights = rgb.rgb_network().state_dict()
         network = RgbSegmenter(recipe.pyramid, classes)
     known = {name.removeprefix("trunk."): tensor.float() for name, tensor in weights.items()}
     wanted = network.state_dict()
