@@ -490,6 +490,25 @@ def test_front_end_learns_what_the_rgb_network_has_at_the_joint(
 
 
 @pytest.mark.usefixtures("random_rgb")
+def test_classifier_begins_with_an_installed_one(codec: Codec, pictures: Path) -> None:
+    """What it says is the same until it learns, its norms are there again, and fold away once more."""
+    shipped = Classifier.load("classifier-0.0983", engine="pytorch").network
+    _, width, depth, hidden = front_shape(shipped.state_dict())
+    recipe = ClassifierRecipe("x", codec.name, width=width, depth=depth, hidden=hidden, begin="classifier-0.0983")
+    task = ClassifierTask(recipe, ViewData(batch=3, held_out=0), codec, items(pictures), 0)
+    seen = task.seen(task.views(0)[0])
+    with torch.no_grad():
+        wanted = shipped.joint(seen)
+        assert torch.allclose(task.module.eval().joint(seen), wanted, atol=1e-3 * float(wanted.abs().max()))
+        noisy = task.module.train().joint(seen)  # norms that see a batch and not what was measured
+    assert not torch.allclose(noisy, wanted, atol=1e-3 * float(wanted.abs().max()))
+    fold_norms(task.module.eval())
+    assert set(task.module.state_dict()) == set(shipped.state_dict())
+    with pytest.raises(UnavailableError, match="another shape"):
+        ClassifierTask(replace(recipe, depth=depth + 1), ViewData(), codec, items(pictures), 0)
+
+
+@pytest.mark.usefixtures("random_rgb")
 def test_front_end_learns_what_another_classifier_has_at_the_joint(codec: Codec, pictures: Path) -> None:
     recipe = ClassifierRecipe("x", codec.name, width=8, depth=1)
     front = FrontRecipe(views=3, like="classifier-0.0983")

@@ -61,6 +61,38 @@ def measure_norms(module: nn.Module, see: Callable[[int], object], batches: int)
         norm.momentum = 0.1
 
 
+@torch.no_grad()
+def restore_norms(module: nn.Module, see: Callable[[int], object], batches: int) -> None:
+    """Give norms that are new the means and spreads of what comes in, and have them put both back in.
+
+    So the network is, until it learns, what its convolutions make it, which are those of a network whose norms were
+    folded. ``see(index)`` sends a batch through the module.
+    """
+    norms = [child for child in module.modules() if isinstance(child, nn.BatchNorm2d)]
+    sums = {norm: torch.zeros(3, norm.num_features, dtype=torch.float64, device=norm.weight.device) for norm in norms}
+
+    def note(norm: nn.Module, args: tuple[Tensor], y: Tensor) -> Tensor:
+        x = args[0].double()
+        sums[norm] += torch.stack([torch.ones_like(x), x, x.square()]).sum((1, 3, 4))  # type: ignore[index]
+        return args[0]
+
+    hooks = [norm.register_forward_hook(note) for norm in norms]
+    module.eval()
+    for index in range(batches):
+        see(index)
+    for hook in hooks:
+        hook.remove()
+    for norm, (count, total, squares) in sums.items():
+        mean = total / count
+        variance = squares / count - mean.square()
+        norm.load_state_dict(
+            norm.state_dict()
+            | {"running_mean": mean, "running_var": variance}
+            | {"weight": (variance + EPSILON).sqrt(), "bias": mean}
+        )
+    module.train()
+
+
 def fold_norms(module: nn.Module) -> None:
     """Fold each batch norm into the convolution before it, in place: the reverse of :func:`add_norms`.
 

@@ -23,10 +23,12 @@ from torch.nn import functional as F
 from dcu import store
 from dcu.codec import Codec
 from dcu.data import Item
+from dcu.errors import UnavailableError
 from dcu.evaluate.classifier import field_view
 from dcu.nets import channels_last
 from dcu.nets.efficientnet import EfficientNetLite0, LatentClassifier, check_shortcuts
-from dcu.nets.norms import add_norms, measure_norms
+from dcu.nets.norms import add_norms, measure_norms, restore_norms
+from dcu.tasks.classify import Classifier
 from dcu.tasks.rgb import RgbClassifier, rgb_network
 from dcu.train.inputs import check_sees, network_input
 from dcu.train.views import Sampler, ViewData, hold_out, mixed, random_view
@@ -50,6 +52,7 @@ class ClassifierRecipe:
     depth: int = 2
     hidden: int = 0  # width inside fused blocks; 0: plain ones
     without: tuple[int, ...] = ()  # the trunk's blocks, counted from the joint, that it does without
+    begin: str = ""  # an installed classifier of the codec and of the same shape, whose weights are its first
     feature_weight: float = 1.0  # alpha
     trunk_scale: float = 0.3  # the trunk's learning rate, relative to the front end's
     label_weight: float = 0.0  # share of a picture's own class, where its folder is a WNID, in the target
@@ -105,6 +108,22 @@ def told(probabilities: Tensor, numbers: Tensor, weight: float) -> Tensor:
     return target
 
 
+def network_like(name: str, codec: Codec, device: str) -> tuple[LatentClassifier | EfficientNetLite0, str]:
+    """An installed classifier or rgb-classifier of a codec, and what it sees, latent or decoded.
+
+    Raises
+    ------
+    UnavailableError
+        It is not installed, not a classifier, or of another codec.
+    """
+    model = store.find(name)
+    if model.kind != "rgb-classifier":
+        return Classifier(store.find(name, "classifier"), codec, device).network, "latent"
+    if model.fingerprint != codec.fingerprint:
+        raise UnavailableError(f"{model.name}: was taught pictures of another codec than {codec.name}")
+    return RgbClassifier(device, model.weights()).network, "decoded"
+
+
 class Lesson(NamedTuple):
     """What the student sees of views, and what it is to say of them: probabilities and features, as ``Answer`` has."""
 
@@ -133,6 +152,8 @@ class ClassifierTask:
         self.scalars: dict[str, float] = {}
         self.lessons: dict[int, Lesson] = {}  # by step, what is to be seen again
         self.start()
+        if recipe.begin:
+            self.begin(recipe.begin)
 
     @torch.no_grad()
     def start(self) -> None:
@@ -142,6 +163,31 @@ class ClassifierTask:
             spread = self.seen(views).std((0, 2, 3)).clamp(min=0.1)
             self.module.stem.convolution.weight.mul_(2 / spread[None, :, None, None])  # type: ignore[operator, union-attr]
         self.spread = self.teacher(views).features.var((0, 2, 3), keepdim=True)
+
+    def begin(self, name: str) -> None:
+        """Take an installed network's weights up to its features; the front end's norms leave them alone at first.
+
+        Raises
+        ------
+        UnavailableError
+            It is not installed, not a classifier, of another codec or of another shape.
+        """
+        network, _ = network_like(name, self.codec, self.device)
+        found = network.state_dict()
+        wanted = {
+            n: t
+            for n, t in self.module.state_dict().items()
+            if ".norm." not in n and not n.startswith("trunk.classifier.")
+        }
+        taken = {n: found.get(n.replace(".convolution.", ".")) for n in wanted}
+        if any(t is None or t.shape != wanted[n].shape for n, t in taken.items()):
+            raise UnavailableError(f"{name}: of another shape than {self.recipe.name}")
+        self.module.load_state_dict(taken, strict=False)
+        restore_norms(self.module, self.look, MEASURED)
+
+    def look(self, index: int) -> None:
+        """Send views that nothing is learnt from as far as the joint."""
+        self.module.joint(self.seen(self.views(-1 - index)[0].to(self.device)))
 
     def seen(self, views: Tensor) -> Tensor:
         """What the network gets of views (B, 224, 224, 3) uint8."""
@@ -197,8 +243,4 @@ class ClassifierTask:
 
     def measure_norms(self) -> None:
         """Set the front end's norms for the weights as they are now."""
-
-        def see(index: int) -> None:
-            self.module.joint(self.seen(self.views(-1 - index)[0].to(self.device)))
-
-        measure_norms(self.module, see, MEASURED)
+        measure_norms(self.module, self.look, MEASURED)

@@ -18,15 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dcu import store
 from dcu.codec import Codec
 from dcu.data import Item
-from dcu.errors import UnavailableError, UsageError
+from dcu.errors import UsageError
 from dcu.nets.efficientnet import EfficientNetLite0, LatentClassifier
-from dcu.nets.norms import measure_norms
-from dcu.tasks.classify import Classifier
-from dcu.tasks.rgb import RgbClassifier
-from dcu.train.classifier import MEASURED, ClassifierRecipe, ClassifierTask, student_groups
+from dcu.train.classifier import ClassifierRecipe, ClassifierTask, network_like, student_groups
 from dcu.train.inputs import rebuilt_input
 from dcu.train.views import ViewData, generator_of
 
@@ -37,22 +33,6 @@ class FrontRecipe:
 
     views: int = 0
     like: str = ""  # an installed classifier or rgb-classifier of the codec; or the RGB network on the picture rebuilt
-
-
-def network_like(name: str, codec: Codec, device: str) -> tuple[LatentClassifier | EfficientNetLite0, str]:
-    """A network whose front end is to be equalled, and what it sees, latent or decoded.
-
-    Raises
-    ------
-    UnavailableError
-        It is not installed, not a classifier, or of another codec.
-    """
-    model = store.find(name)
-    if model.kind != "rgb-classifier":
-        return Classifier(store.find(name, "classifier"), codec, device).network, "latent"
-    if model.fingerprint != codec.fingerprint:
-        raise UnavailableError(f"{model.name}: was taught pictures of another codec than {codec.name}")
-    return RgbClassifier(device, model.weights()).network, "decoded"
 
 
 class FrontTask(ClassifierTask):
@@ -73,6 +53,8 @@ class FrontTask(ClassifierTask):
         self.module.trunk.requires_grad_(False)
         self.latents, self.wanted = self.kept(-(-front.views // data.batch))
         self.variance = self.wanted.float().var((0, 2, 3), keepdim=True).to(self.device)
+        if recipe.begin:
+            return
         join: Any = self.module.join  # starts at the scale of what is wanted
         join.norm.weight.data.copy_(self.variance.flatten().sqrt())
         join.norm.bias.data.copy_(self.wanted.float().mean((0, 2, 3)))
@@ -103,11 +85,3 @@ class FrontTask(ClassifierTask):
         latents, wanted = (part.float() for part in batch)
         joint = self.module.joint(latents.contiguous(memory_format=torch.channels_last))
         return ((joint.float() - wanted).square() / self.variance).mean(), {}
-
-    def measure_norms(self) -> None:
-        """Set the front end's norms for the weights as they are now."""
-
-        def see(index: int) -> None:
-            self.module.joint(self.batch(-1 - index)[0].float().to(self.device))
-
-        measure_norms(self.module, see, MEASURED)
