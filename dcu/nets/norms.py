@@ -69,28 +69,14 @@ def restore_norms(module: nn.Module, see: Callable[[int], object], batches: int)
     folded. ``see(index)`` sends a batch through the module.
     """
     norms = [child for child in module.modules() if isinstance(child, nn.BatchNorm2d)]
-    sums = {norm: torch.zeros(3, norm.num_features, dtype=torch.float64, device=norm.weight.device) for norm in norms}
-
-    def note(norm: nn.Module, args: tuple[Tensor], y: Tensor) -> Tensor:
-        x = args[0].double()
-        sums[norm] += torch.stack([torch.ones_like(x), x, x.square()]).sum((1, 3, 4))  # type: ignore[index]
-        return args[0]
-
-    hooks = [norm.register_forward_hook(note) for norm in norms]
-    module.eval()
-    for index in range(batches):
-        see(index)
-    for hook in hooks:
+    hooks = [norm.register_forward_hook(lambda _, args, y: args[0]) for norm in norms]  # measured, not yet applied
+    measure_norms(module, see, batches)
+    for norm, hook in zip(norms, hooks, strict=True):
         hook.remove()
-    for norm, (count, total, squares) in sums.items():
-        mean = total / count
-        variance = squares / count - mean.square()
-        norm.load_state_dict(
-            norm.state_dict()
-            | {"running_mean": mean, "running_var": variance}
-            | {"weight": (variance + EPSILON).sqrt(), "bias": mean}
-        )
-    module.train()
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        norm.weight.copy_((norm.running_var + EPSILON).sqrt())
+        norm.bias.copy_(norm.running_mean)
 
 
 def fold_norms(module: nn.Module) -> None:

@@ -53,11 +53,10 @@ class FrontTask(ClassifierTask):
         self.module.trunk.requires_grad_(False)
         self.latents, self.wanted = self.kept(-(-front.views // data.batch))
         self.variance = self.wanted.float().var((0, 2, 3), keepdim=True).to(self.device)
-        if recipe.begin:
-            return
-        join: Any = self.module.join  # starts at the scale of what is wanted
-        join.norm.weight.data.copy_(self.variance.flatten().sqrt())
-        join.norm.bias.data.copy_(self.wanted.float().mean((0, 2, 3)))
+        if not recipe.begin:  # starts at the scale of what is wanted
+            join: Any = self.module.join
+            join.norm.weight.data.copy_(self.variance.flatten().sqrt())
+            join.norm.bias.data.copy_(self.wanted.float().mean((0, 2, 3)))
 
     @torch.no_grad()
     def kept(self, batches: int) -> tuple[Tensor, Tensor]:
