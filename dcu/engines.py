@@ -26,8 +26,10 @@ from dcu.rangecoder import backend, cache_folder
 Engine = Callable[[Tensor], Tensor]
 """A batch to the network's answer to it."""
 ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-NAMES = ("auto", "pytorch", "int8")
-"""What users may ask for; auto is int8 where it is installed and the CPU has what it needs to be exact enough."""
+TITLES = {"pytorch": "PyTorch", "onnx": "ONNX Runtime", "int8": "ONNX Runtime int8"}
+"""Engines by the names that users give them, the slowest first, and as tables call them."""
+NAMES = ("auto", *TITLES)
+"""What users may ask for; auto is the last of those that are :func:`available`."""
 AT_ONCE = 10
 """Examples that go through a network together while ranges are measured."""
 
@@ -37,18 +39,25 @@ def onnx_installed() -> bool:
     return all(map(find_spec, ONNX_PACKAGES))
 
 
-def uses_int8(engine: str, device: str) -> bool:
-    """Whether the engine of that name, of ``NAMES``, is int8.
+def available(device: str, keeps_int8: bool = True) -> list[str]:
+    """The engines to choose from, of ``TITLES``: eight bits where network and processor are exact enough with them."""
+    if device != "cpu" or not onnx_installed():
+        return ["pytorch"]
+    return ["pytorch", "onnx", *(["int8"] if keeps_int8 and weight_bits() == 8 else [])]
+
+
+def chosen(engine: str, device: str, keeps_int8: bool = True) -> str:
+    """The engine, of ``TITLES``, where one of ``NAMES`` is asked for.
 
     Raises
     ------
     UnavailableError
         It was asked for and cannot be had.
     """
-    able = device == "cpu" and onnx_installed()
-    if engine == "int8" and not able:
-        raise UnavailableError("int8 runs on the CPU and needs ONNX Runtime: pip install 'dcu[fast]'")
-    return able and (engine == "int8" or (engine == "auto" and weight_bits() == 8))
+    there = available(device, keeps_int8)
+    if engine in ("onnx", "int8") and "onnx" not in there:
+        raise UnavailableError(f"{engine} runs on the CPU and needs ONNX Runtime: pip install 'dcu[fast]'")
+    return there[-1] if engine == "auto" else engine
 
 
 def pytorch(network: nn.Module) -> Engine:
@@ -143,9 +152,9 @@ def onnx_runtime(model: bytes, threads: int) -> Engine:
     return lambda batch: torch.from_numpy(session.run(None, {name: batch.contiguous().numpy()})[0])
 
 
-def kept_int8(key: str, make: Callable[[], bytes], threads: int) -> Engine:
-    """The engine of an eight-bit model that is made once and kept in the cache under a key of its own."""
-    tag = "-".join([key, f"{weight_bits()}bit", *(f"{name}-{version(name)}" for name in ("torch", "onnxruntime"))])
+def kept(key: str, make: Callable[[], bytes], threads: int) -> Engine:
+    """The engine of an ONNX model that is made once and kept in the cache under a key of its own."""
+    tag = "-".join([key, *(f"{name}-{version(name)}" for name in ("torch", "onnxruntime"))])
     place = cache_folder() / f"{tag}.onnx"
     with contextlib.suppress(Exception):  # ONNX Runtime's own errors share no class
         return onnx_runtime(place.read_bytes(), threads)
@@ -157,13 +166,14 @@ def kept_int8(key: str, make: Callable[[], bytes], threads: int) -> Engine:
     return onnx_runtime(model, threads)
 
 
-def engines(network: nn.Module, examples: Tensor, threads: int, int8: bool) -> dict[str, Engine]:
-    """The engines that are installed, by name, eight bits if wanted; ``examples`` (n, ...) are the network's inputs."""
+def engines(network: nn.Module, examples: Tensor, threads: int) -> dict[str, Engine]:
+    """The engines that are available, by name; ``examples`` (n, ...) are the network's inputs."""
     network = network.eval()
-    found = {"PyTorch": pytorch(network)}
-    if examples.device.type == "cpu" and onnx_installed():
+    names = available(examples.device.type)
+    found = {"pytorch": pytorch(network)}
+    if "onnx" in names:
         model = exported(network, examples[:1])
-        found["ONNX Runtime"] = onnx_runtime(model, threads)
-        if int8:
-            found["ONNX Runtime int8"] = onnx_runtime(quantized(model, examples), threads)
+        found["onnx"] = onnx_runtime(model, threads)
+    if "int8" in names:
+        found["int8"] = onnx_runtime(quantized(model, examples), threads)
     return found

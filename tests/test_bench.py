@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,7 +37,7 @@ def test_rows_without_data(dcu: Dcu, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names[3] == "RGB on the original"
     assert [row["batch"] for row in rows] == [1, 3] * 4
     for row in rows:
-        assert row["rounds"] == 2 * -(-measure.TURN // row["batch"])
+        assert row["batches"] == 2 * -(-measure.TURN // row["batch"])
         assert row["ms"] == pytest.approx(sum(row[stage] for stage in STAGES), rel=0.5, abs=0.1)
         assert row["ms_10"] <= row["ms"] <= row["ms_90"]
         assert row["source"] is None
@@ -45,21 +46,27 @@ def test_rows_without_data(dcu: Dcu, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ours["synthesis_macs"] == 0 < decoded["synthesis_macs"]
     assert ours["bytes"] == decoded["bytes"]
     assert webp["speedup"] == 1
+    assert webp["of_today"]["bytes"] == webp["of_today"]["macs"] == webp["of_today"]["parameters"] == 1
+    assert ours["of_today"]["macs"] == pytest.approx(table.macs_of(ours) / table.macs_of(webp), abs=1e-3)
+    assert {row["codec"] for row in rows} == {"codec-0.0983"}
     assert ours["network_macs"] == store.find("classifier-0.0983").card["macs"]
 
 
 @pytest.mark.usefixtures("random_rgb")
 def test_table_for_people_and_what_cards_say(dcu: Dcu, own_models: Path) -> None:
     rows = [
-        {"name": "classifier-0.0983", "side": 224, "count": 9, "bytes": 600.0, "bpp": 0.1, "top1": 0.5, "top5": 0.7},
-        {"name": "RGB on webp 64x64", "side": 64, "count": 9, "bytes": 599.0, "bpp": 0.1, "top1": 0.25, "top5": 0.5},
+        {"name": "classifier-0.0983", "side": 224, "bytes": 600.0, "top1": 0.5, "top5": 0.7, "macs": 10**6},
+        {"name": "RGB on webp 64x64", "side": 64, "bytes": 599.0, "top1": 0.25, "top5": 0.5, "macs": 10**6},
     ]
+    rows = [row | {"count": 9, "bpp": 0.1} for row in rows]
     store.amend(store.find("classifier-0.0983"), {"rivals": {"dataset": "some-val", "rows": rows}})
     answer = dcu("bench", "--seconds", "0", "--batch", "1", "--rivals", "webp")
     assert "50.0 %" in answer.out
     assert "RGB on webp 64x64" in answer.out
     assert "25.0 %" in answer.out
     assert "quoted from the card: some-val, 9 pictures" in answer.err
+    assert re.search(r"^classifier-0.0983 .* quoted ", answer.out, re.MULTILINE), "the table itself says so too"
+    assert re.search(r"^classifier-0.0983 .* 2.0$", answer.out, re.MULTILINE), "right twice as often as what people run"
 
 
 @pytest.mark.usefixtures("random_rgb")

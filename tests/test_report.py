@@ -21,7 +21,7 @@ def page(dcu: Dcu, own_models: Path, random_rgb: None, tmp_path: Path, monkeypat
     pictures: dict[str, Picture] = {"<street>": smooth_picture(170, 200)}
     monkeypatch.setattr("dcu.evaluate.rivals.SCALES", (1.0, 0.5))
     monkeypatch.setattr("dcu.bench.report.report_pictures", lambda items: pictures)
-    figures = {"side": 224, "count": 9, "bytes": 600.0, "bpp": 0.1, "top1": 0.5, "top5": 0.7}
+    figures = {"side": 224, "count": 9, "bytes": 600.0, "bpp": 0.1, "top1": 0.5, "top5": 0.7, "macs": 10**6}
     stated = {"dataset": "some-val", "rows": [{"name": "classifier-0.0983"} | figures]}
     store.amend(store.find("classifier-0.0983"), {"rivals": stated})
     place = tmp_path / "report.html"
@@ -30,11 +30,18 @@ def page(dcu: Dcu, own_models: Path, random_rgb: None, tmp_path: Path, monkeypat
     return place
 
 
+def shown() -> int:
+    """Pictures that the report has: original, dcu's and webp's for each installed codec, and its masks."""
+    return sum(3 + len(store.networks("segmenter", model.fingerprint)) for model in store.installed_codecs())
+
+
 def test_report_stands_alone(page: Path) -> None:
     text = page.read_text()
     assert not re.search(r'(src|href)="(?!data:|#)', text)
     assert not re.search(r"url\((?!#)|@import|<script", text)
-    assert text.count("<img") == text.count('src="data:image/webp;base64,') == text.count('alt="&lt;street&gt;') == 3
+    assert (
+        text.count("<img") == text.count('src="data:image/webp;base64,') == text.count('alt="&lt;street&gt;') == shown()
+    )
     assert text.count("<svg") == text.count('role="img"') == 3  # accuracy, times of one batch size, rate-distortion
     assert figures.INK not in text
     assert "quoted from the card: some-val, 9 pictures" in text
@@ -59,7 +66,7 @@ def test_a_browser_draws_all_of_it(page: Path) -> None:
             ".map(figure => figure.getBoundingClientRect().width * figure.getBoundingClientRect().height)"
         )
         overflow = browser.execute_script("return document.body.scrollWidth - window.innerWidth")
-        assert widths == [200] * 3
+        assert widths == [200] * shown()
         assert len(areas) == 3
         assert min(areas) > 10_000
         assert overflow <= 0  # wide tables and figures scroll in their own boxes

@@ -14,6 +14,8 @@ from dcu.evaluate.classifier import compare
 from dcu.evaluate.rivals import FORMATS
 from dcu.tasks.classify import Classifier
 
+STREETS = "camvid-val"
+"""The data set of which segmenters' figures are quoted, where they have any."""
 RIVAL = re.compile(f"RGB on ({'|'.join(FORMATS)}) ")
 
 
@@ -29,10 +31,12 @@ class Accuracy:
 def accuracy_of(codec: store.Model, rows: Sequence[dict[str, Any]], source: str | None) -> Accuracy:
     """What rows of :func:`dcu.evaluate.classifier.compare` say, and of segmenters their cards."""
     figures = {
-        row["name"]: {key: row[key] for key in ("bytes", "bpp", "top1", "top5")} | {"source": source} for row in rows
+        row["name"]: {key: row[key] for key in ("bytes", "bpp", "top1", "top5", "macs")} | {"source": source}
+        for row in rows
     }
     for network in store.networks("segmenter", codec.fingerprint):
-        for stated in network.card.get("figures", [])[:1]:
+        stated = max(network.card.get("figures", []), key=lambda each: each["dataset"] == STREETS, default=None)
+        if stated:
             told = f"quoted from the card: {stated['dataset']}, {stated['count']} pictures"
             figures[network.name] = {"miou": stated["miou"], "source": told}
     sides = {found[1]: int(row["side"]) for row in rows if (found := RIVAL.match(row["name"]))}

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from dcu.bench.accuracy import Accuracy
 from dcu.bench.table import quickest
 from dcu.evaluate.curves import Curves, draw
 
@@ -52,22 +53,35 @@ def rate_distortion(curves: Curves, title: str) -> str:
         return svg(draw(curves, title), f"Rate-distortion curves: {title}")
 
 
-def accuracy(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Top-1 over bytes and over MACs, a point for each way; nothing where nothing is known."""
+def family(name: str) -> str:
+    """The curve to which a way belongs, by its name: the same way at another rate or of another side in the file."""
+    told = re.sub(r" \d+x\d+$", "", name)
+    if not told.startswith("RGB"):
+        return "dcu's networks, from the bitstream"
+    return re.sub(r" on (?!the original$)(\S+)$", lambda found: f" on {found[1].split('-')[0]}", told)
+
+
+def accuracy(known: Sequence[Accuracy]) -> list[str]:
+    """Top-1 over bytes and over MACs, a curve for each way through its rates; nothing where nothing is known."""
     from matplotlib.figure import Figure
 
-    points = {row["name"]: row for row in rows if row["top1"] is not None}
+    points = [(name, row) for rate in known for name, row in rate.figures.items() if "top1" in row]
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for name, row in sorted(points, key=lambda point: float(point[1]["bytes"])):
+        lines.setdefault(family(name), []).append(row)
     if not points:
         return []
     with page_style():
-        figure = Figure(figsize=(9.6, 4.4), layout="constrained")
+        figure = Figure(figsize=(9.6, 4.6), layout="constrained")
         by_bytes, by_macs = figure.subplots(1, 2, sharey=True)
-        for index, (name, row) in enumerate(points.items()):
-            macs = sum(row[f"{part}_macs"] for part in ("entropy", "synthesis", "network")) / 1e6
+        order = sorted(lines, key=lambda name: (name.startswith("RGB"), name))
+        for index, name in enumerate(order):
             look: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
-            look |= {"s": 60, "zorder": 9 - index}
-            by_bytes.scatter(row["bytes"], 100 * row["top1"], label=name, **look)
-            by_macs.scatter(macs, 100 * row["top1"], **look)
+            look |= {"zorder": 9 - index, "markersize": 7}
+            rates = lines[name]
+            right = [100 * row["top1"] for row in rates]
+            by_bytes.plot([row["bytes"] for row in rates], right, label=name, **look)
+            by_macs.plot([row["macs"] / 1e6 for row in rates], right, **look)
         by_bytes.set(xscale="log", xlabel="bytes a file", ylabel="top-1 [%]", ylim=(0, 100))
         by_macs.set(xscale="log", xlabel="million MACs, decoder included")
         for axes in (by_bytes, by_macs):
@@ -75,9 +89,7 @@ def accuracy(rows: Sequence[dict[str, Any]]) -> list[str]:
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter("")
         figure.legend(loc="outside lower center", ncols=2)
-        told = "; ".join(
-            f"{name}: {100 * row['top1']:.1f} % at {row['bytes']:.0f} bytes" for name, row in points.items()
-        )
+        told = "; ".join(f"{name}: {100 * row['top1']:.1f} % at {row['bytes']:.0f} bytes" for name, row in points)
         return [svg(figure, f"Top-1 over bytes and over MACs. {told}")]
 
 

@@ -75,15 +75,16 @@ def rgb_names() -> Callable[[Picture], Names]:
 
 def gallery(pictures: dict[str, Picture], models: Sequence[store.Model], formats: Sequence[str]) -> list[list[Shown]]:
     """A row for each picture and codec: original, dcu, other formats in as many bytes, classes where they are known."""
-    names, rows = rgb_names(), []
-    for model in models:
-        codec = Codec.from_model(model)
-        classifier = Classifier(store.find_network("classifier", codec.fingerprint), codec)
+    names, rows, readers = rgb_names(), [], []
+    for codec in map(Codec.from_model, models):
+        classifiers = [Classifier(found, codec) for found in store.networks("classifier", codec.fingerprint)[:1]]
         segmenters = [Segmenter(found, codec) for found in store.networks("segmenter", codec.fingerprint)]
-        for title, picture in pictures.items():
+        readers.append((codec, classifiers, segmenters))
+    for title, picture in pictures.items():
+        for codec, classifiers, segmenters in readers:
             data = codec.compress(picture)
             decoded = codec.decode(data)
-            ours = [(p.label, p.probability) for p in classifier(data, TOP).predictions]
+            ours = [(p.label, p.probability) for each in classifiers for p in each(data, TOP).predictions]
             described = partial(caption, picture)
             row = [
                 show(picture, f"{title}, the original", "original", names(picture)),

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dcu.bench.ways import Way
-from dcu.engines import Engine, engines, pytorch
+from dcu.engines import TITLES, Engine
 
 TURN = 6
 """Pictures that a way has before it is another's turn, at least."""
@@ -46,6 +46,7 @@ class Runner:
         read = [self.way.read(data) for data in files]
         marks.append(time.perf_counter())
         batch = self.way.decode(read)
+        settle(batch)
         marks.append(time.perf_counter())
         self.run(batch)
         settle(batch)
@@ -58,9 +59,9 @@ class Runner:
         whole = stages.sum(1)
         low, high = np.quantile(whole, (0.1, 0.9))
         return {
-            "engine": self.engine,
+            "engine": TITLES[self.engine],
             "batch": self.batch,
-            "rounds": len(stages),
+            "batches": len(stages),
             **{f"{stage}_ms": round(float(np.median(times)), 2) for stage, times in zip(STAGES, stages.T, strict=True)},
             "ms": round(float(np.median(whole)), 2),
             "ms_10": round(float(low), 2),
@@ -75,16 +76,12 @@ def settle(batch: Tensor) -> None:
         torch.cuda.synchronize()
 
 
-def runners(rows: Sequence[Way], batches: Sequence[int], threads: int) -> list[list[Runner]]:
+def runners(rows: Sequence[Way], batches: Sequence[int]) -> list[list[Runner]]:
     """For each way, one runner an engine and batch size; ways that share a network share its engines."""
     ready: dict[int, dict[str, Engine]] = {}
     for way in rows:
         if id(way.network) not in ready:
-            examples = way.decode([way.read(data) for data in way.files])
-            if way.answer == "label":
-                ready[id(way.network)] = engines(way.network, examples, threads, way.int8)
-            else:
-                ready[id(way.network)] = {"PyTorch": pytorch(way.network)}  # what masks are made with
+            ready[id(way.network)] = way.engines(way.decode([way.read(data) for data in way.files]))
     return [
         [Runner(way, name, run, batch) for batch in batches for name, run in ready[id(way.network)].items()]
         for way in rows

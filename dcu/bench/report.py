@@ -11,6 +11,7 @@ from typing import Any
 
 from dcu import store
 from dcu.bench import figures
+from dcu.bench.accuracy import Accuracy, quoted
 from dcu.bench.gallery import gallery
 from dcu.bench.table import Rows, columns, machine
 from dcu.codec import Codec
@@ -27,11 +28,11 @@ SHOWN = 6
 
 @dataclass(frozen=True)
 class Section:
-    """What was measured at a rate, and where its accuracy is from."""
+    """What was measured at a rate, and what is known of accuracy there."""
 
     codec: store.Model
     rows: Rows
-    source: str | None
+    known: Accuracy
 
 
 def check() -> None:
@@ -56,8 +57,8 @@ def report(
     """The page, HTML; ``show`` wraps the settings of other formats, which take longest."""
     from jinja2 import Environment, StrictUndefined
 
-    ours = []
-    for model in store.installed_codecs():
+    models, ours = store.installed_codecs(), []
+    for model in models:
         codec = Codec.from_model(model)
         ours.append({"name": model.name} | evaluate(codec, pictures.values()))
     theirs = [measure_setting(name, value, scale, pictures.values()) for name, value, scale in show(settings(formats))]
@@ -70,16 +71,28 @@ def report(
         sections=[
             {
                 "name": section.codec.name,
-                "source": section.source,
+                "source": section.known.source,
                 "tables": columns(section.rows),
                 "figures": [
-                    *figures.accuracy(section.rows),
-                    *(figures.timing(section.rows, batch) for batch in sorted({row["batch"] for row in section.rows})),
+                    figures.timing(section.rows, batch) for batch in sorted({row["batch"] for row in section.rows})
                 ],
             }
             for section in sections
         ],
+        accuracy=figures.accuracy(known_of(sections, models)),
         rate_distortion=figures.rate_distortion(drawn, f"{len(pictures)} pictures"),
         differences=curves.differences(ours, drawn),
-        gallery=gallery(pictures, [section.codec for section in sections], formats),
+        gallery=gallery(pictures, models, formats),
     )
+
+
+def known_of(sections: Sequence[Section], models: Sequence[store.Model]) -> list[Accuracy]:
+    """What is known of accuracy at every rate: where it was quoted, of the rates that were not timed too."""
+    known = {section.codec.name: section.known for section in sections}
+    sources = {each.source for each in known.values()}
+    for model in models:
+        if model.name not in known and store.networks("classifier", model.fingerprint):
+            other = quoted(model)
+            if other.source in sources:
+                known[model.name] = other
+    return list(known.values())

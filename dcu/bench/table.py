@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
+import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from importlib.metadata import version
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,40 +43,47 @@ def bench_rate(
     Returns
     -------
     rows : list of dict
-        ``name``; ``answer``, label or mask; ``bytes``, ``bpp`` (means over files); ``top1``, ``top5``, ``miou`` and
-        their ``source``, where known;
+        ``codec``; ``name``; ``answer``, label or mask; ``bytes``, ``bpp`` (means over the files of which ``source``
+        tells, else of those timed, of ``timed_bytes``); ``top1``, ``top5``, ``miou``, where known;
         ``parameters`` of the network; ``entropy_macs``, ``synthesis_macs``, ``network_macs`` (1 MAC = 2 FLOPs);
-        ``engine``, ``batch``, ``threads``, ``rounds``; medians a picture of ``read_ms``, ``decode_ms`` (entropy
+        ``engine``, ``batch``, ``threads``, ``batches`` timed; medians a picture of ``read_ms``, ``decode_ms`` (entropy
         decoding, and what rebuilds a picture if one is needed), ``network_ms`` and the whole, ``ms``, with its 10 and
         90 % quantiles; ``pictures_per_second``; ``peak_mib``, resident memory of a batch beyond what was there before;
-        ``speedup``, of labels, over the RGB network on the first other format, its quickest engine at that batch size.
+        ``speedup``, of labels, over the RGB network on the first other format, its quickest engine at that batch size;
+        ``of_today``, of labels, bytes, MACs, parameters, memory, top-1 as shares of that row's; ``machine``, ``date``.
     """
     pictures = [field_crop(item.picture()) for item in shown(items, SHOWN)]
     found = ways(codec, pictures, formats, known.sides, device)
-    entries = runners(found, batches, torch.get_num_threads())
+    entries = runners(found, batches)
+    peaks: dict[int, float | None] = {}
     whole = True
     try:
         measure(entries, seconds, show)
+        for runner in chain(*entries):
+            peaks[id(runner)] = peak_mib(runner)
     except KeyboardInterrupt:
         whole = False
+    where = {"threads": torch.get_num_threads(), "machine": machine(), "date": datetime.date.today().isoformat()}
     rows = [
-        facts(way, known) | runner.row() | {"threads": torch.get_num_threads(), "peak_mib": peak_mib(runner)}
+        {"codec": codec.name} | facts(way, known) | runner.row() | {"peak_mib": peaks.get(id(runner))} | where
         for way, group in zip(found, entries, strict=True)
         for runner in group
         if runner.milliseconds
     ]
     today = [way.name for way in found if formats and way.name.startswith(f"RGB on {formats[0]} ")]
-    add_speedup(rows, today[0] if today else None)
+    compare_with(rows, today[0] if today else None)
     return rows, whole
 
 
 def facts(way: Way, known: Accuracy) -> dict[str, Any]:
     """What a row says beside speed."""
     size = sum(map(len, way.files)) / len(way.files)
-    figures = {"bytes": round(size, 1), "bpp": round(8 * size / SIDE**2, 4)} | known.figures.get(way.name, {})
+    timed = round(size, 1)
+    figures = {"bytes": timed, "bpp": round(8 * size / SIDE**2, 4)} | known.figures.get(way.name, {})
     return (
         {"name": way.name, "answer": way.answer}
         | {key: figures.get(key) for key in ("bytes", "bpp", "top1", "top5", "miou", "source")}
+        | {"timed_bytes": timed}
         | {"parameters": way.parameters}
         | {f"{part}_macs": count for part, count in way.macs.items()}
     )
@@ -86,33 +98,52 @@ def quickest(rows: Sequence[dict[str, Any]], batch: int) -> dict[str, dict[str, 
     return best
 
 
-def add_speedup(rows: Rows, today: str | None) -> None:
-    """How many times as quick as what people run today, that on its quickest engine."""
+def macs_of(row: dict[str, Any]) -> int:
+    """All MACs from file to answer."""
+    return int(sum(row[f"{part}_macs"] for part in ("entropy", "synthesis", "network")))
+
+
+def compare_with(rows: Rows, today: str | None) -> None:
+    """How many times as quick as what people run today, that on its quickest engine, and what else as shares of its."""
     for batch in {row["batch"] for row in rows}:
         theirs = quickest(rows, batch).get(today) if today else None
         for row in rows:
             if row["batch"] == batch:
                 same = theirs is not None and row["answer"] == theirs["answer"]
                 row["speedup"] = round(theirs["ms"] / row["ms"], 2) if theirs and same else None
+                row["of_today"] = shares(row, theirs) if theirs and same else None
+
+
+def shares(row: dict[str, Any], today: dict[str, Any]) -> dict[str, float | None]:
+    """Bytes, MACs, parameters, memory and top-1 of a row, each over today's; None where one is not known."""
+    pairs = {"macs": (macs_of(row), macs_of(today))}
+    pairs |= {key: (row[key], today[key]) for key in ("bytes", "parameters", "peak_mib", "top1")}
+    return {key: round(ours / theirs, 3) if ours and theirs else None for key, (ours, theirs) in pairs.items()}
 
 
 def columns(rows: Rows) -> list[Rows]:
-    """The rows as two tables that people can read: what each way gives and costs, and how quick it is."""
-    cost, seen = [], set()
-    for row in rows:
-        if row["name"] in seen:
-            continue
-        seen.add(row["name"])
+    """The rows as three tables that people can read: what each way gives and costs; how quick it is; beside today's."""
+    cost = []
+    for row in {row["name"]: row for row in rows}.values():
         millions = {f"M MACs {part}": round(row[f"{part}_macs"] / 1e6) for part in ("entropy", "synthesis", "network")}
         given = {key: percent(row[key]) for key in ("top1", "top5", "miou")}
-        cost.append({key: row[key] for key in ("name", "bytes", "bpp")} | given | millions)
+        told = {"figures": row["source"] and row["source"].partition(" ")[0]}
+        millions |= {"M parameters": round(row["parameters"] / 1e6, 1)}
+        cost.append({key: row[key] for key in ("name", "bytes", "bpp")} | given | told | millions)
     speed = [
         {key: row[key] for key in ("name", "engine", "batch", "read_ms", "decode_ms", "network_ms", "ms")}
         | {"10-90 %": f"{row['ms_10']}-{row['ms_90']}"}
         | {key: row[key] for key in ("pictures_per_second", "peak_mib", "speedup")}
         for row in rows
     ]
-    return [cost, speed]
+    beside = [
+        {"name": row["name"], "engine": row["engine"], "batch": row["batch"], "speedup": row["speedup"]}
+        | row["of_today"]
+        for batch in dict.fromkeys(row["batch"] for row in rows)
+        for row in quickest(rows, batch).values()
+        if row["of_today"]
+    ]
+    return [cost, speed, beside]
 
 
 def percent(fraction: float | None) -> str | None:
@@ -124,9 +155,18 @@ def machine() -> str:
     """What it was measured on."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime") if installed(name))
     return (
-        f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, Python "
-        f"{platform.python_version()}, {packages}, Pillow {pillow_version}"
+        f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, Python "
+        f"{platform.python_version()}, dcu {version('dcu')}, {packages}, Pillow {pillow_version}"
     )
+
+
+def processor() -> str:
+    """What the processor calls itself, where Linux tells; else of what kind it is. The GPU, where there is one."""
+    named = None
+    with suppress(OSError):
+        named = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return (named[1] if named else platform.machine()) + gpu
 
 
 def installed(name: str) -> bool:

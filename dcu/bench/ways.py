@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from dcu import store
 from dcu.codec import Codec, codec_of
+from dcu.engines import Engine, available, engines, pytorch
 from dcu.errors import UnavailableError
 from dcu.evaluate.classifier import SIDES
 from dcu.evaluate.cost import macs
@@ -35,7 +37,7 @@ class Way:
     decode: Callable[[Sequence[Any]], Tensor]  # what the network gets of files, (B, ...)
     network: nn.Module
     macs: dict[str, int]  # of entropy decoding's network, synthesis, network
-    int8: bool = True  # whether eight bits keep its accuracy
+    engines: Callable[[Tensor], dict[str, Engine]]  # what can run it, of `dcu.engines.TITLES`; what it gets is shown
     answer: str = "label"  # or mask, which is compared with no label
 
     @property
@@ -91,21 +93,26 @@ def ways(
     rows = [latent_way(Classifier(network, codec, device), files, entropy) for network in networks]
     segmenters = store.networks("segmenter", model.fingerprint)
     rows += [mask_way(Segmenter(network, codec, device), files, entropy) for network in segmenters]
-    decoded = {"entropy": entropy, "synthesis": synthesis, "network": cost}
-    rows.append(Way(f"RGB on {codec.name}", files, codec.read, rgb_decoder(codec), rgb, decoded))
+    parts = {"entropy": entropy, "synthesis": synthesis, "network": cost}
+    by_rgb = partial(engines, rgb, threads=torch.get_num_threads())
+    rows.append(Way(f"RGB on {codec.name}", files, codec.read, rgb_decoder(codec), rgb, parts, by_rgb))
     only = {"entropy": 0, "synthesis": 0, "network": cost}
     for name in rivals:
         side, theirs = files_of(name, pictures, sum(map(len, files)) / len(files), sides.get(name))
-        rows.append(Way(f"RGB on {name} {side}x{side}", theirs, bytes, pillow_decoder(name, device), rgb, only))
+        rows.append(Way(f"RGB on {name} {side}x{side}", theirs, bytes, pillow_decoder(name, device), rgb, only, by_rgb))
     originals = [PNG.encode(picture, 1, 1.0) for picture in pictures]
-    return [*rows, Way("RGB on the original", originals, bytes, pillow_decoder("png", device), rgb, only)]
+    return [*rows, Way("RGB on the original", originals, bytes, pillow_decoder("png", device), rgb, only, by_rgb)]
 
 
 def latent_way(classifier: Classifier, files: list[bytes], entropy: int) -> Way:
-    """Bitstream to label: no picture on the way."""
+    """Bitstream to label: no picture on the way; on the engines that `dcu classify` runs."""
     network, codec = classifier.network, classifier.codec
     parts = latent_parts(network, codec, entropy)
-    return Way(classifier.name, files, codec.read, latents_of(codec), network, parts, classifier.keeps_int8)
+
+    def ready(_: Tensor) -> dict[str, Engine]:
+        return {engine: classifier.on(engine) for engine in available(classifier.device, classifier.keeps_int8)}
+
+    return Way(classifier.name, files, codec.read, latents_of(codec), network, parts, ready)
 
 
 class Masks(nn.Module):
@@ -123,7 +130,11 @@ def mask_way(segmenter: Segmenter, files: list[bytes], entropy: int) -> Way:
     """Bitstream to mask: no decoding of pixels on the way there either."""
     network, codec = Masks(segmenter.network).eval(), segmenter.codec
     parts = latent_parts(network, codec, entropy)
-    return Way(segmenter.name, files, codec.read, latents_of(codec), network, parts, answer="mask")
+
+    def ready(_: Tensor) -> dict[str, Engine]:
+        return {"pytorch": pytorch(network)}  # what masks are made with
+
+    return Way(segmenter.name, files, codec.read, latents_of(codec), network, parts, ready, answer="mask")
 
 
 def latent_parts(network: nn.Module, codec: Codec, entropy: int) -> dict[str, int]:
@@ -137,8 +148,8 @@ def latents_of(codec: Codec) -> Callable[[Sequence[Any]], Tensor]:
 
 
 def rgb_decoder(codec: Codec) -> Callable[[Sequence[Any]], Tensor]:
-    """What the RGB network gets of streams: the pictures that dcu rebuilds."""
-    return lambda streams: rgb_input([codec.decode(stream) for stream in streams], codec.device)
+    """What the RGB network gets of streams: the pictures that dcu rebuilds; threads share them as for latents."""
+    return lambda streams: rgb_input([codec.synthesise(latent) for latent in codec.latents(streams)], codec.device)
 
 
 def pillow_decoder(name: str, device: str) -> Callable[[Sequence[Any]], Tensor]:

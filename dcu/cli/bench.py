@@ -53,15 +53,26 @@ def bench(
     formats, found = parse(rivals), items(data) if data else []
     if html is not None:
         check()
-    sections = []
+        files.check_free(html, force)
+    sections, whole = [], True
     for model in models:
-        if data:
-            known = measured(
-                model, data.stem, found, lambda every: files.progress(every, "naming", quiet), formats, chosen_device
+        try:
+            known = (
+                measured(
+                    model,
+                    data.stem,
+                    found,
+                    lambda every: files.progress(every, "naming", quiet),
+                    formats,
+                    chosen_device,
+                )
+                if data
+                else quoted(model)
             )
-        else:
-            known = quoted(model)
-        note(f"{model.name}: timing for {seconds:g} s; {machine()}", quiet)
+        except KeyboardInterrupt:
+            whole = False
+            break
+        note(f"{model.name}: timing for {seconds:g} s; {machine()}; 1 MAC = 2 FLOPs", quiet)
         rows, whole = bench_rate(
             model,
             found,
@@ -72,14 +83,14 @@ def bench(
             chosen_device,
             lambda rounds: files.progress(rounds, "timing", quiet),
         )
-        sections.append(Section(model, rows, known.source))
+        sections.append(Section(model, rows, known))
         for part in [rows] if json else columns(rows):
             files.print_rows(part, json)
         if known.source and not json:
             note(f"top-1, top-5, bytes: {known.source}", quiet)
         if not whole:
             break
-    if html is not None:
+    if html is not None and sections:
         pictures = report_pictures(found)
         page = report(sections, pictures, formats, lambda steps: files.progress(steps, "writing the report", quiet))
         files.put(html, page.encode(), force)

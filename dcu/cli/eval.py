@@ -143,7 +143,7 @@ def eval_classifier(
         temperature = best_temperature(answers)
         store.amend(model, {"temperature": temperature})
     facts = {"dataset": data.stem} | evaluate(answers, temperature)
-    facts |= {"temperature": temperature, "engine": "int8" if classifier.int8 else "pytorch"}
+    facts |= {"temperature": temperature, "engine": "pytorch" if native else classifier.engine}
     if agreement:
         facts = {key: facts[key] for key in ("dataset", "count", "bpp", "engine")} | {"agreement": facts["top1"]}
     files.print_rows([facts], json)

@@ -123,6 +123,12 @@ def put(target: Path | None, data: bytes, force: bool) -> None:
         raise OutputError(f"{target}: {error.strerror}") from error
 
 
+def check_free(target: Path, force: bool) -> None:
+    """Raise OutputError where something is there that is not to be overwritten: before hours of measuring."""
+    if target.exists() and not (force and target.is_file()):
+        raise OutputError(f"{target}: exists already" + ("; --force overwrites it" if target.is_file() else ""))
+
+
 class Failures:
     """Reports inputs that failed and goes on; keeps the exit code of the first."""
 

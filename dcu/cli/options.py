@@ -19,7 +19,7 @@ Network = Annotated[
     str | None, typer.Option("--network", help="Classifier by name or path.", show_default="by the stream's codec")
 ]
 EngineName = Annotated[
-    str, typer.Option("--engine", help="auto, pytorch, or int8 (ONNX Runtime, of dcu[fast]); auto takes the quickest.")
+    str, typer.Option("--engine", help="auto, the quickest that is exact enough; pytorch; onnx or int8 (dcu[fast]).")
 ]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.", show_default="all cores")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]

@@ -209,8 +209,8 @@ def compare(
     list of dict
         Of the latent network, the RGB network on dcu's decoded pictures (and ``tuned``, one that was fine-tuned on such
         pictures), on each format, and on the original (PNG): ``side`` of the picture in the file; ``count``; mean
-        ``bytes`` and ``bpp``; ``top1``, ``top5``; ``macs`` of the networks, synthesis included; median ``ms`` from file
-        to label, one at a time.
+        ``bytes`` and ``bpp``; ``top1``, ``top5``; ``macs`` of the networks, entropy decoding's and the synthesis
+        included; median ``ms`` from file to label, one at a time.
 
     Raises
     ------
@@ -221,7 +221,8 @@ def compare(
     check_imagenet(classifier)
     rgb, codec = RgbClassifier(classifier.device), classifier.codec
     cost = macs(rgb.network, torch.zeros(1, 3, SIDE, SIDE))
-    decoding = codec_cost(codec)["macs_per_pixel"]["synthesis"] * SIDE**2
+    per_pixel = codec_cost(codec)["macs_per_pixel"]
+    entropy, synthesis = (per_pixel[part] * SIDE**2 for part in ("context", "synthesis"))
 
     def look(picture: Picture, network: RgbClassifier = rgb) -> torch.Tensor:
         return network(torch.from_numpy(picture.copy())[None].to(rgb.device)).logits[0].cpu()
@@ -232,12 +233,13 @@ def compare(
     def latent(data: bytes) -> torch.Tensor:
         return classifier.probabilities(classifier.look([codec.read(data)]))[0]
 
-    ours = Contender(classifier.name, classifier_cost(classifier)["macs"], latent)
-    decoded = [Contender(f"RGB on {codec.name}", cost + decoding, lambda data: look(codec.decode(data)))]
+    ours = Contender(classifier.name, entropy + classifier_cost(classifier)["macs"], latent)
+    rebuilt = entropy + synthesis + cost
+    decoded = [Contender(f"RGB on {codec.name}", rebuilt, lambda data: look(codec.decode(data)))]
     if tuned is not None:
         weights = RgbClassifier(classifier.device, tuned.weights())
         name = f"RGB tuned on {codec.name}"
-        decoded.append(Contender(name, cost + decoding, lambda data: look(codec.decode(data), weights)))
+        decoded.append(Contender(name, rebuilt, lambda data: look(codec.decode(data), weights)))
     original = Contender("RGB on the original", cost, lambda data: look(PNG.decode(data, SIDE, SIDE)))
     theirs = {
         (name, side): Contender(f"RGB on {name} {side}x{side}", cost, by_format(name), side)

@@ -64,7 +64,7 @@ class Classifier:
         self.name, self.codec, self.device = model.name, codec, device
         self.sha256 = str(model.card.get("sha256"))
         self.keeps_int8 = bool(model.card.get("int8", True))  # a card may say that it loses
-        self.int8 = engines.uses_int8(engine, device) and (engine == "int8" or self.keeps_int8)
+        self.engine = engines.chosen(engine, device, self.keeps_int8)
         self.temperature = float(model.card.get("temperature", 1.0))
         self.labels: list[dict[str, Any]] = model.card.get("labels", [])
         if model.fingerprint != codec.fingerprint:
@@ -102,23 +102,32 @@ class Classifier:
 
         Those of larger latents are brought to the scale of the field's square, for which the temperature is right.
         """
-        if self.int8 and latent.shape[-2:] == (CROP, CROP):
-            return self.eight_bits(latent)
+        if self.engine != "pytorch" and latent.shape[-2:] == (CROP, CROP):
+            return self.quick(latent)
         scale = max(1.0, latent[0, 0].numel() / CROP**2) ** DILUTION
         answer: Tensor = self.network(latent) * scale
         return answer
 
     @functools.cached_property
-    def eight_bits(self) -> engines.Engine:
-        """The network in eight bits, its ranges those of the photographs that dcu carries."""
+    def quick(self) -> engines.Engine:
+        """What runs the network on the field's squares."""
+        return self.on(self.engine)
 
-        def make() -> bytes:
+    def on(self, engine: str) -> engines.Engine:
+        """The network on one of ``dcu.engines.TITLES``; ranges of eight bits come from ``carried`` photographs."""
+        if engine == "pytorch":
+            return engines.pytorch(self.network)
+
+        def exported() -> bytes:
+            return engines.exported(self.network, torch.zeros(1, len(self.codec.levels), CROP, CROP))
+
+        def quantized() -> bytes:
             streams = [self.codec.read(self.codec.compress(item.picture())) for item in carried()]
             views = [view for latent in self.codec.latents(streams) for view in five(latent)]
-            examples = torch.cat(views).clone()
-            return engines.quantized(engines.exported(self.network, examples[:1]), examples)
+            return engines.quantized(exported(), torch.cat(views).clone())
 
-        return engines.kept_int8(f"{self.name}-{self.sha256[:16]}", make, torch.get_num_threads())
+        make, kind = (exported, "float32") if engine == "onnx" else (quantized, f"{engines.weight_bits()}bit")
+        return engines.kept(f"{self.name}-{self.sha256[:16]}-{kind}", make, torch.get_num_threads())
 
     @torch.inference_mode()
     def through(self, network: Callable[[Tensor], Tensor], pictures: Sequence[Views]) -> Tensor:
