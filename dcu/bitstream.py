@@ -16,6 +16,7 @@ checksum    4           CRC-32 of everything before it, little endian
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -192,7 +193,8 @@ def read(data: bytes | memoryview) -> Stream:
         raise BrokenInputError("checksum is wrong: the stream is damaged")
     layers, start = [], at
     for (w, h), length in zip(sizes, lengths, strict=True):
-        tiles = unpack_tiles(data[start : start + length], len(tile_grid(w, h)))
+        count = math.prod(-(-side // TILE) for side in latent_size(w, h))
+        tiles = unpack_tiles(data[start : start + length], count)
         layers.append(Layer(w, h, tiles))
         start += length
     return Stream(codec, flags >> 1, layers[0] if small else None, layers[-1], at, tuple(lengths))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -75,9 +75,9 @@ def items(source: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Item]:
     if os.path.isdir(source):
         found = [
             Item(source.name, path.relative_to(source).as_posix(), path, 0, path.stat().st_size)
-            for folder, _, names in os.walk(source)
+            for folder, _, names in os.walk(source, onerror=unreadable)
             for path in (Path(folder, name) for name in names)
-            if path.suffix.lower() in wanted and path.is_file()
+            if path.suffix.lower() in wanted and os.path.isfile(path)
         ]
         if not found and (tars := sorted(source.glob("*.tar"))):  # shards keep their order
             return [replace(item, dataset=source.name) for tar in tars for item in items(tar, wanted)]
@@ -86,10 +86,10 @@ def items(source: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Item]:
             with tarfile.open(source, "r:") as archive:
                 found = [
                     Item(source.stem, member.name, source, member.offset_data, member.size)
-                    for member in archive
+                    for member in members(archive, source.stat().st_size)
                     if member.isfile() and PurePosixPath(member.name).suffix.lower() in wanted
                 ]
-        except tarfile.TarError as error:
+        except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
             raise BrokenInputError(f"{source}: neither a folder nor an uncompressed tar") from error
         except OSError as error:
             raise MissingInputError(f"{source}: {error.strerror}") from error
@@ -98,6 +98,22 @@ def items(source: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Item]:
     if not found:
         raise MissingInputError(f"{source}: holds no pictures")
     return sorted(found, key=lambda item: item.name)
+
+
+def unreadable(error: OSError) -> None:
+    """A folder inside a data set that cannot be opened: what it holds must not go missing unseen."""
+    raise MissingInputError(f"{error.filename}: {error.strerror}") from error
+
+
+def members(archive: tarfile.TarFile, size: int) -> Iterator[tarfile.TarInfo]:
+    """The members of a tar of ``size`` bytes whose headers do not lie about where they are; raises TarError."""
+    end = 0
+    for member in archive:
+        whole = 0 <= member.size <= size - member.offset_data and not member.issparse()
+        if member.offset < end or (member.isfile() and not whole):
+            raise tarfile.TarError("a member is not where its header says")
+        end = member.offset_data
+        yield member
 
 
 @dataclass(frozen=True)

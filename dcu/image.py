@@ -32,6 +32,8 @@ SUFFIXES = frozenset(
 
 LARGEST_SIDE = {"JPEG": 65500, "WEBP": 16383, "GIF": 65535, "TGA": 65535}
 """In pixels; libjpeg would print a line of its own."""
+PROGRAMS = frozenset({"EPS"})
+"""What Pillow would have Ghostscript run."""
 RESIZING = frozenset({"ICO", "ICNS", "CUR"})
 
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -57,10 +59,11 @@ def read_picture(data: bytes, background: str = "white") -> Picture:
         warnings.simplefilter("ignore")
         try:
             with Image.open(io.BytesIO(data)) as opened:
-                width, height = opened.size
-                if width * height > MAX_PIXELS:
-                    raise BrokenInputError(f"{width}x{height} is more than 2^28 pixels")
+                if opened.format in PROGRAMS:
+                    raise BrokenInputError(f"{opened.format} is a program, not a picture")
+                check_size(*opened.size)
                 opened.load()
+                check_size(*opened.size)  # of an icon only now
                 colour, alpha = split_alpha(upright(opened))
                 return lay_on(to_srgb(colour, opened.info.get("icc_profile")), alpha, behind)
         except UnidentifiedImageError as error:
@@ -71,6 +74,12 @@ def read_picture(data: bytes, background: str = "white") -> Picture:
             raise
         except Exception as error:  # decoders raise nearly anything on damaged files
             raise BrokenInputError(f"damaged picture ({error})") from error
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise BrokenInputError where a picture has more than 2^28 pixels."""
+    if width * height > MAX_PIXELS:
+        raise BrokenInputError(f"{width}x{height} is more than 2^28 pixels")
 
 
 def parse_colour(name: str) -> tuple[int, int, int]:

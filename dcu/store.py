@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -183,7 +184,7 @@ def find(name: str, kind: str | None = None) -> Model:
         There is none, or it is of another kind.
     """
     places = [Path(name), *(folder / name for folder in search_path())]
-    folder = next((place for place in places if (place / CARD).is_file()), None)
+    folder = next((place for place in places if os.path.isfile(place / CARD)), None)
     if folder is None:
         raise UnavailableError(f"{name}: no such model is installed")
     model = read_model(folder.resolve())
@@ -273,40 +274,46 @@ def write_model(folder: Path, card: dict[str, Any], tensors: dict[str, Tensor]) 
     card = {**card, "parameters": parameters, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        text = written(card)
         replace(folder / WEIGHTS, data)
-        write_card(folder, card)
+        replace(folder / CARD, text)
     except OSError as error:
         raise OutputError(f"{folder}: {error.strerror}") from error
     return Model(folder, card)
 
 
-def write_card(folder: Path, card: dict[str, Any]) -> None:
-    """Write a card, readable by people."""
-    replace(folder / CARD, (json.dumps(card, indent=1, ensure_ascii=False) + "\n").encode())
+def written(card: dict[str, Any]) -> bytes:
+    """A card's file, readable by people; bytes of names that are no text are written as JSON escapes them."""
+    return (json.dumps(card, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def amend(model: Model, facts: dict[str, Any]) -> Model:
     """Write facts on a model's card; raises OutputError."""
     amended = Model(model.folder, model.card | facts)
     try:
-        write_card(model.folder, amended.card)
+        replace(model.folder / CARD, written(amended.card))
     except OSError as error:
         raise OutputError(f"{model.folder}: {error.strerror}") from error
     return amended
 
 
 def record(model: Model, figures: dict[str, Any]) -> Model:
-    """State figures on a model's card, with today's date, in the place of earlier ones of the same data set."""
-    others = [entry for entry in model.card["figures"] if entry["dataset"] != figures["dataset"]]
+    """State figures on a model's card, with today's date, in the place of earlier ones of that kind and data set."""
+
+    def kind(entry: dict[str, Any]) -> tuple[Any, bool]:
+        return entry["dataset"], "agreement" in entry
+
+    others = [entry for entry in model.card["figures"] if kind(entry) != kind(figures)]
     dated = figures | {"date": datetime.date.today().isoformat()}
     return amend(model, {"figures": [*others, dated]})
 
 
 def replace(path: Path, data: bytes) -> None:
     """Write beside the place and rename: never half a file."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        part.write_bytes(data)
+        with part.open("xb") as file:
+            file.write(data)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

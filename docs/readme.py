@@ -67,6 +67,7 @@ def names(every: Cards) -> str:
     rows += [
         [DATASETS["caltech101-val"], f"{f['count']:,}", c["name"], f"{f['bpp']:.4f}", percent(f["agreement"]), ""]
         for c, f in of_kind(every, "classifier", "caltech101-val")
+        if "agreement" in f
     ]
     return table(["data", "pictures", "network", "bpp", "top-1", "top-5"], rows)
 

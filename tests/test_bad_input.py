@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from dcu import bitstream
+from dcu.bitstream import Stream
+from dcu.cli import files
 from dcu.codec import Codec, codec_of
 
 from .conftest import Dcu, one_line, png, process, random_codec, smooth_picture
@@ -18,7 +24,13 @@ from .test_image import huge_png, truncated_jpeg
 
 @pytest.mark.parametrize(
     ("name", "data"),
-    [("text.png", b"hello"), ("cut.jpg", truncated_jpeg()), ("empty.png", b""), ("huge.png", huge_png())],
+    [
+        ("text.png", b"hello"),
+        ("cut.jpg", truncated_jpeg()),
+        ("empty.png", b""),
+        ("huge.png", huge_png()),
+        ("program.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n{} loop"),
+    ],
 )
 def test_broken_pictures(dcu: Dcu, tmp_path: Path, name: str, data: bytes) -> None:
     path = tmp_path / name
@@ -224,12 +236,10 @@ def test_output_folder_that_cannot_be_made(dcu: Dcu, photo: Path, tmp_path: Path
 
 
 def test_full_disk(dcu: Dcu, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Path, data: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(data[:5])
+    def full(part: Path, place: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "replace", full)
     answer = dcu("compress", photo, "-o", tmp_path / "x.bin")
     assert answer.code == 73
     assert one_line(answer.err)
@@ -260,3 +270,79 @@ def test_small_pictures_still_have_names(dcu: Dcu, tmp_path: Path) -> None:
     path.write_bytes(png(smooth_picture(1, 1)))
     assert dcu("compress", path, "-o", tmp_path / "dot.bin").code == 0
     assert dcu("classify", tmp_path / "dot.bin").code == 0
+
+
+def test_folder_with_what_cannot_be_read(dcu: Dcu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that cannot be opened is named, the rest is done; a pipe among the files would never end."""
+    holiday = tmp_path / "holiday"
+    (holiday / "private").mkdir(parents=True)
+    (holiday / "a.png").write_bytes(png(smooth_picture(16, 16)))
+    os.mkfifo(holiday / "pipe.png")
+    walk = os.scandir
+
+    def scandir(path: str) -> object:
+        if Path(path).name == "private":
+            raise PermissionError(13, "Permission denied", str(path))
+        return walk(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    answer = dcu("compress", holiday, "-o", tmp_path / "bins")
+    assert answer.code == 66
+    assert answer.err.startswith(f"dcu: {holiday / 'private'}: ")
+    assert [path.name for path in (tmp_path / "bins").iterdir()] == ["a.bin"]
+    assert dcu("eval", "classifier", holiday).code == 66
+
+
+def test_empty_name_is_no_folder(dcu: Dcu, tmp_path: Path) -> None:
+    answer = dcu("compress", "", "-o", tmp_path / "x.bin")
+    assert answer.code == 66
+    assert one_line(answer.err)
+
+
+def test_nobody_reads_the_errors(tmp_path: Path) -> None:
+    """Where standard error is closed at its other end, the files that are whole are still answered."""
+    for name in "ab":
+        (tmp_path / f"{name}.png").write_bytes(b"broken")
+    (tmp_path / "c.png").write_bytes(png(smooth_picture(16, 16)))
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "dcu", "compress", str(tmp_path), "-o", str(tmp_path / "bins")]
+    try:
+        code = subprocess.run(command, stderr=writing, stdout=subprocess.PIPE, timeout=120, check=False).returncode
+    finally:
+        os.close(writing)
+    assert code == 65
+    assert [path.name for path in (tmp_path / "bins").iterdir()] == ["c.bin"]
+
+
+def test_picture_that_memory_does_not_hold(
+    dcu: Dcu, codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is that input's error; the others are answered."""
+    for name, side in (("a", 40), ("b", 80), ("c", 40)):
+        (tmp_path / f"{name}.bin").write_bytes(codec.compress(smooth_picture(side, side)))
+    latents = Codec.latents
+
+    def small_machine(self: Codec, streams: Sequence[Stream]) -> list[Tensor]:
+        if any(stream.full.width > 40 for stream in streams):
+            raise RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+            )
+        return latents(self, streams)
+
+    monkeypatch.setattr(Codec, "latents", small_machine)
+    answer = dcu("classify", tmp_path, "--json")
+    assert [Path(line["input"]).name for line in answer.lines] == ["a.bin", "c.bin"]
+    assert answer.code == 1
+    assert answer.err == f"dcu: {tmp_path / 'b.bin'}: not enough memory\n"
+
+
+def test_batches_are_of_what_memory_holds() -> None:
+    assert list(files.batched([3, 3, 9, 1, 1, 1], 2, int, 7)) == [[3, 3], [9], [1, 1], [1]]
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "n" * 5000])
+def test_model_of_an_impossible_name(dcu: Dcu, photo: Path, tmp_path: Path, name: str) -> None:
+    answer = dcu("compress", photo, "-o", tmp_path / "x.bin", "--codec", name)
+    assert answer.code == 69
+    assert one_line(answer.err)

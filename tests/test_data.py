@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import tarfile
 from pathlib import Path
 
@@ -46,3 +47,25 @@ def test_nothing_there(folder: Path, tmp_path: Path) -> None:
         items(tmp_path / "empty")
     with pytest.raises(BrokenInputError):
         items(folder / "readme.txt")
+
+
+@pytest.mark.parametrize(
+    "size", [b"\xff" * 10 + b"\xfe\x00", b"\xff" * 12, b"\x80" + b"\x00" * 2 + b"\x40" + b"\x00" * 8]
+)
+def test_tar_whose_headers_lie(tmp_path: Path, size: bytes) -> None:
+    """Sizes of -512, which would be read for ever, of -1, and of more than any file has, as GNU tar writes them."""
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as archive:
+        for name in ("a.png", "b.png"):
+            info = tarfile.TarInfo(name)
+            info.size = 512
+            archive.addfile(info, io.BytesIO(bytes(512)))
+    data = bytearray(whole.getvalue())
+    header = data[1024:1536]
+    header[124:136] = size
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header):06o}\0 ".encode()
+    data[1024:1536] = header
+    (tmp_path / "evil.tar").write_bytes(data)
+    with pytest.raises(BrokenInputError):
+        items(tmp_path / "evil.tar")

@@ -118,3 +118,10 @@ def test_recipe_or_labels(dcu: Dcu, arguments: list[str]) -> None:
     answer = dcu("train", "classifier", *arguments)
     assert answer.code == 2
     assert one_line(answer.err)
+
+
+def test_own_classes_hide_no_shipped_model(dcu: Dcu, labels: Path) -> None:
+    named = labels.rename(labels.with_name("classifier"))
+    answer = dcu("train", "classifier", "--labels", named)
+    assert answer.code == 2
+    assert one_line(answer.err)

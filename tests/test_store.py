@@ -52,3 +52,25 @@ def test_broken_cards_are_passed_over(tmp_path: Path, monkeypatch: pytest.Monkey
         (tmp_path / name / "card.json").write_text(text)
     monkeypatch.setenv("DCU_MODELS", str(tmp_path))
     assert not {"a", "b", "c"} & {model.name for model in store.installed()}
+
+
+def test_card_of_names_that_are_no_text(tmp_path: Path) -> None:
+    """A folder's name in Latin-1 is a class; it must not cost what was trained."""
+    card = {"kind": "classifier", "fingerprint": "0" * 64, "labels": [{"label": "caf\udce9"}], "figures": []}
+    model = store.write_model(tmp_path / "own", card, {"x": torch.zeros(1)})
+    assert store.read_model(model.folder).card["labels"] == card["labels"]
+
+
+def test_long_names_are_written(tmp_path: Path) -> None:
+    place = tmp_path / ("n" * 251 + ".bin")
+    store.replace(place, b"whole")
+    assert place.read_bytes() == b"whole"
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_figures_of_two_kinds_stay_beside_each_other(tmp_path: Path) -> None:
+    card = {"kind": "classifier", "fingerprint": "0" * 64, "figures": []}
+    model = store.write_model(tmp_path / "own", card, {"x": torch.zeros(1)})
+    for figures in ({"top1": 0.1}, {"agreement": 0.2}, {"top1": 0.3}):
+        model = store.record(model, {"dataset": "val"} | figures)
+    assert [(f.get("top1"), f.get("agreement")) for f in model.card["figures"]] == [(None, 0.2), (0.3, None)]

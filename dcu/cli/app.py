@@ -85,7 +85,7 @@ def run() -> int:
     except typer.Exit as leave:
         return leave.exit_code
     except (BrokenPipeError, SystemExit):  # rich leaves with SystemExit where the pipe behind its help is closed
-        silence_standard_output()
+        silence(1)
         return 0
     except (KeyboardInterrupt, typer.Abort):
         complain("interrupted")
@@ -106,10 +106,10 @@ def answer(error: Exception) -> int:
             complain(message)
         return int(error.exit_code)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-        silence_standard_output()
+        silence(1)
         complain(f"cannot write: {error.strerror}")
         return OutputError.exit_code
-    if isinstance(error, MemoryError) or "not enough memory" in str(error):
+    if out_of_memory(error):
         complain("not enough memory")
         return 1
     reason = str(error).partition("\n")[0]
@@ -117,10 +117,20 @@ def answer(error: Exception) -> int:
     return 1
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether there was not enough memory, as Python or torch say it."""
+    return isinstance(error, MemoryError) or any(
+        said in str(error) for said in ("not enough memory", "allocate memory", "out of memory")
+    )
+
+
 def complain(message: str) -> None:
-    """One line on standard error."""
+    """One line on standard error; where nobody reads it any more, the work goes on."""
     line = " ".join(message.splitlines())
-    print(f"dcu: {line}", file=sys.stderr, flush=True)
+    try:
+        print(f"dcu: {line}", file=sys.stderr, flush=True)
+    except OSError:
+        silence(2)
 
 
 def open_descriptors() -> None:
@@ -132,6 +142,6 @@ def open_descriptors() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def silence_standard_output() -> None:
-    """Let the interpreter's own last flush fail in peace."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+def silence(descriptor: int) -> None:
+    """Send the rest of a standard stream nowhere, the interpreter's own last flush with it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

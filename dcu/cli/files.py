@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dcu import store
-from dcu.cli.app import complain
+from dcu.cli.app import complain, out_of_memory
 from dcu.errors import BrokenInputError, DcuError, MissingInputError, OutputError, UsageError
 
 BIN = frozenset({".bin"})
@@ -40,20 +40,16 @@ class Source:
 def sources(inputs: Sequence[str], suffixes: frozenset[str], kind: str) -> list[Source]:
     """The inputs in order, folders opened: every file below with one of the endings, sorted.
 
-    A missing file stays in the list and fails when it is read; a folder without any such file is an error at once.
+    A missing file, or a folder that cannot be opened, stays in the list and fails when it is read; a folder without any
+    such file is an error at once.
     """
     found = []
     for name in inputs:
         path = Path(name)
         if name == "-":
             found.append(Source("-", None, Path("stdin")))
-        elif os.path.isdir(path):  # unlike Path.is_dir, never raises
-            below = sorted(
-                Path(folder, file)
-                for folder, _, files in os.walk(path)
-                for file in files
-                if Path(file).suffix.lower() in suffixes
-            )
+        elif os.path.isdir(name):  # unlike Path.is_dir, never raises
+            below = walk(path, suffixes)
             if not below:
                 raise MissingInputError(f"{name}: holds no {kind}")
             found += [Source(str(p), p, p.relative_to(path)) for p in below]
@@ -62,6 +58,19 @@ def sources(inputs: Sequence[str], suffixes: frozenset[str], kind: str) -> list[
     if sum(source.path is None for source in found) > 1:
         raise UsageError("standard input can be read only once")
     return found
+
+
+def walk(top: Path, suffixes: frozenset[str]) -> list[Path]:
+    """Every file below with one of the endings, and every folder that cannot be opened, sorted."""
+    shut: list[Path] = []
+    below = [
+        Path(folder, file)
+        for folder, _, files in os.walk(top, onerror=lambda error: shut.append(Path(error.filename)))
+        for file in files
+        if Path(file).suffix.lower() in suffixes
+    ]
+    whole = [path for path in below if os.path.isfile(path) or not os.path.exists(path)]  # no pipes: they may not end
+    return sorted(whole + shut)
 
 
 def targets(inputs: Sequence[str], found: Sequence[Source], output: str | None, suffix: str) -> list[Path | None]:
@@ -142,10 +151,15 @@ class Failures:
             yield
         except DcuError as error:
             message = str(error)
+            self.exit_code = self.exit_code or error.exit_code
             complain(
                 message if message.startswith(f"{name}:") or isinstance(error, OutputError) else f"{name}: {message}"
             )
-            self.exit_code = self.exit_code or error.exit_code
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            self.exit_code = self.exit_code or 1
+            complain(f"{name}: not enough memory")
 
 
 def streams(found: Iterable[Source], failures: Failures) -> Iterator[tuple[Source, Any]]:
@@ -167,14 +181,16 @@ def streams(found: Iterable[Source], failures: Failures) -> Iterator[tuple[Sourc
             yield source, stream
 
 
-def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of at most ``size`` values."""
+def batched(values: Iterable[T], size: int, weigh: Callable[[T], int], most: int) -> Iterator[list[T]]:
+    """Lists of at most ``size`` values that weigh at most ``most`` together, or of one that weighs more alone."""
     batch: list[T] = []
+    weight = 0
     for value in values:
-        batch.append(value)
-        if len(batch) == size:
+        weight += weigh(value)
+        if batch and (len(batch) == size or weight > most):
             yield batch
-            batch = []
+            batch, weight = [], weigh(value)
+        batch.append(value)
     if batch:
         yield batch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 BATCH = 32
+POSITIONS = 2**18
+"""Latent positions that are in memory at once, or one picture's."""
 
 
 def answers(
@@ -30,6 +33,7 @@ def answers(
 
     ``view``, of `dcu.tasks.classify.VIEWS`, is what the network sees; ``ask`` answers a batch of pictures.
     """
+    from dcu.bitstream import latent_size
     from dcu.tasks.classify import Classifier, classifier_for
 
     named = Classifier.load(network, device, engine) if network else None
@@ -41,7 +45,11 @@ def answers(
                 classifier.codec.check(stream)
                 yield source, classifier, stream
 
-    for batch in files.batched(read(), BATCH):
+    def positions(entry: tuple[files.Source, Classifier, Stream]) -> int:
+        layer = entry[2].layers[0]
+        return math.prod(latent_size(layer.width, layer.height))
+
+    for batch in files.batched(read(), BATCH, positions, POSITIONS):
         given: dict[int, T] = {}
         for classifier in dict.fromkeys(entry[1] for entry in batch):
             members = [index for index, entry in enumerate(batch) if entry[1] is classifier]
@@ -56,8 +64,8 @@ def answers(
 def looks(
     classifier: Classifier, streams: dict[int, tuple[files.Source, Stream]], view: str, failures: files.Failures
 ) -> dict[int, Views]:
-    """What the network sees of streams, by their key: of all together, or of each whole one where one is broken."""
-    with suppress(BrokenInputError):
+    """What the network sees of streams, by their key: of all together, or one by one where that fails."""
+    with suppress(BrokenInputError, MemoryError, RuntimeError):
         return dict(zip(streams, classifier.look([stream for _, stream in streams.values()], view), strict=True))
     seen: dict[int, Views] = {}
     for key, (source, stream) in streams.items():

@@ -193,7 +193,9 @@ def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:
     classifier = Classifier.load(store.find_network("classifier", model.fingerprint).folder, device)
     found = items(labels, LABELLED)
     name = labels.stem if labels.is_file() else labels.resolve().name
-    folder = out or store.user_folder() / f"{name}-{codec.removeprefix('codec-')}"
+    folder = out or store.user_folder() / f"{name}-{model.name.removeprefix('codec-')}"
+    if out is None and (store.shipped("models") / folder.name).exists():
+        raise UsageError(f"{folder.name}: would hide the model of that name; choose another with --out")
     written, figures = own_classifier(classifier, found, files.progress(found, "looking", False), folder)
     counts = f"{len(written.card['labels'])} classes, {len(found)} pictures; {figures['count']} pictures kept aside"
     typer.echo(f"{counts}: top-1 {100 * figures['top1']:.1f} %, top-5 {100 * figures['top5']:.1f} %", err=True)

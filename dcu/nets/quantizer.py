@@ -72,5 +72,5 @@ class Quantizer(nn.Module):
     def latent(self, symbols: Tensor) -> Tensor:
         """(B, C, h, w) float32: centres[symbols]."""
         channels, largest = self.centres.shape
-        first = torch.arange(0, channels * largest, largest, device=symbols.device)[:, None, None]
+        first = torch.arange(0, channels * largest, largest, dtype=torch.int32, device=symbols.device)[:, None, None]
         return self.centres.flatten().index_select(0, (symbols + first).flatten()).view(symbols.shape)

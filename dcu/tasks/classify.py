@@ -61,7 +61,7 @@ class Classifier:
     """
 
     def __init__(self, model: store.Model, codec: Codec, device: str = "cpu", engine: str = "auto") -> None:
-        self.name, self.codec, self.device = model.name, codec, device
+        self.model, self.name, self.codec, self.device = model, model.name, codec, device
         self.sha256 = str(model.card.get("sha256"))
         self.keeps_int8 = bool(model.card.get("int8", True))  # a card may say that it loses
         self.engine = engines.chosen(engine, device, self.keeps_int8)

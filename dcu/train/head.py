@@ -168,7 +168,7 @@ def own_classifier(
     del figures["bpp"]
     weight, bias = fit(*seen.of(torch.ones_like(aside)), len(names), decay)
     known = {entry["wnid"]: entry for entry in store.imagenet_labels()}
-    model = store.find(classifier.name, "classifier")
+    model = classifier.model
     tensors = model.weights() | {"trunk.classifier.weight": weight, "trunk.classifier.bias": bias}
     card = {
         "name": folder.name,
@@ -176,6 +176,7 @@ def own_classifier(
         "codec": classifier.codec.name,
         "fingerprint": classifier.codec.fingerprint,
         "start": {"name": model.name, "sha256": model.card["sha256"]},
+        "int8": classifier.keeps_int8,
         "data": {items[0].dataset: len(items)},
         "recipe": {"layer": "logistic regression", "looks": LOOKS, "decay": decay},
         "temperature": temperature,
