@@ -14,9 +14,11 @@ import torch
 from dcu import store
 from dcu.bench import measure, table
 from dcu.bench.ways import files_of
+from dcu.codec import Codec
+from dcu.entropy import position_index
 from dcu.evaluate import classifier as evaluate_classifier
 from dcu.evaluate.cost import macs
-from dcu.nets.efficientnet import LITE0, EfficientNetLite0, InvertedResidual
+from dcu.nets.efficientnet import LITE0, EfficientNetLite0, FrontBlock, FusedBlock, InvertedResidual
 
 from .conftest import Dcu, one_line, png, smooth_picture
 
@@ -107,10 +109,24 @@ def test_macs_by_hand() -> None:
     assert macs(torch.nn.Conv2d(4, 6, 3, padding=1), x) == 10 * 10 * 4 * 6 * 9
     assert macs(torch.nn.Conv2d(4, 4, 5, padding=2, groups=4), x) == 10 * 10 * 4 * 25
     assert macs(torch.nn.Linear(4, 7), torch.zeros(1, 4)) == 28
-    block = InvertedResidual(4, 4, 3, 1, 6, 1)
-    assert macs(block, x) == 100 * (4 * 24 + 24 * 9 + 24 * 4)
+    assert macs(torch.nn.Conv2d(4, 6, 3, padding=2, dilation=2), x) == 10 * 10 * 4 * 6 * 9
+    assert macs(InvertedResidual(4, 4, 3, 1, 6, 1), x) == 100 * (4 * 24 + 24 * 9 + 24 * 4)
+    assert macs(FusedBlock(4, 6), x) == 100 * (4 * 6 * 9 + 6 * 4)
+    assert macs(FrontBlock(4), x) == 2 * 100 * 4 * 4 * 9
     assert len(LITE0) == 7
     assert macs(EfficientNetLite0(), torch.zeros(1, 3, 224, 224)) == pytest.approx(407e6, rel=0.06)
+
+
+def test_macs_of_the_context_model_by_hand(codec: Codec) -> None:
+    """At each position of a pass, what is known of its neighbours goes through three layers."""
+    coder, side = codec.entropy, 16
+    hidden = coder.weights[0][0][0].shape[0]
+    by_hand = sum(
+        len(position_index(p, side, side))
+        * (int(p.known(coder.channels).sum()) * hidden + hidden**2 + hidden * (p.last - p.first) * p.levels)
+        for p in coder.passes
+    )
+    assert coder.macs(side, side) == by_hand
 
 
 def test_rivals_are_recorded_for_the_bench(

@@ -14,7 +14,7 @@ from dcu.nets.efficientnet import EfficientNetLite0, LatentClassifier, SameConv2
 from dcu.nets.transforms import Synthesis
 from dcu.tasks.classify import DILUTION, Classifier, centre
 
-from .conftest import Dcu, one_line, smooth_picture, write_classifier
+from .conftest import Dcu, one_line, png, smooth_picture, write_classifier
 
 
 def test_no_picture_is_computed(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,3 +176,15 @@ def test_improbable_classes_are_left_out(dcu: Dcu, codec: Codec, tmp_path: Path)
     (some,) = dcu("classify", stream, "--json", "--min-probability", least - 1e-5).lines
     assert some["predictions"] == [p for p in all_of_them["predictions"] if p["probability"] >= least - 1e-5]
     assert len(some["predictions"]) < 3
+
+
+@pytest.mark.parametrize("shape", [(60, 60), (1, 1), (32, 256), (256, 32), (224, 224), (480, 640), (1030, 1400)])
+def test_pictures_of_any_size_are_named(dcu: Dcu, tmp_path: Path, shape: tuple[int, int]) -> None:
+    """Icons, panoramas, grey scans, what lies between and what has a small layer."""
+    for name, picture in (("colour", smooth_picture(*shape)), ("grey", smooth_picture(*shape)[..., 0])):
+        (tmp_path / f"{name}.png").write_bytes(png(picture))
+    assert dcu("compress", tmp_path, "-o", tmp_path / "bins").code == 0
+    for view in (["--views", 1], ["--views", 5], ["--view", "full"]):
+        answer = dcu("classify", tmp_path / "bins", "--json", *view)
+        assert answer.code == 0
+        assert [len(line["predictions"]) for line in answer.lines] == [3, 3]

@@ -48,6 +48,7 @@ def test_own_classes_from_pictures(dcu: Dcu, labels: Path, bins: Path) -> None:
     assert card["data"] == {"labels": 10}
     assert card["kept_aside"]["count"] == 2
     assert card["start"]["name"] == "classifier-0.0983"
+    assert set(card["took"]) == {"minutes", "threads", "device"}
     assert dcu("models", "verify", "labels-0.0983").code == 0
 
 

@@ -141,7 +141,8 @@ def eval_classifier(
     answers, temperature = ask(classifier, numbers, shown, native), classifier.temperature
     if calibrate:
         temperature = best_temperature(answers)
-        store.amend(model, {"temperature": temperature})
+        fitted_to = {"dataset": data.stem, "count": len(found)}
+        store.amend(model, {"temperature": temperature, "calibrated_on": fitted_to})
     facts = {"dataset": data.stem} | evaluate(answers, temperature)
     facts |= {"temperature": temperature, "engine": "pytorch" if native else classifier.engine}
     if agreement:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -185,6 +186,8 @@ def train_segmenter(
 
 def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:
     """Fit a new last layer to one's own classes; say how well it names pictures that were kept aside."""
+    import torch
+
     from dcu.data import LABELLED, items
     from dcu.tasks.classify import Classifier
     from dcu.train.head import own_classifier
@@ -196,7 +199,14 @@ def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:
     folder = out or store.user_folder() / f"{name}-{model.name.removeprefix('codec-')}"
     if out is None and (store.shipped("models") / folder.name).exists():
         raise UsageError(f"{folder.name}: would hide the model of that name; choose another with --out")
+    started = time.monotonic()
     written, figures = own_classifier(classifier, found, files.progress(found, "looking", False), folder)
+    took = {
+        "minutes": round((time.monotonic() - started) / 60, 1),
+        "threads": torch.get_num_threads(),
+        "device": device,
+    }
+    store.amend(written, {"took": took})
     counts = f"{len(written.card['labels'])} classes, {len(found)} pictures; {figures['count']} pictures kept aside"
     typer.echo(f"{counts}: top-1 {100 * figures['top1']:.1f} %, top-5 {100 * figures['top5']:.1f} %", err=True)
     typer.echo(str(written.folder))
