@@ -11,6 +11,7 @@
 #include <exception>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <tuple>
 #include <vector>
@@ -344,7 +345,13 @@ at::Tensor decode_tiles(const std::vector<std::string> &payloads, const std::vec
         }
     };
     std::vector<std::thread> others;
-    for (int64_t thread = 1; thread < threads; ++thread) others.emplace_back(decode_part, thread);
+    for (int64_t thread = 1; thread < threads; ++thread) {
+        try {
+            others.emplace_back(decode_part, thread);
+        } catch (const std::system_error &) {  // no thread can be had: its part is done here
+            decode_part(thread);
+        }
+    }
     decode_part(0);
     for (std::thread &other : others) other.join();
     for (const std::exception_ptr &failure : failures)

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dcu import rangecoder
+from dcu.bitstream import TILE
 from dcu.errors import BrokenInputError, UnavailableError
 from dcu.nets.context import REACH, ContextModel, Group, Pass, schedule
 
@@ -123,6 +124,7 @@ class EntropyCoder:
             for before, after, (weight, bias) in zip(wide, wide[1:], layers, strict=False):
                 right &= weight.shape == (after, before) and bias.shape == (after,)
         right &= len(self.exp) > 0 and float(self.exp[0]) == 2**TABLE_BITS == float(self.exp.abs().max())
+        right &= TILE**2 * self.channels * (self.largest + 1) < 2**31  # torchac counts a tile's tables in 32 bits
         if not right or (self.exp < 0).any():
             raise UnavailableError("the codec's context model is not what its groups say")
 
