@@ -12,6 +12,7 @@ from typing import Any
 from dcu.bench.accuracy import Accuracy
 from dcu.bench.table import quickest
 from dcu.evaluate.curves import Curves, draw
+from dcu.evaluate.rivals import FORMATS
 
 INK = "#0b0c0d"
 """Stands for the page's colour of text until the figure is in the page."""
@@ -58,7 +59,7 @@ def family(name: str) -> str:
     told = re.sub(r" \d+x\d+$", "", name)
     if not told.startswith("RGB"):
         return "dcu's networks, from the bitstream"
-    return re.sub(r" on (?!the original$)(\S+)$", lambda found: f" on {found[1].split('-')[0]}", told)
+    return re.sub(r" on (?!the original$)(\S+)$", lambda found: f" on {found[1] if found[1] in FORMATS else 'dcu'}", told)
 
 
 def accuracy(known: Sequence[Accuracy]) -> list[str]:
