@@ -59,7 +59,8 @@ def family(name: str) -> str:
     told = re.sub(r" \d+x\d+$", "", name)
     if not told.startswith("RGB"):
         return "dcu's networks, from the bitstream"
-    return re.sub(r" on (?!the original$)(\S+)$", lambda found: f" on {found[1] if found[1] in FORMATS else 'dcu'}", told)
+    way, _, file = told.partition(" on ")
+    return told if file in FORMATS or file == "the original" else f"{way} on what dcu rebuilds"
 
 
 def accuracy(known: Sequence[Accuracy]) -> list[str]:
