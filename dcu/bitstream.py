@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dcu.errors import BrokenInputError
-from dcu.image import MAX_PIXELS
+from dcu.image import check_size
 
 MAGIC = b"\xdc\x75"
 VERSION = 1
@@ -176,8 +176,7 @@ def read(data: bytes | memoryview) -> Stream:
     width, at = read_number(data, 8)
     height, at = read_number(data, at)
     width, height = width + 1, height + 1
-    if width * height > MAX_PIXELS:
-        raise BrokenInputError(f"{width}x{height} is more than 2^28 pixels")
+    check_size(width, height)
     small = small_size(width, height)
     if bool(flags & 1) != bool(small):
         raise BrokenInputError("the header contradicts itself about the small layer")

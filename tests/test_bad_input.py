@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import Tensor
@@ -236,10 +237,16 @@ def test_output_folder_that_cannot_be_made(dcu: Dcu, photo: Path, tmp_path: Path
 
 
 def test_full_disk(dcu: Dcu, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(part: Path, place: Path) -> None:
+    opened = Path.open
+
+    def full(self: Path, mode: str = "r", *more: Any, **options: Any) -> Any:
+        if mode != "xb":
+            return opened(self, mode, *more, **options)
+        with opened(self, mode) as file:
+            file.write(b"begun")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(Path, "open", full)
     answer = dcu("compress", photo, "-o", tmp_path / "x.bin")
     assert answer.code == 73
     assert one_line(answer.err)

@@ -27,14 +27,19 @@ def onnx(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def test_engines_say_the_same(onnx: Path) -> None:
+def test_engines_say_the_same(onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     layers = [torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU6(), torch.nn.Conv2d(8, 4, 3), torch.nn.Flatten(1)]
     network, x = torch.nn.Sequential(*layers), torch.randn(5, 3, 8, 8)
     examples = torch.randn(20, 3, 8, 8)
+    monkeypatch.setattr("dcu.engines.weight_bits", lambda: 7)
+    assert set(engines.engines(network, examples, 1)) == {"pytorch", "onnx"}
+    monkeypatch.setattr("dcu.engines.weight_bits", lambda: 8)
     found = engines.engines(network, examples, 1)
+    assert set(found) == {"pytorch", "onnx", "int8"}
     expected = found["pytorch"](x)
     assert torch.allclose(found["onnx"](x), expected, atol=1e-5)
+    monkeypatch.undo()  # as many bits as this processor adds up without overflow
     eight_bits = engines.onnx_runtime(engines.quantized(engines.exported(network, examples[:1]), examples), 1)
     assert torch.allclose(eight_bits(x), expected, atol=0.1 * float(expected.std()))
 

@@ -75,6 +75,16 @@ def test_a_browser_draws_all_of_it(page: Path) -> None:
         browser.quit()
 
 
+def test_report_that_is_there_is_not_lost(dcu: Dcu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is anything measured first."""
+    (tmp_path / "report.html").write_text("mine")
+    monkeypatch.setattr("dcu.bench.table.measure", None)
+    answer = dcu("bench", "--html", tmp_path / "report.html")
+    assert answer.code == 73
+    assert one_line(answer.err)
+    assert (tmp_path / "report.html").read_text() == "mine"
+
+
 def test_report_is_refused_before_anything_is_measured(
     dcu: Dcu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,7 +53,7 @@ def bench(
     formats, found = parse(rivals), items(data) if data else []
     if html is not None:
         check()
-        files.check_free(html, force)
+        files.check_free(html, force)  # before minutes of measuring
     sections, whole = [], True
     for model in models:
         try:

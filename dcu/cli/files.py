@@ -119,13 +119,9 @@ def put(target: Path | None, data: bytes, force: bool) -> None:
         sys.stdout.buffer.flush()
         return
     try:
-        if target.exists():
-            if not target.is_file():
-                raise OutputError(f"{target}: not a regular file")
-            if target.read_bytes() == data:
-                return
-            if not force:
-                raise OutputError(f"{target}: exists already; --force overwrites it")
+        if target.is_file() and target.read_bytes() == data:
+            return
+        check_free(target, force)
         target.parent.mkdir(parents=True, exist_ok=True)
         store.replace(target, data)
     except OSError as error:
@@ -133,9 +129,12 @@ def put(target: Path | None, data: bytes, force: bool) -> None:
 
 
 def check_free(target: Path, force: bool) -> None:
-    """Raise OutputError where something is there that is not to be overwritten: before hours of measuring."""
-    if target.exists() and not (force and target.is_file()):
-        raise OutputError(f"{target}: exists already" + ("; --force overwrites it" if target.is_file() else ""))
+    """Raise OutputError where something is there that is not to be overwritten."""
+    if target.exists():
+        if not target.is_file():
+            raise OutputError(f"{target}: not a regular file")
+        if not force:
+            raise OutputError(f"{target}: exists already; --force overwrites it")
 
 
 class Failures:
@@ -186,11 +185,12 @@ def batched(values: Iterable[T], size: int, weigh: Callable[[T], int], most: int
     batch: list[T] = []
     weight = 0
     for value in values:
-        weight += weigh(value)
-        if batch and (len(batch) == size or weight > most):
+        more = weigh(value)
+        if batch and (len(batch) == size or weight + more > most):
             yield batch
-            batch, weight = [], weigh(value)
+            batch, weight = [], 0
         batch.append(value)
+        weight += more
     if batch:
         yield batch
 

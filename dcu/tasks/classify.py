@@ -62,7 +62,6 @@ class Classifier:
 
     def __init__(self, model: store.Model, codec: Codec, device: str = "cpu", engine: str = "auto") -> None:
         self.model, self.name, self.codec, self.device = model, model.name, codec, device
-        self.sha256 = str(model.card.get("sha256"))
         self.keeps_int8 = bool(model.card.get("int8", True))  # a card may say that it loses
         self.engine = engines.chosen(engine, device, self.keeps_int8)
         self.temperature = float(model.card.get("temperature", 1.0))
@@ -127,7 +126,7 @@ class Classifier:
             return engines.quantized(exported(), torch.cat(views).clone())
 
         make, kind = (exported, "float32") if engine == "onnx" else (quantized, f"{engines.weight_bits()}bit")
-        return engines.kept(f"{self.name}-{self.sha256[:16]}-{kind}", make, torch.get_num_threads())
+        return engines.kept(f"{self.name}-{self.model.card['sha256'][:16]}-{kind}", make, torch.get_num_threads())
 
     @torch.inference_mode()
     def through(self, network: Callable[[Tensor], Tensor], pictures: Sequence[Views]) -> Tensor:
