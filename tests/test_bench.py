@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -52,6 +53,17 @@ def test_rows_without_data(dcu: Dcu, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ours["of_today"]["macs"] == pytest.approx(table.macs_of(ours) / table.macs_of(webp), abs=1e-3)
     assert {row["codec"] for row in rows} == {"codec-0.0983"}
     assert ours["network_macs"] == store.find("classifier-0.0983").card["macs"]
+
+
+def test_what_is_quick_is_timed_more_often() -> None:
+    def runner(milliseconds: float) -> Any:
+        return SimpleNamespace(once=lambda: (0.0, 0.0, milliseconds / 2), batch=2, turn=3, milliseconds=[])
+
+    quick, slow = runner(10), runner(1000)
+    measure.measure([[quick], [slow]], seconds=60)
+    rounds = int(60 / (measure.TURN_SECONDS + 3 * 1.0))
+    assert len(slow.milliseconds) == 3 * rounds
+    assert len(quick.milliseconds) == measure.TURN_SECONDS / 0.01 * rounds
 
 
 @pytest.mark.usefixtures("random_rgb")

@@ -20,8 +20,8 @@ from dcu.engines import TITLES, Engine
 
 TURN = 6
 """Pictures that a way has before it is another's turn, at least."""
-WARM = 2
-"""Rounds that are not counted."""
+TURN_SECONDS = 0.2
+"""How long its turn is if it is quick: what is quick is timed more often than what is slow."""
 STAGES = ("read", "decode", "network")
 
 
@@ -33,15 +33,15 @@ class Runner:
         self.milliseconds: list[tuple[float, ...]] = []  # of each stage, a picture
         repeats = -(-batch // len(way.files))
         self.files = (way.files * repeats)[: len(way.files) if batch == 1 else batch]
-        self.turn = 0
-        self.turns = -(-TURN // batch)
+        self.at = 0  # of the files, which is next at batch 1
+        self.turn = -(-TURN // batch)  # batches before it is another's
 
     def once(self) -> tuple[float, ...]:
         """One batch from files to labels: milliseconds of each stage, a picture."""
         files = self.files
         if self.batch == 1:  # another file each turn
-            files = [self.files[self.turn % len(self.files)]]
-            self.turn += 1
+            files = [self.files[self.at % len(self.files)]]
+            self.at += 1
         marks = [time.perf_counter()]
         read = [self.way.read(data) for data in files]
         marks.append(time.perf_counter())
@@ -91,17 +91,22 @@ def runners(rows: Sequence[Way], batches: Sequence[int]) -> list[list[Runner]]:
 def measure(
     entries: Sequence[list[Runner]], seconds: float, show: Callable[[Sequence[int]], Iterable[int]] = iter
 ) -> None:
-    """Take turns for about so many seconds, two rounds at least beyond the warm ones; ``show`` wraps the rounds."""
+    """Take turns for about so many seconds, two rounds at least beyond two that are not counted; ``show`` wraps those.
+
+    The second of the two that are not counted tells how many batches are a turn.
+    """
     everyone = [runner for group in entries for runner in group]
-    for _ in range(WARM):
-        started = time.perf_counter()
+    longest = min(TURN_SECONDS, seconds / (4 * len(everyone)))
+    for runner in everyone:
+        runner.once()
+    whole = 0.0
+    for runner in everyone:
+        batch = min(sum(runner.once()) for _ in range(runner.turn)) * runner.batch / 1e3
+        runner.turn = max(runner.turn, int(longest / batch))
+        whole += batch * runner.turn
+    for _ in show(range(max(2, int(seconds / whole)))):
         for runner in everyone:
-            for _ in range(runner.turns):
-                runner.once()
-    rounds = max(2, int(seconds / (time.perf_counter() - started)))
-    for _ in show(range(rounds)):
-        for runner in everyone:
-            runner.milliseconds += [runner.once() for _ in range(runner.turns)]
+            runner.milliseconds += [runner.once() for _ in range(runner.turn)]
 
 
 def peak_mib(runner: Runner) -> float | None:
