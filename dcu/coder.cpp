@@ -36,38 +36,34 @@ constexpr int64_t CHUNK = 16;    // positions that go through the layers togethe
 constexpr int64_t TOTAL = 1 << 16;
 
 // What torchac's decode() does, one symbol at a time, so that its tables may depend on what came before; and without
-// its divisions, and several bits at once.
+// its divisions, several bits at once, and of its interval [low, high] and its value in it low, width and value - low.
 class Decoder {
   public:
-    explicit Decoder(const std::string &payload) : in(payload) { value = take(32); }
+    explicit Decoder(const std::string &payload) : in(payload) { ahead = take(32); }
 
     // The next symbol; upper[j * CHUNK] is where in [0, 2^16] the interval of symbol j < levels ends.
     int64_t next(const int32_t *upper, int64_t levels) {
-        const uint64_t width = static_cast<uint64_t>(high) - low + 1;
-        const uint64_t target = (static_cast<uint64_t>(value) - low + 1) << 16;
+        const uint64_t target = (ahead + 1) << 16;
         int64_t symbol = 0;
         for (; symbol < levels && target > width * upper[symbol * CHUNK]; ++symbol) {}
         if (symbol == levels) throw std::invalid_argument("a symbol that its codec does not have");
-        const uint64_t lower = symbol == 0 ? 0 : upper[(symbol - 1) * CHUNK];
-        high = (low - 1) + static_cast<uint32_t>((width * upper[symbol * CHUNK]) >> 16);
-        low = low + static_cast<uint32_t>((width * lower) >> 16);
-        // What follows has no zeros to count in: an interval is at least 2^14 - 1 wide. The bits in which both ends agree:
+        const uint64_t skipped = symbol == 0 ? 0 : width * upper[(symbol - 1) * CHUNK] >> 16;
+        width = (width * upper[symbol * CHUNK] >> 16) - skipped;
+        low += static_cast<uint32_t>(skipped);
+        ahead -= skipped;
+        const uint32_t high = low + static_cast<uint32_t>(width - 1);
+        if ((low ^ high) >> 31 && !((low & ~high) >> 30)) return symbol;  // as mostly: no bit is settled
+        // Those in which both ends agree; then, with both close to the middle, one on each side, those behind the first
+        // that say so. What follows has no zeros to count in: an interval is at least 2^14 - 1 wide, and n at most 18.
         const int same = __builtin_clz(low ^ high);
-        low = shifted(low, same, 0);
-        high = shifted(high, same, ~0U);
-        value = shifted(value, same, take(same));
-        // both ends are close to the middle, one on each side: all bits behind the first that say so
-        const int close = __builtin_clz(~(low & ~high) << 1);
-        low = shifted(low, close, 0) & 0x7FFFFFFFU;
-        high = shifted(high, close, ~0U) | 0x80000000U;
-        value = (value & 0x80000000U) | (shifted(value, close, take(close)) & 0x7FFFFFFFU);
+        const int n = same + __builtin_clz(~((low << same) & (~high << same)) << 1);
+        low = low << n & 0x7FFFFFFFU;
+        width <<= n;
+        ahead = ahead << n | take(n);
         return symbol;
     }
 
   private:
-    // x moved to the left by n < 32 bits, which become the lowest n of `filling`.
-    static uint32_t shifted(uint32_t x, int n, uint32_t filling) { return x << n | (filling & ((1U << n) - 1)); }
-
     // The next n <= 32 bits; zeros behind the end.
     uint32_t take(int n) {
         for (; ready < n; ready += 8) {
@@ -83,7 +79,8 @@ class Decoder {
     size_t place = 0;
     uint64_t cache = 0;
     int ready = 0;  // bits of `cache` that were not taken
-    uint32_t low = 0, high = 0xFFFFFFFFU, value = 0;
+    uint32_t low = 0;
+    uint64_t width = uint64_t{1} << 32, ahead = 0;
 };
 
 // One layer of the context model twice: in doubles, weights (out, in) and biases (out, 1); and in 16 bits, weights
