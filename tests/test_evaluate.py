@@ -134,6 +134,9 @@ def test_rivals_write_whole_files_and_come_back_at_full_size(
     (recorded,) = json.loads((model / "card.json").read_text())["figures"]
     assert recorded["against"]["jpeg"]["psnr"] == against["psnr_difference"]
     assert plot.read_text().lstrip().startswith("<?xml")
+    again = dcu("eval", "codec", dataset, "--plot", plot)
+    assert again.code == 73
+    assert not again.out, "it says so before it measures"
 
 
 def test_rivals_that_are_not_there(dcu: Dcu, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

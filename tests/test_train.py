@@ -11,6 +11,7 @@ import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -506,6 +507,46 @@ def test_classifier_begins_with_an_installed_one(codec: Codec, pictures: Path) -
     assert set(task.module.state_dict()) == set(shipped.state_dict())
     with pytest.raises(UnavailableError, match="another shape"):
         ClassifierTask(replace(recipe, depth=depth + 1), ViewData(), codec, items(pictures), 0)
+
+
+def test_mean_of_runs(dcu: Dcu, own_models: Path, tmp_path: Path) -> None:
+    model = store.find("classifier-0.0983")
+    bias = "trunk.classifier.bias"
+    tensors = {name: tensor.float() for name, tensor in model.weights().items()}
+    other = store.write_model(tmp_path / "other", model.card, tensors | {bias: tensors[bias] + 4})
+    assert (
+        dcu("train", "mean", model.folder, other.folder, "--share", 3, "--share", 1, "--out", tmp_path / "m").code == 0
+    )
+    mean = store.read_model(tmp_path / "m")
+    found = mean.weights()
+    assert found[bias].dtype == torch.float16
+    assert torch.allclose(found.pop(bias).float(), tensors[bias] + 1, atol=1e-2)
+    assert all(torch.equal(tensor.float(), tensors[name]) for name, tensor in found.items())
+    assert [(part["sha256"], part["share"]) for part in mean.card["mean_of"]] == [
+        (model.card["sha256"], 0.75),
+        (other.card["sha256"], 0.25),
+    ]
+    assert mean.card["figures"] == []
+    assert "temperature" not in mean.card, "it was found for other weights"
+    assert Classifier(mean, Codec.load("codec-0.0983")).name == "m"
+
+    own = store.write_model(tmp_path / "own", model.card | {"labels": model.card["labels"][::-1]}, tensors)
+    narrow = store.write_model(tmp_path / "narrow", model.card, tensors | {bias: tensors[bias][1:]})
+    codec = store.find("codec-0.0983").folder
+    calls: list[list[Any]] = [
+        [model.folder],
+        [codec, codec],
+        [codec, own.folder],
+        [model.folder, own.folder],
+        [model.folder, narrow.folder],
+        [model.folder, other.folder, "--share", "1"],
+        [model.folder, other.folder, "--share", "1", "--share", "0"],
+    ]
+    for call in calls:
+        answer = dcu("train", "mean", *call, "--out", tmp_path / "none")
+        assert answer.code == 2, call
+        assert one_line(answer.err)
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.usefixtures("random_rgb")

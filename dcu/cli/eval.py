@@ -49,6 +49,8 @@ def eval_codec(
 
     if plot is not None and plot.suffix not in (".svg", ".png", ".pdf"):
         raise UsageError(f"--plot: {plot.name} ends neither in .svg nor in .png nor in .pdf")
+    if plot is not None:
+        files.check_free(plot, force)  # before minutes of measuring
     models = [store.find(name, "codec") for name in codec] if codec else store.installed_codecs()
     found = items(data)
     chosen_device = options.start(threads, device)

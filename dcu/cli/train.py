@@ -184,6 +184,19 @@ def train_segmenter(
         train(run, start or [], resume, minutes, lambda: segmenter_model(run, task, codec, items, folder))
 
 
+@app.command("mean")
+def train_mean(
+    models: Annotated[list[str], typer.Argument(help="Classifiers or segmenters by name or path, two at least.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the model.")],
+    shares: Annotated[list[float] | None, typer.Option("--share", help="Of each; repeated.", show_default="1")] = None,
+) -> None:
+    """The mean of several runs' weights, often better than each of them."""
+    from dcu.train.export import mean_model
+
+    found = [store.find(name) for name in models]
+    typer.echo(str(mean_model(found, shares or [1.0] * len(found), out).folder))
+
+
 def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:
     """Fit a new last layer to one's own classes; say how well it names pictures that were kept aside."""
     import torch

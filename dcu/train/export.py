@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dcu import store
 from dcu.codec import Codec
 from dcu.data import Item
 from dcu.entropy import integer_tensors
+from dcu.errors import UsageError
 from dcu.evaluate.cost import classifier_cost, codec_cost, segmenter_cost
 from dcu.nets.norms import fold_norms
 from dcu.tasks.classify import Classifier
@@ -92,3 +95,44 @@ def segmenter_model(run: Run, task: SegmenterTask, codec: Codec, items: list[Ite
     facts = {name: recipe[name] for name in ("labels", "void", "sees")}
     facts["macs"] = segmenter_cost(task.module, task.recipe.sees, codec)
     return store.write_model(folder, card | facts | origin(run, recipe, items), tensors)
+
+
+OF_ONE_MODEL = ("figures", "temperature", "calibrated_on", "rivals", "history", "int8")
+"""What a card says of these very weights, and of no mean in which they are a part."""
+
+
+def mean_model(models: Sequence[store.Model], shares: Sequence[float], folder: Path) -> store.Model:
+    """Write the mean of several runs' classifiers, or segmenters, each with its share; the card is the first's.
+
+    Runs that began with the same weights end where their mean is better than each (Wortsman et al., Model soups,
+    ICML 2022, arXiv 2203.05482). Norms are folded in models, so nothing has to be measured anew.
+
+    Raises
+    ------
+    UsageError
+        Not two at least, not a positive share each, or networks of different kind, codec, shape or classes.
+    UnavailableError, OutputError
+        Weights that are not there; a folder that cannot be written.
+    """
+    first = models[0]
+    if len(models) < 2 or len(shares) != len(models) or not all(0 < share < float("inf") for share in shares):
+        raise UsageError("a mean is of two models at least, each with a positive share")
+    if first.kind == "codec":
+        raise UsageError(f"{first.name}: a codec; the integers of context models have no mean")
+    everyone = [model.weights() for model in models]
+    shapes = {name: tensor.shape for name, tensor in everyone[0].items()}
+    for model, tensors in zip(models, everyone, strict=True):
+        same = all(model.card.get(key) == first.card.get(key) for key in ("kind", "fingerprint", "labels"))
+        if not same or {name: tensor.shape for name, tensor in tensors.items()} != shapes:
+            raise UsageError(f"{model.name}: of another kind, codec, shape or other classes than {first.name}")
+    parts = [share / sum(shares) for share in shares]
+    mean = {
+        name: torch.stack([part * tensors[name].double() for part, tensors in zip(parts, everyone, strict=True)]).sum(0)
+        for name in shapes
+    }
+    card = {key: value for key, value in first.card.items() if key not in OF_ONE_MODEL}
+    of = [
+        {"name": m.name, "sha256": m.card["sha256"], "share": round(p, 4)} for m, p in zip(models, parts, strict=True)
+    ]
+    card |= {"name": folder.name, "mean_of": of, "figures": []}
+    return store.write_model(folder, card, {name: tensor.to(everyone[0][name].dtype) for name, tensor in mean.items()})
