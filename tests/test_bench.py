@@ -55,15 +55,18 @@ def test_rows_without_data(dcu: Dcu, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ours["network_macs"] == store.find("classifier-0.0983").card["macs"]
 
 
-def test_what_is_quick_is_timed_more_often() -> None:
-    def runner(milliseconds: float) -> Any:
-        return SimpleNamespace(once=lambda: (0.0, 0.0, milliseconds / 2), batch=2, turn=3, milliseconds=[])
+def test_what_is_quick_is_timed_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All have as long; what is slow goes twice at least."""
+    way: Any = SimpleNamespace(files=[b""])
 
-    quick, slow = runner(10), runner(1000)
-    measure.measure([[quick], [slow]], seconds=60)
-    rounds = int(60 / (measure.TURN_SECONDS + 3 * 1.0))
-    assert len(slow.milliseconds) == 3 * rounds
-    assert len(quick.milliseconds) == measure.TURN_SECONDS / 0.01 * rounds
+    def runner(milliseconds: float) -> measure.Runner:
+        made = measure.Runner(way, "pytorch", lambda batch: batch, 8)
+        monkeypatch.setattr(made, "once", lambda: (0.0, 0.0, milliseconds / 8))
+        return made
+
+    everyone = runner(1000 / 128), runner(1000), runner(9000)
+    measure.measure([[each] for each in everyone], seconds=12)
+    assert [len(each.milliseconds) for each in everyone] == [512, 5, 2]
 
 
 @pytest.mark.usefixtures("random_rgb")

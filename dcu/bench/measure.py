@@ -21,7 +21,9 @@ from dcu.engines import TITLES, Engine
 TURN = 6
 """Pictures that a way has before it is another's turn, at least."""
 TURN_SECONDS = 0.2
-"""How long its turn is if it is quick: what is quick is timed more often than what is slow."""
+"""How long its turn is, where that is longer."""
+WARM = 2
+"""Batches of each that are not counted."""
 STAGES = ("read", "decode", "network")
 
 
@@ -31,6 +33,7 @@ class Runner:
     def __init__(self, way: Way, engine: str, run: Engine, batch: int) -> None:
         self.way, self.engine, self.run, self.batch = way, engine, run, batch
         self.milliseconds: list[tuple[float, ...]] = []  # of each stage, a picture
+        self.seconds = 0.0  # that were counted
         repeats = -(-batch // len(way.files))
         self.files = (way.files * repeats)[: len(way.files) if batch == 1 else batch]
         self.at = 0  # of the files, which is next at batch 1
@@ -52,6 +55,13 @@ class Runner:
         settle(batch)
         marks.append(time.perf_counter())
         return tuple(1e3 * (end - start) / self.batch for start, end in pairwise(marks))
+
+    def go_on(self, seconds: float) -> None:
+        """One turn at least, and until so many seconds are counted."""
+        stop = len(self.milliseconds) + self.turn
+        while len(self.milliseconds) < stop or self.seconds < seconds:
+            self.milliseconds.append(self.once())
+            self.seconds += sum(self.milliseconds[-1]) * self.batch / 1e3
 
     def row(self) -> dict[str, Any]:
         """Medians, and the middle 80 % of the whole."""
@@ -91,22 +101,21 @@ def runners(rows: Sequence[Way], batches: Sequence[int]) -> list[list[Runner]]:
 def measure(
     entries: Sequence[list[Runner]], seconds: float, show: Callable[[Sequence[int]], Iterable[int]] = iter
 ) -> None:
-    """Take turns for about so many seconds, two rounds at least beyond two that are not counted; ``show`` wraps those.
+    """Take turns, so that all have about as long and take so many seconds together; ``show`` wraps the rounds.
 
-    The second of the two that are not counted tells how many batches are a turn.
+    What is quick so goes more often. What is slow misses rounds, but for the first and the last.
     """
     everyone = [runner for group in entries for runner in group]
-    longest = min(TURN_SECONDS, seconds / (4 * len(everyone)))
-    for runner in everyone:
-        runner.once()
-    whole = 0.0
-    for runner in everyone:
-        batch = min(sum(runner.once()) for _ in range(runner.turn)) * runner.batch / 1e3
-        runner.turn = max(runner.turn, int(longest / batch))
-        whole += batch * runner.turn
-    for _ in show(range(max(2, int(seconds / whole)))):
+    for _ in range(WARM):
         for runner in everyone:
-            runner.milliseconds += [runner.once() for _ in range(runner.turn)]
+            runner.once()
+    share = seconds / len(everyone)
+    rounds = max(2, round(share / TURN_SECONDS))
+    for number in show(range(1, rounds + 1)):
+        for runner in everyone:
+            due = share * number / rounds
+            if number in (1, rounds) or runner.seconds < due:
+                runner.go_on(due)
 
 
 def peak_mib(runner: Runner) -> float | None:
