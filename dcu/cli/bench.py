@@ -30,7 +30,7 @@ def bench(
     data: Labelled = None,
     batch: Batches = None,
     rivals: Rivals = "avif,webp,jpeg",
-    seconds: Seconds = 30.0,
+    seconds: Seconds = 20.0,
     html: Html = None,
     force: options.Force = False,
     json: options.Json = False,
