@@ -101,7 +101,7 @@ def runners(rows: Sequence[Way], batches: Sequence[int]) -> list[list[Runner]]:
 def measure(
     entries: Sequence[list[Runner]], seconds: float, show: Callable[[Sequence[int]], Iterable[int]] = iter
 ) -> None:
-    """Take turns, so that all have about as long and take so many seconds together; ``show`` wraps the rounds.
+    """Take turns, so that all have about as long, about so many seconds together; ``show`` wraps the rounds.
 
     What is quick so goes more often. What is slow misses rounds, but for the first and the last.
     """

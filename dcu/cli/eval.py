@@ -47,9 +47,9 @@ def eval_codec(
     """Bytes, bits a pixel, PSNR and MS-SSIM of whole files, of every installed codec, and of other formats."""
     from dcu.data import items
 
-    if plot is not None and plot.suffix not in (".svg", ".png", ".pdf"):
-        raise UsageError(f"--plot: {plot.name} ends neither in .svg nor in .png nor in .pdf")
     if plot is not None:
+        if plot.suffix not in (".svg", ".png", ".pdf"):
+            raise UsageError(f"--plot: {plot.name} ends neither in .svg nor in .png nor in .pdf")
         files.check_free(plot, force)  # before minutes of measuring
     models = [store.find(name, "codec") for name in codec] if codec else store.installed_codecs()
     found = items(data)

@@ -25,6 +25,8 @@ from dcu.train.loop import Run
 from dcu.train.segmenter import SegmenterTask
 
 LICENCE = "GPL-3.0-or-later; trained on pictures for research"
+OF_ONE_MODEL = ("figures", "temperature", "calibrated_on", "rivals", "history", "int8", "kept_aside", "took")
+"""What a card says of these very weights, and of no mean in which they are a part."""
 
 
 def origin(run: Run, recipe: dict[str, Any], items: list[Item]) -> dict[str, Any]:
@@ -95,10 +97,6 @@ def segmenter_model(run: Run, task: SegmenterTask, codec: Codec, items: list[Ite
     facts = {name: recipe[name] for name in ("labels", "void", "sees")}
     facts["macs"] = segmenter_cost(task.module, task.recipe.sees, codec)
     return store.write_model(folder, card | facts | origin(run, recipe, items), tensors)
-
-
-OF_ONE_MODEL = ("figures", "temperature", "calibrated_on", "rivals", "history", "int8")
-"""What a card says of these very weights, and of no mean in which they are a part."""
 
 
 def mean_model(models: Sequence[store.Model], shares: Sequence[float], folder: Path) -> store.Model:
