@@ -25,7 +25,7 @@ from dcu.entropy import integer_tensors
 from dcu.evaluate.cost import codec_cost, macs
 from dcu.image import Picture
 from dcu.nets.context import Group
-from dcu.nets.efficientnet import EfficientNetLite0, LatentClassifier
+from dcu.nets.efficientnet import EfficientNetLite, LatentClassifier
 from dcu.rangecoder import backend
 from dcu.tasks import rgb
 from dcu.tasks.classify import classifier_for
@@ -182,11 +182,11 @@ def one_line(err: str | bytes) -> bool:
 
 @pytest.fixture
 def random_rgb(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A random RGB network in the place of the trained one."""
+    """Random RGB networks in the place of the trained ones."""
 
-    def network() -> EfficientNetLite0:
+    def network(variant: str = "lite0") -> EfficientNetLite:
         torch.manual_seed(0)
-        return EfficientNetLite0().eval().requires_grad_(False)
+        return EfficientNetLite(rgb.VARIANTS[variant]).eval().requires_grad_(False)
 
     for module in (classifier_training, rgb):
         monkeypatch.setattr(module, "rgb_network", network)

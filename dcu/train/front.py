@@ -21,7 +21,7 @@ from torch import Tensor
 from dcu.codec import Codec
 from dcu.data import Item
 from dcu.errors import UsageError
-from dcu.nets.efficientnet import EfficientNetLite0, LatentClassifier
+from dcu.nets.efficientnet import EfficientNetLite, LatentClassifier
 from dcu.train.classifier import ClassifierRecipe, ClassifierTask, network_like, student_groups
 from dcu.train.inputs import rebuilt_input
 from dcu.train.views import ViewData, generator_of
@@ -44,7 +44,7 @@ class FrontTask(ClassifierTask):
         if recipe.sees != "latent":
             raise UsageError("[front] is of networks on latents")
         super().__init__(recipe, data, codec, items, seed)
-        self.like: LatentClassifier | EfficientNetLite0 = self.teacher.network
+        self.like: LatentClassifier | EfficientNetLite = self.teacher.rgb.network
         self.like_sees = "decoded"
         if front.like:
             self.like, self.like_sees = network_like(front.like, codec, self.device)

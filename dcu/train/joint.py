@@ -20,9 +20,9 @@ from dcu.data import Item
 from dcu.errors import UsageError
 from dcu.image import SIDE
 from dcu.nets.transforms import BLOCK
-from dcu.tasks.rgb import Answer, RgbClassifier
 from dcu.train.classifier import STARTED, distillation, student, student_groups
 from dcu.train.codec import CodecData, CodecNetwork, CodecRecipe, CodecTask
+from dcu.train.teacher import Teacher
 from dcu.train.views import mixed, random_view
 
 PLAIN = 0.4
@@ -68,7 +68,7 @@ class JointTask(CodecTask):
         if not 0 < self.window <= SIDE // BLOCK:
             raise UsageError(f"crop = {data.crop}: {BLOCK} to {SIDE} pixels of each view are synthesised")
         super().__init__(recipe, data, items, seed, device)
-        self.teacher = RgbClassifier(device)
+        self.teacher = Teacher(device)
         views = torch.cat([self.batch(step)[0] for step in range(STARTED)]).to(device)
         self.spread = self.teacher(views).features.var((0, 2, 3), keepdim=True)
 
@@ -98,10 +98,7 @@ class JointTask(CodecTask):
         window = latent[:, :, top : top + self.window, left : left + self.window]
         shown = x[:, :, BLOCK * top : BLOCK * (top + self.window), BLOCK * left : BLOCK * (left + self.window)]
         loss, figures = self.rate_distortion(shown, self.module.synthesis(window), bpp)
-        answer: Answer = self.teacher(batch[0])
-        target = answer.logits.softmax(1)
-        divergence, distance = distillation(
-            self.module.reader, torch.cat([latent, others]), target, answer.features, self.spread
-        )
+        targets = self.teacher(batch[0])
+        divergence, distance = distillation(self.module.reader, torch.cat([latent, others]), *targets, self.spread)
         figures |= {"divergence": float(divergence.detach()), "distance": float(distance.detach())}
         return loss + self.reader.weight * (divergence + distance), figures
