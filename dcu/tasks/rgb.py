@@ -77,17 +77,17 @@ def rgb_network(variant: str = "lite0") -> EfficientNetLite:
 
 
 class Answer(NamedTuple):
-    """What the RGB network says of pictures: logits (B, 1000), features of the last block (B, 320, 7, 7); float32."""
+    """What the RGB network says of pictures: logits (B, 1000), features of the last block, Lite0's (B, 320, 7, 7)."""
 
     logits: Tensor
     features: Tensor
 
 
 class RgbClassifier:
-    """EfficientNet-Lite0 on pictures of 224x224, as it is or with other weights."""
+    """EfficientNet-Lite, of ``VARIANTS``, on pictures of 224x224, as it is or with other weights."""
 
-    def __init__(self, device: str = "cpu", weights: dict[str, Tensor] | None = None) -> None:
-        self.network, self.device = rgb_network().to(device), device
+    def __init__(self, device: str = "cpu", weights: dict[str, Tensor] | None = None, variant: str = "lite0") -> None:
+        self.network, self.device = rgb_network(variant).to(device), device
         if weights is not None:
             self.network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
 

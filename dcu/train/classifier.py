@@ -92,15 +92,16 @@ def student_groups(network: LatentClassifier | EfficientNetLite, trunk_scale: fl
 def distillation(
     network: LatentClassifier | EfficientNetLite, seen: Tensor, target: Tensor, wanted: Tensor, spread: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Divergence from target probabilities, and distance from the wanted features in units of their variance.
-
-    The network's logits are on Lite0's scale, as its last layer is.
-    """
+    """Divergence from target probabilities, and distance from the wanted features in units of their variance."""
     features = network.trunk.blocks(network.joint(seen.contiguous(memory_format=torch.channels_last)))
     logits = network.trunk.classifier(network.trunk.pool(features)).float()
-    divergence = F.kl_div(F.log_softmax(SHARPER["lite0"] * logits, 1), target, reduction="batchmean")
     distance = ((features.float() - wanted).square() / spread).mean()
-    return divergence, distance
+    return divergence_from(target, logits), distance
+
+
+def divergence_from(target: Tensor, logits: Tensor) -> Tensor:
+    """KL(target || student), the mean over a batch; its logits are on Lite0's scale, as its last layer is."""
+    return F.kl_div(F.log_softmax(SHARPER["lite0"] * logits, 1), target, reduction="batchmean")
 
 
 def told(probabilities: Tensor, numbers: Tensor, weight: float) -> Tensor:
@@ -166,7 +167,7 @@ class ClassifierTask:
         if self.recipe.sees == "latent":
             spread = self.seen(views).std((0, 2, 3)).clamp(min=0.1)
             self.module.stem.convolution.weight.mul_(2 / spread[None, :, None, None])  # type: ignore[operator, union-attr]
-        self.spread = self.teacher(views).features.var((0, 2, 3), keepdim=True)
+        self.spread = self.teacher.rgb(views).features.var((0, 2, 3), keepdim=True)
 
     def begin(self, name: str) -> None:
         """Take an installed network's weights up to its features; the front end's norms leave them alone at first.
@@ -241,7 +242,7 @@ class ClassifierTask:
             view = field_view(item.picture()).to(self.device)
             answer, target = self.module(self.seen(view)).float(), self.teacher(view).target
             agree += float(answer.argmax(1) == target.argmax(1))
-            divergence += float(F.kl_div(F.log_softmax(SHARPER["lite0"] * answer, 1), target, reduction="sum"))
+            divergence += float(divergence_from(target, answer))
         count = max(1, len(self.held_out))
         return {"held_agreement": agree / count, "held_divergence": divergence / count}
 

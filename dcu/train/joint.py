@@ -70,7 +70,7 @@ class JointTask(CodecTask):
         super().__init__(recipe, data, items, seed, device)
         self.teacher = Teacher(device)
         views = torch.cat([self.batch(step)[0] for step in range(STARTED)]).to(device)
-        self.spread = self.teacher(views).features.var((0, 2, 3), keepdim=True)
+        self.spread = self.teacher.rgb(views).features.var((0, 2, 3), keepdim=True)
 
     def network(self) -> CodecNetwork:
         return JointNetwork(self.recipe, self.reader)

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from dcu.tasks import rgb
+from dcu.tasks.rgb import RgbClassifier
 
 SHARPER = {"lite0": 1.3, "lite2": 1.1}
 
@@ -30,14 +29,11 @@ class Teacher:
     """Both networks on views of 224x224; ``rgb`` is Lite0 alone."""
 
     def __init__(self, device: str) -> None:
-        self.rgb = rgb.RgbClassifier(device)
-        self.second = rgb.rgb_network("lite2").to(device)
+        self.rgb = RgbClassifier(device)
+        self.second = RgbClassifier(device, variant="lite2")
 
-    @torch.no_grad()
     def __call__(self, views: Tensor) -> Targets:
         """What they say of views (B, 224, 224, 3) uint8."""
-        first = self.rgb(views)
-        x = rgb.to_input(views).contiguous(memory_format=torch.channels_last)
-        logits = {"lite0": first.logits, "lite2": self.second(x).float()}
-        target = torch.stack([(SHARPER[name] * said).softmax(1) for name, said in logits.items()]).mean(0)
-        return Targets(target, first.features)
+        first, second = self.rgb(views), self.second(views)
+        said = (SHARPER["lite0"] * first.logits).softmax(1), (SHARPER["lite2"] * second.logits).softmax(1)
+        return Targets((said[0] + said[1]) / 2, first.features)
