@@ -355,6 +355,26 @@ def test_what_learns_and_what_stays_the_rgb_networks(codec: Codec, pictures: Pat
 
 
 @pytest.mark.usefixtures("random_rgb")
+def test_the_whole_network_learns(codec: Codec, pictures: Path) -> None:
+    recipe = ClassifierRecipe("x", codec.name, width=4, depth=1, whole=True)
+    task = ClassifierTask(recipe, ViewData(batch=2), codec, items(pictures), 0)
+    task.loss(task.batch(0))[0].backward()
+    assert all(p.grad is not None for p in task.module.parameters())
+
+
+@pytest.mark.usefixtures("random_rgb")
+def test_unscaled_views_are_the_pictures_own_pixels(codec: Codec, pictures: Path) -> None:
+    recipe = ClassifierRecipe("x", codec.name, width=4, depth=1)
+    task = ClassifierTask(recipe, ViewData(batch=2, unscaled=1.0), codec, items(pictures), 0)
+    picture = np.random.default_rng(0).integers(0, 256, (230, 240, 3)).astype(np.uint8)
+    view = task.view(picture, np.random.default_rng(2))
+    cuts = np.lib.stride_tricks.sliding_window_view(picture, view.shape)[..., 0, :, :, :]
+    assert any((cut == view).all() or (cut[:, ::-1] == view).all() for row in cuts for cut in row)
+    with pytest.raises(ValueError, match="share"):
+        ViewData(unscaled=1.5)
+
+
+@pytest.mark.usefixtures("random_rgb")
 def test_held_out_pictures_are_not_drawn(codec: Codec, pictures: Path) -> None:
     data = ViewData(batch=3, held_out=2, held_out_from=("pictures",))
     task = ClassifierTask(ClassifierRecipe("x", codec.name, width=4, depth=1), data, codec, items(pictures), 0)

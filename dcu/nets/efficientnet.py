@@ -73,7 +73,7 @@ class SameConv2d(nn.Conv2d):
             max(kernel - stride if side % stride == 0 else kernel - side % stride, 0) for side in x.shape[-2:]
         )
         x = F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
-        if self.training:  # oneDNN's backward pass of a strided depthwise convolution is five times slower than this
+        if self.training and not x.is_cuda:  # oneDNN's backward pass of a strided depthwise one is five times slower
             return F.conv2d(x, self.weight, self.bias, groups=self.groups)[:, :, ::stride, ::stride].contiguous(
                 memory_format=torch.channels_last
             )

@@ -13,11 +13,11 @@ The front end begins with what :mod:`dcu.train.front` taught it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dcu import store
@@ -25,6 +25,7 @@ from dcu.codec import Codec
 from dcu.data import Item
 from dcu.errors import UnavailableError
 from dcu.evaluate.classifier import field_view
+from dcu.image import SIDE, Picture
 from dcu.nets import channels_last
 from dcu.nets.efficientnet import EfficientNetLite, LatentClassifier, check_shortcuts
 from dcu.nets.norms import add_norms, measure_norms, restore_norms
@@ -32,7 +33,9 @@ from dcu.tasks.classify import Classifier
 from dcu.tasks.rgb import RgbClassifier, rgb_network
 from dcu.train.inputs import check_sees, network_input
 from dcu.train.teacher import SHARPER, Teacher
-from dcu.train.views import Sampler, ViewData, hold_out, mixed, random_view
+from dcu.train.views import Sampler, ViewData, hold_out, mixed, random_crop, random_view
+
+N = TypeVar("N", bound=nn.Module)
 
 MEASURED = 40
 """Batches on which norms are measured."""
@@ -57,6 +60,7 @@ class ClassifierRecipe:
     feature_weight: float = 1.0  # alpha
     trunk_scale: float = 0.3  # the trunk's learning rate, relative to the front end's
     label_weight: float = 0.0  # share of a picture's own class, where its folder is a WNID, in the target
+    whole: bool = False  # the depthwise kernels and the last layer learn too: for GPUs
 
     def __post_init__(self) -> None:
         check_sees(self.sees)
@@ -64,21 +68,21 @@ class ClassifierRecipe:
 
 
 def student(channels: int, width: int, depth: int, hidden: int) -> LatentClassifier:
-    """A classifier whose trunk is the RGB network's and whose front end has batch norms and is yet to learn.
+    """A classifier whose trunk is the RGB network's and whose front end has batch norms and is yet to learn."""
+    network = LatentClassifier(channels, width, depth, hidden, 1000)
+    add_norms(network)
+    network.trunk = rgb_network().trunk
+    return network
+
+
+def learning(network: N, whole: bool) -> N:
+    """The network, its weights free to learn: the whole, or all but two kinds.
 
     The classifier layer stays as it is, so that features keep their meaning for classes that are rare in training; the
     depthwise kernels stay because oneDNN computes their gradient in bf16 ten times slower than all else.
     """
-    network = LatentClassifier(channels, width, depth, hidden, 1000)
-    add_norms(network)
-    network.trunk = learning(rgb_network()).trunk
-    return network
-
-
-def learning(network: EfficientNetLite) -> EfficientNetLite:
-    """The network, its weights free to learn but for those that stay."""
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_("depthwise" not in name and not name.startswith("trunk.classifier"))
+        parameter.requires_grad_(whole or ("depthwise" not in name and not name.startswith("trunk.classifier")))
     return network
 
 
@@ -149,11 +153,11 @@ class ClassifierTask:
         torch.manual_seed(seed)
         network: LatentClassifier | EfficientNetLite
         if recipe.sees != "latent":
-            network = learning(rgb_network())
+            network = rgb_network()
         else:
             network = student(len(codec.levels), recipe.width, recipe.depth, recipe.hidden)
             network.trunk.leave_out(recipe.without)
-        self.module = channels_last(network).to(self.device)
+        self.module = channels_last(learning(network, recipe.whole)).to(self.device)
         self.scalars: dict[str, float] = {}
         self.lessons: dict[int, Lesson] = {}  # by step, what is to be seen again
         self.start()
@@ -209,10 +213,16 @@ class ClassifierTask:
     def views(self, step: int) -> tuple[Tensor, Tensor]:
         """A step's own views (n, 224, 224, 3) uint8; the class each shows, (n,), -1 where unknown or not alone."""
         chosen, rng = self.sampler.draw(step, self.data.batch - self.data.again)
-        views = np.stack([random_view(item.picture(), self.data.smallest, rng) for item in chosen])
+        views = np.stack([self.view(item.picture(), rng) for item in chosen])
         views, alone = mixed(views, rng)
         numbers = [self.numbers.get(item.label, -1) for item in chosen]
         return torch.from_numpy(views), torch.from_numpy(np.where(alone, numbers, -1))
+
+    def view(self, picture: Picture, rng: np.random.Generator) -> Picture:
+        """One view of a picture, before it is mixed with another."""
+        if self.data.unscaled and rng.random() < self.data.unscaled:
+            return random_crop(picture, SIDE, rng)
+        return random_view(picture, self.data.smallest, rng)
 
     def lesson(self, views: Tensor, numbers: Tensor) -> Lesson:
         """Codec and teacher asked about views."""

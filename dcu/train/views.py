@@ -24,6 +24,7 @@ class ViewData:
     batch: int = 32
     again: int = 0  # of which so many are of an earlier step's: codec and teacher have been asked already
     smallest: float = 0.15  # smallest share of the picture's area that a view shows
+    unscaled: float = 0.0  # share of views that are 224x224 of the picture's own pixels
     held_out: int = 250  # pictures kept aside to watch agreement with the teacher
     held_out_from: tuple[str, ...] = ()
     weights: dict[str, float] = field(default_factory=dict)
@@ -31,6 +32,8 @@ class ViewData:
     def __post_init__(self) -> None:
         if not 0 <= 2 * self.again <= self.batch:
             raise ValueError(f"again = {self.again}: at most half of a batch of {self.batch}")
+        if not 0 <= self.unscaled <= 1:
+            raise ValueError(f"unscaled = {self.unscaled}: not a share")
 
 
 def generator_of(seed: int, step: int) -> np.random.Generator:
