@@ -541,6 +541,22 @@ def test_classifier_begins_with_an_installed_one(codec: Codec, pictures: Path) -
         ClassifierTask(replace(recipe, depth=depth + 1), ViewData(), codec, items(pictures), 0)
 
 
+@pytest.mark.usefixtures("random_rgb")
+def test_classifier_begins_with_the_last_layer_of_one_of_the_same_classes(
+    codec: Codec, pictures: Path, tmp_path: Path
+) -> None:
+    recipe, data = ClassifierRecipe("x", codec.name, width=4, depth=1), ViewData(batch=2, held_out=0)
+    module = ClassifierTask(recipe, data, codec, items(pictures), 0).module
+    fold_norms(module)
+    tensors = {name: tensor.detach() for name, tensor in module.state_dict().items()}
+    tensors["trunk.classifier.weight"] += 1
+    card = {"name": "whole", "kind": "classifier", "codec": codec.name, "fingerprint": codec.fingerprint}
+    store.write_model(tmp_path / "whole", card | {"labels": store.imagenet_labels()}, tensors)
+    recipe = replace(recipe, begin=str(tmp_path / "whole"))
+    begun = ClassifierTask(recipe, data, codec, items(pictures), 0).module
+    assert torch.equal(begun.trunk.classifier.weight, tensors["trunk.classifier.weight"])
+
+
 def test_mean_of_runs(dcu: Dcu, own_models: Path, tmp_path: Path) -> None:
     stated = {"temperature": 0.7, "kept_aside": {"count": 9}}
     model = store.amend(store.find("classifier-0.0983"), stated)

@@ -174,7 +174,9 @@ class ClassifierTask:
         self.spread = self.teacher.rgb(views).features.var((0, 2, 3), keepdim=True)
 
     def begin(self, name: str) -> None:
-        """Take an installed network's weights up to its features; the front end's norms leave them alone at first.
+        """Take an installed network's weights; the front end's norms leave them alone at first.
+
+        Of one that names other classes all but its last layer.
 
         Raises
         ------
@@ -183,10 +185,11 @@ class ClassifierTask:
         """
         network, _ = network_like(name, self.codec, self.device)
         found = network.state_dict()
+        same = store.find(name).card.get("labels") == store.imagenet_labels()
         wanted = {
             n: t
             for n, t in self.module.state_dict().items()
-            if ".norm." not in n and not n.startswith("trunk.classifier.")
+            if ".norm." not in n and (same or not n.startswith("trunk.classifier."))
         }
         taken = {n: found.get(n.replace(".convolution.", ".")) for n in wanted}
         if any(t is None or t.shape != wanted[n].shape for n, t in taken.items()):
