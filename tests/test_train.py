@@ -228,7 +228,8 @@ def test_shipped_recipes_can_be_read() -> None:
         assert bool(parts["codec"].frozen) == (part == "-synthesis")
     for path in folder.glob("*classifier-*.toml"):
         parts = read_recipe(path, classifier=ClassifierRecipe, front=FrontRecipe, data=ViewData, schedule=Schedule)
-        assert path.stem.removeprefix(parts["classifier"].name) == ("-front" if parts["front"].views else "")
+        kind = "-front" if parts["front"].views else "-whole" if parts["classifier"].whole else ""
+        assert path.stem == parts["classifier"].name + kind
     for path in folder.glob("segmenter-*.toml"):
         parts = read_recipe(path, segmenter=SegmenterRecipe, data=SegmentData, schedule=Schedule)
         assert path.stem in (parts["segmenter"].name, f"{parts['segmenter'].name}-rgb")
