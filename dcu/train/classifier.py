@@ -13,7 +13,7 @@ The front end begins with what :mod:`dcu.train.front` taught it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,8 +34,6 @@ from dcu.tasks.rgb import RgbClassifier, rgb_network
 from dcu.train.inputs import check_sees, network_input
 from dcu.train.teacher import SHARPER, Teacher
 from dcu.train.views import Sampler, ViewData, hold_out, mixed, random_crop, random_view
-
-N = TypeVar("N", bound=nn.Module)
 
 MEASURED = 40
 """Batches on which norms are measured."""
@@ -75,15 +73,14 @@ def student(channels: int, width: int, depth: int, hidden: int) -> LatentClassif
     return network
 
 
-def learning(network: N, whole: bool) -> N:
-    """The network, its weights free to learn: the whole, or all but two kinds.
+def let_learn(network: nn.Module, whole: bool) -> None:
+    """Let a network's weights learn, in place: the whole, or all but two kinds.
 
     The classifier layer stays as it is, so that features keep their meaning for classes that are rare in training; the
     depthwise kernels stay because oneDNN computes their gradient in bf16 ten times slower than all else.
     """
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(whole or ("depthwise" not in name and not name.startswith("trunk.classifier")))
-    return network
 
 
 def student_groups(network: LatentClassifier | EfficientNetLite, trunk_scale: float) -> list[dict[str, Any]]:
@@ -117,8 +114,8 @@ def told(probabilities: Tensor, numbers: Tensor, weight: float) -> Tensor:
     return target
 
 
-def network_like(name: str, codec: Codec, device: str) -> tuple[LatentClassifier | EfficientNetLite, str]:
-    """An installed classifier or rgb-classifier of a codec, and what it sees, latent or decoded.
+def network_like(name: str, codec: Codec, device: str) -> tuple[LatentClassifier | EfficientNetLite, store.Model]:
+    """The network of an installed classifier or rgb-classifier of a codec, and its model.
 
     Raises
     ------
@@ -127,10 +124,10 @@ def network_like(name: str, codec: Codec, device: str) -> tuple[LatentClassifier
     """
     model = store.find(name)
     if model.kind != "rgb-classifier":
-        return Classifier(store.find(name, "classifier"), codec, device).network, "latent"
+        return Classifier(store.find(name, "classifier"), codec, device).network, model
     if model.fingerprint != codec.fingerprint:
         raise UnavailableError(f"{model.name}: was taught pictures of another codec than {codec.name}")
-    return RgbClassifier(device, model.weights()).network, "decoded"
+    return RgbClassifier(device, model.weights()).network, model
 
 
 class Lesson(NamedTuple):
@@ -157,7 +154,8 @@ class ClassifierTask:
         else:
             network = student(len(codec.levels), recipe.width, recipe.depth, recipe.hidden)
             network.trunk.leave_out(recipe.without)
-        self.module = channels_last(learning(network, recipe.whole)).to(self.device)
+        let_learn(network, recipe.whole)
+        self.module = channels_last(network).to(self.device)
         self.scalars: dict[str, float] = {}
         self.lessons: dict[int, Lesson] = {}  # by step, what is to be seen again
         self.start()
@@ -183,9 +181,9 @@ class ClassifierTask:
         UnavailableError
             It is not installed, not a classifier, of another codec or of another shape.
         """
-        network, _ = network_like(name, self.codec, self.device)
+        network, model = network_like(name, self.codec, self.device)
         found = network.state_dict()
-        same = store.find(name).card.get("labels") == store.imagenet_labels()
+        same = model.card.get("labels") == store.imagenet_labels()
         wanted = {
             n: t
             for n, t in self.module.state_dict().items()
@@ -223,7 +221,7 @@ class ClassifierTask:
 
     def view(self, picture: Picture, rng: np.random.Generator) -> Picture:
         """One view of a picture, before it is mixed with another."""
-        if self.data.unscaled and rng.random() < self.data.unscaled:
+        if self.data.unscaled and rng.random() < self.data.unscaled:  # 0 draws nothing: earlier runs' views stay
             return random_crop(picture, SIDE, rng)
         return random_view(picture, self.data.smallest, rng)
 

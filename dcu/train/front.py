@@ -47,7 +47,8 @@ class FrontTask(ClassifierTask):
         self.like: LatentClassifier | EfficientNetLite = self.teacher.rgb.network
         self.like_sees = "decoded"
         if front.like:
-            self.like, self.like_sees = network_like(front.like, codec, self.device)
+            self.like, model = network_like(front.like, codec, self.device)
+            self.like_sees = "decoded" if model.kind == "rgb-classifier" else "latent"
         self.module.trunk.blocks.load_state_dict(self.like.trunk.blocks.state_dict(), strict=False)
         self.module.trunk.head.load_state_dict(self.like.trunk.head.state_dict())
         self.module.trunk.requires_grad_(False)

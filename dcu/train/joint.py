@@ -20,7 +20,7 @@ from dcu.data import Item
 from dcu.errors import UsageError
 from dcu.image import SIDE
 from dcu.nets.transforms import BLOCK
-from dcu.train.classifier import STARTED, distillation, learning, student, student_groups
+from dcu.train.classifier import STARTED, distillation, let_learn, student, student_groups
 from dcu.train.codec import CodecData, CodecNetwork, CodecRecipe, CodecTask
 from dcu.train.teacher import Teacher
 from dcu.train.views import mixed, random_view
@@ -51,8 +51,8 @@ class JointNetwork(CodecNetwork):
 
     def __init__(self, recipe: CodecRecipe, reader: ReaderRecipe) -> None:
         super().__init__(recipe)
-        network = student(len(self.quantizer.centres), reader.width, reader.depth, reader.hidden)
-        self.reader = learning(network, whole=False)
+        self.reader = student(len(self.quantizer.centres), reader.width, reader.depth, reader.hidden)
+        let_learn(self.reader, whole=False)
 
 
 class JointTask(CodecTask):
