@@ -11,6 +11,7 @@ from dcu import codec as codec_module
 from dcu.codec import Codec
 from dcu.errors import BrokenInputError, UnavailableError, UsageError
 from dcu.image import psnr
+from dcu.nets.quantizer import Quantizer
 
 from .conftest import random_codec, smooth_picture, write_codec
 
@@ -30,6 +31,17 @@ def test_latent_is_the_centres_of_the_symbols_that_analysis_chose(codec: Codec) 
     assert symbols.float().std() > 0
     latent = codec.latent(codec.compress(picture))
     assert torch.equal(latent[0, 1], codec.quantizer.centres[1][symbols[1].long()])
+
+
+def test_symbols_are_the_nearest_centres_of_a_channel_in_any_order() -> None:
+    quantizer = Quantizer([2, 5, 32])
+    with torch.no_grad():  # as training may leave them; what is behind a channel's last level is no centre
+        quantizer.centres.copy_(torch.randn(3, 32, generator=torch.Generator().manual_seed(3)) * 4)
+    y = torch.randn(2, 3, 9, 11, generator=torch.Generator().manual_seed(4)) * 6
+    nearest = quantizer.squared_distance(y).argmin(2)
+    assert nearest[:, 0].max() == 1
+    assert nearest[:, 1].max() == 4
+    assert torch.equal(quantizer.symbols(y), nearest.to(torch.uint8))
 
 
 def test_small_layer_is_what_networks_read(codec: Codec) -> None:

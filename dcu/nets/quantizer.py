@@ -65,8 +65,15 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def symbols(self, y: Tensor) -> Tensor:
-        """(B, C, h, w) uint8: the index of the nearest centre."""
-        return self.squared_distance(y).argmin(2).to(torch.uint8)
+        """(B, C, h, w) uint8: the index of the nearest centre.
+
+        Found between the midpoints of neighbouring centres: the distances to all of them would be L times as large.
+        """
+        centres, order = self.centres.masked_fill(self.missing, torch.inf).sort(stable=True)
+        midpoints = (centres[:, 1:] + centres[:, :-1]) / 2
+        place = torch.searchsorted(midpoints, y.transpose(0, 1).flatten(1).contiguous())
+        symbols = order.gather(1, place).to(torch.uint8)
+        return symbols.view(y.shape[1], y.shape[0], *y.shape[2:]).transpose(0, 1).contiguous()
 
     @torch.no_grad()
     def latent(self, symbols: Tensor) -> Tensor:
