@@ -29,6 +29,7 @@ from dcu.nets.norms import add_norms, fold_norms
 from dcu.store import shipped
 from dcu.tasks import rgb
 from dcu.tasks.classify import Classifier
+from dcu.train import loop
 from dcu.train.classifier import ClassifierRecipe, ClassifierTask, told
 from dcu.train.codec import CodecData, CodecRecipe, CodecTask
 from dcu.train.front import FrontRecipe, FrontTask
@@ -252,6 +253,26 @@ held_out = 1
 steps = 3
 learning_rate = 1e-3
 """
+
+
+@pytest.mark.parametrize("computed", [True, False])
+def test_bf16_is_for_devices_that_compute_it(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, computed: bool
+) -> None:
+    monkeypatch.setattr(loop, "computes_bf16", lambda device: computed)
+    run = new_run(pictures, tmp_path, replace(SCHEDULE, bf16=True, steps=1))
+    seen: list[bool] = []
+    loss = run.task.loss
+
+    def watched(batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return loss(batch)
+
+    monkeypatch.setattr(run.task, "loss", watched)
+    said = io.StringIO()
+    run.train(None, Console(file=said))
+    assert seen == [computed]
+    assert ("training in float32" in said.getvalue()) is not computed
 
 
 def test_codec_from_recipe_to_picture(dcu: Dcu, pictures: Path, photo: Path, tmp_path: Path) -> None:

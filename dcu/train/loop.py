@@ -47,7 +47,7 @@ class Schedule:
     final: float = 0.02  # of the learning rate
     ema: float = 0.999
     clip: float = 1.0
-    bf16: bool = False
+    bf16: bool = False  # where :func:`computes_bf16`
     validate_every: int = 500
     checkpoint_every: int = 500
 
@@ -141,6 +141,16 @@ def prefetch(make: Callable[[int], R], indices: range) -> Iterator[R]:
             yield ahead.popleft().result()
 
 
+def computes_bf16(device: str) -> bool:
+    """Whether a device computes in bf16: CUDA, and CPUs on which oneDNN does (AVX-512 or better on x86).
+
+    Elsewhere PyTorch does without oneDNN, and a step takes twenty times as long as in float32 (docs/classify.md).
+    """
+    if device != "cpu":
+        return True
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 @contextmanager
 def deferred_interrupt() -> Iterator[threading.Event]:
     """Ctrl-C sets an event, so that a step ends whole; a second Ctrl-C interrupts at once."""
@@ -204,6 +214,7 @@ class Run:
         self.average = {n: t.detach().clone() for n, t in task.module.state_dict().items()}
         self.loss = parallel.Loss(task)
         self.parallel_loss = parallel.parallel(self.loss)
+        self.bf16 = schedule.bf16 and computes_bf16(task.device)
         self.step = 0
         self.started_from: dict[str, Any] | None = None
         self.checkpoint = Checkpoint(folder / "checkpoint.safetensors")
@@ -272,7 +283,7 @@ class Run:
         rate = self.schedule.learning_rate * self.schedule.scale(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("scale", 1.0)
-        with torch.autocast(self.task.device, torch.bfloat16, enabled=self.schedule.bf16):
+        with torch.autocast(self.task.device, torch.bfloat16, enabled=self.bf16):
             loss = self.parallel_loss(*(tensor.to(self.task.device) for tensor in batch))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -310,6 +321,8 @@ class Run:
         self.task.module.train()
         rank, count = parallel.rank(), parallel.count()
         console.quiet |= rank > 0
+        if self.schedule.bf16 and not self.bf16:
+            console.print("bf16: not computed by this CPU; training in float32")
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with deferred_interrupt() as interrupted, Progress(*columns, console=console) as progress:
             bar = progress.add_task("training", total=self.schedule.steps, completed=self.step)
