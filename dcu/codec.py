@@ -122,7 +122,8 @@ class Codec:
     def check(self, stream: Stream) -> None:
         """Refuse a stream of another codec."""
         if stream.codec != self.identity:
-            raise UnavailableError(f"made by the codec {stream.codec.hex()}, not by {self.name}")
+            made_by = store.find_codec(stream.codec).name  # or say that it is not installed
+            raise UnavailableError(f"made by {made_by}, not by {self.name}")
         if stream.operating_point:
             raise BrokenInputError(f"{self.name} has no operating point {stream.operating_point}")
 

@@ -59,6 +59,11 @@ class Item:
             raise MissingInputError(f"{self.path}: {error.strerror}") from error
 
 
+def dataset_name(source: Path) -> str:
+    """What a data set is called: a folder by its name, a tar by its name without the ending."""
+    return source.resolve().name if os.path.isdir(source) else source.stem
+
+
 def items(source: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Item]:
     """Every file of a folder, or of a tar, whose name has one of the endings, sorted by name.
 
@@ -71,21 +76,21 @@ def items(source: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Item]:
     BrokenInputError
         A file that is no tar.
     """
-    wanted = tuple(suffixes)
+    wanted, dataset = tuple(suffixes), dataset_name(source)
     if os.path.isdir(source):
         found = [
-            Item(source.name, path.relative_to(source).as_posix(), path, 0, path.stat().st_size)
+            Item(dataset, path.relative_to(source).as_posix(), path, 0, path.stat().st_size)
             for folder, _, names in os.walk(source, onerror=unreadable)
             for path in (Path(folder, name) for name in names)
             if path.suffix.lower() in wanted and os.path.isfile(path)
         ]
         if not found and (tars := sorted(source.glob("*.tar"))):  # shards keep their order
-            return [replace(item, dataset=source.name) for tar in tars for item in items(tar, wanted)]
+            return [replace(item, dataset=dataset) for tar in tars for item in items(tar, wanted)]
     elif os.path.isfile(source):
         try:
             with tarfile.open(source, "r:") as archive:
                 found = [
-                    Item(source.stem, member.name, source, member.offset_data, member.size)
+                    Item(dataset, member.name, source, member.offset_data, member.size)
                     for member in members(archive, source.stat().st_size)
                     if member.isfile() and PurePosixPath(member.name).suffix.lower() in wanted
                 ]

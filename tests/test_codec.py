@@ -95,8 +95,12 @@ def test_halo_smaller_than_the_receptive_field_would_show(codec: Codec, monkeypa
 def test_stream_of_another_codec_is_refused(codec: Codec) -> None:
     other = Codec(random_codec(7), "other")
     assert other.fingerprint != codec.fingerprint
-    with pytest.raises(UnavailableError):
-        codec.decode(other.compress(smooth_picture(8, 8)))
+    stream = other.compress(smooth_picture(8, 8))
+    with pytest.raises(UnavailableError, match=f"no codec with the fingerprint {other.identity.hex()}"):
+        codec.decode(stream)
+    write_codec(store.user_folder() / "other", seed=7)
+    with pytest.raises(UnavailableError, match=r"made by other, not by codec-0\.0983"):
+        codec.decode(stream)
 
 
 def test_operating_point_that_the_codec_lacks_is_refused(codec: Codec) -> None:

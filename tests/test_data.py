@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dcu.data import gather, items
+from dcu.data import dataset_name, gather, items
 from dcu.errors import BrokenInputError, MissingInputError
 
 
@@ -37,6 +37,15 @@ def test_folder_of_shards(folder: Path, tmp_path: Path) -> None:
             archive.add(folder, ".")
     assert [item.dataset for item in gather([shards])] == ["shards"] * 6
     assert items(shards)[2].read() == b"a"
+
+
+def test_data_set_is_called_as_people_call_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its whole name where it is a folder, dots and all; of a tar what is before the ending."""
+    folder = tmp_path / "at-0.635"
+    folder.mkdir()
+    (tmp_path / "set.tar").touch()
+    monkeypatch.chdir(folder)
+    assert [dataset_name(path) for path in (folder, Path(), tmp_path / "set.tar")] == ["at-0.635", "at-0.635", "set"]
 
 
 def test_nothing_there(folder: Path, tmp_path: Path) -> None:

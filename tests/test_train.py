@@ -37,7 +37,7 @@ from dcu.train.inputs import network_input
 from dcu.train.joint import JointTask, ReaderRecipe
 from dcu.train.loop import Checkpoint, Run, Schedule, prefetch, read_recipe
 from dcu.train.segmenter import Label, SegmentData, SegmenterRecipe, started_network
-from dcu.train.teacher import SHARPER, Teacher
+from dcu.train.teacher import SHARPER, Targets, Teacher
 from dcu.train.views import ViewData, hold_out, mixed
 
 from .conftest import RECIPE, Dcu, one_line, png, smooth_picture
@@ -364,6 +364,31 @@ def test_views_are_seen_again_after_a_while_and_after_a_resume(
     assert set(straight.lessons) == {1, 2}
     with pytest.raises(ValueError, match="half"):
         ViewData(batch=4, again=3)
+
+
+@pytest.mark.usefixtures("random_rgb")
+def test_views_of_several_scales_take_turns(codec: Codec, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Larger ones are fewer; the teacher sees all at 224x224; those seen again are of the step's scale."""
+    monkeypatch.setattr("dcu.train.classifier.AGE", 2)
+    data = ViewData(batch=8, again=4, scales=(1.0, 2.0))
+    task = ClassifierTask(ClassifierRecipe("x", codec.name, width=4, depth=1), data, codec, items(pictures), 0)
+    given: list[torch.Size] = []
+    asked: list[torch.Size] = []
+    task.module.stem.register_forward_pre_hook(lambda _, x: given.append(x[0].shape))
+    teacher = task.teacher
+
+    def ask(views: Tensor) -> Targets:
+        asked.append(views.shape)
+        return teacher(views)
+
+    monkeypatch.setattr(task, "teacher", ask)
+    with torch.no_grad():
+        assert all(float(task.loss(task.batch(step))[0]) > 0 for step in range(4))
+    assert [(shape[0], *shape[2:]) for shape in given] == [(4, 28, 28), (1, 56, 56), (8, 28, 28), (2, 56, 56)]
+    assert [tuple(shape) for shape in asked] == [(n, 224, 224, 3) for n in (4, 1, 4, 1)]
+    for scales in ((), (1.0, 1.5, 2.0), (0.5,), (1.0, 5.0)):
+        with pytest.raises(ValueError, match="scales"):
+            ViewData(scales=scales)
 
 
 @pytest.mark.usefixtures("random_rgb")

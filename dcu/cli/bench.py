@@ -47,7 +47,7 @@ def bench(
     from dcu.bench.accuracy import measured, quoted
     from dcu.bench.report import Section, check, report, report_pictures
     from dcu.bench.table import bench_rate, columns, machine
-    from dcu.data import items
+    from dcu.data import dataset_name, items
     from dcu.evaluate.rivals import parse
 
     formats, found = parse(rivals), items(data) if data else []
@@ -60,7 +60,7 @@ def bench(
             known = (
                 measured(
                     model,
-                    data.stem,
+                    dataset_name(data),
                     found,
                     lambda every: files.progress(every, "naming", quiet),
                     formats,

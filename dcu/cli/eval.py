@@ -45,7 +45,7 @@ def eval_codec(
     device: options.Device = "auto",
 ) -> None:
     """Bytes, bits a pixel, PSNR and MS-SSIM of whole files, of every installed codec, and of other formats."""
-    from dcu.data import items
+    from dcu.data import dataset_name, items
 
     if plot is not None:
         if plot.suffix not in (".svg", ".png", ".pdf"):
@@ -67,12 +67,12 @@ def eval_codec(
         loaded = Codec.from_model(model, chosen_device)
         shown = files.progress(found, f"measuring {model.name}", quiet)
         figures = evaluate(loaded, (item.picture() for item in shown))
-        ours.append({"dataset": data.stem, "name": model.name} | figures)
+        ours.append({"dataset": dataset_name(data), "name": model.name} | figures)
         files.print_rows(ours[-1:], json)
         if bits:
-            files.print_rows([{"dataset": data.stem, "name": model.name} | bits_a_symbol(loaded, found)], json)
+            files.print_rows([{"dataset": dataset_name(data), "name": model.name} | bits_a_symbol(loaded, found)], json)
     measured = [
-        {"dataset": data.stem} | measure_setting(*setting, (item.picture() for item in found))
+        {"dataset": dataset_name(data)} | measure_setting(*setting, (item.picture() for item in found))
         for setting in files.progress(settings(formats), "measuring other formats", quiet)
     ]
     drawn = curves.of(ours, measured)
@@ -86,7 +86,7 @@ def eval_codec(
             figures = {k: v for k, v in row.items() if k != "name" and k not in TIMES}
             store.record(model, figures | curves.stated(model.name, against))
     if plot is not None:
-        title = f"{data.stem}, {len(found)} pictures"
+        title = f"{dataset_name(data)}, {len(found)} pictures"
         files.put(plot, curves.plot(drawn, title, plot.suffix.removeprefix(".")), force)
 
 
@@ -106,7 +106,7 @@ def eval_classifier(
     device: options.Device = "auto",
 ) -> None:
     """Top-1 and top-5 on a folder or tar whose sub-folders are classes (WNIDs); other files of as many bytes."""
-    from dcu.data import LABELLED, items
+    from dcu.data import LABELLED, dataset_name, items
     from dcu.image import SUFFIXES
 
     if rivals and (agreement or native or calibrate):
@@ -131,10 +131,10 @@ def eval_classifier(
     if formats:
         tuned = store.networks("rgb-classifier", model.fingerprint)
         rows = compare(classifier, found, shown, formats, *tuned[:1])
-        files.print_rows([{"dataset": data.stem} | row for row in rows], json)
+        files.print_rows([{"dataset": dataset_name(data)} | row for row in rows], json)
         if record:
             untimed = [{name: value for name, value in row.items() if name != "ms"} for row in rows]
-            store.amend(model, {"rivals": {"dataset": data.stem, "rows": untimed}})
+            store.amend(model, {"rivals": {"dataset": dataset_name(data), "rows": untimed}})
         return
     if agreement:
         numbers = rgb_numbers(classifier, files.progress(found, "asking the RGB network", quiet))
@@ -143,9 +143,9 @@ def eval_classifier(
     answers, temperature = ask(classifier, numbers, shown, native), classifier.temperature
     if calibrate:
         temperature = best_temperature(answers)
-        fitted_to = {"dataset": data.stem, "count": len(found)}
+        fitted_to = {"dataset": dataset_name(data), "count": len(found)}
         store.amend(model, {"temperature": temperature, "calibrated_on": fitted_to})
-    facts = {"dataset": data.stem} | evaluate(answers, temperature)
+    facts = {"dataset": dataset_name(data)} | evaluate(answers, temperature)
     facts |= {"temperature": temperature, "engine": "pytorch" if native else classifier.engine}
     if agreement:
         facts = {key: facts[key] for key in ("dataset", "count", "bpp", "engine")} | {"agreement": facts["top1"]}
@@ -165,7 +165,7 @@ def eval_segmenter(
     device: options.Device = "auto",
 ) -> None:
     """Mean intersection over union on a folder or tar of images/ and labels/; of RGB counterparts too."""
-    from dcu.data import pairs
+    from dcu.data import dataset_name, pairs
 
     model, found = store.find(network), pairs(data)
     chosen_device = options.start(threads, device)
@@ -178,7 +178,7 @@ def eval_segmenter(
         asked = RgbCounterpart(model, codec_of(model.identity))
     else:
         asked = LatentAnswer(Segmenter.load(model.folder, chosen_device))
-    facts = {"dataset": data.stem} | evaluate(asked, found, files.progress(found, "measuring", quiet))
+    facts = {"dataset": dataset_name(data)} | evaluate(asked, found, files.progress(found, "measuring", quiet))
     files.print_rows([facts], json)
     if record:
         store.record(model, facts)

@@ -201,15 +201,14 @@ def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:
     """Fit a new last layer to one's own classes; say how well it names pictures that were kept aside."""
     import torch
 
-    from dcu.data import LABELLED, items
+    from dcu.data import LABELLED, dataset_name, items
     from dcu.tasks.classify import Classifier
     from dcu.train.head import own_classifier
 
     model = store.find(codec, "codec")
     classifier = Classifier.load(store.find_network("classifier", model.fingerprint).folder, device)
     found = items(labels, LABELLED)
-    name = labels.stem if labels.is_file() else labels.resolve().name
-    folder = out or store.user_folder() / f"{name}-{model.name.removeprefix('codec-')}"
+    folder = out or store.user_folder() / f"{dataset_name(labels)}-{model.name.removeprefix('codec-')}"
     if out is None and (store.shipped("models") / folder.name).exists():
         raise UsageError(f"{folder.name}: would hide the model of that name; choose another with --out")
     started = time.monotonic()

@@ -103,9 +103,7 @@ class Classifier:
         """
         if self.engine != "pytorch" and latent.shape[-2:] == (CROP, CROP):
             return self.quick(latent)
-        scale = max(1.0, latent[0, 0].numel() / CROP**2) ** DILUTION
-        answer: Tensor = self.network(latent) * scale
-        return answer
+        return undiluted(self.network(latent), latent[0, 0].numel())
 
     @functools.cached_property
     def quick(self) -> engines.Engine:
@@ -158,6 +156,12 @@ class Classifier:
         """A class number with its names."""
         label = self.labels[index]
         return Prediction(label["label"], label.get("wnid"), index, probability)
+
+
+def undiluted(logits: Tensor, positions: int) -> Tensor:
+    """Logits of a latent of so many positions, brought to the scale of the field's square if it is larger."""
+    scale: float = max(1.0, positions / CROP**2) ** DILUTION
+    return logits * scale
 
 
 def square(latent: Tensor) -> int:

@@ -29,18 +29,16 @@ from dcu.image import SIDE, Picture
 from dcu.nets import channels_last
 from dcu.nets.efficientnet import EfficientNetLite, LatentClassifier, check_shortcuts
 from dcu.nets.norms import add_norms, measure_norms, restore_norms
-from dcu.tasks.classify import Classifier
+from dcu.tasks.classify import CROP, Classifier, undiluted
 from dcu.tasks.rgb import RgbClassifier, rgb_network
 from dcu.train.inputs import check_sees, network_input
 from dcu.train.teacher import SHARPER, Teacher
-from dcu.train.views import Sampler, ViewData, hold_out, mixed, random_crop, random_view
+from dcu.train.views import AGE, Sampler, ViewData, fewer, hold_out, mixed, random_crop, random_view
 
 MEASURED = 40
 """Batches on which norms are measured."""
 STARTED = 4
 """Batches from which the scale of latents and features is taken."""
-AGE = 64
-"""Steps after which views are seen again."""
 
 
 @dataclass(frozen=True)
@@ -93,16 +91,30 @@ def student_groups(network: LatentClassifier | EfficientNetLite, trunk_scale: fl
 def distillation(
     network: LatentClassifier | EfficientNetLite, seen: Tensor, target: Tensor, wanted: Tensor, spread: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Divergence from target probabilities, and distance from the wanted features in units of their variance."""
-    features = network.trunk.blocks(network.joint(seen.contiguous(memory_format=torch.channels_last)))
-    logits = network.trunk.classifier(network.trunk.pool(features)).float()
-    distance = ((features.float() - wanted).square() / spread).mean()
+    """Divergence from target probabilities, and distance from the wanted features in units of their variance.
+
+    Of latents larger than the field's square the logits are brought to its scale, and features are means over places.
+    """
+    joint = network.joint(seen.contiguous(memory_format=torch.channels_last))
+    features = network.trunk.blocks(joint)
+    logits = undiluted(network.trunk.classifier(network.trunk.pool(features)).float(), joint[0, 0].numel())
+    at_wanted = F.adaptive_avg_pool2d(features.float(), (wanted.shape[-2], wanted.shape[-1]))
+    distance = ((at_wanted - wanted).square() / spread).mean()
     return divergence_from(target, logits), distance
 
 
 def divergence_from(target: Tensor, logits: Tensor) -> Tensor:
     """KL(target || student), the mean over a batch; its logits are on Lite0's scale, as its last layer is."""
     return F.kl_div(F.log_softmax(SHARPER["lite0"] * logits, 1), target, reduction="batchmean")
+
+
+def at_side(views: Tensor) -> Tensor:
+    """Square views (B, side, side, 3) uint8 at 224x224."""
+    if views.shape[1] == SIDE:
+        return views
+    pixels = views.permute(0, 3, 1, 2).float()
+    small = F.interpolate(pixels, size=(SIDE, SIDE), mode="bicubic", antialias=True)
+    return small.round().clamp(0, 255).byte().permute(0, 2, 3, 1)
 
 
 def told(probabilities: Tensor, numbers: Tensor, weight: float) -> Tensor:
@@ -209,31 +221,38 @@ class ClassifierTask:
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """What a step sees: its :meth:`views`; those of an earlier step, if due and not kept; its number."""
         due = self.data.again > 0 and step >= AGE and step - AGE not in self.lessons
-        return *self.views(step), *(self.views(step - AGE) if due else ()), torch.tensor(step)
+        scale = self.data.scale(step)
+        return *self.views(step, scale), *(self.views(step - AGE, scale) if due else ()), torch.tensor(step)
 
-    def views(self, step: int) -> tuple[Tensor, Tensor]:
-        """A step's own views (n, 224, 224, 3) uint8; the class each shows, (n,), -1 where unknown or not alone."""
-        chosen, rng = self.sampler.draw(step, self.data.batch - self.data.again)
-        views = np.stack([self.view(item.picture(), rng) for item in chosen])
+    def views(self, step: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+        """A step's own views (n, side, side, 3) uint8; the class each shows, (n,), -1 where unknown or not alone.
+
+        Their side is ``scale`` times 224, as a multiple of the latent's stride.
+        """
+        chosen, rng = self.sampler.draw(step, fewer(self.data.batch - self.data.again, scale))
+        side = round(CROP * scale) * SIDE // CROP
+        views = np.stack([self.view(item.picture(), rng, side) for item in chosen])
         views, alone = mixed(views, rng)
         numbers = [self.numbers.get(item.label, -1) for item in chosen]
         return torch.from_numpy(views), torch.from_numpy(np.where(alone, numbers, -1))
 
-    def view(self, picture: Picture, rng: np.random.Generator) -> Picture:
-        """One view of a picture, before it is mixed with another."""
-        if self.data.unscaled and rng.random() < self.data.unscaled:  # 0 draws nothing: earlier runs' views stay
+    def view(self, picture: Picture, rng: np.random.Generator, side: int = SIDE) -> Picture:
+        """One view of a picture, before it is mixed with another; larger ones are never the picture's own pixels."""
+        unscaled = self.data.unscaled if side == SIDE else 0.0
+        if unscaled and rng.random() < unscaled:  # 0 draws nothing: earlier runs' views stay
             return random_crop(picture, SIDE, rng)
-        return random_view(picture, self.data.smallest, rng)
+        return random_view(picture, self.data.smallest, rng, side)
 
     def lesson(self, views: Tensor, numbers: Tensor) -> Lesson:
-        """Codec and teacher asked about views."""
-        targets = self.teacher(views)
+        """Codec and teacher asked about views, the teacher at 224x224."""
+        targets = self.teacher(at_side(views))
         target = told(targets.target, numbers, self.recipe.label_weight)
         return Lesson(self.seen(views), target, targets.features)
 
     def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         *views, last = batch
-        step, again = int(last), self.data.again
+        step = int(last)
+        again = fewer(self.data.again, self.data.scale(step)) if self.data.again else 0
         lesson = self.lesson(*views[:2])
         if again:
             self.lessons[step] = Lesson(*(part[:again].clone() for part in lesson))

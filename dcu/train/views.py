@@ -14,7 +14,9 @@ from dcu.errors import UsageError
 from dcu.image import SIDE, Picture
 
 PART = (40, 184)
-"""Sides in pixels of the box that cut-mix takes from another view."""
+"""Sides in pixels of the box that cut-mix takes from another view of 224x224."""
+AGE = 64
+"""Steps after which views are seen again."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class ViewData:
     again: int = 0  # of which so many are of an earlier step's: codec and teacher have been asked already
     smallest: float = 0.15  # smallest share of the picture's area that a view shows
     unscaled: float = 0.0  # share of views that are 224x224 of the picture's own pixels
+    scales: tuple[float, ...] = (1.0,)  # sides of views over 224, step by step in turn; the teacher sees all at 224
     held_out: int = 250  # pictures kept aside to watch agreement with the teacher
     held_out_from: tuple[str, ...] = ()
     weights: dict[str, float] = field(default_factory=dict)
@@ -34,6 +37,17 @@ class ViewData:
             raise ValueError(f"again = {self.again}: at most half of a batch of {self.batch}")
         if not 0 <= self.unscaled <= 1:
             raise ValueError(f"unscaled = {self.unscaled}: not a share")
+        if not self.scales or AGE % len(self.scales) or not all(1 <= scale <= 4 for scale in self.scales):
+            raise ValueError(f"scales = {list(self.scales)}: numbers of 1 to 4, as many as divide {AGE}")
+
+    def scale(self, step: int) -> float:
+        """The scale of a step's views, and of those that it sees again."""
+        return self.scales[step % len(self.scales)]
+
+
+def fewer(count: int, scale: float) -> int:
+    """How many views of a scale have as many pixels as ``count`` of 224x224; one at least."""
+    return max(1, round(count / scale**2))
 
 
 def generator_of(seed: int, step: int) -> np.random.Generator:
@@ -86,30 +100,32 @@ def random_crop(picture: Picture, side: int, rng: np.random.Generator) -> Pictur
     return crop[:, ::-1] if rng.random() < 0.5 else crop
 
 
-def random_view(picture: Picture, smallest: float, rng: np.random.Generator) -> Picture:
-    """A random part of the picture, of ratio 3/4 to 4/3, at 224x224, mirrored half of the time."""
+def random_view(picture: Picture, smallest: float, rng: np.random.Generator, side: int = SIDE) -> Picture:
+    """A random part of the picture, of ratio 3/4 to 4/3, at side x side, mirrored half of the time."""
     height, width = picture.shape[:2]
     area = height * width * rng.uniform(smallest, 1.0)
     ratio = float(np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3))))
     w, h = min(width, round((area * ratio) ** 0.5)), min(height, round((area / ratio) ** 0.5))
     left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
-    image = Image.fromarray(picture[top : top + h, left : left + w]).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    image = Image.fromarray(picture[top : top + h, left : left + w]).resize((side, side), Image.Resampling.BICUBIC)
     view = np.asarray(image)
     return view[:, ::-1] if rng.random() < 0.5 else view
 
 
 def mixed(views: NDArray[np.uint8], rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Views (B, 224, 224, 3) mixed with one another, half of them in other light and colour; which show one picture.
+    """Views (B, side, side, 3) mixed with one another, half of them in other light and colour; which show one picture.
 
     A quarter get a box of the next view (cut-mix, arXiv 1905.04899), a quarter are blended with it (mix-up, arXiv
     1710.09412). The teacher is asked about what came out: no answer has to be mixed (Beyer et al., arXiv 2106.05237).
     """
     out, alone = views.copy(), np.zeros(len(views), bool)
+    side = views.shape[1]
+    smallest, largest = (part * side // SIDE for part in PART)
     for index, other in enumerate(np.roll(views, -1, axis=0)):
         kind = rng.random()
         if kind < 0.25:
-            h, w = rng.integers(*PART, 2)
-            top, left = rng.integers(SIDE - h + 1), rng.integers(SIDE - w + 1)
+            h, w = rng.integers(smallest, largest, 2)
+            top, left = rng.integers(side - h + 1), rng.integers(side - w + 1)
             cut = (slice(top, top + h), slice(left, left + w))
             out[index][cut] = other[cut]
         elif kind < 0.5:
