@@ -24,7 +24,7 @@ from dcu import store
 from dcu.codec import Codec
 from dcu.data import items
 from dcu.errors import BrokenInputError, MissingInputError, OutputError, UnavailableError, UsageError
-from dcu.nets.efficientnet import front_shape, left_out
+from dcu.nets.efficientnet import LatentClassifier, front_shape, left_out
 from dcu.nets.norms import add_norms, fold_norms
 from dcu.store import shipped
 from dcu.tasks import rgb
@@ -229,8 +229,11 @@ def test_shipped_recipes_can_be_read() -> None:
         assert bool(parts["codec"].frozen) == (part == "-synthesis")
     for path in folder.glob("*classifier-*.toml"):
         parts = read_recipe(path, classifier=ClassifierRecipe, front=FrontRecipe, data=ViewData, schedule=Schedule)
-        kind = "-front" if parts["front"].views else "-whole" if parts["classifier"].whole else ""
-        assert path.stem == parts["classifier"].name + kind
+        part = path.stem.removeprefix(parts["classifier"].name)
+        assert part in ("", "-front", "-whole", "-scales")
+        assert bool(parts["front"].views) == (part == "-front")
+        assert parts["classifier"].whole == (part == "-whole")
+        assert (len(parts["data"].scales) > 1) == (part == "-scales")
     for path in folder.glob("segmenter-*.toml"):
         parts = read_recipe(path, segmenter=SegmenterRecipe, data=SegmentData, schedule=Schedule)
         assert path.stem in (parts["segmenter"].name, f"{parts['segmenter'].name}-rgb")
@@ -637,12 +640,35 @@ def test_mean_of_runs(dcu: Dcu, own_models: Path, tmp_path: Path) -> None:
         [model.folder, narrow.folder],
         [model.folder, other.folder, "--share", "1"],
         [model.folder, other.folder, "--share", "1", "--share", "0"],
+        [model.folder, other.folder, "--rgb", "2"],
+        [model.folder, "--rgb", "0.5"],  # it does not name the 1000 classes
     ]
     for call in calls:
         answer = dcu("train", "mean", *call, "--out", tmp_path / "none")
         assert answer.code == 2, call
         assert one_line(answer.err)
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.usefixtures("random_rgb")
+def test_mean_with_a_share_of_the_rgb_networks_late_layers(dcu: Dcu, codec: Codec, tmp_path: Path) -> None:
+    """Blocks at 14x14 and the front end stay as they are, and blocks that a classifier goes without stay away."""
+    network = LatentClassifier(3, 4, 1, 0, 1000)
+    network.trunk.leave_out((7,))
+    card: dict[str, Any] = {"name": "x", "kind": "classifier", "codec": codec.name, "fingerprint": codec.fingerprint}
+    card |= {"labels": store.imagenet_labels()}
+    given = {name: tensor.half() for name, tensor in network.state_dict().items()}
+    model = store.write_model(tmp_path / "x", card, given)
+    theirs = {f"trunk.{name}": tensor for name, tensor in rgb.rgb_network().trunk.state_dict().items()}
+    assert dcu("train", "mean", model.folder, "--rgb", "0.25", "--out", tmp_path / "m").code == 0
+    mean = store.read_model(tmp_path / "m")
+    assert mean.card["rgb_share"] == 0.25
+    found, late = mean.weights(), [f"trunk.blocks.{block}." for block in range(6, 11)]
+    assert found.keys() == given.keys()
+    for name, tensor in found.items():
+        moves = name.startswith((*late, "trunk.head.", "trunk.classifier."))
+        wanted = 0.75 * given[name].float() + 0.25 * theirs[name] if moves else given[name].float()
+        assert torch.allclose(tensor.float(), wanted, atol=2e-3), name
 
 
 @pytest.mark.usefixtures("random_rgb")

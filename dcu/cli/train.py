@@ -186,15 +186,18 @@ def train_segmenter(
 
 @app.command("mean")
 def train_mean(
-    models: Annotated[list[str], typer.Argument(help="Classifiers or segmenters by name or path, two at least.")],
+    models: Annotated[
+        list[str], typer.Argument(help="Classifiers or segmenters by name or path, two at least; one with --rgb.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the model.")],
     shares: Annotated[list[float] | None, typer.Option("--share", help="Of each; repeated.", show_default="1")] = None,
+    rgb: Annotated[float, typer.Option("--rgb", help="Share of the RGB network's own late layers in the mean's.")] = 0,
 ) -> None:
     """The mean of several runs' weights, often better than each of them."""
     from dcu.train.export import mean_model
 
     found = [store.find(name) for name in models]
-    typer.echo(str(mean_model(found, shares or [1.0] * len(found), out).folder))
+    typer.echo(str(mean_model(found, shares or [1.0] * len(found), out, rgb).folder))
 
 
 def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:

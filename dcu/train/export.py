@@ -16,7 +16,9 @@ from dcu.data import Item
 from dcu.entropy import integer_tensors
 from dcu.errors import UsageError
 from dcu.evaluate.cost import classifier_cost, codec_cost, segmenter_cost
+from dcu.nets.efficientnet import LATENT_STAGES
 from dcu.nets.norms import fold_norms
+from dcu.tasks import rgb
 from dcu.tasks.classify import Classifier
 from dcu.train.classifier import ClassifierTask
 from dcu.train.codec import CodecTask
@@ -25,8 +27,13 @@ from dcu.train.loop import Run
 from dcu.train.segmenter import SegmenterTask
 
 LICENCE = "GPL-3.0-or-later; trained on pictures for research"
-OF_ONE_MODEL = ("figures", "temperature", "calibrated_on", "rivals", "history", "int8", "kept_aside", "took")
+OF_ONE_MODEL = (
+    *("figures", "temperature", "calibrated_on", "rivals", "history", "int8", "kept_aside", "took"),
+    *("mean_of", "rgb_share"),
+)
 """What a card says of these very weights, and of no mean in which they are a part."""
+LATE = sum(stage.blocks for stage in LATENT_STAGES[:-2])
+"""The trunk's first block at 7x7."""
 
 
 def origin(run: Run, recipe: dict[str, Any], items: list[Item]) -> dict[str, Any]:
@@ -99,21 +106,42 @@ def segmenter_model(run: Run, task: SegmenterTask, codec: Codec, items: list[Ite
     return store.write_model(folder, card | facts | origin(run, recipe, items), tensors)
 
 
-def mean_model(models: Sequence[store.Model], shares: Sequence[float], folder: Path) -> store.Model:
+def towards_rgb(tensors: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """A classifier's weights, its trunk from ``LATE`` on, head and last layer a share of the RGB network's own."""
+    ours = tuple(f"trunk.blocks.{block}." for block in range(LATE))
+    theirs = {
+        name: tensor
+        for part, tensor in rgb.rgb_network().trunk.state_dict().items()
+        if (name := f"trunk.{part}") in tensors and not name.startswith(ours)
+    }
+    return tensors | {name: torch.lerp(tensors[name], theirs[name].double(), share) for name in theirs}
+
+
+def mean_model(
+    models: Sequence[store.Model], shares: Sequence[float], folder: Path, rgb_share: float = 0.0
+) -> store.Model:
     """Write the mean of several runs' classifiers, or segmenters, each with its share; the card is the first's.
 
     Runs that began with the same weights end where their mean is better than each (Wortsman et al., Model soups,
-    ICML 2022, arXiv 2203.05482). Norms are folded in models, so nothing has to be measured anew.
+    ICML 2022, arXiv 2203.05482). What the trunk of classifiers has forgotten of what the RGB network knew, a share of
+    that network's own late layers brings back (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022,
+    arXiv 2109.01903). Norms are folded in models, so nothing has to be measured anew.
 
     Raises
     ------
     UsageError
-        Not two at least, not a positive share each, or networks of different kind, codec, shape or classes.
+        Not two at least, or one with a share of the RGB network's; not a positive share each; networks of different
+        kind, codec, shape or classes; a share of the RGB network's in what does not name the 1000 classes.
     UnavailableError, OutputError
         Weights that are not there; a folder that cannot be written.
     """
     first = models[0]
-    if len(models) < 2 or len(shares) != len(models) or not all(0 < share < float("inf") for share in shares):
+    if not 0 <= rgb_share <= 1:
+        raise UsageError(f"{rgb_share:g} of the RGB network: not a share")
+    if rgb_share and (first.kind, first.card.get("labels")) != ("classifier", store.imagenet_labels()):
+        raise UsageError(f"{first.name}: the RGB network has a share only in classifiers of its own 1000 classes")
+    enough = len(models) >= (1 if rgb_share else 2)
+    if not enough or len(shares) != len(models) or not all(0 < share < float("inf") for share in shares):
         raise UsageError("a mean is of two models at least, each with a positive share")
     if first.kind == "codec":
         raise UsageError(f"{first.name}: a codec; the integers of context models have no mean")
@@ -128,9 +156,11 @@ def mean_model(models: Sequence[store.Model], shares: Sequence[float], folder: P
         name: torch.stack([part * tensors[name].double() for part, tensors in zip(parts, everyone, strict=True)]).sum(0)
         for name in shapes
     }
+    if rgb_share:
+        mean = towards_rgb(mean, rgb_share)
     card = {key: value for key, value in first.card.items() if key not in OF_ONE_MODEL}
     of = [
         {"name": m.name, "sha256": m.card["sha256"], "share": round(p, 4)} for m, p in zip(models, parts, strict=True)
     ]
-    card |= {"name": folder.name, "mean_of": of, "figures": []}
+    card |= {"name": folder.name, "mean_of": of, "figures": []} | ({"rgb_share": rgb_share} if rgb_share else {})
     return store.write_model(folder, card, {name: tensor.to(everyone[0][name].dtype) for name, tensor in mean.items()})
