@@ -53,6 +53,7 @@ def eval_codec(
         files.check_free(plot, force)  # before minutes of measuring
     models = [store.find(name, "codec") for name in codec] if codec else store.installed_codecs()
     found = items(data)
+    dataset = dataset_name(data)
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
     from dcu.evaluate import curves
@@ -67,12 +68,12 @@ def eval_codec(
         loaded = Codec.from_model(model, chosen_device)
         shown = files.progress(found, f"measuring {model.name}", quiet)
         figures = evaluate(loaded, (item.picture() for item in shown))
-        ours.append({"dataset": dataset_name(data), "name": model.name} | figures)
+        ours.append({"dataset": dataset, "name": model.name} | figures)
         files.print_rows(ours[-1:], json)
         if bits:
-            files.print_rows([{"dataset": dataset_name(data), "name": model.name} | bits_a_symbol(loaded, found)], json)
+            files.print_rows([{"dataset": dataset, "name": model.name} | bits_a_symbol(loaded, found)], json)
     measured = [
-        {"dataset": dataset_name(data)} | measure_setting(*setting, (item.picture() for item in found))
+        {"dataset": dataset} | measure_setting(*setting, (item.picture() for item in found))
         for setting in files.progress(settings(formats), "measuring other formats", quiet)
     ]
     drawn = curves.of(ours, measured)
@@ -86,7 +87,7 @@ def eval_codec(
             figures = {k: v for k, v in row.items() if k != "name" and k not in TIMES}
             store.record(model, figures | curves.stated(model.name, against))
     if plot is not None:
-        title = f"{dataset_name(data)}, {len(found)} pictures"
+        title = f"{dataset}, {len(found)} pictures"
         files.put(plot, curves.plot(drawn, title, plot.suffix.removeprefix(".")), force)
 
 
@@ -120,6 +121,7 @@ def eval_classifier(
     chosen = "pytorch" if rivals else options.chosen_engine(engine)  # as the RGB network's
     model = store.find(network, "classifier")
     found = items(data, SUFFIXES if rivals or agreement else LABELLED)
+    dataset = dataset_name(data)
     chosen_device = options.start(threads, device)
     from dcu.evaluate.classifier import ask, best_temperature, class_numbers, compare, evaluate, rgb_numbers
     from dcu.evaluate.rivals import parse
@@ -131,10 +133,10 @@ def eval_classifier(
     if formats:
         tuned = store.networks("rgb-classifier", model.fingerprint)
         rows = compare(classifier, found, shown, formats, *tuned[:1])
-        files.print_rows([{"dataset": dataset_name(data)} | row for row in rows], json)
+        files.print_rows([{"dataset": dataset} | row for row in rows], json)
         if record:
             untimed = [{name: value for name, value in row.items() if name != "ms"} for row in rows]
-            store.amend(model, {"rivals": {"dataset": dataset_name(data), "rows": untimed}})
+            store.amend(model, {"rivals": {"dataset": dataset, "rows": untimed}})
         return
     if agreement:
         numbers = rgb_numbers(classifier, files.progress(found, "asking the RGB network", quiet))
@@ -143,9 +145,9 @@ def eval_classifier(
     answers, temperature = ask(classifier, numbers, shown, native), classifier.temperature
     if calibrate:
         temperature = best_temperature(answers)
-        fitted_to = {"dataset": dataset_name(data), "count": len(found)}
+        fitted_to = {"dataset": dataset, "count": len(found)}
         store.amend(model, {"temperature": temperature, "calibrated_on": fitted_to})
-    facts = {"dataset": dataset_name(data)} | evaluate(answers, temperature)
+    facts = {"dataset": dataset} | evaluate(answers, temperature)
     facts |= {"temperature": temperature, "engine": "pytorch" if native else classifier.engine}
     if agreement:
         facts = {key: facts[key] for key in ("dataset", "count", "bpp", "engine")} | {"agreement": facts["top1"]}

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dcu import store
+from dcu.bitstream import BLOCK
 from dcu.codec import Codec
 from dcu.data import Item
 from dcu.errors import UnavailableError
@@ -212,7 +213,7 @@ class ClassifierTask:
         self.module.joint(self.seen(self.views(-1 - index)[0].to(self.device)))
 
     def seen(self, views: Tensor) -> Tensor:
-        """What the network gets of views (B, 224, 224, 3) uint8."""
+        """What the network gets of views (B, side, side, 3) uint8."""
         return network_input(self.codec, self.recipe.sees, views)
 
     def groups(self) -> list[dict[str, Any]]:
@@ -230,7 +231,7 @@ class ClassifierTask:
         Their side is ``scale`` times 224, as a multiple of the latent's stride.
         """
         chosen, rng = self.sampler.draw(step, fewer(self.data.batch - self.data.again, scale))
-        side = round(CROP * scale) * SIDE // CROP
+        side = round(CROP * scale) * BLOCK
         views = np.stack([self.view(item.picture(), rng, side) for item in chosen])
         views, alone = mixed(views, rng)
         numbers = [self.numbers.get(item.label, -1) for item in chosen]

@@ -28,8 +28,15 @@ from dcu.train.segmenter import SegmenterTask
 
 LICENCE = "GPL-3.0-or-later; trained on pictures for research"
 OF_ONE_MODEL = (
-    *("figures", "temperature", "calibrated_on", "rivals", "history", "int8", "kept_aside", "took"),
-    *("mean_of", "rgb_share"),
+    "figures",
+    "temperature",
+    "calibrated_on",
+    "rivals",
+    "history",
+    "int8",
+    "kept_aside",
+    "took",
+    "rgb_share",
 )
 """What a card says of these very weights, and of no mean in which they are a part."""
 LATE = sum(stage.blocks for stage in LATENT_STAGES[:-2])
