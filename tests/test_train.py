@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -646,6 +647,33 @@ def test_mean_of_runs(dcu: Dcu, own_models: Path, tmp_path: Path) -> None:
     for call in calls:
         answer = dcu("train", "mean", *call, "--out", tmp_path / "none")
         assert answer.code == 2, call
+        assert one_line(answer.err)
+    assert not (tmp_path / "none").exists()
+
+
+def test_mean_that_expects_some_classes(dcu: Dcu, own_models: Path, photo: Path, tmp_path: Path) -> None:
+    """Their odds against all others are raised, by name, and nothing else; what is no class is refused."""
+    model = store.find("classifier-0.0983")
+    names = [entry.get("wnid") or entry["label"] for entry in model.card["labels"]]
+    for folder in (f"often/{names[1]}", "unknown/no such class"):
+        (tmp_path / folder).mkdir(parents=True)
+        shutil.copy(photo, tmp_path / folder)
+    call = ["train", "mean", model.folder, "--expect", tmp_path / "often", "--odds", "3"]
+    assert dcu(*call, "--out", tmp_path / "m").code == 0
+    found = store.read_model(tmp_path / "m")
+    assert found.card["expects"] == {"classes": [names[1]], "odds": 3}
+    given = {name: tensor.float() for name, tensor in model.weights().items()}
+    given["trunk.classifier.bias"][1] += math.log(3)
+    assert all(torch.allclose(tensor.float(), given[name], atol=2e-3) for name, tensor in found.weights().items())
+    calls: list[list[Any]] = [
+        [*call[:-1], "0"],
+        [*call[:-1], "nan"],
+        ["train", "mean", model.folder, "--expect", tmp_path / "unknown"],
+        ["train", "mean", store.find("codec-0.0983").folder, "--expect", tmp_path / "often"],
+    ]
+    for wrong in calls:
+        answer = dcu(*wrong, "--out", tmp_path / "none")
+        assert answer.code == 2, wrong
         assert one_line(answer.err)
     assert not (tmp_path / "none").exists()
 

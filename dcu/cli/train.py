@@ -187,17 +187,23 @@ def train_segmenter(
 @app.command("mean")
 def train_mean(
     models: Annotated[
-        list[str], typer.Argument(help="Classifiers or segmenters by name or path, two at least; one with --rgb.")
+        list[str], typer.Argument(help="Classifiers or segmenters by name or path, two; one with --rgb, --expect.")
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the model.")],
     shares: Annotated[list[float] | None, typer.Option("--share", help="Of each; repeated.", show_default="1")] = None,
     rgb: Annotated[float, typer.Option("--rgb", help="Share of the RGB network's own late layers in the mean's.")] = 0,
+    expect: Annotated[
+        Path | None, typer.Option("--expect", help="Folder or tar whose folders name classes to expect more often.")
+    ] = None,
+    odds: Annotated[float, typer.Option("--odds", help="Of these classes, times what they are.")] = 2,
 ) -> None:
     """The mean of several runs' weights, often better than each of them."""
+    from dcu.data import gather
     from dcu.train.export import mean_model
 
     found = [store.find(name) for name in models]
-    typer.echo(str(mean_model(found, shares or [1.0] * len(found), out, rgb).folder))
+    expected = sorted({item.label for item in gather([expect])}) if expect else ()
+    typer.echo(str(mean_model(found, shares or [1.0] * len(found), out, rgb, expected, odds).folder))
 
 
 def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -37,6 +38,7 @@ OF_ONE_MODEL = (
     "kept_aside",
     "took",
     "rgb_share",
+    "expects",
 )
 """What a card says of these very weights, and of no mean in which they are a part."""
 LATE = sum(stage.blocks for stage in LATENT_STAGES[:-2])
@@ -124,21 +126,54 @@ def towards_rgb(tensors: dict[str, Tensor], share: float) -> dict[str, Tensor]:
     return tensors | {name: torch.lerp(tensors[name], theirs[name].double(), share) for name in theirs}
 
 
+def numbers_of(model: store.Model, names: Sequence[str]) -> list[int]:
+    """The numbers of classes of a classifier by WNID or label.
+
+    Raises
+    ------
+    UsageError
+        Not a classifier; a name that is no class of it.
+    """
+    if model.kind != "classifier":
+        raise UsageError(f"{model.name}: a {model.kind}; only classifiers expect classes")
+    numbers = {entry.get("wnid") or entry["label"]: number for number, entry in enumerate(model.card["labels"])}
+    if missing := sorted(set(names) - set(numbers)):
+        raise UsageError(f"{missing[0]!r}: no class of {model.name}")
+    return [numbers[name] for name in names]
+
+
+def expecting(tensors: dict[str, Tensor], numbers: Sequence[int], odds: float) -> dict[str, Tensor]:
+    """A classifier's weights with the odds of the classes of these numbers, against all others, so many times higher.
+
+    Logit adjustment (Menon et al., ICLR 2021, arXiv 2007.07314): a logarithm added to their biases.
+    """
+    bias = tensors["trunk.classifier.bias"].clone()
+    bias[list(numbers)] += math.log(odds)
+    return tensors | {"trunk.classifier.bias": bias}
+
+
 def mean_model(
-    models: Sequence[store.Model], shares: Sequence[float], folder: Path, rgb_share: float = 0.0
+    models: Sequence[store.Model],
+    shares: Sequence[float],
+    folder: Path,
+    rgb_share: float = 0.0,
+    expected: Sequence[str] = (),
+    odds: float = 1.0,
 ) -> store.Model:
     """Write the mean of several runs' classifiers, or segmenters, each with its share; the card is the first's.
 
     Runs that began with the same weights end where their mean is better than each (Wortsman et al., Model soups,
     ICML 2022, arXiv 2203.05482). What the trunk of classifiers has forgotten of what the RGB network knew, a share of
     that network's own late layers brings back (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022,
-    arXiv 2109.01903). Norms are folded in models, so nothing has to be measured anew.
+    arXiv 2109.01903). Norms are folded in models, so nothing has to be measured anew. At last classes that are
+    ``expected`` (WNIDs or labels) more often than training had them get their odds raised.
 
     Raises
     ------
     UsageError
-        Not two at least, or one with a share of the RGB network's; not a positive share each; networks of different
-        kind, codec, shape or classes; a share of the RGB network's in what does not name the 1000 classes.
+        Not two at least, or one with a share of the RGB network's or expected classes; not a positive share each;
+        networks of different kind, codec, shape or classes; a share of the RGB network's in what does not name the
+        1000 classes; expected classes that are not the classifier's; odds that are not positive.
     UnavailableError, OutputError
         Weights that are not there; a folder that cannot be written.
     """
@@ -147,7 +182,10 @@ def mean_model(
         raise UsageError(f"{rgb_share:g} of the RGB network: not a share")
     if rgb_share and (first.kind, first.card.get("labels")) != ("classifier", store.imagenet_labels()):
         raise UsageError(f"{first.name}: the RGB network has a share only in classifiers of its own 1000 classes")
-    enough = len(models) >= (1 if rgb_share else 2)
+    numbers = numbers_of(first, expected) if expected else []
+    if not 0 < odds < float("inf"):
+        raise UsageError(f"odds of {odds:g}: not positive")
+    enough = len(models) >= (1 if rgb_share or expected else 2)
     if not enough or len(shares) != len(models) or not all(0 < share < float("inf") for share in shares):
         raise UsageError("a mean is of two models at least, each with a positive share")
     if first.kind == "codec":
@@ -165,9 +203,12 @@ def mean_model(
     }
     if rgb_share:
         mean = towards_rgb(mean, rgb_share)
+    if expected:
+        mean = expecting(mean, numbers, odds)
     card = {key: value for key, value in first.card.items() if key not in OF_ONE_MODEL}
     of = [
         {"name": m.name, "sha256": m.card["sha256"], "share": round(p, 4)} for m, p in zip(models, parts, strict=True)
     ]
     card |= {"name": folder.name, "mean_of": of, "figures": []} | ({"rgb_share": rgb_share} if rgb_share else {})
+    card |= {"expects": {"classes": list(expected), "odds": odds}} if expected else {}
     return store.write_model(folder, card, {name: tensor.to(everyone[0][name].dtype) for name, tensor in mean.items()})
