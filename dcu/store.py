@@ -96,6 +96,11 @@ def imagenet_labels() -> list[dict[str, str]]:
     return labels
 
 
+def numbers_by_name(labels: list[dict[str, str]]) -> dict[str, int]:
+    """The number of each class of a card's labels by its WNID, or by its label where it has none."""
+    return {entry.get("wnid") or entry["label"]: number for number, entry in enumerate(labels)}
+
+
 def user_folder() -> Path:
     """Where models that the user trained are kept."""
     base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"

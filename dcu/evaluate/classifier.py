@@ -38,7 +38,7 @@ def class_numbers(classifier: Classifier, items: Sequence[Item]) -> list[int]:
     BrokenInputError
         A folder that is no class of the network.
     """
-    numbers = {entry.get("wnid") or entry["label"]: index for index, entry in enumerate(classifier.labels)}
+    numbers = store.numbers_by_name(classifier.labels)
     if missing := {item.label for item in items} - set(numbers):
         raise BrokenInputError(f"{min(missing)!r}: a folder that is no class of {classifier.name}")
     return [numbers[item.label] for item in items]

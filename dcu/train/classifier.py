@@ -159,7 +159,7 @@ class ClassifierTask:
         train, self.held_out = hold_out(items, data.held_out_from, data.held_out)
         self.sampler = Sampler(train, data.weights, seed)
         self.teacher = Teacher(self.device)
-        self.numbers = {entry["wnid"]: number for number, entry in enumerate(store.imagenet_labels())}
+        self.numbers = store.numbers_by_name(store.imagenet_labels())
         torch.manual_seed(seed)
         network: LatentClassifier | EfficientNetLite
         if recipe.sees != "latent":

@@ -136,7 +136,7 @@ def numbers_of(model: store.Model, names: Sequence[str]) -> list[int]:
     """
     if model.kind != "classifier":
         raise UsageError(f"{model.name}: a {model.kind}; only classifiers expect classes")
-    numbers = {entry.get("wnid") or entry["label"]: number for number, entry in enumerate(model.card["labels"])}
+    numbers = store.numbers_by_name(model.card["labels"])
     if missing := sorted(set(names) - set(numbers)):
         raise UsageError(f"{missing[0]!r}: no class of {model.name}")
     return [numbers[name] for name in names]
