@@ -396,6 +396,22 @@ def test_views_of_several_scales_take_turns(codec: Codec, pictures: Path, monkey
 
 
 @pytest.mark.usefixtures("random_rgb")
+def test_larger_views_are_of_the_data_sets_that_are_large_enough(codec: Codec, pictures: Path, tmp_path: Path) -> None:
+    shutil.copy(pictures, tmp_path / "large.tar")
+    found = [*items(pictures), *items(tmp_path / "large.tar")]
+    recipe = ClassifierRecipe("x", codec.name, width=4, depth=1)
+    data = ViewData(batch=8, scales=(1.0, 2.0), larger_from=("large",), held_out=0)
+    task = ClassifierTask(recipe, data, codec, found, 0)
+    task.sampler.items.clear()  # so that whoever draws from it fails
+    assert task.views(1, 2.0)[0].shape == (2, 448, 448, 3)
+    assert {item.dataset for item in task.larger.items} == {"large"}
+    with pytest.raises(ValueError, match="positive"):
+        task.views(0)
+    with pytest.raises(UsageError, match="elsewhere"):
+        ClassifierTask(recipe, replace(data, larger_from=("elsewhere",)), codec, found, 0)
+
+
+@pytest.mark.usefixtures("random_rgb")
 def test_what_learns_and_what_stays_the_rgb_networks(codec: Codec, pictures: Path, tmp_path: Path) -> None:
     run = classifier_run(codec, pictures, tmp_path, 1)
     before = {name: tensor.clone() for name, tensor in run.task.module.state_dict().items()}
@@ -593,6 +609,25 @@ def test_classifier_begins_with_an_installed_one(codec: Codec, pictures: Path) -
 
 
 @pytest.mark.usefixtures("random_rgb")
+def test_folded_classifier_learns_as_it_runs(codec: Codec, pictures: Path) -> None:
+    """What it says while it learns is what it says of each picture alone: no norm depends on the batch."""
+    shipped = Classifier.load("classifier-0.0983", engine="pytorch").network
+    _, width, depth, hidden = front_shape(shipped.state_dict())
+    recipe = ClassifierRecipe("x", codec.name, width=width, depth=depth, hidden=hidden, begin="classifier-0.0983")
+    task = ClassifierTask(replace(recipe, folded=True), ViewData(batch=3), codec, items(pictures), 0)
+    assert set(task.module.state_dict()) == set(shipped.state_dict())
+    seen = task.seen(task.views(0)[0])
+    with torch.no_grad():
+        wanted = shipped.joint(seen)
+        assert torch.allclose(task.module.train().joint(seen), wanted, atol=1e-4 * float(wanted.abs().max()))
+        task.measure_norms()
+    task.loss(task.batch(0))[0].backward()
+    assert task.module.front[0].conv1.weight.grad.abs().sum() > 0
+    with pytest.raises(ValueError, match="begin"):
+        replace(recipe, begin="", folded=True)
+
+
+@pytest.mark.usefixtures("random_rgb")
 def test_classifier_begins_with_the_last_layer_of_one_of_the_same_classes(
     codec: Codec, pictures: Path, tmp_path: Path
 ) -> None:
@@ -669,6 +704,7 @@ def test_mean_that_expects_some_classes(dcu: Dcu, own_models: Path, photo: Path,
         [*call[:-1], "0"],
         [*call[:-1], "nan"],
         ["train", "mean", model.folder, "--expect", tmp_path / "unknown"],
+        ["train", "mean", model.folder, model.folder, "--odds", "3"],
         ["train", "mean", store.find("codec-0.0983").folder, "--expect", tmp_path / "often"],
     ]
     for wrong in calls:

@@ -195,15 +195,21 @@ def train_mean(
     expect: Annotated[
         Path | None, typer.Option("--expect", help="Folder or tar whose folders name classes to expect more often.")
     ] = None,
-    odds: Annotated[float, typer.Option("--odds", help="Of these classes, times what they are.")] = 2,
+    odds: Annotated[
+        float | None, typer.Option("--odds", help="Of these classes, times what they are.", show_default="2")
+    ] = None,
 ) -> None:
     """The mean of several runs' weights, often better than each of them."""
     from dcu.data import gather
     from dcu.train.export import mean_model
 
+    if odds is not None and expect is None:
+        raise UsageError("--odds are those of the classes that --expect names")
     found = [store.find(name) for name in models]
     expected = sorted({item.label for item in gather([expect])}) if expect else ()
-    typer.echo(str(mean_model(found, shares or [1.0] * len(found), out, rgb, expected, odds).folder))
+    typer.echo(
+        str(mean_model(found, shares or [1.0] * len(found), out, rgb, expected, 2 if odds is None else odds).folder)
+    )
 
 
 def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:

@@ -47,9 +47,11 @@ def measure_norms(module: nn.Module, see: Callable[[int], object], batches: int)
     """Set the norms' statistics to plain means over so many batches, for the weights as they are now.
 
     The running ones are those of noisy batches and of earlier weights: up to 5 points of a classifier's agreement.
-    ``see(index)`` sends a batch through the module.
+    ``see(index)`` sends a batch through the module; where there are no norms nothing is sent.
     """
     norms = [child for child in module.modules() if isinstance(child, nn.BatchNorm2d)]
+    if not norms:
+        return
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None

@@ -29,12 +29,12 @@ from dcu.evaluate.classifier import field_view
 from dcu.image import SIDE, Picture
 from dcu.nets import channels_last
 from dcu.nets.efficientnet import EfficientNetLite, LatentClassifier, check_shortcuts
-from dcu.nets.norms import add_norms, measure_norms, restore_norms
+from dcu.nets.norms import add_norms, fold_norms, measure_norms, restore_norms
 from dcu.tasks.classify import CROP, Classifier, undiluted
 from dcu.tasks.rgb import RgbClassifier, rgb_network
 from dcu.train.inputs import check_sees, network_input
 from dcu.train.teacher import SHARPER, Teacher
-from dcu.train.views import AGE, Sampler, ViewData, fewer, hold_out, mixed, random_crop, random_view
+from dcu.train.views import AGE, Sampler, ViewData, fewer, hold_out, large_enough, mixed, random_crop, random_view
 
 MEASURED = 40
 """Batches on which norms are measured."""
@@ -57,9 +57,12 @@ class ClassifierRecipe:
     feature_weight: float = 1.0  # alpha
     trunk_scale: float = 0.3  # the trunk's learning rate, relative to the front end's
     label_weight: float = 0.0  # share of a picture's own class, where its folder is a WNID, in the target
+    folded: bool = False  # of a network to begin with, the front end learns as it runs: without batch norms
     whole: bool = False  # the depthwise kernels and the last layer learn too: for GPUs
 
     def __post_init__(self) -> None:
+        if self.folded and not self.begin:
+            raise ValueError("folded: norms are only in what a network begins with, and begin names none")
         check_sees(self.sees)
         check_shortcuts(self.without)
 
@@ -158,6 +161,7 @@ class ClassifierTask:
         self.recipe, self.data, self.codec, self.device = recipe, data, codec, codec.device
         train, self.held_out = hold_out(items, data.held_out_from, data.held_out)
         self.sampler = Sampler(train, data.weights, seed)
+        self.larger = Sampler(large_enough(train, data), data.weights, seed)
         self.teacher = Teacher(self.device)
         self.numbers = store.numbers_by_name(store.imagenet_labels())
         torch.manual_seed(seed)
@@ -185,7 +189,7 @@ class ClassifierTask:
         self.spread = self.teacher.rgb(views).features.var((0, 2, 3), keepdim=True)
 
     def begin(self, name: str) -> None:
-        """Take an installed network's weights; the front end's norms leave them alone at first.
+        """Take an installed network's weights; the front end's norms leave them alone at first, or there are none.
 
         Of one that names other classes all but its last layer.
 
@@ -196,6 +200,8 @@ class ClassifierTask:
         """
         network, model = network_like(name, self.codec, self.device)
         found = network.state_dict()
+        if self.recipe.folded:
+            fold_norms(self.module)
         same = model.card.get("labels") == store.imagenet_labels()
         wanted = {
             n: t
@@ -230,7 +236,8 @@ class ClassifierTask:
 
         Their side is ``scale`` times 224, as a multiple of the latent's stride.
         """
-        chosen, rng = self.sampler.draw(step, fewer(self.data.batch - self.data.again, scale))
+        sampler = self.larger if scale > 1 else self.sampler
+        chosen, rng = sampler.draw(step, fewer(self.data.batch - self.data.again, scale))
         side = round(CROP * scale) * BLOCK
         views = np.stack([self.view(item.picture(), rng, side) for item in chosen])
         views, alone = mixed(views, rng)

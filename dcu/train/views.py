@@ -28,6 +28,7 @@ class ViewData:
     smallest: float = 0.15  # smallest share of the picture's area that a view shows
     unscaled: float = 0.0  # share of views that are 224x224 of the picture's own pixels
     scales: tuple[float, ...] = (1.0,)  # sides of views over 224, step by step in turn; the teacher sees all at 224
+    larger_from: tuple[str, ...] = ()  # data sets whose pictures are large enough for scales above 1; () for all
     held_out: int = 250  # pictures kept aside to watch agreement with the teacher
     held_out_from: tuple[str, ...] = ()
     weights: dict[str, float] = field(default_factory=dict)
@@ -86,6 +87,14 @@ def hold_out(items: list[Item], datasets: Sequence[str], count: int) -> tuple[li
         kept = ", ".join(datasets)
         raise UsageError(f"held_out = {count} of {kept}: leaves {len(train)} pictures to train on, {len(held)} aside")
     return train, [items[i] for i in sorted(held)]
+
+
+def large_enough(items: list[Item], data: ViewData) -> list[Item]:
+    """The items that views at scales above 1 are made of; raises UsageError where there are none."""
+    large = [item for item in items if not data.larger_from or item.dataset in data.larger_from]
+    if not large:
+        raise UsageError(f"larger_from = {', '.join(data.larger_from)}: no pictures to train on are of these data sets")
+    return large
 
 
 def random_crop(picture: Picture, side: int, rng: np.random.Generator) -> Picture:
