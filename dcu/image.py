@@ -155,17 +155,23 @@ def resize(picture: Picture, width: int, height: int, filter: Image.Resampling) 
     return np.asarray(Image.fromarray(picture).resize((width, height), filter))
 
 
-def field_crop(picture: Picture) -> Picture:
-    """The field's protocol: the centre ``SIDE`` x ``SIDE`` of a short side of ``SHORT`` (bicubic).
+def field_size(picture: Picture) -> Picture:
+    """The field's protocol before its crop: a short side of ``SHORT`` (bicubic).
 
-    A picture that is SIDE x SIDE already is taken whole.
+    A picture that is SIDE x SIDE already stays as it is.
     """
     height, width = picture.shape[:2]
     if height == width == SIDE:
         return picture
     scale = SHORT / min(height, width)
     width, height = max(SHORT, round(width * scale)), max(SHORT, round(height * scale))
-    picture = resize(picture, width, height, Image.Resampling.BICUBIC)
+    return resize(picture, width, height, Image.Resampling.BICUBIC)
+
+
+def field_crop(picture: Picture) -> Picture:
+    """The field's protocol: the centre ``SIDE`` x ``SIDE`` of :func:`field_size`."""
+    picture = field_size(picture)
+    height, width = picture.shape[:2]
     top, left = (height - SIDE) // 2, (width - SIDE) // 2
     return picture[top : top + SIDE, left : left + SIDE]
 

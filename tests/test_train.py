@@ -25,6 +25,7 @@ from dcu import store
 from dcu.codec import Codec
 from dcu.data import items
 from dcu.errors import BrokenInputError, MissingInputError, OutputError, UnavailableError, UsageError
+from dcu.image import field_size
 from dcu.nets.efficientnet import LatentClassifier, front_shape, left_out
 from dcu.nets.norms import add_norms, fold_norms
 from dcu.store import shipped
@@ -430,15 +431,17 @@ def test_the_whole_network_learns(codec: Codec, pictures: Path) -> None:
 
 
 @pytest.mark.usefixtures("random_rgb")
-def test_unscaled_views_are_the_pictures_own_pixels(codec: Codec, pictures: Path) -> None:
+def test_views_at_the_fields_size(codec: Codec, pictures: Path) -> None:
+    """Mirrored or not, they are cut from what evaluation cuts its centre from."""
     recipe = ClassifierRecipe("x", codec.name, width=4, depth=1)
-    task = ClassifierTask(recipe, ViewData(batch=2, unscaled=1.0), codec, items(pictures), 0)
-    picture = np.random.default_rng(0).integers(0, 256, (230, 240, 3)).astype(np.uint8)
-    view = task.view(picture, np.random.default_rng(2))
-    cuts = np.lib.stride_tricks.sliding_window_view(picture, view.shape)[..., 0, :, :, :]
-    assert any((cut == view).all() or (cut[:, ::-1] == view).all() for row in cuts for cut in row)
+    task = ClassifierTask(recipe, ViewData(batch=2, at_field_size=1.0), codec, items(pictures), 0)
+    for height, width in ((300, 310), (120, 130), (224, 224)):
+        picture = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
+        view = task.view(picture, np.random.default_rng(2))
+        cuts = np.lib.stride_tricks.sliding_window_view(field_size(picture), view.shape)[..., 0, :, :, :]
+        assert any((cut == view).all() or (cut[:, ::-1] == view).all() for row in cuts for cut in row)
     with pytest.raises(ValueError, match="share"):
-        ViewData(unscaled=1.5)
+        ViewData(at_field_size=1.5)
 
 
 @pytest.mark.usefixtures("random_rgb")

@@ -26,7 +26,7 @@ from dcu.codec import Codec
 from dcu.data import Item
 from dcu.errors import UnavailableError
 from dcu.evaluate.classifier import field_view
-from dcu.image import SIDE, Picture
+from dcu.image import SIDE, Picture, field_size
 from dcu.nets import channels_last
 from dcu.nets.efficientnet import EfficientNetLite, LatentClassifier, check_shortcuts
 from dcu.nets.norms import add_norms, fold_norms, measure_norms, restore_norms
@@ -245,10 +245,10 @@ class ClassifierTask:
         return torch.from_numpy(views), torch.from_numpy(np.where(alone, numbers, -1))
 
     def view(self, picture: Picture, rng: np.random.Generator, side: int = SIDE) -> Picture:
-        """One view of a picture, before it is mixed with another; larger ones are never the picture's own pixels."""
-        unscaled = self.data.unscaled if side == SIDE else 0.0
-        if unscaled and rng.random() < unscaled:  # 0 draws nothing: earlier runs' views stay
-            return random_crop(picture, SIDE, rng)
+        """One view of a picture, before it is mixed with another; larger ones are never at the field's size."""
+        share = self.data.at_field_size if side == SIDE else 0.0
+        if share and rng.random() < share:  # 0 draws nothing: earlier runs' views stay
+            return random_crop(field_size(picture), SIDE, rng)
         return random_view(picture, self.data.smallest, rng, side)
 
     def lesson(self, views: Tensor, numbers: Tensor) -> Lesson:

@@ -26,7 +26,7 @@ class ViewData:
     batch: int = 32
     again: int = 0  # of which so many are of an earlier step's: codec and teacher have been asked already
     smallest: float = 0.15  # smallest share of the picture's area that a view shows
-    unscaled: float = 0.0  # share of views that are 224x224 of the picture's own pixels
+    at_field_size: float = 0.0  # share of views that are 224x224 of the picture as the field has it, short side 256
     scales: tuple[float, ...] = (1.0,)  # sides of views over 224, step by step in turn; the teacher sees all at 224
     larger_from: tuple[str, ...] = ()  # data sets whose pictures are large enough for scales above 1; () for all
     held_out: int = 250  # pictures kept aside to watch agreement with the teacher
@@ -36,8 +36,8 @@ class ViewData:
     def __post_init__(self) -> None:
         if not 0 <= 2 * self.again <= self.batch:
             raise ValueError(f"again = {self.again}: at most half of a batch of {self.batch}")
-        if not 0 <= self.unscaled <= 1:
-            raise ValueError(f"unscaled = {self.unscaled}: not a share")
+        if not 0 <= self.at_field_size <= 1:
+            raise ValueError(f"at_field_size = {self.at_field_size}: not a share")
         if not self.scales or AGE % len(self.scales) or not all(1 <= scale <= 4 for scale in self.scales):
             raise ValueError(f"scales = {list(self.scales)}: numbers of 1 to 4, as many as divide {AGE}")
 
