@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from dcu.errors import BrokenInputError, OutputError, UsageError
-from dcu.image import MAX_PIXELS, encoder, field_crop, pad, read_picture
+from dcu.image import MAX_PIXELS, encoder, field_crop, field_size, pad, read_picture
 
 from .conftest import png, smooth_picture
 
@@ -127,7 +127,9 @@ def test_padding_repeats_the_edge(height: int, width: int) -> None:
 def test_field_crop() -> None:
     assert field_crop(smooth_picture(300, 400)).shape == (224, 224, 3)
     whole = smooth_picture(224, 224)
-    assert field_crop(whole) is whole
+    assert np.array_equal(field_crop(whole), whole)
+    assert field_size(whole) is whole
+    assert [field_size(smooth_picture(*size)).shape[:2] for size in ((300, 400), (64, 32))] == [(256, 341), (512, 256)]
 
 
 def test_encoder_goes_by_the_ending() -> None:
