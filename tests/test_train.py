@@ -500,6 +500,10 @@ def test_target_is_the_mean_of_what_both_teachers_say() -> None:
     said = ((SHARPER["lite0"] * first.logits).softmax(1), (SHARPER["lite2"] * second).softmax(1))
     assert torch.allclose(taught.target, (said[0] + said[1]) / 2, atol=1e-6)
     assert torch.equal(taught.features, first.features)
+    assert torch.equal(Teacher("cpu", 0)(views).target, said[0])
+    assert torch.allclose(Teacher("cpu", 0.2)(views).target, 0.8 * said[0] + 0.2 * said[1], atol=1e-6)
+    with pytest.raises(ValueError, match="share"):
+        ClassifierRecipe("x", "codec-0.0983", lite2=1.5)
 
 
 def test_known_class_is_part_of_the_target() -> None:

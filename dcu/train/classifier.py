@@ -56,6 +56,7 @@ class ClassifierRecipe:
     begin: str = ""  # an installed classifier of the codec and of the same shape, whose weights are its first
     feature_weight: float = 1.0  # alpha
     trunk_scale: float = 0.3  # the trunk's learning rate, relative to the front end's
+    lite2: float = 0.5  # Lite2's share in the target, beside Lite0's
     label_weight: float = 0.0  # share of a picture's own class, where its folder is a WNID, in the target
     folded: bool = False  # of a network to begin with, the front end learns as it runs: without batch norms
     whole: bool = False  # the depthwise kernels and the last layer learn too: for GPUs
@@ -63,6 +64,8 @@ class ClassifierRecipe:
     def __post_init__(self) -> None:
         if self.folded and not self.begin:
             raise ValueError("folded: norms are only in what a network begins with, and begin names none")
+        if not 0 <= self.lite2 <= 1:
+            raise ValueError(f"lite2 = {self.lite2}: not a share")
         check_sees(self.sees)
         check_shortcuts(self.without)
 
@@ -162,7 +165,7 @@ class ClassifierTask:
         train, self.held_out = hold_out(items, data.held_out_from, data.held_out)
         self.sampler = Sampler(train, data.weights, seed)
         self.larger = Sampler(large_enough(train, data), data.weights, seed)
-        self.teacher = Teacher(self.device)
+        self.teacher = Teacher(self.device, recipe.lite2)
         self.numbers = store.numbers_by_name(store.imagenet_labels())
         torch.manual_seed(seed)
         network: LatentClassifier | EfficientNetLite

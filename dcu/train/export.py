@@ -99,7 +99,7 @@ def classifier_model(run: Run, task: ClassifierTask, codec: Codec, items: list[I
     """Write a trained classifier, or its RGB counterpart, in float16; norms are measured for the average and folded."""
     tensors = finished(run, task)
     card = network_card(folder, "classifier", task.recipe.sees, codec)
-    card |= {"teacher": "mean of EfficientNet-Lite0 and Lite2 on the original picture"}
+    card |= {"teacher": f"EfficientNet-Lite0 on the original picture, Lite2 with a share of {task.recipe.lite2:g}"}
     card |= origin(run, asdict(task.recipe), items) | {"labels": store.imagenet_labels()}
     model = store.write_model(folder, card, tensors)
     return model if model.kind in store.COUNTERPARTS else store.amend(model, classifier_cost(Classifier(model, codec)))

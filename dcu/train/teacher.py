@@ -1,6 +1,6 @@
 """Who teaches: EfficientNet-Lite0, whose trunk the student has, and Lite2, both on the original view.
 
-    target = (softmax(s0 l0) + softmax(s2 l2)) / 2
+    target = (1 - w) softmax(s0 l0) + w softmax(s2 l2),  w = 1/2 unless a recipe says otherwise
 
 Lite0 gives the features that the student is to have. Of what a view shows Lite2 knows more, and both together more than
 either (docs/classify.md). Both were taught with smoothed labels and say less than they know: ``SHARPER`` are the
@@ -26,14 +26,17 @@ class Targets(NamedTuple):
 
 
 class Teacher:
-    """Both networks on views of 224x224; ``rgb`` is Lite0 alone."""
+    """Both networks on views of 224x224; ``rgb`` is Lite0 alone, ``lite2`` the other's share in the target."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, lite2: float = 0.5) -> None:
         self.rgb = RgbClassifier(device)
-        self.second = RgbClassifier(device, variant="lite2")
+        self.second = RgbClassifier(device, variant="lite2") if lite2 else None
+        self.lite2 = lite2
 
     def __call__(self, views: Tensor) -> Targets:
         """What they say of views (B, 224, 224, 3) uint8."""
-        first, second = self.rgb(views), self.second(views)
-        said = (SHARPER["lite0"] * first.logits).softmax(1), (SHARPER["lite2"] * second.logits).softmax(1)
-        return Targets((said[0] + said[1]) / 2, first.features)
+        first = self.rgb(views)
+        said = (SHARPER["lite0"] * first.logits).softmax(1)
+        if self.second:
+            said = said.lerp((SHARPER["lite2"] * self.second(views).logits).softmax(1), self.lite2)
+        return Targets(said, first.features)
