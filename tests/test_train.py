@@ -513,7 +513,7 @@ def test_known_class_is_part_of_the_target() -> None:
 
 @pytest.mark.usefixtures("random_rgb")
 def test_classes_of_views_are_their_folders(codec: Codec, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Known where the folder is a WNID of the 1000 and the view is not mixed."""
+    """Known where the folder is a WNID of the 1000 and the view is not mixed, and told of the data sets said."""
     monkeypatch.setattr("dcu.store.imagenet_labels", lambda: [{"wnid": "n00000001"}, {"wnid": "n00000002"}])
     data = ViewData(batch=32)
     task = ClassifierTask(
@@ -524,6 +524,9 @@ def test_classes_of_views_are_their_folders(codec: Codec, pictures: Path, monkey
     assert 0 < sum(number >= 0 for number in classes) < 32
     own = {"n00000000": -1, "n00000001": 0, "n00000002": 1}
     assert all(number in (-1, own[item.label]) for number, item in zip(classes, chosen, strict=True))
+    for told_of, number in (("pictures",), 0), (("others",), -1):
+        task.recipe = replace(task.recipe, labelled_from=told_of)
+        assert task.number(replace(chosen[0], name="n00000001/x.png")) == number
 
 
 @pytest.mark.usefixtures("random_rgb")

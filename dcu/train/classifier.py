@@ -58,6 +58,7 @@ class ClassifierRecipe:
     trunk_scale: float = 0.3  # the trunk's learning rate, relative to the front end's
     lite2: float = 0.5  # Lite2's share in the target, beside Lite0's
     label_weight: float = 0.0  # share of a picture's own class, where its folder is a WNID, in the target
+    labelled_from: tuple[str, ...] = ()  # data sets of which classes are told; () for all
     folded: bool = False  # of a network to begin with, the front end learns as it runs: without batch norms
     whole: bool = False  # the depthwise kernels and the last layer learn too: for GPUs
 
@@ -244,8 +245,12 @@ class ClassifierTask:
         side = round(CROP * scale) * BLOCK
         views = np.stack([self.view(item.picture(), rng, side) for item in chosen])
         views, alone = mixed(views, rng)
-        numbers = [self.numbers.get(item.label, -1) for item in chosen]
-        return torch.from_numpy(views), torch.from_numpy(np.where(alone, numbers, -1))
+        return torch.from_numpy(views), torch.from_numpy(np.where(alone, [self.number(item) for item in chosen], -1))
+
+    def number(self, item: Item) -> int:
+        """The class that a picture's folder says it shows, -1 where none is told."""
+        told_of = self.recipe.labelled_from
+        return -1 if told_of and item.dataset not in told_of else self.numbers.get(item.label, -1)
 
     def view(self, picture: Picture, rng: np.random.Generator, side: int = SIDE) -> Picture:
         """One view of a picture, before it is mixed with another; larger ones are never at the field's size."""
