@@ -128,6 +128,7 @@ def test_field_crop() -> None:
     assert field_crop(smooth_picture(300, 400)).shape == (224, 224, 3)
     whole = smooth_picture(224, 224)
     assert np.array_equal(field_crop(whole), whole)
+    assert np.shares_memory(field_crop(whole), whole), "taken whole, not copied"
     assert field_size(whole) is whole
     assert [field_size(smooth_picture(*size)).shape[:2] for size in ((300, 400), (64, 32))] == [(256, 341), (512, 256)]
 

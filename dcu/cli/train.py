@@ -207,9 +207,8 @@ def train_mean(
         raise UsageError("--odds are those of the classes that --expect names")
     found = [store.find(name) for name in models]
     expected = sorted({item.label for item in gather([expect])}) if expect else ()
-    typer.echo(
-        str(mean_model(found, shares or [1.0] * len(found), out, rgb, expected, 2 if odds is None else odds).folder)
-    )
+    odds = 2 if odds is None else odds
+    typer.echo(str(mean_model(found, shares or [1.0] * len(found), out, rgb, expected, odds).folder))
 
 
 def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:
