@@ -20,7 +20,7 @@ from dcu.image import field_crop, psnr, read_picture
 from dcu.tasks.classify import Classifier
 from dcu.tasks.rgb import RgbClassifier
 
-from .conftest import Dcu, one_line, png, smooth_picture
+from .conftest import Dcu, one_line, png, smooth_picture, write_classifier, write_codec
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_codec_figures_are_those_of_real_files(dcu: Dcu, codec: Codec, dataset: 
 
 def test_classifier_figures(dcu: Dcu, dataset: Path) -> None:
     (figures,) = dcu("eval", "classifier", dataset, "--json").lines
-    assert set(figures) == {"dataset", "count", "top1", "top5", "ece", "bpp", "temperature", "engine"}
+    assert set(figures) == {"network", "dataset", "count", "top1", "top5", "ece", "bpp", "temperature", "engine"}
     classifier = Classifier.load()
     codec = classifier.codec
     best = {
@@ -66,6 +66,21 @@ def test_classifier_figures(dcu: Dcu, dataset: Path) -> None:
     assert figures["count"] == len(best)
     assert figures["top1"] == pytest.approx(sum(p.parent.name == wnid for p, wnid in best.items()) / len(best))
     assert figures["top5"] == 1  # of three classes
+
+
+def test_bitstreams_are_named_by_the_classifier_of_their_codec(
+    dcu: Dcu, dataset: Path, own_models: Path, tmp_path: Path
+) -> None:
+    other = write_codec(own_models / "codec-0.330", seed=3)
+    write_classifier(own_models / "classifier-0.330", other.fingerprint)
+    bins = tmp_path / "bins"
+    assert dcu("compress", dataset, "--codec", other.name, "-o", bins).code == 0
+    (figures,) = dcu("eval", "classifier", bins, "--json").lines
+    assert figures["network"] == "classifier-0.330"
+    (bins / "n00000000" / "0.bin").write_bytes(b"no bitstream")
+    answer = dcu("eval", "classifier", bins)
+    assert answer.code == 65
+    assert "bins/n00000000/0.bin" in answer.err
 
 
 def test_broken_picture_of_a_data_set_is_named(dcu: Dcu, dataset: Path) -> None:

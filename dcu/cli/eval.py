@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dcu import store
 from dcu.cli import files, options
-from dcu.errors import UsageError
+from dcu.errors import BrokenInputError, UnavailableError, UsageError
 
+if TYPE_CHECKING:
+    from dcu.data import Item
+
+CLASSIFIER = "classifier-0.0983"
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure models on real files.")
 Data = Annotated[Path, typer.Argument(help="Folder or uncompressed tar.", show_default=False, readable=False)]
 Record = Annotated[bool, typer.Option("--record", help="State the figures on the model's card.")]
@@ -23,7 +27,14 @@ Calibrate = Annotated[
 Bits = Annotated[bool, typer.Option("--bits", help="Bits a symbol with and without the context model.")]
 Rivals = Annotated[str, typer.Option("--rivals", help="Formats to compare with: jpeg,jpeg2000,webp,avif,jxl.")]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Rate-distortion curves: .svg, .png or .pdf.")]
-NetworkName = Annotated[str, typer.Option("--network", help="Classifier by name or path.")]
+NetworkName = Annotated[
+    str | None,
+    typer.Option(
+        "--network",
+        help="Classifier by name or path.",
+        show_default=f"{CLASSIFIER}; of bitstreams, their codec's",
+    ),
+]
 Agreement = Annotated[
     bool, typer.Option("--agreement", help="How often it says what the RGB network says of the original; no labels.")
 ]
@@ -94,7 +105,7 @@ def eval_codec(
 @app.command("classifier")
 def eval_classifier(
     data: Data,
-    network: NetworkName = "classifier-0.0983",
+    network: NetworkName = None,
     agreement: Agreement = False,
     native: Native = False,
     calibrate: Calibrate = False,
@@ -119,8 +130,9 @@ def eval_classifier(
     if native and (record or calibrate):
         raise UsageError("--record and --calibrate go by the field's protocol: not with --native")
     chosen = "pytorch" if rivals else options.chosen_engine(engine)  # as the RGB network's
-    model = store.find(network, "classifier")
+    named = None if network is None else store.find(network, "classifier")
     found = items(data, SUFFIXES if rivals or agreement else LABELLED)
+    model = named or classifier_of(found[0])
     dataset = dataset_name(data)
     chosen_device = options.start(threads, device)
     from dcu.evaluate.classifier import ask, best_temperature, class_numbers, compare, evaluate, rgb_numbers
@@ -151,9 +163,28 @@ def eval_classifier(
     facts |= {"temperature": temperature, "engine": "pytorch" if native else classifier.engine}
     if agreement:
         facts = {key: facts[key] for key in ("dataset", "count", "bpp", "engine")} | {"agreement": facts["top1"]}
-    files.print_rows([facts], json)
+    files.print_rows([{"network": model.name} | facts], json)
     if record:
         store.record(model, facts)
+
+
+def classifier_of(item: Item) -> store.Model:
+    """The classifier that answers where none is named: of a bitstream, that of its codec.
+
+    Raises
+    ------
+    BrokenInputError, UnavailableError
+        A broken bitstream, with its name; no such codec or classifier is installed.
+    """
+    if not item.is_bitstream:
+        return store.find(CLASSIFIER, "classifier")
+    from dcu.bitstream import read
+
+    try:
+        codec = store.codec_for(read(item.read()))
+    except (BrokenInputError, UnavailableError) as error:
+        raise type(error)(f"{item.dataset}/{item.name}: {error}") from error
+    return store.find_network("classifier", codec.fingerprint)
 
 
 @app.command("segmenter")
