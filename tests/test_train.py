@@ -232,10 +232,11 @@ def test_shipped_recipes_can_be_read() -> None:
     for path in folder.glob("*classifier-*.toml"):
         parts = read_recipe(path, classifier=ClassifierRecipe, front=FrontRecipe, data=ViewData, schedule=Schedule)
         part = path.stem.removeprefix(parts["classifier"].name)
-        assert part in ("", "-front", "-whole", "-scales")
+        assert part in ("", "-front", "-whole", "-scales", "-lite0")
         assert bool(parts["front"].views) == (part == "-front")
         assert parts["classifier"].whole == (part == "-whole")
-        assert (len(parts["data"].scales) > 1) == (part == "-scales")
+        assert (len(parts["data"].scales) > 1) == (part in ("-scales", "-lite0"))
+        assert (parts["classifier"].lite2 == 0) == (part == "-lite0")
     for path in folder.glob("segmenter-*.toml"):
         parts = read_recipe(path, segmenter=SegmenterRecipe, data=SegmentData, schedule=Schedule)
         assert path.stem in (parts["segmenter"].name, f"{parts['segmenter'].name}-rgb")
