@@ -6,6 +6,7 @@ import io
 import os
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dcu import store
-from dcu.errors import BrokenInputError, MissingInputError
+from dcu.errors import BrokenInputError, MissingInputError, UnavailableError
 from dcu.image import SUFFIXES, Picture, read_picture
 
 BITSTREAM = ".bin"
@@ -42,12 +43,18 @@ class Item:
         """Whether it holds a bitstream, by its name."""
         return self.name.lower().endswith(BITSTREAM)
 
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Put the item's name before what is said of its content."""
+        try:
+            yield
+        except (BrokenInputError, UnavailableError) as error:
+            raise type(error)(f"{self.dataset}/{self.name}: {error}") from error
+
     def picture(self) -> Picture:
         """The picture that it holds; raises BrokenInputError with its name."""
-        try:
+        with self.named():
             return read_picture(self.read())
-        except BrokenInputError as error:
-            raise BrokenInputError(f"{self.dataset}/{self.name}: {error}") from error
 
     def read(self) -> bytes:
         """The file's bytes."""

@@ -9,7 +9,7 @@ import typer
 
 from dcu import store
 from dcu.cli import files, options
-from dcu.errors import BrokenInputError, UnavailableError, UsageError
+from dcu.errors import UsageError
 
 if TYPE_CHECKING:
     from dcu.data import Item
@@ -180,10 +180,8 @@ def classifier_of(item: Item) -> store.Model:
         return store.find(CLASSIFIER, "classifier")
     from dcu.bitstream import read
 
-    try:
+    with item.named():
         codec = store.codec_for(read(item.read()))
-    except (BrokenInputError, UnavailableError) as error:
-        raise type(error)(f"{item.dataset}/{item.name}: {error}") from error
     return store.find_network("classifier", codec.fingerprint)
 
 

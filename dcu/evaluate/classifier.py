@@ -17,7 +17,7 @@ from dcu import store
 from dcu.bitstream import Stream
 from dcu.codec import Codec
 from dcu.data import Item
-from dcu.errors import BrokenInputError, UnavailableError, UsageError
+from dcu.errors import BrokenInputError, UsageError
 from dcu.evaluate.cost import classifier_cost, codec_cost, macs
 from dcu.evaluate.rivals import FORMATS, PNG
 from dcu.image import SIDE, Picture, field_crop, resize
@@ -89,10 +89,8 @@ def stream_of(codec: Codec, item: Item, native: bool) -> Stream:
     if not item.is_bitstream:
         picture = item.picture()
         return codec.read(codec.compress(picture if native else field_crop(picture)))
-    try:
+    with item.named():
         return codec.read(item.read())
-    except (BrokenInputError, UnavailableError) as error:
-        raise type(error)(f"{item.dataset}/{item.name}: {error}") from error
 
 
 def ask(classifier: Classifier, numbers: Sequence[int], progress: Iterable[Item], native: bool) -> Answers:
