@@ -165,8 +165,7 @@ class ClassifierTask:
         self.recipe, self.data, self.codec, self.device = recipe, data, codec, codec.device
         train, self.held_out = hold_out(items, data.held_out_from, data.held_out)
         self.sampler = Sampler(train, data.weights, seed)
-        if max(data.scales) > 1:
-            self.larger = Sampler(large_enough(train, data), data.weights, seed)
+        self.larger = Sampler(large_enough(train, data), data.weights, seed)
         self.teacher = Teacher(self.device, recipe.lite2)
         self.numbers = store.numbers_by_name(store.imagenet_labels())
         torch.manual_seed(seed)
