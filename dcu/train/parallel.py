@@ -72,10 +72,10 @@ class Loss(nn.Module):
     def __init__(self, task: Task) -> None:
         super().__init__()
         self.module, self.task = task.module, task
-        self.figures: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}
 
     def forward(self, *batch: Tensor) -> Tensor:
-        loss, self.figures = self.task.loss(batch)
+        loss, self.metrics = self.task.loss(batch)
         return loss
 
 
