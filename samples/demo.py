@@ -1,4 +1,4 @@
-"""What dcu does, shown on the photographs of this directory: compress, name from the bitstream, rebuild; writes out/."""
+"""Demonstration on the photographs of this directory: compress, classify the bitstream, decode; writes out/."""
 
 from __future__ import annotations
 

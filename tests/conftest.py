@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dcu.nets.latent import LatentClassifier
 from PIL import Image
 
 from dcu import store
@@ -27,6 +26,8 @@ from dcu.evaluate.cost import codec_cost, macs
 from dcu.image import ImageArray
 from dcu.nets.context import Group
 from dcu.nets.efficientnet import EfficientNetLite
+from dcu.nets.latent import LatentClassifier
+from dcu.nets.rgb import VARIANTS
 from dcu.rangecoder import backend
 from dcu.tasks import rgb
 from dcu.tasks.classify import classifier_for
@@ -50,7 +51,7 @@ def random_codec(seed: int) -> dict[str, torch.Tensor]:
             parameter.mul_(8 if name.endswith("conv2.weight") else 1)
     tensors = {f"analysis.{n}": t.half() for n, t in network.analysis.state_dict().items()}
     tensors |= {f"synthesis.{n}": t.half() for n, t in network.synthesis.state_dict().items()}
-    tensors["quantizer.centres"] = network.quantizer.centers.detach().clone()
+    tensors["quantizer.centers"] = network.quantizer.centers.detach().clone()
     return tensors | {f"context.{n}": t for n, t in integer_tensors(network.context).items()}
 
 
@@ -88,7 +89,7 @@ def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def models(model_directory: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Every test sees the tiny models first, an empty directory of the user's, and one engine: exporting takes seconds."""
+    """Every test sees the tiny models first, an empty user directory, and one engine: exporting takes seconds."""
     monkeypatch.setattr("dcu.engines.ONNX_PACKAGES", ("no_such_package",))
     monkeypatch.setenv("DCU_MODELS", str(model_directory))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data-home"))
@@ -187,7 +188,7 @@ def random_rgb(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def network(variant: str = "lite0") -> EfficientNetLite:
         torch.manual_seed(0)
-        return EfficientNetLite(rgb.VARIANTS[variant]).eval().requires_grad_(False)
+        return EfficientNetLite(VARIANTS[variant]).eval().requires_grad_(False)
 
     for module in (classifier_training, rgb):
         monkeypatch.setattr(module, "rgb_network", network)

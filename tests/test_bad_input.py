@@ -129,7 +129,7 @@ def test_stream_of_a_codec_that_is_not_installed(dcu: Dcu, tmp_path: Path) -> No
     assert dcu("info", path, "--json").lines[0]["codec"] is None
 
 
-@pytest.mark.parametrize("verb", ["compress", "models"])
+@pytest.mark.parametrize("command", ["compress", "models"])
 @pytest.mark.parametrize("harm", ["missing", "altered", "cut", "fingerprint", "card"])
 def test_codec_weights_that_are_not_the_cards(
     dcu: Dcu, own_models: Path, photo: Path, tmp_path: Path, harm: str, command: str

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from dcu.nets.latent import FusedBlock, PlainBlock
 
 from dcu import store
 from dcu.bench import measure, table
@@ -21,6 +20,7 @@ from dcu.entropy import position_index
 from dcu.evaluate import classifier as evaluate_classifier
 from dcu.evaluate.cost import macs
 from dcu.nets.efficientnet import LITE0, EfficientNetLite, InvertedResidual
+from dcu.nets.latent import FusedBlock, PlainBlock
 
 from .conftest import Dcu, one_line, png, smooth_image
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dcu.nets.latent import LatentClassifier
 
 from dcu import store
 from dcu.codec import Codec
 from dcu.errors import UnavailableError
 from dcu.evaluate.cost import macs
 from dcu.nets.efficientnet import LITE2, EfficientNetLite, SameConv2d
+from dcu.nets.latent import LatentClassifier
 from dcu.nets.transforms import Synthesis
 from dcu.tasks.classify import DILUTION, Classifier, center
 
@@ -84,7 +84,9 @@ def test_blocks_that_a_classifier_does_without(own_models: Path, codec: Codec) -
     """Its weights tell which; those left keep their names and work; one that changes the shape has to be there."""
     model = store.read_model(own_models / "classifier-0.0983")
     whole = Classifier(model, codec).network
-    tensors = {n: t for n, t in model.weights().items() if not n.startswith(("trunk.blocks.5.", "trunk.blocks.9."))}
+    tensors = {
+        n: t for n, t in model.weights().items() if not n.startswith(("backbone.blocks.5.", "backbone.blocks.9."))
+    }
     less = Classifier(store.write_model(own_models / "less", model.card, tensors), codec).network
     latent = torch.randn(1, 3, 28, 28)
     x = whole.split_features(latent)
@@ -92,7 +94,7 @@ def test_blocks_that_a_classifier_does_without(own_models: Path, codec: Codec) -
         x = x if number in (5, 9) else block(x)
     assert torch.equal(less.features(latent), whole.backbone.pool(x))
     assert macs(less, latent) < macs(whole, latent)
-    tensors = {n: t for n, t in tensors.items() if not n.startswith("trunk.blocks.3.")}
+    tensors = {n: t for n, t in tensors.items() if not n.startswith("backbone.blocks.3.")}
     with pytest.raises(UnavailableError):
         Classifier(store.write_model(own_models / "broken", model.card, tensors), codec)
 

@@ -47,8 +47,8 @@ def test_symbols_are_the_nearest_centers_of_a_channel_in_any_order() -> None:
 def test_thumbnail_layer_is_what_networks_read(codec: Codec) -> None:
     data = codec.compress(smooth_image(1024, 1100))
     stream = bitstream.read(data)
-    assert stream.small is not None
-    assert (stream.small.width, stream.small.height) == (275, 256)
+    assert stream.thumbnail is not None
+    assert (stream.thumbnail.width, stream.thumbnail.height) == (275, 256)
     assert codec.latent(data).shape == (1, 3, 32, 35)
     assert codec.decode(data).shape == (1024, 1100, 3)
 
@@ -73,7 +73,7 @@ def test_pieces_give_what_one_piece_gives(codec: Codec, monkeypatch: pytest.Monk
     whole = codec.analyze(image)
     latent = codec.quantizer.latent(whole[None])
     decoded = codec.synthesize(latent)
-    monkeypatch.setattr(codec_module, "WHOLE", 0)
+    monkeypatch.setattr(codec_module, "ONE_PIECE", 0)
     monkeypatch.setattr(codec_module, "PIECE", 10)
     assert (codec.analyze(image) != whole).float().mean() < 1e-3
     assert np.abs(codec.synthesize(latent).astype(int) - decoded).max() <= 1
@@ -84,7 +84,7 @@ def test_halo_smaller_than_the_receptive_field_would_show(codec: Codec, monkeypa
     whole = codec.analyze(image)
     latent = codec.quantizer.latent(whole[None])
     decoded = codec.synthesize(latent)
-    monkeypatch.setattr(codec_module, "WHOLE", 0)
+    monkeypatch.setattr(codec_module, "ONE_PIECE", 0)
     monkeypatch.setattr(codec_module, "PIECE", 10)
     monkeypatch.setattr(codec, "analysis_halo", 1)
     assert (codec.analyze(image) != whole).float().mean() > 1e-3

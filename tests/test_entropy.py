@@ -146,7 +146,7 @@ def test_integers_say_what_the_trained_network_says() -> None:
     one_hot = torch.nn.functional.one_hot(symbols.long(), 9).permute(0, 1, 4, 2, 3).float()
     with torch.no_grad():
         bits = float(context.bits(quantizer.latent(symbols), one_hot))
-    coder = EntropyCoder(integer_tensors(context), quantizer.centres.detach())
+    coder = EntropyCoder(integer_tensors(context), quantizer.centers.detach())
     assert coder.cross_entropy(symbols[0]) == pytest.approx(bits, rel=2e-3)
 
 

@@ -32,7 +32,7 @@ RECIPE = """
 name = "tiny-segmenter"
 codec = "codec-0.0983"
 void = 7
-input = "{sees}"
+input = "{input}"
 pyramid = 8
 labels = [{{ label = "sky", color = "#0000ff" }}, {{ label = "road", color = "#102030" }}]
 [data]
@@ -88,7 +88,7 @@ def test_segmentation_map_has_the_images_size_and_no_image_is_computed(
     monkeypatch.setattr(Synthesis, "forward", refuse)
     mask = Segmenter.load()(data)
     assert mask.classes.shape == size
-    assert sum(mask.shares.values()) == pytest.approx(1)
+    assert sum(mask.class_fractions.values()) == pytest.approx(1)
     assert mask.labels == ("sky", "road")
 
 
@@ -167,7 +167,7 @@ def test_codec_without_segmenter(dcu: Dcu, codec: Codec, tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("random_rgb")
-@pytest.mark.parametrize("sees", ["latent", "decoded", "original"])
+@pytest.mark.parametrize("input", ["latent", "decoded", "original"])
 def test_segmenter_from_recipe_to_metrics(dcu: Dcu, street: Path, tmp_path: Path, input: str) -> None:
     recipe, model = tmp_path / "tiny.toml", tmp_path / "models" / "tiny-segmenter"
     recipe.write_text(RECIPE.format(input=input))

@@ -14,7 +14,8 @@ from PIL import Image
 from dcu import bitstream
 from dcu.codec import Codec, codec_of, of_every_rate, of_rate
 from dcu.image import psnr, read_image
-from dcu.store import installed, shipped
+from dcu.paths import shipped
+from dcu.store import installed
 from dcu.tasks.classify import Classifier
 from docs import readme
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from dcu.io import write_atomic
 
 from dcu import paths, store
 from dcu.errors import UnavailableError
+from dcu.io import write_atomic
 
 from .conftest import write_codec
 

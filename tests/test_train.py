@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dcu.nets.latent import LatentClassifier, adapter_shape, removed_blocks
 from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -27,13 +26,15 @@ from dcu.codec import Codec
 from dcu.data import items
 from dcu.errors import InvalidInputError, MissingInputError, OutputError, UnavailableError, UsageError
 from dcu.image import standard_resize
+from dcu.nets.latent import LatentClassifier, adapter_shape, removed_blocks
 from dcu.nets.norms import add_norms, fold_norms
-from dcu.store import shipped
+from dcu.nets.rgb import to_input
+from dcu.paths import shipped
 from dcu.tasks import rgb
 from dcu.tasks.classify import Classifier
 from dcu.train import loop
 from dcu.train.adapter import AdapterRecipe, AdapterTask
-from dcu.train.classifier import ClassifierRecipe, ClassifierTask, told
+from dcu.train.classifier import ClassifierRecipe, ClassifierTask, mixed_with_labels
 from dcu.train.codec import CodecData, CodecRecipe, CodecTask
 from dcu.train.inputs import network_input
 from dcu.train.joint import JointTask, ReaderRecipe
@@ -419,7 +420,7 @@ def test_what_learns_and_what_stays_the_rgb_networks(codec: Codec, images: Path,
     before = {name: tensor.clone() for name, tensor in run.task.module.state_dict().items()}
     run.train_step(run.task.batch(0))
     moved = {n for n, t in run.task.module.state_dict().items() if not torch.equal(t, before[n])}
-    assert {"stem.convolution.weight", "trunk.blocks.0.project.weight", "trunk.head.weight"} <= moved
+    assert {"stem.convolution.weight", "backbone.blocks.0.project.weight", "backbone.head.weight"} <= moved
     assert not any("depthwise" in name or "classifier" in name for name in moved)
 
 
@@ -495,7 +496,7 @@ def test_target_is_the_mean_of_what_both_teachers_say() -> None:
     """Each as sure as it is right; the features are Lite0's."""
     views = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8))
     taught, first = Teacher("cpu")(views), rgb.RgbClassifier()(views)
-    second = rgb.rgb_network("lite2")(rgb.to_input(views))
+    second = rgb.rgb_network("lite2")(to_input(views))
     said = ((SHARPER["lite0"] * first.logits).softmax(1), (SHARPER["lite2"] * second).softmax(1))
     assert torch.allclose(taught.target, (said[0] + said[1]) / 2, atol=1e-6)
     assert torch.equal(taught.features, first.features)
@@ -506,13 +507,13 @@ def test_target_is_the_mean_of_what_both_teachers_say() -> None:
 
 
 def test_known_class_is_part_of_the_target() -> None:
-    target = told(torch.tensor([[0.75, 0.25], [0.75, 0.25]]), torch.tensor([1, -1]), 0.5)
+    target = mixed_with_labels(torch.tensor([[0.75, 0.25], [0.75, 0.25]]), torch.tensor([1, -1]), 0.5)
     assert target.tolist() == [[0.375, 0.625], [0.75, 0.25]]
 
 
 @pytest.mark.usefixtures("random_rgb")
 def test_classes_of_views_are_their_directories(codec: Codec, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Known where the directory is a WNID of the 1000 and the view is not mixed, and told of the data sets said."""
+    """Known where the directory is a WNID of the 1000 and the view is not mixed, and only of the data sets named."""
     monkeypatch.setattr("dcu.store.imagenet_labels", lambda: [{"wnid": "n00000001"}, {"wnid": "n00000002"}])
     data = ViewData(batch=32)
     task = ClassifierTask(
@@ -559,8 +560,8 @@ def test_classifier_without_some_blocks(dcu: Dcu, images: Path, own_models: Path
     labels = (Label("sky", "#0000ff"), Label("road", "#808080"))
     codec = Codec.load("codec-0.0983")
     blocks = started_network(SegmenterRecipe("x", codec.name, labels, pyramid=8), codec).blocks.state_dict()
-    assert torch.equal(blocks["4.expand.weight"], weights["trunk.blocks.4.expand.weight"].float())
-    assert torch.equal(blocks["5.expand.weight"], rgb.rgb_network().state_dict()["trunk.blocks.5.expand.weight"])
+    assert torch.equal(blocks["4.expand.weight"], weights["backbone.blocks.4.expand.weight"].float())
+    assert torch.equal(blocks["5.expand.weight"], rgb.rgb_network().state_dict()["backbone.blocks.5.expand.weight"])
 
 
 @pytest.mark.usefixtures("random_rgb")
@@ -578,7 +579,7 @@ def test_adapter_learns_what_the_rgb_network_has_at_the_split_point(
     run = Run(task, Schedule(steps=30, learning_rate=1e-2, warmup=1), tmp_path)
     losses = [run.train_step(task.batch(step))["loss"] for step in range(30)]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
-    backbone = {name: tensor for name, tensor in task.module.state_dict().items() if name.startswith("trunk.")}
+    backbone = {name: tensor for name, tensor in task.module.state_dict().items() if name.startswith("backbone.")}
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.items())
 
     adapter, whole = tmp_path / "tiny-front.toml", tmp_path / "tiny.toml"
@@ -646,18 +647,18 @@ def test_classifier_begins_with_the_last_layer_of_one_of_the_same_classes(
     module = ClassifierTask(recipe, data, codec, items(images), 0).module
     fold_norms(module)
     tensors = {name: tensor.detach() for name, tensor in module.state_dict().items()}
-    tensors["trunk.classifier.weight"] += 1
+    tensors["backbone.classifier.weight"] += 1
     card = {"name": "whole", "kind": "classifier", "codec": codec.name, "fingerprint": codec.fingerprint}
     store.write_model(tmp_path / "whole", card | {"labels": store.imagenet_labels()}, tensors)
     recipe = replace(recipe, begin=str(tmp_path / "whole"))
     begun = ClassifierTask(recipe, data, codec, items(images), 0).module
-    assert torch.equal(begun.backbone.classifier.weight, tensors["trunk.classifier.weight"])
+    assert torch.equal(begun.backbone.classifier.weight, tensors["backbone.classifier.weight"])
 
 
 def test_mean_of_runs(dcu: Dcu, own_models: Path, tmp_path: Path) -> None:
     stated = {"temperature": 0.7, "kept_aside": {"count": 9}}
     model = store.amend(store.find("classifier-0.0983"), stated)
-    bias = "trunk.classifier.bias"
+    bias = "backbone.classifier.bias"
     tensors = {name: tensor.float() for name, tensor in model.weights().items()}
     other = store.write_model(tmp_path / "other", model.card, tensors | {bias: tensors[bias] + 4})
     assert (
@@ -710,7 +711,7 @@ def test_mean_that_expects_some_classes(dcu: Dcu, own_models: Path, photo: Path,
     found = store.read_model(tmp_path / "m")
     assert found.card["expects"] == {"classes": [names[1]], "odds": 3}
     given = {name: tensor.float() for name, tensor in model.weights().items()}
-    given["trunk.classifier.bias"][1] += math.log(3)
+    given["backbone.classifier.bias"][1] += math.log(3)
     assert all(torch.allclose(tensor.float(), given[name], atol=2e-3) for name, tensor in found.weights().items())
     calls: list[list[Any]] = [
         [*call[:-1], "0"],
@@ -735,14 +736,14 @@ def test_mean_with_a_share_of_the_rgb_networks_late_layers(dcu: Dcu, codec: Code
     card |= {"labels": store.imagenet_labels()}
     given = {name: tensor.half() for name, tensor in network.state_dict().items()}
     model = store.write_model(tmp_path / "x", card, given)
-    theirs = {f"trunk.{name}": tensor for name, tensor in rgb.rgb_network().backbone.state_dict().items()}
+    theirs = {f"backbone.{name}": tensor for name, tensor in rgb.rgb_network().backbone.state_dict().items()}
     assert dcu("train", "mean", model.directory, "--rgb", "0.25", "--out", tmp_path / "m").code == 0
     mean = store.read_model(tmp_path / "m")
     assert mean.card["rgb_share"] == 0.25
-    found, late = mean.weights(), [f"trunk.blocks.{block}." for block in range(6, 11)]
+    found, late = mean.weights(), [f"backbone.blocks.{block}." for block in range(6, 11)]
     assert found.keys() == given.keys()
     for name, tensor in found.items():
-        moves = name.startswith((*late, "trunk.head.", "trunk.classifier."))
+        moves = name.startswith((*late, "backbone.head.", "backbone.classifier."))
         wanted = 0.75 * given[name].float() + 0.25 * theirs[name] if moves else given[name].float()
         assert torch.allclose(tensor.float(), wanted, atol=2e-3), name
 
@@ -780,7 +781,7 @@ def test_adapter_learns_what_a_tuned_rgb_network_has_at_the_split_point(
     wanted = tuned.split_features(network_input(codec, "decoded", task.views(0)[0]))
     assert torch.allclose(task.wanted.float(), wanted, atol=1e-2 * float(wanted.std()))
     blocks = task.module.backbone.blocks.state_dict()
-    assert torch.equal(blocks["6.expand.weight"], weights["trunk.blocks.6.expand.weight"].float())
+    assert torch.equal(blocks["6.expand.weight"], weights["backbone.blocks.6.expand.weight"].float())
     assert "5.expand.weight" not in blocks
     store.write_model(own_models / "rgb-classifier-0.0983", card | {"fingerprint": "ab" * 32}, weights)
     with pytest.raises(UnavailableError):
@@ -889,7 +890,7 @@ def test_two_processes_learn_as_one_with_twice_the_batch(images: Path, tmp_path:
     task.module.load_state_dict(start)  # its own comes from other batches
     alone = Run(task, parts["schedule"], tmp_path / "one" / "tiny")
     alone.train(None, quiet())
-    one, two = (load_file(tmp_path / name / "tiny" / "checkpoint.safetensors") for name in ("one", "two"))
+    one, two = (Checkpoint(tmp_path / name / "tiny" / "checkpoint.safetensors").load()[0] for name in ("one", "two"))
     apart, moved = 0.0, 0.0
     for name, tensor in start.items():
         apart += float((one[f"weights.{name}"] - two[f"weights.{name}"]).abs().sum())

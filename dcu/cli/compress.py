@@ -41,7 +41,7 @@ def compress(
     if len(chosen) > 1:
         raise UsageError(f"{chosen[0]} and {chosen[1]} both choose the codec")
     parse_color(background)
-    found = files.sources(inputs, SUFFIXES, "pictures")
+    found = files.sources(inputs, SUFFIXES, "images")
     places = files.targets(inputs, found, output, ".bin")
     chosen_device = options.start(threads, device)
     from dcu.codec import DEFAULT, Codec, compress_to, compress_within, of_every_rate, of_rate

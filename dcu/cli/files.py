@@ -40,8 +40,8 @@ class Source:
 def sources(inputs: Sequence[str], suffixes: frozenset[str], kind: str) -> list[Source]:
     """The inputs in order, directories opened: every file below with one of the endings, sorted.
 
-    A missing file, or a directory that cannot be opened, stays in the list and fails when it is read; a directory without any
-    such file is an error at once.
+    A missing file, or a directory that cannot be opened, stays in the list and fails when it is read; a directory
+    without any such file is an error at once.
     """
     found = []
     for name in inputs:

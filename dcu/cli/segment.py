@@ -77,12 +77,12 @@ def png(segmentation: SegmentationMap) -> bytes:
 def show(name: str, segmentation: SegmentationMap, json: bool) -> None:
     """The shares of one mask, for programs or for people."""
     if json:
-        shares = {label: round(share, 6) for label, share in segmentation.shares.items()}
+        shares = {label: round(share, 6) for label, share in segmentation.class_fractions.items()}
         height, width = segmentation.classes.shape
         facts = {"input": name, "width": width, "height": height, "shares": shares}
         files.print_json(facts | {"network": segmentation.network, "codec": segmentation.codec})
         return
     typer.echo(name)
-    for label, share in sorted(segmentation.shares.items(), key=lambda entry: -entry[1]):
+    for label, share in sorted(segmentation.class_fractions.items(), key=lambda entry: -entry[1]):
         if share > 0:
             typer.echo(f"  {100 * share:5.1f} %  {label}")

@@ -12,7 +12,7 @@ from dcu.codec import Codec
 from dcu.geometry import BLOCK, LATENT_CROP
 from dcu.tasks.classify import Classifier
 
-SIDE = 16
+CODEC_SIDE = 16
 """Latent positions a side of the image on which a codec's cost a pixel is counted."""
 STREET = (480, 360)
 """The image on which a segmenter's cost is counted: CamVid's size."""
@@ -28,12 +28,12 @@ def macs(module: nn.Module, *inputs: Tensor) -> int:
 
 def codec_cost(codec: Codec) -> dict[str, Any]:
     """MACs a pixel of each part of a codec."""
-    pixels = (SIDE * BLOCK) ** 2
+    pixels = (CODEC_SIDE * BLOCK) ** 2
     return {
         "macs_per_pixel": {
-            "analysis": macs(codec.analysis, torch.zeros(1, 3, SIDE * BLOCK, SIDE * BLOCK)) // pixels,
-            "synthesis": macs(codec.synthesis, torch.zeros(1, len(codec.levels), SIDE, SIDE)) // pixels,
-            "context": codec.entropy.macs(SIDE, SIDE) // pixels,
+            "analysis": macs(codec.analysis, torch.zeros(1, 3, CODEC_SIDE * BLOCK, CODEC_SIDE * BLOCK)) // pixels,
+            "synthesis": macs(codec.synthesis, torch.zeros(1, len(codec.levels), CODEC_SIDE, CODEC_SIDE)) // pixels,
+            "context": codec.entropy.macs(CODEC_SIDE, CODEC_SIDE) // pixels,
         }
     }
 

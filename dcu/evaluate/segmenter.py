@@ -80,7 +80,7 @@ class RgbCounterpart:
     """
 
     def __init__(self, model: store.Model, codec: Codec) -> None:
-        self.name, self.codec, self.input = model.name, codec, str(model.card["sees"])
+        self.name, self.codec, self.input = model.name, codec, str(model.card["input"])
         self.labels = tuple(str(entry["label"]) for entry in model.card["labels"])
         self.void = int(model.card["void"])
         tensors = {name: tensor.float() for name, tensor in model.weights().items()}

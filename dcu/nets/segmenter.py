@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dcu.geometry import BLOCK
 from dcu.nets.efficientnet import DILATED_STAGES, EARLY, LITE0, SPLIT_CHANNELS, STEM_CHANNELS, SameConv2d, build_blocks
 from dcu.nets.latent import LatentAdapter
 
@@ -16,7 +17,7 @@ RATES = (3, 6, 9, 12)
 """Dilations of the pyramid: 48 to 192 pixels to either side."""
 FINER = 2
 """The head answers twice a latent position each way: at 1/4 of the image's size."""
-STRIDE = 8 // FINER
+STRIDE = BLOCK // FINER
 """Pixels an answer."""
 
 
@@ -71,8 +72,9 @@ class LatentSegmenter(LatentAdapter):
 
     ::
 
-        latent (B, C, h, w) ── front ──┬── joint ── blocks 5-15, dilated ── pyramid ──┐
-                                       └── fine ──────────────────────────────────────┴── head ── (B, classes, 2h, 2w)
+        latent (B, C, h, w) ── adapter ──┬── split point ── blocks 5-15, dilated ── pyramid ──┐
+                                         └── fine ────────────────────────────────────────────┴── head
+        head: (B, classes, 2h, 2w)
     """
 
     def __init__(self, channels: int, width: int, depth: int, hidden: int, pyramid: int, classes: int) -> None:

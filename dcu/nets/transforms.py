@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-BLOCK = 8
+from dcu.geometry import BLOCK
+
 BLOCK_CHANNELS = 3 * BLOCK * BLOCK
 
 

@@ -16,6 +16,7 @@ from dcu.bitstream import Stream
 from dcu.codec import Codec, codec_of
 from dcu.data import sample_items
 from dcu.errors import UnavailableError
+from dcu.geometry import LATENT_CROP, LATENT_RESIZE
 from dcu.nets import channels_last
 from dcu.nets.latent import LatentClassifier, adapter_shape, removed_blocks
 
@@ -23,8 +24,6 @@ Views = list[Tensor]
 """Latents (1, C, h, w) of one image."""
 MAX_POSITIONS = 32 * 28 * 28
 """Latent positions that go through the network together: bounds memory."""
-LATENT_CROP, LATENT_RESIZE = 28, 32
-"""The field's protocol on latents: the center 224 of a short side of 256."""
 
 DILUTION = 0.625
 """What fills a larger square is spread over more positions than the network was taught: logits fall by this power."""
@@ -193,7 +192,7 @@ def build_network(model: store.Model) -> LatentClassifier:
     """The network of a classifier's weights, which alone say of what shape it is."""
     tensors = {name: tensor.float() for name, tensor in model.weights().items()}
     try:
-        network = LatentClassifier(*adapter_shape(tensors), tensors["trunk.classifier.bias"].shape[0])
+        network = LatentClassifier(*adapter_shape(tensors), tensors["backbone.classifier.bias"].shape[0])
         network.backbone.remove_blocks(removed_blocks(tensors))
         network.load_state_dict(tensors)
     except (KeyError, RuntimeError, ValueError) as error:

@@ -68,7 +68,7 @@ class Segmenter:
         self.name, self.codec, self.device = model.name, codec, device
         labels: list[dict[str, Any]] = model.card.get("labels", [])
         self.labels = tuple(str(entry["label"]) for entry in labels)
-        self.palette = tuple(color(str(entry["colour"])) for entry in labels)
+        self.palette = tuple(color(str(entry["color"])) for entry in labels)
         self.void = int(model.card.get("void", 255))
         if model.fingerprint != codec.fingerprint:
             raise UnavailableError(f"{model.name}: reads latents of another codec than {codec.name}")

@@ -1,13 +1,12 @@
-"""Teaching an adapter alone: to give at the split point, of a latent, what the RGB network has there of the image rebuilt.
+"""Training an adapter alone: from a latent to the RGB network's features at the split point.
 
-    loss = mean((front(latent) - early(decoded))^2 / var(early))
+    loss = mean((adapter(latent) - early(decoded))^2 / var(early))
 
-What is behind the split point stays the RGB network's, with all that it learnt from a million images. Or both are those of
-a network that is there already (``imitate``): the RGB network fine-tuned on such images, or a classifier whose adapter
-a smaller one is to replace. What is wanted is a function of a few places of the latent, 784 examples an image and no
-noise: minutes of one core teach it (FitNets' hints, arXiv 1412.6550). Latents and what is wanted of them are made once
-and kept in memory, so that a step costs a fifth of one of the whole network. A classifier goes on from there
-(``--start``).
+The backbone stays that of the RGB network, or both targets and backbone are those of an installed network
+(``imitate``): the RGB network fine-tuned on decoded images, or a classifier whose adapter a smaller one replaces. The
+target is a function of a few positions of the latent, 784 examples per image without noise, so that minutes of one
+core suffice (FitNets' hints, arXiv 1412.6550). Latents and targets are computed once and kept in memory: a step costs
+a fifth of one of the complete network. A classifier run continues from the checkpoint (``--start``).
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class AdapterTask(ClassifierTask):
         seed: int,
     ) -> None:
         if recipe.input != "latent":
-            raise UsageError("[front] is of networks on latents")
+            raise UsageError("[adapter] is of networks on latents")
         super().__init__(recipe, data, codec, items, seed)
         self.imitated: LatentClassifier | EfficientNetLite = self.teacher.rgb.network
         self.imitated_input = "decoded"

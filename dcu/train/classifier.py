@@ -213,7 +213,7 @@ class ClassifierTask:
         wanted = {
             n: t
             for n, t in self.module.state_dict().items()
-            if ".norm." not in n and (same or not n.startswith("trunk.classifier."))
+            if ".norm." not in n and (same or not n.startswith("backbone.classifier."))
         }
         taken = {n: found.get(n.replace(".convolution.", ".")) for n in wanted}
         if any(t is None or t.shape != wanted[n].shape for n, t in taken.items()):

@@ -71,7 +71,7 @@ def codec_model(run: Run, task: CodecTask, items: list[Item], directory: Path) -
         for part in ("analysis", "synthesis")
         for name, tensor in getattr(module, part).state_dict().items()
     }
-    tensors["quantizer.centres"] = module.quantizer.centers.detach().float()
+    tensors["quantizer.centers"] = module.quantizer.centers.detach().float()
     tensors |= {f"context.{name}": tensor for name, tensor in integer_tensors(module.context).items()}
     codec = Codec(tensors, task.recipe.name)
     card = {"name": directory.name, "kind": "codec", "rate": task.recipe.rate, "fingerprint": codec.fingerprint}
@@ -110,18 +110,18 @@ def segmenter_model(run: Run, task: SegmenterTask, codec: Codec, items: list[Ite
     tensors = finished(run, task)
     recipe = asdict(task.recipe)
     card = network_card(directory, "segmenter", task.recipe.input, codec)
-    facts = {name: recipe[name] for name in ("labels", "void", "sees")}
+    facts = {name: recipe[name] for name in ("labels", "void", "input")}
     facts["macs"] = segmenter_cost(task.module, task.recipe.input, codec)
     return store.write_model(directory, card | facts | origin(run, recipe, items), tensors)
 
 
 def towards_rgb(tensors: dict[str, Tensor], share: float) -> dict[str, Tensor]:
     """A classifier's weights, its backbone from ``LATE`` on, head and last layer a share of the RGB network's own."""
-    ours = tuple(f"trunk.blocks.{block}." for block in range(LATE))
+    ours = tuple(f"backbone.blocks.{block}." for block in range(LATE))
     theirs = {
         name: tensor
         for part, tensor in rgb.rgb_network().backbone.state_dict().items()
-        if (name := f"trunk.{part}") in tensors and not name.startswith(ours)
+        if (name := f"backbone.{part}") in tensors and not name.startswith(ours)
     }
     return tensors | {name: torch.lerp(tensors[name], theirs[name].double(), share) for name in theirs}
 
@@ -147,9 +147,9 @@ def expecting(tensors: dict[str, Tensor], numbers: Sequence[int], odds: float) -
 
     Logit adjustment (Menon et al., ICLR 2021, arXiv 2007.07314): a logarithm added to their biases.
     """
-    bias = tensors["trunk.classifier.bias"].clone()
+    bias = tensors["backbone.classifier.bias"].clone()
     bias[list(numbers)] += math.log(odds)
-    return tensors | {"trunk.classifier.bias": bias}
+    return tensors | {"backbone.classifier.bias": bias}
 
 
 def mean_model(
@@ -163,8 +163,8 @@ def mean_model(
     """Write the mean of several runs' classifiers, or segmenters, each with its share; the card is the first's.
 
     Runs that began with the same weights end where their mean is better than each (Wortsman et al., Model soups,
-    ICML 2022, arXiv 2203.05482). What the backbone of classifiers has forgotten of what the RGB network knew, a share of
-    that network's own late layers brings back (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022,
+    ICML 2022, arXiv 2203.05482). A share of the RGB network's own late layers brings back what the
+    backbone of classifiers has forgotten of it (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022,
     arXiv 2109.01903). Norms are folded in models, so nothing has to be measured anew. At last classes that are
     ``expected`` (WNIDs or labels) more often than training had them get their odds raised.
 

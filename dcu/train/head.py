@@ -169,7 +169,7 @@ def own_classifier(
     weight, bias = fit(*seen.of(torch.ones_like(aside)), len(names), decay)
     known = {entry["wnid"]: entry for entry in store.imagenet_labels()}
     model = classifier.model
-    tensors = model.weights() | {"trunk.classifier.weight": weight, "trunk.classifier.bias": bias}
+    tensors = model.weights() | {"backbone.classifier.weight": weight, "backbone.classifier.bias": bias}
     card = {
         "name": directory.name,
         "kind": "classifier",

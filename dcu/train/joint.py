@@ -18,7 +18,7 @@ from torch import Tensor
 from dcu.codec import analysis_input
 from dcu.data import Item
 from dcu.errors import UsageError
-from dcu.geometry import BLOCK, CROP
+from dcu.geometry import BLOCK, CROP, LATENT_CROP
 from dcu.train.classifier import STARTED, distillation, let_learn, student, student_groups
 from dcu.train.codec import CodecData, CodecNetwork, CodecRecipe, CodecTask
 from dcu.train.teacher import Teacher
@@ -65,7 +65,7 @@ class JointTask(CodecTask):
     ) -> None:
         self.reader = reader
         self.window = data.crop // BLOCK
-        if not 0 < self.window <= CROP // BLOCK:
+        if not 0 < self.window <= LATENT_CROP:
             raise UsageError(f"crop = {data.crop}: {BLOCK} to {CROP} pixels of each view are synthesized")
         super().__init__(recipe, data, items, seed, device)
         self.teacher = Teacher(device)
@@ -85,7 +85,7 @@ class JointTask(CodecTask):
         chosen, rng = self.sampler.draw(step, count + self.reader.views)
         smallest = [PLAIN] * count + [self.reader.smallest] * self.reader.views
         views = [random_view(item.image(), part, rng) for item, part in zip(chosen, smallest, strict=True)]
-        corner = torch.from_numpy(rng.integers(CROP // BLOCK - self.window + 1, size=2))
+        corner = torch.from_numpy(rng.integers(LATENT_CROP - self.window + 1, size=2))
         return torch.from_numpy(np.concatenate([views[:count], mixed(np.stack(views[count:]), rng)[0]])), corner
 
     def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:

@@ -30,6 +30,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dcu import store
 from dcu.errors import InvalidInputError, MissingInputError, OutputError, UsageError
 from dcu.train import parallel
 
@@ -177,7 +178,9 @@ class Checkpoint:
     def save(self, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
         """Write beside the place and rename: never half a checkpoint; raises OutputError."""
         part = self.path.with_suffix(".part")
-        contiguous = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+        contiguous = {
+            name: tensor.detach().cpu().clone().contiguous() for name, tensor in store.to_file_names(tensors).items()
+        }
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             save_file(contiguous, part, metadata={"scalars": json.dumps(scalars)})
@@ -200,7 +203,7 @@ class Checkpoint:
         try:
             with safe_open(self.path, "pt") as file:
                 scalars = json.loads(file.metadata()["scalars"])
-                return {name: file.get_tensor(name) for name in file.keys()}, scalars  # noqa: SIM118
+                return store.to_module_names({n: file.get_tensor(n) for n in file.keys()}), scalars  # noqa: SIM118
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise InvalidInputError(f"{self.path}: not a checkpoint") from error
 

@@ -91,7 +91,7 @@ def started_network(recipe: SegmenterRecipe, codec: Codec) -> LatentSegmenter | 
     else:
         weights = rgb.rgb_network().state_dict()
         network = RgbSegmenter(recipe.pyramid, classes)
-    known = {name.removeprefix("trunk."): tensor.float() for name, tensor in weights.items()}
+    known = {name.removeprefix("backbone."): tensor.float() for name, tensor in weights.items()}
     wanted = network.state_dict()
     network.load_state_dict({n: t for n, t in known.items() if n in wanted and not n.startswith("head.")}, strict=False)
     add_norms(network.pyramid)
