@@ -66,7 +66,7 @@ def test_what_is_fast_is_timed_more_often(monkeypatch: pytest.MonkeyPatch) -> No
         return made
 
     everyone = runner(1000 / 128), runner(1000), runner(9000)
-    measure.measure([[each] for each in everyone], seconds=12)
+    measure.time_runners([[each] for each in everyone], seconds=12)
     assert [len(each.milliseconds) for each in everyone] == [512, 5, 2]
 
 

@@ -17,7 +17,7 @@ from dcu import store
 from dcu.codec import Codec
 from dcu.data import pairs
 from dcu.errors import InvalidInputError, MissingInputError
-from dcu.evaluate.segmenter import boundary_distance, check, confusion, intersection_over_union
+from dcu.evaluate.segmenter import boundary_distance, check_labels, confusion, intersection_over_union
 from dcu.image import read_image
 from dcu.nets.segmenter import LatentSegmenter
 from dcu.nets.transforms import Synthesis
@@ -249,9 +249,9 @@ def test_distance_to_a_boundary() -> None:
 
 
 def test_check_counts_pixels(street: Path) -> None:
-    assert check(pairs(street), 2, 7).tolist() == [5 * 20 * 53] * 2
+    assert check_labels(pairs(street), 2, 7).tolist() == [5 * 20 * 53] * 2
     with pytest.raises(InvalidInputError, match="label 1"):
-        check(pairs(street), 1, 7)
+        check_labels(pairs(street), 1, 7)
 
 
 def test_parts_keep_image_and_labels_together() -> None:

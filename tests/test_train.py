@@ -34,11 +34,13 @@ from dcu.tasks import rgb
 from dcu.tasks.classify import Classifier
 from dcu.train import loop
 from dcu.train.adapter import AdapterRecipe, AdapterTask
+from dcu.train.checkpoint import Checkpoint
 from dcu.train.classifier import ClassifierRecipe, ClassifierTask, mixed_with_labels
 from dcu.train.codec import CodecData, CodecRecipe, CodecTask
 from dcu.train.inputs import network_input
 from dcu.train.joint import JointTask, ReaderRecipe
-from dcu.train.loop import Checkpoint, Run, Schedule, prefetch, read_recipe
+from dcu.train.loop import Run, prefetch
+from dcu.train.recipe import Schedule, read_recipe
 from dcu.train.segmenter import Label, SegmentData, SegmenterRecipe, started_network
 from dcu.train.teacher import SHARPER, Targets, Teacher
 from dcu.train.views import ViewData, hold_out, mixed

@@ -100,7 +100,7 @@ def runners(rows: Sequence[Pipeline], batches: Sequence[int]) -> list[list[Runne
     ]
 
 
-def measure(
+def time_runners(
     entries: Sequence[list[Runner]], seconds: float, show: Callable[[Sequence[int]], Iterable[int]] = iter
 ) -> None:
     """Take turns, so that all have about as long, about so many seconds together; ``show`` wraps the rounds.

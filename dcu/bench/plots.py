@@ -19,7 +19,7 @@ INK = "#0b0c0d"
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's, told apart by all eyes, on light and on dark."""
 MARKERS = "osD^vP"
-STAGES = {"read_ms": "read", "decode_ms": "decode", "network_ms": "network"}
+STAGE_LABELS = {"read_ms": "read", "decode_ms": "decode", "network_ms": "network"}
 
 
 @contextmanager
@@ -104,7 +104,7 @@ def timing(rows: Sequence[dict[str, Any]], batch: int) -> str:
         figure = Figure(figsize=(9.6, 0.9 + 0.42 * len(bars)), layout="constrained")
         axes = figure.subplots()
         left = [0.0] * len(bars)
-        for stage, label in STAGES.items():
+        for stage, label in STAGE_LABELS.items():
             widths = [row[stage] for row in bars]
             axes.barh([f"{row['name']} ({row['engine']})" for row in bars], widths, left=left, label=label, height=0.6)
             left = [a + b for a, b in zip(left, widths, strict=True)]

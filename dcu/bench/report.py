@@ -35,9 +35,9 @@ class Section:
     known: Accuracy
 
 
-def check() -> None:
+def check_packages() -> None:
     """Raise UnavailableError where a package that the report needs is missing: before anything is measured."""
-    curves.check()
+    curves.check_packages()
     for package in ("jinja2", "pytorch_msssim"):
         if find_spec(package) is None:
             raise UnavailableError(f"{package} is not installed: pip install 'dcu[bench]'")

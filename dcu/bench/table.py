@@ -18,7 +18,7 @@ from PIL import __version__ as pillow_version
 
 from dcu import store
 from dcu.bench.accuracy import Accuracy
-from dcu.bench.measure import measure, peak_mib, runners
+from dcu.bench.measure import peak_mib, runners, time_runners
 from dcu.bench.pipelines import Pipeline, pipelines
 from dcu.data import Item, shown
 from dcu.geometry import CROP
@@ -59,7 +59,7 @@ def bench_rate(
     peaks: dict[int, float | None] = {}
     whole = True
     try:
-        measure(entries, seconds, show)
+        time_runners(entries, seconds, show)
         for runner in chain(*entries):
             peaks[id(runner)] = peak_mib(runner)
     except KeyboardInterrupt:
@@ -154,7 +154,7 @@ def percent(fraction: float | None) -> str | None:
 
 def machine() -> str:
     """What it was measured on."""
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime") if installed(name))
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime") if has_package(name))
     return (
         f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, Python "
         f"{platform.python_version()}, dcu {version('dcu')}, {packages}, Pillow {pillow_version}"
@@ -170,7 +170,7 @@ def processor() -> str:
     return (named[1] if named else platform.machine()) + gpu
 
 
-def installed(name: str) -> bool:
+def has_package(name: str) -> bool:
     """Whether a package is installed."""
     try:
         version(name)

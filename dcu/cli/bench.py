@@ -45,14 +45,14 @@ def bench(
     models = [store.codec_of_rate(one) for one in rate or [0.0983]]
     chosen_device = options.start(threads, device)
     from dcu.bench.accuracy import measured, quoted
-    from dcu.bench.report import Section, check, report, report_images
+    from dcu.bench.report import Section, check_packages, report, report_images
     from dcu.bench.table import bench_rate, columns, machine
     from dcu.data import dataset_name, items
     from dcu.evaluate.baselines import parse
 
     formats, found = parse(baselines), items(data) if data else []
     if html is not None:
-        check()
+        check_packages()
         files.check_free(html, force)  # before minutes of measuring
     sections, whole = [], True
     for model in models:

@@ -73,7 +73,7 @@ def eval_codec(
 
     formats = parse(baselines)
     if formats or plot:
-        curves.check()
+        curves.check_packages()
     ours = []
     for model in models:
         loaded = Codec.from_model(model, chosen_device)

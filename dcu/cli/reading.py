@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dcu.tasks.classify import Classifier, Views
 
 T = TypeVar("T")
-BATCH = 32
+MAX_STREAMS = 32
 POSITIONS = 2**18
 """Latent positions that are in memory at once, or one image's."""
 
@@ -49,11 +49,13 @@ def answers(
         layer = entry[2].layers[0]
         return math.prod(latent_size(layer.width, layer.height))
 
-    for batch in files.batched(read(), BATCH, positions, POSITIONS):
+    for batch in files.batched(read(), MAX_STREAMS, positions, POSITIONS):
         given: dict[int, T] = {}
         for classifier in dict.fromkeys(entry[1] for entry in batch):
             members = [index for index, entry in enumerate(batch) if entry[1] is classifier]
-            seen = looks(classifier, {index: (batch[index][0], batch[index][2]) for index in members}, view, failures)
+            seen = views_of_streams(
+                classifier, {index: (batch[index][0], batch[index][2]) for index in members}, view, failures
+            )
             if seen:
                 given |= dict(zip(seen, ask(classifier, list(seen.values())), strict=True))
         for index, (source, classifier, _) in enumerate(batch):
@@ -61,7 +63,7 @@ def answers(
                 yield source, classifier, given[index]
 
 
-def looks(
+def views_of_streams(
     classifier: Classifier, streams: dict[int, tuple[files.Source, Stream]], view: str, failures: files.Failures
 ) -> dict[int, Views]:
     """What the network sees of streams, by their key: of all together, or one by one where that fails."""

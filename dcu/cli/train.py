@@ -50,7 +50,7 @@ def recipe_path(recipe: Path) -> Path:
     return inside if not recipe.exists() and inside.exists() else recipe
 
 
-def train(run: Run, start: list[Path], resume: bool, minutes: float | None, write: Callable[[], store.Model]) -> None:
+def train(run: Run, start: list[Path], resume: bool, minutes: float | None, write: Callable[[], Path]) -> None:
     """Run the loop, from the start, from other weights, or from the checkpoint; then write the model, once."""
     from rich.console import Console
 
@@ -67,7 +67,7 @@ def train(run: Run, start: list[Path], resume: bool, minutes: float | None, writ
     if not run.train(minutes, Console(stderr=True)) and parallel.rank() == 0:
         typer.echo(f"stopped at step {run.step} of {run.schedule.steps}; --resume continues", err=True)
     if parallel.rank() == 0:
-        typer.echo(str(write().directory))
+        typer.echo(str(write()))
 
 
 @app.command("codec")
@@ -89,9 +89,20 @@ def train_codec(
     from dcu.train.codec import CodecData, CodecRecipe, CodecTask
     from dcu.train.export import codec_model
     from dcu.train.joint import JointTask, ReaderRecipe
-    from dcu.train.loop import Run, Schedule, read_recipe
+    from dcu.train.loop import Run
+    from dcu.train.recipe import Schedule, read_recipe, read_tables
+    from dcu.train.variable_rate import VariableRateData, VariableRateRecipe, VariableRateTask
 
     path = recipe_path(recipe)
+    if "variable_rate" in read_tables(path):
+        parts = read_recipe(path, variable_rate=VariableRateRecipe, data=VariableRateData, schedule=Schedule)
+        with parallel.processes(chosen_device):
+            variable = VariableRateTask(
+                parts["variable_rate"], parts["data"], gather(data), parts["schedule"].seed, chosen_device
+            )
+            run = Run(variable, parts["schedule"], runs / path.stem)
+            train(run, start or [], resume, minutes, lambda: run.checkpoint.path)
+        return
     parts = read_recipe(path, codec=CodecRecipe, reader=ReaderRecipe, data=CodecData, schedule=Schedule)
     items = gather(data)
     with parallel.processes(chosen_device):
@@ -102,7 +113,7 @@ def train_codec(
             task = CodecTask(parts["codec"], *common)
         run = Run(task, parts["schedule"], runs / path.stem)
         directory = out or paths.user_models() / task.recipe.name
-        train(run, start or [], resume, minutes, lambda: codec_model(run, task, items, directory))
+        train(run, start or [], resume, minutes, lambda: codec_model(run, task, items, directory).directory)
 
 
 @app.command("classifier")
@@ -136,7 +147,8 @@ def train_classifier(
     from dcu.train.adapter import AdapterRecipe, AdapterTask
     from dcu.train.classifier import ClassifierRecipe, ClassifierTask
     from dcu.train.export import classifier_model
-    from dcu.train.loop import Run, Schedule, read_recipe
+    from dcu.train.loop import Run
+    from dcu.train.recipe import Schedule, read_recipe
     from dcu.train.views import ViewData
 
     path = recipe_path(recipe)
@@ -151,7 +163,9 @@ def train_classifier(
             task = ClassifierTask(parts["classifier"], *common)
         run = Run(task, parts["schedule"], runs / path.stem)
         directory = out or paths.user_models() / task.recipe.name
-        train(run, start or [], resume, minutes, lambda: classifier_model(run, task, loaded, items, directory))
+        train(
+            run, start or [], resume, minutes, lambda: classifier_model(run, task, loaded, items, directory).directory
+        )
 
 
 @app.command("segmenter")
@@ -172,7 +186,8 @@ def train_segmenter(
     from dcu.data import pairs
     from dcu.train import parallel
     from dcu.train.export import segmenter_model
-    from dcu.train.loop import Run, Schedule, read_recipe
+    from dcu.train.loop import Run
+    from dcu.train.recipe import Schedule, read_recipe
     from dcu.train.segmenter import SegmentData, SegmenterRecipe, SegmenterTask
 
     path = recipe_path(recipe)
@@ -183,7 +198,7 @@ def train_segmenter(
         task = SegmenterTask(parts["segmenter"], parts["data"], codec, found, parts["schedule"].seed)
         run = Run(task, parts["schedule"], runs / path.stem)
         items, directory = [pair.image for pair in found], out or paths.user_models() / task.recipe.name
-        train(run, start or [], resume, minutes, lambda: segmenter_model(run, task, codec, items, directory))
+        train(run, start or [], resume, minutes, lambda: segmenter_model(run, task, codec, items, directory).directory)
 
 
 @app.command("mean")

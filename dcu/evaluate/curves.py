@@ -22,7 +22,7 @@ Curves = dict[str, dict[str, Points]]
 MEASURES = {"psnr": "PSNR [dB]", "ms_ssim": "MS-SSIM"}
 
 
-def check() -> None:
+def check_packages() -> None:
     """Raise UnavailableError where the packages that compare and draw are missing: before anything is measured."""
     for package in ("bjontegaard", "matplotlib"):
         if find_spec(package) is None:

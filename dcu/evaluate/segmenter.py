@@ -25,7 +25,7 @@ BANDS = (4, 8, 16)
 """Distances to a boundary in pixels at which bands end; the last band is all that lies further off."""
 
 
-def check(pairs: Sequence[Pair], classes: int, void: int) -> NDArray[np.int64]:
+def check_labels(pairs: Sequence[Pair], classes: int, void: int) -> NDArray[np.int64]:
     """Read every label map before anything is done with one: how many pixels of each class there are, (classes,).
 
     Raises
@@ -127,10 +127,10 @@ def evaluate(
     Raises
     ------
     InvalidInputError
-        See :func:`check`.
+        See :func:`check_labels`.
     """
     classes = len(segmenter.labels)
-    check(pairs, classes, segmenter.void)
+    check_labels(pairs, classes, segmenter.void)
     bands = np.zeros((len(BANDS) + 1, classes, classes), np.int64)
     bits = 0.0
     for pair in progress:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,19 @@ class Group:
     def __post_init__(self) -> None:
         if not (self.channels >= 1 and 2 <= self.levels <= 32 and 1 <= self.passes <= 5):
             raise ValueError(f"{self}: at least 1 channel, 2 to 32 levels, 1 to 5 passes")
+
+
+@dataclass(frozen=True)
+class UnboundedGroup:
+    """Channels that are coded together, their symbols any integers: how many, in how many passes (1..5)."""
+
+    channels: int
+    passes: int
+    levels: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        if not (self.channels >= 1 and 1 <= self.passes <= 5):
+            raise ValueError(f"{self}: at least 1 channel, 1 to 5 passes")
 
 
 @dataclass(frozen=True)
@@ -87,7 +101,7 @@ def lattice(level: int, height: int, width: int) -> Tensor:
     return mask
 
 
-def schedule(groups: Sequence[Group]) -> list[Pass]:
+def schedule(groups: Sequence[Group | UnboundedGroup]) -> list[Pass]:
     """The passes in the order of decoding."""
     passes = []
     firsts = accumulate((g.channels for g in groups), initial=0)

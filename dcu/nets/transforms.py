@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dcu.geometry import BLOCK
+from dcu.nets.operating_point import AnchorVectors, per_channel
 
 BLOCK_CHANNELS = 3 * BLOCK * BLOCK
 
@@ -101,3 +102,23 @@ def start_from_components(
         analysis.linear.bias.copy_(-(mean @ basis) / scale)  # type: ignore[union-attr]
         synthesis.linear.weight.copy_((basis * scale)[:, :, None, None])
         synthesis.linear.bias.copy_(mean)  # type: ignore[union-attr]
+
+
+class ConditionalSynthesis(Synthesis):
+    """A synthesis that depends on the operating point: a bias after the stem and a gain of each block's output.
+
+    ::
+
+        y ── stem ── + bias(q) ── blocks: x + (1 + gain(q)) conv(relu(conv(relu(x)))) ── head
+    """
+
+    def __init__(self, channels: int, width: int, depth: int, anchors: int) -> None:
+        super().__init__(channels, width, depth)
+        self.bias = AnchorVectors(anchors, width)
+        self.gains = AnchorVectors(anchors, width * depth)
+
+    def forward(self, y: Tensor, q: Tensor) -> Tensor:  # type: ignore[override]
+        x = self.stem(y) + per_channel(self.bias(q))
+        for block, gain in zip(self.blocks, self.gains(q).chunk(len(self.blocks), 1), strict=True):
+            x = x + (1 + per_channel(gain)) * (block(x) - x)
+        return F.pixel_shuffle(self.linear(y) + self.head(x), BLOCK)

@@ -30,15 +30,13 @@ from dcu.image import ImageArray, standard_resize
 from dcu.nets import channels_last
 from dcu.nets.efficientnet import EfficientNetLite, check_shortcuts
 from dcu.nets.latent import LatentClassifier
-from dcu.nets.norms import add_norms, fold_norms, measure_norms, restore_norms
+from dcu.nets.norms import NORM_BATCHES, add_norms, fold_norms, measure_norms, restore_norms
 from dcu.tasks.classify import Classifier, undiluted
 from dcu.tasks.rgb import RgbClassifier, rgb_network
 from dcu.train.inputs import check_input, network_input
 from dcu.train.teacher import SHARPER, Teacher
 from dcu.train.views import AGE, Sampler, ViewData, fewer, hold_out, large_enough, mixed, random_crop, random_view
 
-MEASURED = 40
-"""Batches on which norms are measured."""
 STARTED = 4
 """Batches from which the scale of latents and features is taken."""
 
@@ -219,7 +217,7 @@ class ClassifierTask:
         if any(t is None or t.shape != wanted[n].shape for n, t in taken.items()):
             raise UnavailableError(f"{name}: of another shape than {self.recipe.name}")
         self.module.load_state_dict(taken, strict=False)
-        restore_norms(self.module, self.look, MEASURED)
+        restore_norms(self.module, self.look, NORM_BATCHES)
 
     def look(self, index: int) -> None:
         """Send views that nothing is learnt from as far as the split point."""
@@ -297,4 +295,4 @@ class ClassifierTask:
 
     def measure_norms(self) -> None:
         """Set the adapter's norms for the weights as they are now."""
-        measure_norms(self.module, self.look, MEASURED)
+        measure_norms(self.module, self.look, NORM_BATCHES)

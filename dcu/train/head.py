@@ -78,7 +78,7 @@ def class_names(items: Sequence[Item]) -> list[str]:
     return sorted(counts)
 
 
-def looks(classifier: Classifier, item: Item, count: int, rng: np.random.Generator) -> Views:
+def views_of(classifier: Classifier, item: Item, count: int, rng: np.random.Generator) -> Views:
     """Views of an image, the center first; a bitstream gives its own latent, no image is computed."""
     if item.is_bitstream:
         return classifier.look([stream_of(classifier.codec, item, native=True)], "five")[0][:count]
@@ -95,7 +95,7 @@ def examples(classifier: Classifier, items: Sequence[Item], progress: Iterable[I
     rng = np.random.default_rng(0)
     features, owners = [], []
     for owner, item in enumerate(progress):
-        seen = classifier.embed([[view] for view in looks(classifier, item, count, rng)])
+        seen = classifier.embed([[view] for view in views_of(classifier, item, count, rng)])
         features.append(seen)
         owners += [owner] * len(seen)
     owner_of = torch.tensor(owners)

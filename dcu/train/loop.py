@@ -8,56 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import signal
 import threading
 import time
-import tomllib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields, is_dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol, TypeVar, get_type_hints
+from typing import Any, Protocol, TypeVar
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dcu import store
-from dcu.errors import InvalidInputError, MissingInputError, OutputError, UsageError
+from dcu.errors import InvalidInputError, OutputError
 from dcu.train import parallel
+from dcu.train.checkpoint import Checkpoint, load_optimizer_state, optimizer_state
+from dcu.train.optimizers import make_optimizer
+from dcu.train.recipe import Schedule
 
 R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast: cosine decay of the learning rate after a linear warm-up."""
-
-    steps: int
-    learning_rate: float
-    seed: int = 0
-    warmup: int = 200
-    final: float = 0.02  # of the learning rate
-    ema: float = 0.999
-    clip: float = 1.0
-    bf16: bool = False  # where :func:`computes_bf16`
-    validate_every: int = 500
-    checkpoint_every: int = 500
-
-    def scale(self, step: int) -> float:
-        """The factor on the learning rate at a step."""
-        if step < self.warmup:
-            return (step + 1) / self.warmup
-        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 class Task(Protocol):
@@ -73,7 +47,7 @@ class Task(Protocol):
         """All that has weights."""
 
     def groups(self) -> list[dict[str, Any]]:
-        """Parameter groups for Adam; ``scale`` multiplies the learning rate."""
+        """Parameter groups of the optimizer; ``scale`` multiplies the learning rate."""
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """The data of a step, on the CPU; runs in a thread ahead of time."""
@@ -85,48 +59,17 @@ class Task(Protocol):
         """Figures of the averaged weights on held-out images; may steer ``scalars``."""
 
 
-def read_recipe(path: Path, **sections: type[Any]) -> dict[str, Any]:
-    """A TOML recipe as one dataclass a section.
+class Loss(nn.Module):
+    """A task's loss as a module, which is what DistributedDataParallel wraps."""
 
-    Raises
-    ------
-    MissingInputError, UsageError
-        No such file; broken TOML; a section or a name that does not exist, or lacks.
-    """
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MissingInputError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: {error}") from error
-    if extra := set(tables) - set(sections):
-        raise UsageError(f"{path}: no section is called [{min(extra)}]")
-    return {name: build(cls, tables.get(name, {}), f"{path} [{name}]") for name, cls in sections.items()}
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.module, self.task = task.module, task
+        self.metrics: dict[str, float] = {}
 
-
-def build(cls: type[R], table: Any, where: str) -> R:
-    """A dataclass from a TOML table, with nested dataclasses in tuples."""
-    if not isinstance(table, dict):
-        raise UsageError(f"{where}: not a table")
-    types = get_type_hints(cls)
-    names = {field.name for field in fields(cls)}  # type: ignore[arg-type]
-    if extra := set(table) - names:
-        raise UsageError(f"{where}: nothing is called {min(extra)}")
-    values = {}
-    for name, value in table.items():
-        inner = getattr(types[name], "__args__", (types[name],))[0]
-        if isinstance(value, list):
-            nested = isinstance(inner, type) and is_dataclass(inner)
-            value = tuple(build(inner, v, f"{where}.{name}") if nested else v for v in value)
-        elif types[name] is float and type(value) is int:
-            value = float(value)
-        elif isinstance(types[name], type) and type(value) is not types[name]:
-            raise UsageError(f"{where}: {name} = {value!r} is not of type {types[name].__name__}")
-        values[name] = value
-    try:
-        return cls(**values)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{where}: {error}") from error
+    def forward(self, *batch: Tensor) -> Tensor:
+        loss, self.metrics = self.task.loss(batch)
+        return loss
 
 
 def prefetch(make: Callable[[int], R], indices: range) -> Iterator[R]:
@@ -154,7 +97,7 @@ def computes_bf16(device: str) -> bool:
 
 @contextmanager
 def deferred_interrupt() -> Iterator[threading.Event]:
-    """Ctrl-C sets an event, so that a step ends whole; a second Ctrl-C interrupts at once."""
+    """Ctrl-C, SIGTERM and SIGHUP set an event, so that a step ends complete; a second one interrupts at once."""
     interrupted = threading.Event()
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -162,50 +105,12 @@ def deferred_interrupt() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         interrupted.set()
 
-    before = signal.signal(signal.SIGINT, note)
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield interrupted
     finally:
-        signal.signal(signal.SIGINT, before)
-
-
-class Checkpoint:
-    """Weights, their average, Adam's moments and the scalars, in one safetensors file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def save(self, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
-        """Write beside the place and rename: never half a checkpoint; raises OutputError."""
-        part = self.path.with_suffix(".part")
-        contiguous = {
-            name: tensor.detach().cpu().clone().contiguous() for name, tensor in store.to_file_names(tensors).items()
-        }
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(contiguous, part, metadata={"scalars": json.dumps(scalars)})
-            os.replace(part, self.path)
-        except (OSError, SafetensorError) as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise OutputError(f"{self.path}: checkpoint cannot be written ({error})") from error
-
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What was saved.
-
-        Raises
-        ------
-        MissingInputError, InvalidInputError
-            No such file, or not a checkpoint.
-        """
-        if not self.path.exists():
-            raise MissingInputError(f"{self.path}: no checkpoint to resume from")
-        try:
-            with safe_open(self.path, "pt") as file:
-                scalars = json.loads(file.metadata()["scalars"])
-                return store.to_module_names({n: file.get_tensor(n) for n in file.keys()}), scalars  # noqa: SIM118
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise InvalidInputError(f"{self.path}: not a checkpoint") from error
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Run:
@@ -213,9 +118,9 @@ class Run:
 
     def __init__(self, task: Task, schedule: Schedule, directory: Path) -> None:
         self.task, self.schedule, self.directory = task, schedule, directory
-        self.optimizer = torch.optim.Adam(task.groups(), lr=schedule.learning_rate, betas=(0.9, 0.99))
+        self.optimizer = make_optimizer(task.groups(), schedule)
         self.average = {n: t.detach().clone() for n, t in task.module.state_dict().items()}
-        self.loss = parallel.Loss(task)
+        self.loss = Loss(task)
         self.parallel_loss = parallel.parallel(self.loss)
         self.bf16 = schedule.bf16 and computes_bf16(task.device)
         self.step = 0
@@ -228,9 +133,9 @@ class Run:
             return
         tensors = {f"weights.{n}": t for n, t in self.task.module.state_dict().items()}
         tensors |= {f"average.{n}": t for n, t in self.average.items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{index}.{n}": t for n, t in state.items()}
-        self.checkpoint.save(tensors, {"step": self.step, "start": self.started_from, "task": self.task.scalars})
+        state, packed = optimizer_state(self.optimizer)
+        scalars = {"step": self.step, "start": self.started_from, "task": self.task.scalars, "optimizer": packed}
+        self.checkpoint.save(tensors | state, scalars)
 
     def resume(self) -> None:
         """Continue from the directory's checkpoint."""
@@ -241,14 +146,10 @@ class Run:
 
         try:
             self.task.module.load_state_dict(part("weights."))
-        except RuntimeError as error:
+            load_optimizer_state(self.optimizer, tensors, scalars["optimizer"])
+        except (RuntimeError, KeyError, ValueError) as error:
             raise InvalidInputError(f"{self.checkpoint.path}: of another recipe") from error
         self.average = {name: tensor.to(self.task.device) for name, tensor in part("average.").items()}
-        state = self.optimizer.state_dict()
-        for name, tensor in part("adam.").items():
-            index, key = name.split(".", 1)
-            state["state"].setdefault(int(index), {})[key] = tensor
-        self.optimizer.load_state_dict(state)
         self.step, self.started_from = int(scalars["step"]), scalars.get("start")
         self.task.scalars.update(scalars["task"])
 
@@ -282,7 +183,7 @@ class Run:
         self.average = {n: t.detach().clone() for n, t in self.task.module.state_dict().items()}
 
     def train_step(self, batch: tuple[Tensor, ...]) -> dict[str, float]:
-        """One step of Adam and of the moving average."""
+        """One step of the optimizer and of the moving average."""
         rate = self.schedule.learning_rate * self.schedule.scale(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("scale", 1.0)

@@ -9,14 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
-
-if TYPE_CHECKING:
-    from dcu.train.loop import Task
 
 
 @contextmanager
@@ -66,19 +62,6 @@ def share(scalars: dict[str, float]) -> None:
         scalars.update(box[0])
 
 
-class Loss(nn.Module):
-    """A task's loss as a module, which is what DistributedDataParallel wraps."""
-
-    def __init__(self, task: Task) -> None:
-        super().__init__()
-        self.module, self.task = task.module, task
-        self.metrics: dict[str, float] = {}
-
-    def forward(self, *batch: Tensor) -> Tensor:
-        loss, self.metrics = self.task.loss(batch)
-        return loss
-
-
-def parallel(loss: Loss) -> nn.Module:
+def parallel(loss: nn.Module) -> nn.Module:
     """The loss, its gradients averaged over the processes."""
     return DistributedDataParallel(loss) if together() else loss

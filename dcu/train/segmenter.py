@@ -20,12 +20,12 @@ from dcu import store
 from dcu.codec import Codec
 from dcu.data import Pair
 from dcu.errors import UsageError
-from dcu.evaluate.segmenter import check, confusion, intersection_over_union
+from dcu.evaluate.segmenter import check_labels, confusion, intersection_over_union
 from dcu.geometry import BLOCK
 from dcu.image import ImageArray, pad
 from dcu.nets import channels_last
 from dcu.nets.latent import adapter_shape, removed_blocks
-from dcu.nets.norms import add_norms, measure_norms
+from dcu.nets.norms import NORM_BATCHES, add_norms, measure_norms
 from dcu.nets.segmenter import LatentSegmenter, RgbSegmenter
 from dcu.tasks import rgb
 from dcu.tasks.segment import enlarged
@@ -34,8 +34,6 @@ from dcu.train.views import generator_of, hold_out, other_light
 
 VOID = 255
 """What void becomes in a batch."""
-MEASURED = 40
-"""Batches on which norms are measured."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ class SegmenterTask:
 
     def __init__(self, recipe: SegmenterRecipe, data: SegmentData, codec: Codec, pairs: list[Pair], seed: int) -> None:
         self.recipe, self.data, self.codec, self.device, self.seed = recipe, data, codec, codec.device, seed
-        counts = check(pairs, len(recipe.labels), recipe.void)
+        counts = check_labels(pairs, len(recipe.labels), recipe.void)
         if not counts.all():
             raise UsageError(f"no pixel of {recipe.labels[int(np.argmin(counts))].label} in any label map")
         self.weights = torch.from_numpy(1 / np.log(1.02 + counts / counts.sum())).float().to(self.device)
@@ -180,4 +178,4 @@ class SegmenterTask:
         def see(index: int) -> None:
             self.module(self.seen(self.batch(-1 - index)[0].to(self.device)))
 
-        measure_norms(self.module, see, MEASURED)
+        measure_norms(self.module, see, NORM_BATCHES)

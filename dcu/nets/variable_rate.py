@@ -1,0 +1,86 @@
+"""A codec with one set of weights for every rate: transforms shared, a gain per channel and operating point.
+
+::
+
+    x ── analysis ── y ── * gain(q) ── round ── symbols s ── context(s, q) ── bits
+    x' ── synthesis(q) ── * ungain(q) ── s
+
+The latent that synthesis and networks read is s * ungain(q): its values mean the same at every q.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dcu.nets.context import UnboundedGroup
+from dcu.nets.logistic_context import LogisticContext
+from dcu.nets.operating_point import POINTS, AnchorVectors, per_channel
+from dcu.nets.transforms import Analysis, ConditionalSynthesis
+
+
+class VariableRateCodec(nn.Module):
+    """Analysis, gains, context model and synthesis, as they are trained.
+
+    Parameters
+    ----------
+    groups : sequence of UnboundedGroup
+        Channel groups in the order of decoding.
+    width, analysis_depth, synthesis_depth, context_hidden : int
+        As the parts take them.
+    anchors : int
+        Trained operating points, 2 or more; those between are interpolated.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[UnboundedGroup],
+        width: int,
+        analysis_depth: int,
+        synthesis_depth: int,
+        context_hidden: int,
+        anchors: int,
+    ) -> None:
+        super().__init__()
+        channels = sum(group.channels for group in groups)
+        self.analysis = Analysis(channels, width, analysis_depth)
+        self.log_gain = AnchorVectors(anchors, channels)
+        self.log_ungain = AnchorVectors(anchors, channels)
+        self.context = LogisticContext(groups, context_hidden, anchors)
+        self.synthesis = ConditionalSynthesis(channels, width, synthesis_depth, anchors)
+
+    def begin_at_steps(self, first: float, last: float) -> None:
+        """Set the gains: a quantization step of ``first`` at q = 0, ``last`` at q = 63, geometric between them."""
+        steps = torch.linspace(0, 1, len(self.log_gain.anchors))[:, None]
+        log_step = torch.log(torch.tensor(first)) + steps * torch.log(torch.tensor(last / first))
+        with torch.no_grad():
+            self.log_gain.anchors.copy_(-log_step.expand_as(self.log_gain.anchors))
+            self.log_ungain.anchors.copy_(log_step.expand_as(self.log_ungain.anchors))
+
+    def scaled(self, x: Tensor, q: Tensor) -> Tensor:
+        """Analysis output in units of the quantization step, (B, C, h, w): symbols before rounding."""
+        y: Tensor = self.analysis(x).float() * per_channel(self.log_gain(q).exp())
+        return y
+
+    def reconstruct(self, symbols: Tensor, q: Tensor) -> Tensor:
+        """Image (B, 3, 8h, 8w), about [-1, 1], of symbols (B, C, h, w) at operating points (B,)."""
+        image: Tensor = self.synthesis(symbols * per_channel(self.log_ungain(q).exp()), q)
+        return image
+
+    def forward(self, x: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstruction of x (B, 3, 8h, 8w) in [-1, 1] at operating points (B,), and its bits, (B,).
+
+        In training, noise stands in for rounding where bits are counted, and rounding passes its gradient (Minnen and
+        Singh, arXiv 2007.08739); in evaluation both are those of the rounded symbols.
+        """
+        y = self.scaled(x, q)
+        symbols = y + (y.round() - y).detach()
+        values = y + torch.rand_like(y) - 0.5 if self.training else symbols
+        return self.reconstruct(symbols, q), self.context.bits(symbols, values, q)
+
+
+def evenly_spaced(count: int) -> Tensor:
+    """So many operating points from 0 to 63, rounded to integers, as float."""
+    return torch.linspace(0, POINTS - 1, count).round()

@@ -1,0 +1,162 @@
+"""Training a codec for every rate: squared error + lambda * bits, lambda drawn for each crop.
+
+The loss of a crop is (MSE + lambda bpp) (lambda_0 / lambda)^balance: without the second factor low rates, whose errors
+are large, would decide alone; at 0.6 the high ones would.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dcu.codec import analysis_input
+from dcu.data import Item
+from dcu.geometry import BLOCK
+from dcu.nets import channels_last
+from dcu.nets.context import UnboundedGroup
+from dcu.nets.operating_point import POINTS
+from dcu.nets.transforms import start_from_components
+from dcu.nets.variable_rate import VariableRateCodec, evenly_spaced
+from dcu.train.codec import dissimilarity, psnr_of_mse
+from dcu.train.crops import varied
+from dcu.train.views import Sampler, generator_of, hold_out, random_crop
+
+STEP_OF_LAMBDA = 15.0
+"""Square of the quantization step over lambda to begin with; 26 is that of a Gaussian source at high rates."""
+FIRST_SHARE = 0.1
+"""Of lambda at the first step, while it grows in."""
+
+
+@dataclass(frozen=True)
+class VariableRateRecipe:
+    """The architecture, the range of rates, and how they are balanced."""
+
+    name: str
+    groups: tuple[UnboundedGroup, ...]
+    width: int = 128
+    analysis_depth: int = 5
+    synthesis_depth: int = 6
+    context_hidden: int = 64
+    anchors: int = 8
+    largest_lambda: float = 1.0  # at q = 0, of pixels in [-1, 1]
+    smallest_lambda: float = 0.0015  # at q = 63
+    balance: float = 0.4
+    grow_steps: int = 1000  # in which lambda grows in from a tenth
+    similarity: float = 0.0  # weight of 1 - MS-SSIM beside the squared error
+
+    def lambda_of(self, q: Tensor) -> Tensor:
+        """lambda(q), log-linear."""
+        return self.largest_lambda * (self.smallest_lambda / self.largest_lambda) ** (q / (POINTS - 1))
+
+    def weight(self, q: Tensor) -> Tensor:
+        """What the loss of an operating point is multiplied by; 1 in the middle of the range."""
+        middle = math.sqrt(self.largest_lambda * self.smallest_lambda)
+        return (middle / self.lambda_of(q)) ** self.balance
+
+
+@dataclass(frozen=True)
+class VariableRateData:
+    """Crops, and how often each data set is drawn (by the name of its tar; 1 if not said)."""
+
+    crop: int = 128
+    batch: int = 8
+    held_out: int = 64  # images of the first data set that are not trained on
+    validate_on: int = 64  # of which so many are measured
+    weights: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.validate_on <= self.held_out:
+            raise ValueError(f"validate_on = {self.validate_on}: 1 to held_out = {self.held_out}")
+
+
+class VariableRateTask:
+    """The codec as the training loop sees it."""
+
+    start_batches = 40
+    """How many batches the principal components come from."""
+
+    def __init__(
+        self, recipe: VariableRateRecipe, data: VariableRateData, items: list[Item], seed: int, device: str = "cpu"
+    ) -> None:
+        self.recipe, self.data, self.device, self.seed = recipe, data, device, seed
+        train, held_out = hold_out(items, (items[0].dataset,), data.held_out)
+        self.held_out = held_out[:: len(held_out) // data.validate_on][: data.validate_on]
+        self.sampler = Sampler(train, data.weights, seed)
+        torch.manual_seed(seed)
+        self.module = VariableRateCodec(
+            recipe.groups,
+            recipe.width,
+            recipe.analysis_depth,
+            recipe.synthesis_depth,
+            recipe.context_hidden,
+            recipe.anchors,
+        )
+        self.start()
+        channels_last(self.module).to(device)
+        self.scalars: dict[str, float] = {}
+
+    def start(self) -> None:
+        """Principal components of the first crops in both transforms, steps between symbols by lambda."""
+        crops = torch.cat([self.batch(step)[0] for step in range(self.start_batches)])
+        blocks = F.pixel_unshuffle(analysis_input(crops), BLOCK).permute(0, 2, 3, 1).flatten(0, 2)
+        unlimited = torch.full((self.module.analysis.linear.out_channels,), torch.inf)
+        start_from_components(self.module.analysis, self.module.synthesis, blocks, unlimited, 1.0)
+        first, last = (math.sqrt(STEP_OF_LAMBDA * x) for x in (self.recipe.largest_lambda, self.recipe.smallest_lambda))
+        self.module.begin_at_steps(first, last)
+
+    def groups(self) -> list[dict[str, Any]]:
+        return [{"params": list(self.module.parameters())}]
+
+    def batch(self, step: int) -> tuple[Tensor, ...]:
+        """Crops (B, crop, crop, 3) uint8, and their operating points (B,), spread over the range."""
+        chosen, rng = self.sampler.draw(step, self.data.batch)
+        crops = [varied(random_crop(item.image(), self.data.crop, rng), rng) for item in chosen]
+        share = (rng.permutation(self.data.batch) + rng.random(self.data.batch)) / self.data.batch
+        q = torch.from_numpy(share * (POINTS - 1)).float()
+        return torch.from_numpy(np.stack(crops)), q, torch.tensor(step)
+
+    def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
+        crops, q, step = batch
+        x = analysis_input(crops)
+        torch.manual_seed(int(generator_of(self.seed, int(step)).integers(2**31)))  # of the noise
+        reconstruction, bits = self.module(x, q)
+        error = (reconstruction.float() - x).square().mean((1, 2, 3))
+        bpp = bits / (x.shape[2] * x.shape[3])
+        lambda_ = self.recipe.lambda_of(q) * FIRST_SHARE ** max(0.0, 1 - float(step) / self.recipe.grow_steps)
+        distortion = error
+        if self.recipe.similarity:
+            distortion = error + self.recipe.similarity * dissimilarity(x, reconstruction)
+        loss = ((distortion + lambda_ * bpp) * self.recipe.weight(q)).mean()
+        return loss, {"crop_bpp": float(bpp.detach().mean()), "crop_psnr": psnr_of_mse(float(error.detach().mean()))}
+
+    def validate(self) -> dict[str, float]:
+        """Loss, bpp and PSNR of held-out images at five operating points, rounded as in files."""
+        points = evenly_spaced(5)
+        error, bpp = self.measure(points.to(self.device))
+        loss = (error + self.recipe.lambda_of(points) * bpp) * self.recipe.weight(points)
+        metrics = {"held_out_loss": float(loss.mean())}
+        for q, error_there, bpp_there in zip(points.int().tolist(), error.tolist(), bpp.tolist(), strict=True):
+            metrics |= {f"bpp_{q}": bpp_there, f"psnr_{q}": psnr_of_mse(error_there)}
+        return metrics
+
+    def measure(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean squared error (of [-1, 1]) and bpp of the held-out images at each of some operating points."""
+        errors, rates = [], []
+        for item in self.held_out:
+            x = analysis_input(torch.from_numpy(cropped_to_blocks(item.image())[None]).to(self.device))
+            reconstruction, bits = self.module(x, points)
+            errors.append((reconstruction.clamp(-1, 1) - x).square().mean((1, 2, 3)).cpu())
+            rates.append(bits.cpu() / (x.shape[2] * x.shape[3]))
+        return torch.stack(errors).mean(0), torch.stack(rates).mean(0)
+
+
+def cropped_to_blocks(image: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The image without what is more than a multiple of 8 pixels at its right and bottom."""
+    height, width = (side // BLOCK * BLOCK for side in image.shape[:2])
+    return image[:height, :width]
