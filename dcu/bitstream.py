@@ -4,11 +4,11 @@
 field       bytes       meaning
 ==========  ==========  =========================================================================
 magic       3           ``DC 75 01``; the last byte is the version
-flags       1           bit 0: a small layer is there; bits 1-7: operating point of the codec
+flags       1           bit 0: a thumbnail layer is there; bits 1-7: operating point of the codec
 codec       4           first four bytes of the codec's fingerprint
 width       1-5         unsigned LEB128 of width - 1, shortest form, as all numbers below
 height      1-5         height - 1
-lengths     1-5 each    bytes of the small layer's payload, if it is there, then of the full layer's
+lengths     1-5 each    bytes of the thumbnail layer's payload, if it is there, then of the full layer's
 payloads                in the same order; of more than one tile, each tile preceded by its length
 checksum    4           CRC-32 of everything before it, little endian
 ==========  ==========  =========================================================================
@@ -21,21 +21,21 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from dcu.errors import BrokenInputError
+from dcu.errors import InvalidInputError
+from dcu.geometry import BLOCK
 from dcu.image import check_size
 
 MAGIC = b"\xdc\x75"
 VERSION = 1
 CHECKSUM_BYTES = 4
-BLOCK = 8  # pixels a latent position
 TILE = 256  # latent positions a side
-SMALL_FROM = 1024  # short side, in pixels, from which on there is a small layer
-SMALL_SHORT = 256  # short side of the small layer
+THUMBNAIL_FROM = 1024  # short side, in pixels, from which on there is a thumbnail layer
+THUMBNAIL_SHORT = 256  # short side of the thumbnail layer
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One coded picture: its size in pixels and the payload of each tile, row by row."""
+    """One coded image: its size in pixels and the payload of each tile, row by row."""
 
     width: int
     height: int
@@ -44,19 +44,19 @@ class Layer:
 
 @dataclass(frozen=True)
 class Stream:
-    """One parsed bitstream. ``small`` is there from 1024 pixels on the short side."""
+    """One parsed bitstream. ``thumbnail`` is there from 1024 pixels on the short side."""
 
     codec: bytes
     operating_point: int
-    small: Layer | None
+    thumbnail: Layer | None
     full: Layer
     header_bytes: int
     payload_bytes: tuple[int, ...]
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """The small layer, if there is one, then the full one."""
-        return (self.small, self.full) if self.small else (self.full,)
+        """The thumbnail layer, if there is one, then the full one."""
+        return (self.thumbnail, self.full) if self.thumbnail else (self.full,)
 
     @property
     def size(self) -> int:
@@ -65,17 +65,17 @@ class Stream:
 
 
 def latent_size(width: int, height: int) -> tuple[int, int]:
-    """(h, w) of the latent of a picture of width x height pixels."""
+    """(h, w) of the latent of an image of width x height pixels."""
     return -(-height // BLOCK), -(-width // BLOCK)
 
 
-def small_size(width: int, height: int) -> tuple[int, int] | None:
-    """(width, height) of the small layer: short side 256; None where the picture has none."""
+def thumbnail_size(width: int, height: int) -> tuple[int, int] | None:
+    """(width, height) of the thumbnail layer: short side 256; None where the image has none."""
     short, long = min(width, height), max(width, height)
-    if short < SMALL_FROM:
+    if short < THUMBNAIL_FROM:
         return None
-    reduced = (long * SMALL_SHORT + short // 2) // short
-    return (SMALL_SHORT, reduced) if width <= height else (reduced, SMALL_SHORT)
+    reduced = (long * THUMBNAIL_SHORT + short // 2) // short
+    return (THUMBNAIL_SHORT, reduced) if width <= height else (reduced, THUMBNAIL_SHORT)
 
 
 def tile_grid(width: int, height: int) -> list[tuple[slice, slice]]:
@@ -103,18 +103,18 @@ def read_number(data: memoryview, at: int) -> tuple[int, int]:
     value = 0
     for count in range(5):
         if at + count >= len(data):
-            raise BrokenInputError("stream is cut short")
+            raise InvalidInputError("stream is cut short")
         byte = data[at + count]
         value |= (byte & 0x7F) << (7 * count)
         if byte < 0x80:
             if byte == 0 and count:
                 break
             return value, at + count + 1
-    raise BrokenInputError("a number in the stream is malformed")
+    raise InvalidInputError("a number in the stream is malformed")
 
 
 def write(codec: bytes, operating_point: int, width: int, height: int, layers: Sequence[Sequence[bytes]]) -> bytes:
-    """Serialize a picture.
+    """Serialize an image.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def write(codec: bytes, operating_point: int, width: int, height: int, layers: S
     operating_point : int
         0..127.
     layers : sequence of sequence of bytes
-        Payloads of the tiles of the small layer, if ``small_size`` says there is one, then of the full layer.
+        Payloads of the tiles of the thumbnail layer, if ``thumbnail_size`` says there is one, then of the full layer.
     """
     payloads = [pack_tiles(tiles) for tiles in layers]
     head = MAGIC + bytes([VERSION, (len(layers) - 1) | operating_point << 1]) + codec
@@ -147,11 +147,11 @@ def unpack_tiles(payload: memoryview, count: int) -> tuple[bytes, ...]:
     for _ in range(count):
         size, at = read_number(payload, at)
         if at + size > len(payload):
-            raise BrokenInputError("a tile is longer than its layer")
+            raise InvalidInputError("a tile is longer than its layer")
         tiles.append(bytes(payload[at : at + size]))
         at += size
     if at != len(payload):
-        raise BrokenInputError("bytes after the last tile of a layer")
+        raise InvalidInputError("bytes after the last tile of a layer")
     return tuple(tiles)
 
 
@@ -160,43 +160,43 @@ def read(data: bytes | memoryview) -> Stream:
 
     Raises
     ------
-    BrokenInputError
+    InvalidInputError
         Not a stream, of another version, cut short, or its checksum is wrong.
     """
     data = memoryview(data)
     if not data:
-        raise BrokenInputError("empty stream")
+        raise InvalidInputError("empty stream")
     if data[:2] != MAGIC[: len(data)]:
-        raise BrokenInputError("not a dcu bitstream")
+        raise InvalidInputError("not a dcu bitstream")
     if len(data) < 8:
-        raise BrokenInputError("stream is cut short")
+        raise InvalidInputError("stream is cut short")
     if data[2] != VERSION:
-        raise BrokenInputError(f"bitstream of version {data[2]}; this dcu reads version {VERSION}")
+        raise InvalidInputError(f"bitstream of version {data[2]}; this dcu reads version {VERSION}")
     flags, codec = data[3], bytes(data[4:8])
     width, at = read_number(data, 8)
     height, at = read_number(data, at)
     width, height = width + 1, height + 1
     check_size(width, height)
-    small = small_size(width, height)
-    if bool(flags & 1) != bool(small):
-        raise BrokenInputError("the header contradicts itself about the small layer")
-    sizes = [size for size in (small, (width, height)) if size]
+    thumbnail = thumbnail_size(width, height)
+    if bool(flags & 1) != bool(thumbnail):
+        raise InvalidInputError("the header contradicts itself about the thumbnail layer")
+    sizes = [size for size in (thumbnail, (width, height)) if size]
     lengths = []
     for _ in sizes:
         length, at = read_number(data, at)
         lengths.append(length)
     end = at + sum(lengths)
     if end + CHECKSUM_BYTES > len(data):
-        raise BrokenInputError("stream is cut short")
+        raise InvalidInputError("stream is cut short")
     if zlib.crc32(data[:end]).to_bytes(CHECKSUM_BYTES, "little") != data[end : end + CHECKSUM_BYTES]:
-        raise BrokenInputError("checksum is wrong: the stream is damaged")
+        raise InvalidInputError("checksum is wrong: the stream is damaged")
     layers, start = [], at
     for (w, h), length in zip(sizes, lengths, strict=True):
         count = math.prod(-(-side // TILE) for side in latent_size(w, h))
         tiles = unpack_tiles(data[start : start + length], count)
         layers.append(Layer(w, h, tiles))
         start += length
-    return Stream(codec, flags >> 1, layers[0] if small else None, layers[-1], at, tuple(lengths))
+    return Stream(codec, flags >> 1, layers[0] if thumbnail else None, layers[-1], at, tuple(lengths))
 
 
 def split(data: bytes | memoryview) -> Iterator[Stream]:

@@ -1,9 +1,9 @@
-"""The codec: picture to bytes to symbols to latent to picture.
+"""The codec: image to bytes to symbols to latent to image.
 
 ::
 
-    picture ─► analysis ─► nearest centre ─► symbols ─► entropy coder ─► bitstream
-    picture ◄─ synthesis ◄─ latent ◄─ centres[symbols] ◄─ entropy coder ◄─┘
+    image ─► analysis ─► nearest center ─► symbols ─► entropy coder ─► bitstream
+    image ◄─ synthesis ◄─ latent ◄─ centers[symbols] ◄─ entropy coder ◄─┘
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dcu import bitstream, store
-from dcu.bitstream import BLOCK, Layer, Stream
+from dcu.bitstream import Layer, Stream
 from dcu.entropy import EntropyCoder
-from dcu.errors import BrokenInputError, UnavailableError, UsageError
-from dcu.image import Picture, pad, psnr, resize
+from dcu.errors import InvalidInputError, UnavailableError, UsageError
+from dcu.geometry import BLOCK
+from dcu.image import ImageArray, pad, psnr, resize
 from dcu.nets import channels_last
 from dcu.nets.quantizer import Quantizer
 from dcu.nets.transforms import Analysis, Synthesis
@@ -31,8 +32,8 @@ from dcu.nets.transforms import Analysis, Synthesis
 T = TypeVar("T", bound=nn.Module)
 
 DEFAULT = "codec-0.0983"
-WHOLE = 2**14
-"""Latent positions (2^20 pixels) up to which a picture goes through the transforms in one piece."""
+ONE_PIECE = 2**14
+"""Latent positions (2^20 pixels) up to which an image goes through the transforms in one piece."""
 PIECE = 128
 """Latent positions a side of the fixed grid in which larger ones do, each piece with its halo."""
 
@@ -47,12 +48,12 @@ class Codec:
         self.name, self.device = name, device
         try:
             context = {n.removeprefix("context."): t for n, t in tensors.items() if n.startswith("context.")}
-            centres = tensors["quantizer.centres"].float()
-            self.entropy = EntropyCoder(context, centres)
+            centers = tensors["quantizer.centers"].float()
+            self.entropy = EntropyCoder(context, centers)
             self.levels = [g.levels for g in self.entropy.groups for _ in range(g.channels)]
-            self.fingerprint = store.fingerprint(self.levels, centres, context)
+            self.fingerprint = store.fingerprint(self.levels, centers, context)
             self.quantizer = Quantizer(self.levels)
-            self.quantizer.centres.data.copy_(centres)
+            self.quantizer.centers.data.copy_(centers)
             width, depth = transform_shape(tensors, "analysis")
             self.analysis = load_transform(Analysis(len(self.levels), width, depth), tensors, "analysis.")
             self.analysis_halo = 2 * depth
@@ -71,7 +72,7 @@ class Codec:
 
     @classmethod
     def from_model(cls, model: store.Model, device: str = "cpu") -> Codec:
-        """The codec of a model's folder; raises UnavailableError where it is not what its card says."""
+        """The codec of a model's directory; raises UnavailableError where it is not what its card says."""
         codec = cls(model.weights(), model.name, device)
         if codec.fingerprint != model.fingerprint:
             raise UnavailableError(f"{model.name}: its fingerprint is not that of its card")
@@ -83,24 +84,24 @@ class Codec:
         return bytes.fromhex(self.fingerprint)[: store.ID_BYTES]
 
     @torch.inference_mode()
-    def compress(self, picture: Picture) -> bytes:
-        """A bitstream of a picture (H, W, 3) uint8."""
-        height, width = picture.shape[:2]
-        small = bitstream.small_size(width, height)
-        layers = [self.encode_layer(resize(picture, *small, Image.Resampling.LANCZOS))] if small else []
-        layers.append(self.encode_layer(picture))
+    def compress(self, image: ImageArray) -> bytes:
+        """A bitstream of an image (H, W, 3) uint8."""
+        height, width = image.shape[:2]
+        thumbnail = bitstream.thumbnail_size(width, height)
+        layers = [self.encode_layer(resize(image, *thumbnail, Image.Resampling.LANCZOS))] if thumbnail else []
+        layers.append(self.encode_layer(image))
         return bitstream.write(self.identity, 0, width, height, layers)
 
-    def encode_layer(self, picture: Picture) -> list[bytes]:
-        """The payload of each tile of a picture."""
-        symbols = self.analyse(picture)
-        height, width = picture.shape[:2]
+    def encode_layer(self, image: ImageArray) -> list[bytes]:
+        """The payload of each tile of an image."""
+        symbols = self.analyze(image)
+        height, width = image.shape[:2]
         return [self.entropy.encode(symbols[:, rows, columns]) for rows, columns in bitstream.tile_grid(width, height)]
 
     @torch.inference_mode()
-    def analyse(self, picture: Picture) -> Tensor:
-        """The symbols (C, h, w) uint8 of a picture (H, W, 3) uint8."""
-        padded = pad(picture, BLOCK)
+    def analyze(self, image: ImageArray) -> Tensor:
+        """The symbols (C, h, w) uint8 of an image (H, W, 3) uint8."""
+        padded = pad(image, BLOCK)
 
         def piece(rows: slice, columns: slice) -> Tensor:
             part = padded[rows.start * BLOCK : rows.stop * BLOCK, columns.start * BLOCK : columns.stop * BLOCK]
@@ -112,10 +113,10 @@ class Codec:
         return in_pieces(piece, symbols, h, w, 1, self.analysis_halo)
 
     def read(self, data: bytes) -> Stream:
-        """Parse and check a bitstream that must be this codec's; raises BrokenInputError, UnavailableError."""
+        """Parse and check a bitstream that must be this codec's; raises InvalidInputError, UnavailableError."""
         stream = bitstream.read(data)
         if stream.size != len(data):
-            raise BrokenInputError("bytes after the end of the stream")
+            raise InvalidInputError("bytes after the end of the stream")
         self.check(stream)
         return stream
 
@@ -125,7 +126,7 @@ class Codec:
             made_by = store.find_codec(stream.codec).name  # or say that it is not installed
             raise UnavailableError(f"made by {made_by}, not by {self.name}")
         if stream.operating_point:
-            raise BrokenInputError(f"{self.name} has no operating point {stream.operating_point}")
+            raise InvalidInputError(f"{self.name} has no operating point {stream.operating_point}")
 
     @torch.inference_mode()
     def symbols(self, layers: Sequence[Layer]) -> list[Tensor]:
@@ -146,7 +147,7 @@ class Codec:
 
     @torch.inference_mode()
     def latents(self, streams: Sequence[Stream]) -> list[Tensor]:
-        """The latent (1, C, h, w) float32 of each stream that networks read: of the small layer, where there is one."""
+        """The latent (1, C, h, w) float32 of each stream for networks: of the thumbnail layer, where there is one."""
         symbols = self.symbols([stream.layers[0] for stream in streams])
         if len({each.shape for each in symbols}) == 1:  # one operation in place of many small ones
             return list(self.quantizer.latent(torch.stack(symbols).to(self.device)).split(1))
@@ -157,15 +158,15 @@ class Codec:
         return self.latents([self.read(data) if isinstance(data, bytes) else data])[0]
 
     @torch.inference_mode()
-    def decode(self, data: bytes | Stream) -> Picture:
-        """The picture (H, W, 3) uint8 that a bitstream holds."""
+    def decode(self, data: bytes | Stream) -> ImageArray:
+        """The image (H, W, 3) uint8 that a bitstream holds."""
         stream = self.read(data) if isinstance(data, bytes) else data
         latent = self.quantizer.latent(self.symbols([stream.full])[0][None].to(self.device))
-        return self.synthesise(latent)[: stream.full.height, : stream.full.width]
+        return self.synthesize(latent)[: stream.full.height, : stream.full.width]
 
     @torch.inference_mode()
-    def synthesise(self, latent: Tensor) -> Picture:
-        """The picture (8h, 8w, 3) uint8 of a latent (1, C, h, w)."""
+    def synthesize(self, latent: Tensor) -> ImageArray:
+        """The image (8h, 8w, 3) uint8 of a latent (1, C, h, w)."""
 
         def piece(rows: slice, columns: slice) -> Tensor:
             x = self.synthesis(latent[:, :, rows, columns].contiguous(memory_format=torch.channels_last))
@@ -173,13 +174,13 @@ class Codec:
             return pixels.to(torch.uint8).cpu()
 
         h, w = latent.shape[-2:]
-        picture = torch.empty(3, h * BLOCK, w * BLOCK, dtype=torch.uint8)
-        return in_pieces(piece, picture, h, w, BLOCK, self.synthesis_halo).permute(1, 2, 0).numpy()
+        image = torch.empty(3, h * BLOCK, w * BLOCK, dtype=torch.uint8)
+        return in_pieces(piece, image, h, w, BLOCK, self.synthesis_halo).permute(1, 2, 0).numpy()
 
 
-def analysis_input(pictures: Tensor) -> Tensor:
-    """Pictures (B, H, W, 3) uint8 as (B, 3, H, W) float32 in [-1, 1], channels last in memory."""
-    return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
+def analysis_input(images: Tensor) -> Tensor:
+    """Images (B, H, W, 3) uint8 as (B, 3, H, W) float32 in [-1, 1], channels last in memory."""
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def in_pieces(
@@ -187,10 +188,10 @@ def in_pieces(
 ) -> Tensor:
     """Fill ``out`` (channels, h * scale, w * scale) by a transform of latent rows and columns.
 
-    Up to ``WHOLE`` positions in one piece; above, on a fixed grid of pieces, each computed with a halo of its
+    Up to ``ONE_PIECE`` positions in one piece; above, on a fixed grid of pieces, each computed with a halo of its
     receptive field and cropped.
     """
-    side = max(h, w) if h * w <= WHOLE else PIECE
+    side = max(h, w) if h * w <= ONE_PIECE else PIECE
     for top in range(0, h, side):
         for left in range(0, w, side):
             bottom, right = min(top + side, h), min(left + side, w)
@@ -242,12 +243,12 @@ def of_every_rate(device: str = "cpu") -> list[Codec]:
     return [Codec.from_model(model, device) for model in models.values()]
 
 
-def compress_within(codecs: Sequence[Codec], picture: Picture, most: int) -> tuple[Codec, bytes]:
+def compress_within(codecs: Sequence[Codec], image: ImageArray, most: int) -> tuple[Codec, bytes]:
     """The codec of the highest rate whose bitstream has at most so many bytes, and that bitstream.
 
     ``codecs`` come by rising rate; raises UsageError where none fits.
     """
-    streams = [(codec, codec.compress(picture)) for codec in codecs]
+    streams = [(codec, codec.compress(image)) for codec in codecs]
     fitting = [(codec, data) for codec, data in streams if len(data) <= most]
     if not fitting:
         smallest = min(len(data) for _, data in streams)
@@ -255,14 +256,14 @@ def compress_within(codecs: Sequence[Codec], picture: Picture, most: int) -> tup
     return fitting[-1]
 
 
-def compress_to(codecs: Sequence[Codec], picture: Picture, least: float) -> tuple[Codec, bytes]:
+def compress_to(codecs: Sequence[Codec], image: ImageArray, least: float) -> tuple[Codec, bytes]:
     """The codec of the lowest rate whose bitstream gives at least so many dB of PSNR, and that bitstream.
 
     ``codecs`` come by rising rate; raises UsageError where none has.
     """
     for codec in codecs:
-        data = codec.compress(picture)
-        reached = psnr(picture, codec.decode(data))
+        data = codec.compress(image)
+        reached = psnr(image, codec.decode(data))
         if reached >= least:
             return codec, data
     raise UsageError(f"no operating point reaches {least:g} dB: {codec.name} gives {reached:.2f}")

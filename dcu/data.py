@@ -1,4 +1,4 @@
-"""Pictures with labels, from folders and tars, read when they are needed."""
+"""Images with labels, from directories and tars, read when they are needed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dcu import store
-from dcu.errors import BrokenInputError, MissingInputError, UnavailableError
-from dcu.image import SUFFIXES, Picture, read_picture
+from dcu import paths
+from dcu.errors import InvalidInputError, MissingInputError, UnavailableError
+from dcu.image import SUFFIXES, ImageArray, read_image
 
 BITSTREAM = ".bin"
 LABELLED = SUFFIXES | {BITSTREAM}
@@ -35,7 +35,7 @@ class Item:
 
     @property
     def label(self) -> str:
-        """The folder that holds it: its class, where sub-folders are classes."""
+        """The directory that holds it: its class, where subdirectories are classes."""
         return PurePosixPath(self.name).parent.name
 
     @property
@@ -48,13 +48,13 @@ class Item:
         """Put the item's name before what is said of its content."""
         try:
             yield
-        except (BrokenInputError, UnavailableError) as error:
+        except (InvalidInputError, UnavailableError) as error:
             raise type(error)(f"{self.dataset}/{self.name}: {error}") from error
 
-    def picture(self) -> Picture:
-        """The picture that it holds; raises BrokenInputError with its name."""
+    def image(self) -> ImageArray:
+        """The image that it holds; raises InvalidInputError with its name."""
         with self.named():
-            return read_picture(self.read())
+            return read_image(self.read())
 
     def read(self) -> bytes:
         """The file's bytes."""
@@ -67,28 +67,28 @@ class Item:
 
 
 def dataset_name(source: Path) -> str:
-    """What a data set is called: a folder by its name, a tar by its name without the ending."""
+    """What a data set is called: a directory by its name, a tar by its name without the ending."""
     return source.resolve().name if os.path.isdir(source) else source.stem
 
 
 def items(source: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Item]:
-    """Every file of a folder, or of a tar, whose name has one of the endings, sorted by name.
+    """Every file of a directory, or of a tar, whose name has one of the endings, sorted by name.
 
-    A folder that holds tars alone (WebDataset shards) is all of them, one after the other.
+    A directory that holds tars alone (WebDataset shards) is all of them, one after the other.
 
     Raises
     ------
     MissingInputError
-        No such folder or file, or nothing of that kind in it.
-    BrokenInputError
+        No such directory or file, or nothing of that kind in it.
+    InvalidInputError
         A file that is no tar.
     """
     wanted, dataset = tuple(suffixes), dataset_name(source)
     if os.path.isdir(source):
         found = [
             Item(dataset, path.relative_to(source).as_posix(), path, 0, path.stat().st_size)
-            for folder, _, names in os.walk(source, onerror=unreadable)
-            for path in (Path(folder, name) for name in names)
+            for directory, _, names in os.walk(source, onerror=unreadable)
+            for path in (Path(directory, name) for name in names)
             if path.suffix.lower() in wanted and os.path.isfile(path)
         ]
         if not found and (tars := sorted(source.glob("*.tar"))):  # shards keep their order
@@ -102,18 +102,18 @@ def items(source: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Item]:
                     if member.isfile() and PurePosixPath(member.name).suffix.lower() in wanted
                 ]
         except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
-            raise BrokenInputError(f"{source}: neither a folder nor an uncompressed tar") from error
+            raise InvalidInputError(f"{source}: neither a directory nor an uncompressed tar") from error
         except OSError as error:
             raise MissingInputError(f"{source}: {error.strerror}") from error
     else:
-        raise MissingInputError(f"{source}: no such file or folder")
+        raise MissingInputError(f"{source}: no such file or directory")
     if not found:
-        raise MissingInputError(f"{source}: holds no pictures")
+        raise MissingInputError(f"{source}: holds no images")
     return sorted(found, key=lambda item: item.name)
 
 
 def unreadable(error: OSError) -> None:
-    """A folder inside a data set that cannot be opened: what it holds must not go missing unseen."""
+    """A directory inside a data set that cannot be opened: what it holds must not go missing unseen."""
     raise MissingInputError(f"{error.filename}: {error.strerror}") from error
 
 
@@ -130,57 +130,57 @@ def members(archive: tarfile.TarFile, size: int) -> Iterator[tarfile.TarInfo]:
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture and the class of each of its pixels."""
+    """An image and the class of each of its pixels."""
 
-    picture: Item
+    image: Item
     label: Item
 
     def classes(self) -> NDArray[np.uint8]:
-        """The label map (H, W): an indexed or grey PNG; raises BrokenInputError with its name."""
+        """The label map (H, W): an indexed or gray PNG; raises InvalidInputError with its name."""
         name = f"{self.label.dataset}/{self.label.name}"
         try:
             with Image.open(io.BytesIO(self.label.read())) as image:
                 numbers, mode = np.asarray(image), image.mode
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise BrokenInputError(f"{name}: not a label map") from error
+            raise InvalidInputError(f"{name}: not a label map") from error
         if mode not in ("P", "L"):
-            raise BrokenInputError(f"{name}: a label map is indexed or grey, not {mode}")
+            raise InvalidInputError(f"{name}: a label map is indexed or gray, not {mode}")
         return numbers
 
 
 def pairs(source: Path) -> list[Pair]:
-    """The pictures of ``images/`` and the label maps of ``labels/``, of a folder or a tar, joined by their names.
+    """The images of ``images/`` and the label maps of ``labels/``, of a directory or a tar, joined by their names.
 
     Raises
     ------
-    MissingInputError, BrokenInputError
-        As :func:`items`; a picture without label map, or the reverse.
+    MissingInputError, InvalidInputError
+        As :func:`items`; an image without label map, or the reverse.
     """
     found = items(source)
     sides: tuple[dict[str, Item], ...] = ({}, {})
     for item in found:
         name = PurePosixPath(item.name)
-        for folder, side in zip(("images", "labels"), sides, strict=True):
-            if name.parent.name == folder:
+        for directory, side in zip(("images", "labels"), sides, strict=True):
+            if name.parent.name == directory:
                 side[name.stem] = item
-    pictures, labels = sides
-    if not pictures and not labels:
+    images, labels = sides
+    if not images and not labels:
         raise MissingInputError(f"{source}: has neither images/ nor labels/")
-    if alone := set(pictures) ^ set(labels):
+    if alone := set(images) ^ set(labels):
         first = min(alone)
-        lacking = "label map" if first in pictures else "picture"
-        raise BrokenInputError(f"{source}: {first} has no {lacking}; {len(alone)} in all")
-    return [Pair(pictures[name], labels[name]) for name in sorted(pictures)]
+        lacking = "label map" if first in images else "image"
+        raise InvalidInputError(f"{source}: {first} has no {lacking}; {len(alone)} in all")
+    return [Pair(images[name], labels[name]) for name in sorted(images)]
 
 
-def carried() -> list[Item]:
+def sample_items() -> list[Item]:
     """The photographs that dcu carries."""
-    return items(store.shipped("samples"))
+    return items(paths.shipped("samples"))
 
 
 def shown(found: Sequence[Item], most: int) -> list[Item]:
     """At most so many items of a data set, spread over it; without one, the photographs that dcu carries."""
-    found = found or carried()
+    found = found or sample_items()
     return [found[i] for i in np.linspace(0, len(found) - 1, min(most, len(found))).astype(int)]
 
 

@@ -19,9 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dcu import store
 from dcu.errors import UnavailableError
-from dcu.rangecoder import backend, cache_folder
+from dcu.io import write_atomic
+from dcu.paths import cache_directory
+from dcu.rangecoder import backend
 
 Engine = Callable[[Tensor], Tensor]
 """A batch to the network's answer to it."""
@@ -30,7 +31,7 @@ TITLES = {"pytorch": "PyTorch", "onnx": "ONNX Runtime", "int8": "ONNX Runtime in
 """Engines by the names that users give them, the slowest first, and as tables call them."""
 NAMES = ("auto", *TITLES)
 """What users may ask for; auto is the last of those that are :func:`available`."""
-AT_ONCE = 10
+CALIBRATION_BATCH = 10
 """Examples that go through a network together while ranges are measured."""
 
 
@@ -110,15 +111,15 @@ def quantized(model: bytes, examples: Tensor) -> bytes:
         """The examples, as the calibration asks for them."""
 
         def __init__(self) -> None:
-            self.parts: Iterator[Tensor] = iter(examples.split(AT_ONCE))
+            self.parts: Iterator[Tensor] = iter(examples.split(CALIBRATION_BATCH))
             self.name = session_of(model, 1).get_inputs()[0].name
 
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
             part = next(self.parts, None)
             return None if part is None else {self.name: part.contiguous().numpy()}
 
-    with hushed(), tempfile.TemporaryDirectory(prefix="dcu-") as folder:
-        plain, shaped, small = (Path(folder) / f"{name}.onnx" for name in ("plain", "shaped", "small"))
+    with hushed(), tempfile.TemporaryDirectory(prefix="dcu-") as directory:
+        plain, shaped, small = (Path(directory) / f"{name}.onnx" for name in ("plain", "shaped", "small"))
         plain.write_bytes(model)
         quant_pre_process(str(plain), str(shaped))
         quantize_static(
@@ -155,14 +156,14 @@ def onnx_runtime(model: bytes, threads: int) -> Engine:
 def kept(key: str, make: Callable[[], bytes], threads: int) -> Engine:
     """The engine of an ONNX model that is made once and kept in the cache under a key of its own."""
     tag = "-".join([key, *(f"{name}-{version(name)}" for name in ("torch", "onnxruntime"))])
-    place = cache_folder() / f"{tag}.onnx"
+    place = cache_directory() / f"{tag}.onnx"
     with contextlib.suppress(Exception):  # ONNX Runtime's own errors share no class
         return onnx_runtime(place.read_bytes(), threads)
     print("dcu: preparing the network for ONNX Runtime, once", file=sys.stderr, flush=True)
     model = make()
     with contextlib.suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
-        store.replace(place, model)
+        write_atomic(place, model)
     return onnx_runtime(model, threads)
 
 

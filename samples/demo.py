@@ -1,4 +1,4 @@
-"""What dcu does, shown on the photographs of this folder: compress, name from the bitstream, rebuild; writes out/."""
+"""Demonstration on the photographs of this directory: compress, classify the bitstream, decode; writes out/."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dcu import Classifier, Codec
-from dcu.image import Picture, psnr, read_picture
+from dcu.image import ImageArray, psnr, read_image
 
 OUT = Path("out")
 MARGIN, LINE = 8, 18
@@ -23,19 +23,19 @@ FORMATS: dict[str, dict[str, int]] = {
 }
 
 
-def smallest(picture: Picture, format: str) -> int:
+def smallest(image: ImageArray, format: str) -> int:
     """Bytes of the smallest file of this size that a format can write: lowest quality, most effort."""
     out = io.BytesIO()
-    Image.fromarray(picture).save(out, format, **FORMATS[format])
+    Image.fromarray(image).save(out, format, **FORMATS[format])
     return len(out.getvalue())
 
 
-def side_by_side(picture: Picture, decoded: Picture, captions: tuple[str, str]) -> Image.Image:
-    """Original and decoded picture with a line of text under each."""
-    height, width = picture.shape[:2]
+def side_by_side(image: ImageArray, decoded: ImageArray, captions: tuple[str, str]) -> Image.Image:
+    """Original and decoded image with a line of text under each."""
+    height, width = image.shape[:2]
     sheet = Image.new("RGB", (2 * width + 3 * MARGIN, height + 2 * MARGIN + LINE), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    for column, (half, caption) in enumerate(zip((picture, decoded), captions, strict=True)):
+    for column, (half, caption) in enumerate(zip((image, decoded), captions, strict=True)):
         left = MARGIN + column * (width + MARGIN)
         sheet.paste(Image.fromarray(half), (left, MARGIN))
         draw.text((left, height + MARGIN + 2), caption, fill="black", font=font)
@@ -43,7 +43,7 @@ def side_by_side(picture: Picture, decoded: Picture, captions: tuple[str, str]) 
 
 
 def main() -> None:
-    """Compress, classify and decode each sample; print a table; write streams, pictures and one sheet."""
+    """Compress, classify and decode each sample; print a table; write streams, images and one sheet."""
     OUT.mkdir(exist_ok=True)
     codec, classifier = Codec.load(), Classifier.load()
     caption = "AVIF, WebP, JPEG: bytes of the smallest file of this size that each of them can write"
@@ -52,26 +52,26 @@ def main() -> None:
         table.add_column(heading, justify="left" if heading in ("photograph", "named as") else "right", no_wrap=True)
     sheets = []
     for path in sorted(Path(__file__).parent.glob("*.jpg")):
-        picture = read_picture(path.read_bytes())
-        data = codec.compress(picture)
+        image = read_image(path.read_bytes())
+        data = codec.compress(image)
         best = classifier(data).best
         decoded = codec.decode(data)
         (OUT / f"{path.stem}.bin").write_bytes(data)
         Image.fromarray(decoded).save(OUT / f"{path.stem}.png")
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         named = f"{best.label} ({100 * best.probability:.0f} %)"
-        others = [str(smallest(picture, format)) for format in FORMATS]
-        bpp, quality = f"{8 * len(data) / (width * height):.3f}", f"{psnr(picture, decoded):.1f} dB"
+        others = [str(smallest(image, format)) for format in FORMATS]
+        bpp, quality = f"{8 * len(data) / (width * height):.3f}", f"{psnr(image, decoded):.1f} dB"
         table.add_row(path.stem, f"{width}x{height}", str(len(data)), bpp, quality, *others, named)
-        sheets.append(side_by_side(picture, decoded, (path.name, f"{len(data)} bytes: {named}")))
+        sheets.append(side_by_side(image, decoded, (path.name, f"{len(data)} bytes: {named}")))
     write_sheet(sheets)
     console = Console() if sys.stdout.isatty() else Console(width=110)
     console.print(table)
-    console.print(f"bitstreams and pictures are in {OUT}/; all of them side by side: {OUT / 'demo.png'}")
+    console.print(f"bitstreams and images are in {OUT}/; all of them side by side: {OUT / 'demo.png'}")
 
 
 def write_sheet(sheets: list[Image.Image]) -> None:
-    """All samples on one picture, two a row."""
+    """All samples on one image, two a row."""
     rows = [sheets[index : index + 2] for index in range(0, len(sheets), 2)]
     heights = [max(sheet.height for sheet in row) for row in rows]
     width = max(sheet.width for sheet in sheets)

@@ -1,4 +1,4 @@
-"""A tiny codec and classifier with random weights, pictures, and the command line in this process."""
+"""A tiny codec and classifier with random weights, images, and the command line in this process."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ from dcu.cli import app
 from dcu.codec import Codec, codec_of
 from dcu.entropy import integer_tensors
 from dcu.evaluate.cost import codec_cost, macs
-from dcu.image import Picture
+from dcu.image import ImageArray
 from dcu.nets.context import Group
-from dcu.nets.efficientnet import EfficientNetLite, LatentClassifier
+from dcu.nets.efficientnet import EfficientNetLite
+from dcu.nets.latent import LatentClassifier
+from dcu.nets.rgb import VARIANTS
 from dcu.rangecoder import backend
 from dcu.tasks import rgb
 from dcu.tasks.classify import classifier_for
@@ -49,86 +51,86 @@ def random_codec(seed: int) -> dict[str, torch.Tensor]:
             parameter.mul_(8 if name.endswith("conv2.weight") else 1)
     tensors = {f"analysis.{n}": t.half() for n, t in network.analysis.state_dict().items()}
     tensors |= {f"synthesis.{n}": t.half() for n, t in network.synthesis.state_dict().items()}
-    tensors["quantizer.centres"] = network.quantizer.centres.detach().clone()
+    tensors["quantizer.centers"] = network.quantizer.centers.detach().clone()
     return tensors | {f"context.{n}": t for n, t in integer_tensors(network.context).items()}
 
 
-def write_codec(folder: Path, seed: int = 0) -> store.Model:
+def write_codec(directory: Path, seed: int = 0) -> store.Model:
     tensors = random_codec(seed)
-    codec = Codec(tensors, folder.name)
-    card = {"name": folder.name, "kind": "codec", "rate": 0.0983, "fingerprint": codec.fingerprint, "figures": []}
-    return store.write_model(folder, card | codec_cost(codec), tensors)
+    codec = Codec(tensors, directory.name)
+    card = {"name": directory.name, "kind": "codec", "rate": 0.0983, "fingerprint": codec.fingerprint, "figures": []}
+    return store.write_model(directory, card | codec_cost(codec), tensors)
 
 
-def write_classifier(folder: Path, fingerprint: str) -> store.Model:
+def write_classifier(directory: Path, fingerprint: str) -> store.Model:
     """Three classes; macs as `dcu.evaluate.cost` counts them, which `dcu models verify` compares."""
     torch.manual_seed(1)
     network = LatentClassifier(3, 4, 1, 0, 3)
     labels = [{"wnid": f"n{i:08}", "label": name} for i, name in enumerate(("cat", "dog", "tea"))]
     card: dict[str, Any] = {
-        "name": folder.name,
+        "name": directory.name,
         "kind": "classifier",
         "codec": "codec-0.0983",
         "fingerprint": fingerprint,
     }
     tensors = {name: tensor.half() for name, tensor in network.state_dict().items()}
     card |= {"macs": macs(network, torch.zeros(1, 3, 28, 28))}
-    return store.write_model(folder, card | {"labels": labels, "figures": []}, tensors)
+    return store.write_model(directory, card | {"labels": labels, "figures": []}, tensors)
 
 
 @pytest.fixture(scope="session")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     backend()  # compiled now, if it has to be, and not in the middle of a test
-    folder = tmp_path_factory.mktemp("models")
-    codec = write_codec(folder / "codec-0.0983")
-    write_classifier(folder / "classifier-0.0983", codec.fingerprint)
-    return folder
+    directory = tmp_path_factory.mktemp("models")
+    codec = write_codec(directory / "codec-0.0983")
+    write_classifier(directory / "classifier-0.0983", codec.fingerprint)
+    return directory
 
 
 @pytest.fixture(autouse=True)
-def models(model_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Every test sees the tiny models first, an empty folder of the user's, and one engine: exporting takes seconds."""
+def models(model_directory: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Every test sees the tiny models first, an empty user directory, and one engine: exporting takes seconds."""
     monkeypatch.setattr("dcu.engines.ONNX_PACKAGES", ("no_such_package",))
-    monkeypatch.setenv("DCU_MODELS", str(model_folder))
+    monkeypatch.setenv("DCU_MODELS", str(model_directory))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data-home"))
     codec_of.cache_clear()
     classifier_for.cache_clear()
     segmenter_for.cache_clear()
-    return model_folder
+    return model_directory
 
 
 @pytest.fixture
 def own_models(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the tiny models that a test may harm."""
-    folder = tmp_path / "models"
-    shutil.copytree(models, folder)
-    monkeypatch.setenv("DCU_MODELS", str(folder))
-    return folder
+    directory = tmp_path / "models"
+    shutil.copytree(models, directory)
+    monkeypatch.setenv("DCU_MODELS", str(directory))
+    return directory
 
 
 @pytest.fixture(scope="session")
-def codec(model_folder: Path) -> Codec:
-    return Codec.load(model_folder / "codec-0.0983")
+def codec(model_directory: Path) -> Codec:
+    return Codec.load(model_directory / "codec-0.0983")
 
 
-def smooth_picture(height: int, width: int, seed: int = 0) -> Picture:
-    """Coloured waves with some noise: no photograph, but not white noise either."""
+def smooth_image(height: int, width: int, seed: int = 0) -> ImageArray:
+    """Colored waves with some noise: no photograph, but not white noise either."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(x / rng.uniform(5, 40) + rng.uniform(0, 6)) + np.cos(y / rng.uniform(5, 40)) for _ in range(3)]
     return np.clip(np.stack(waves, 2) * 50 + 128 + rng.normal(0, 4, (height, width, 3)), 0, 255).astype(np.uint8)
 
 
-def png(picture: Picture) -> bytes:
+def png(image: ImageArray) -> bytes:
     out = io.BytesIO()
-    Image.fromarray(picture).save(out, "PNG")
+    Image.fromarray(image).save(out, "PNG")
     return out.getvalue()
 
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
     path = tmp_path / "photo.png"
-    path.write_bytes(png(smooth_picture(40, 52)))
+    path.write_bytes(png(smooth_image(40, 52)))
     return path
 
 
@@ -186,7 +188,7 @@ def random_rgb(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def network(variant: str = "lite0") -> EfficientNetLite:
         torch.manual_seed(0)
-        return EfficientNetLite(rgb.VARIANTS[variant]).eval().requires_grad_(False)
+        return EfficientNetLite(VARIANTS[variant]).eval().requires_grad_(False)
 
     for module in (classifier_training, rgb):
         monkeypatch.setattr(module, "rgb_network", network)

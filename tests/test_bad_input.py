@@ -19,7 +19,7 @@ from dcu.bitstream import Stream
 from dcu.cli import files
 from dcu.codec import Codec, codec_of
 
-from .conftest import Dcu, one_line, png, process, random_codec, smooth_picture
+from .conftest import Dcu, one_line, png, process, random_codec, smooth_image
 from .test_image import huge_png, truncated_jpeg
 
 
@@ -33,7 +33,7 @@ from .test_image import huge_png, truncated_jpeg
         ("program.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n{} loop"),
     ],
 )
-def test_broken_pictures(dcu: Dcu, tmp_path: Path, name: str, data: bytes) -> None:
+def test_broken_images(dcu: Dcu, tmp_path: Path, name: str, data: bytes) -> None:
     path = tmp_path / name
     path.write_bytes(data)
     answer = dcu("compress", path, "-o", tmp_path / "x.bin")
@@ -45,8 +45,8 @@ def test_broken_pictures(dcu: Dcu, tmp_path: Path, name: str, data: bytes) -> No
 
 def test_missing_stream(dcu: Dcu, tmp_path: Path) -> None:
     for name in ("none.bin", "n" * 300):
-        for verb in ("classify", "info", "verify"):
-            answer = dcu(verb, tmp_path / name)
+        for command in ("classify", "info", "verify"):
+            answer = dcu(command, tmp_path / name)
             assert answer.code == 66
             assert one_line(answer.err)
 
@@ -62,44 +62,44 @@ def test_header_of_a_giant(dcu: Dcu, tmp_path: Path) -> None:
 def test_operating_point_that_the_codec_lacks(dcu: Dcu, codec: Codec, tmp_path: Path) -> None:
     path = tmp_path / "point.bin"
     path.write_bytes(bitstream.write(codec.identity, 3, 8, 8, [[b"x"]]))
-    for verb in ("verify", "classify"):
-        assert dcu(verb, path).code == 65
+    for command in ("verify", "classify"):
+        assert dcu(command, path).code == 65
 
 
-def test_missing_file_and_empty_folder(dcu: Dcu, tmp_path: Path) -> None:
-    for verb in ("compress", "decode"):
-        assert dcu(verb, tmp_path / "none", "-o", tmp_path / "x").code == 66
+def test_missing_file_and_empty_directory(dcu: Dcu, tmp_path: Path) -> None:
+    for command in ("compress", "decode"):
+        assert dcu(command, tmp_path / "none", "-o", tmp_path / "x").code == 66
         (tmp_path / "empty").mkdir(exist_ok=True)
-        answer = dcu(verb, tmp_path / "empty", "-o", tmp_path / "x")
+        answer = dcu(command, tmp_path / "empty", "-o", tmp_path / "x")
         assert answer.code == 66
         assert one_line(answer.err)
 
 
 @pytest.fixture
 def stream(codec: Codec) -> bytes:
-    return codec.compress(smooth_picture(16, 24))
+    return codec.compress(smooth_image(16, 24))
 
 
 def test_stream_cut_anywhere_names_nothing(dcu: Dcu, tmp_path: Path, stream: bytes) -> None:
-    folder = tmp_path / "cut"
-    folder.mkdir()
+    directory = tmp_path / "cut"
+    directory.mkdir()
     for end in range(len(stream)):
-        (folder / f"{end:04}.bin").write_bytes(stream[:end])
-    answer = dcu("classify", folder, "--json")
+        (directory / f"{end:04}.bin").write_bytes(stream[:end])
+    answer = dcu("classify", directory, "--json")
     assert answer.code == 65
     assert answer.out == ""
     assert answer.err.count("dcu: ") == answer.err.count("\n") == len(stream)
 
 
 def test_flipped_bits_name_nothing(dcu: Dcu, tmp_path: Path, stream: bytes) -> None:
-    folder = tmp_path / "flipped"
-    folder.mkdir()
+    directory = tmp_path / "flipped"
+    directory.mkdir()
     for bit in range(8 * len(stream)):
         damaged = bytearray(stream)
         damaged[bit // 8] ^= 1 << bit % 8
-        (folder / f"{bit:05}.bin").write_bytes(damaged)
-    for verb in ("verify", "classify"):
-        answer = dcu(verb, folder)
+        (directory / f"{bit:05}.bin").write_bytes(damaged)
+    for command in ("verify", "classify"):
+        answer = dcu(command, directory)
         assert answer.code == 65
         assert answer.out == ""
         assert answer.err.count("dcu: ") == answer.err.count("\n") == 8 * len(stream)
@@ -108,7 +108,7 @@ def test_flipped_bits_name_nothing(dcu: Dcu, tmp_path: Path, stream: bytes) -> N
 
 def test_a_broken_payload_spoils_no_other_of_its_batch(dcu: Dcu, tmp_path: Path, codec: Codec, stream: bytes) -> None:
     """Its checksum is right, its symbols do not exist: found out only while many are decoded together."""
-    symbols = codec.analyse(smooth_picture(16, 24)).clone()
+    symbols = codec.analyze(smooth_image(16, 24)).clone()
     symbols[1, 1, 1] = codec.levels[1] + 2
     broken = bitstream.write(codec.identity, 0, 24, 16, [[codec.entropy.encode(symbols)]])
     for name, data in (("a.bin", stream), ("b.bin", broken), ("c.bin", stream)):
@@ -121,18 +121,18 @@ def test_a_broken_payload_spoils_no_other_of_its_batch(dcu: Dcu, tmp_path: Path,
 
 def test_stream_of_a_codec_that_is_not_installed(dcu: Dcu, tmp_path: Path) -> None:
     path = tmp_path / "x.bin"
-    path.write_bytes(Codec(random_codec(7), "other").compress(smooth_picture(8, 8)))
-    for verb in ("classify", "verify"):
-        answer = dcu(verb, path)
+    path.write_bytes(Codec(random_codec(7), "other").compress(smooth_image(8, 8)))
+    for command in ("classify", "verify"):
+        answer = dcu(command, path)
         assert answer.code == 69
         assert one_line(answer.err)
     assert dcu("info", path, "--json").lines[0]["codec"] is None
 
 
-@pytest.mark.parametrize("verb", ["compress", "models"])
+@pytest.mark.parametrize("command", ["compress", "models"])
 @pytest.mark.parametrize("harm", ["missing", "altered", "cut", "fingerprint", "card"])
 def test_codec_weights_that_are_not_the_cards(
-    dcu: Dcu, own_models: Path, photo: Path, tmp_path: Path, harm: str, verb: str
+    dcu: Dcu, own_models: Path, photo: Path, tmp_path: Path, harm: str, command: str
 ) -> None:
     weights, card = own_models / "codec-0.0983/weights.safetensors", own_models / "codec-0.0983/card.json"
     if harm == "missing":
@@ -147,11 +147,11 @@ def test_codec_weights_that_are_not_the_cards(
         card.write_text(json.dumps(json.loads(card.read_text()) | {"fingerprint": "00" * 32}))
     else:
         card.write_text("{")
-    folder = str(own_models / "codec-0.0983")
+    directory = str(own_models / "codec-0.0983")
     call = (
-        ["compress", photo, "-o", tmp_path / "x.bin", "--codec", folder]
-        if verb == "compress"
-        else ["models", "verify", folder]
+        ["compress", photo, "-o", tmp_path / "x.bin", "--codec", directory]
+        if command == "compress"
+        else ["models", "verify", directory]
     )
     answer = dcu(*call)
     assert answer.code == 69
@@ -187,12 +187,12 @@ def test_missing_classifier(dcu: Dcu, own_models: Path, stream: bytes, tmp_path:
 
 def test_no_compiler(tmp_path: Path) -> None:
     """Neither a built extension nor a compiler: one line that says what to install, however many inputs."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
+    directory = tmp_path / "photos"
+    directory.mkdir()
     for index in range(3):
-        (folder / f"{index}.png").write_bytes(png(smooth_picture(8, 8)))
+        (directory / f"{index}.png").write_bytes(png(smooth_image(8, 8)))
     answer = process(
-        "compress", folder, "-o", tmp_path / "x", DCU_CACHE=str(tmp_path / "cache"), CXX="no-such", PATH=""
+        "compress", directory, "-o", tmp_path / "x", DCU_CACHE=str(tmp_path / "cache"), CXX="no-such", PATH=""
     )
     assert answer.returncode == 69
     assert b"C++ compiler" in answer.stderr
@@ -206,10 +206,10 @@ def test_cache_built_and_no_compiler(photo: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_read_only_folder(dcu: Dcu, photo: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "locked"
-    folder.mkdir(mode=0o555)
-    answer = dcu("compress", photo, "-o", folder / "x.bin")
+def test_read_only_directory(dcu: Dcu, photo: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "locked"
+    directory.mkdir(mode=0o555)
+    answer = dcu("compress", photo, "-o", directory / "x.bin")
     assert answer.code == 73
     assert one_line(answer.err)
 
@@ -229,7 +229,7 @@ def test_only_regular_files_are_replaced(dcu: Dcu, photo: Path, tmp_path: Path) 
     assert pipe.is_fifo()
 
 
-def test_output_folder_that_cannot_be_made(dcu: Dcu, photo: Path, tmp_path: Path) -> None:
+def test_output_directory_that_cannot_be_made(dcu: Dcu, photo: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     answer = dcu("compress", photo, "-o", tmp_path / "file" / "x.bin")
     assert answer.code == 73
@@ -272,18 +272,18 @@ def test_debug_shows_where(photo: Path) -> None:
     assert b"Traceback" in answer.stderr
 
 
-def test_small_pictures_still_have_names(dcu: Dcu, tmp_path: Path) -> None:
+def test_small_images_still_have_names(dcu: Dcu, tmp_path: Path) -> None:
     path = tmp_path / "dot.png"
-    path.write_bytes(png(smooth_picture(1, 1)))
+    path.write_bytes(png(smooth_image(1, 1)))
     assert dcu("compress", path, "-o", tmp_path / "dot.bin").code == 0
     assert dcu("classify", tmp_path / "dot.bin").code == 0
 
 
-def test_folder_with_what_cannot_be_read(dcu: Dcu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that cannot be opened is named, the rest is done; a pipe among the files would never end."""
+def test_directory_with_what_cannot_be_read(dcu: Dcu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory that cannot be opened is named, the rest is done; a pipe among the files would never end."""
     holiday = tmp_path / "holiday"
     (holiday / "private").mkdir(parents=True)
-    (holiday / "a.png").write_bytes(png(smooth_picture(16, 16)))
+    (holiday / "a.png").write_bytes(png(smooth_image(16, 16)))
     os.mkfifo(holiday / "pipe.png")
     walk = os.scandir
 
@@ -300,7 +300,7 @@ def test_folder_with_what_cannot_be_read(dcu: Dcu, tmp_path: Path, monkeypatch: 
     assert dcu("eval", "classifier", holiday).code == 66
 
 
-def test_empty_name_is_no_folder(dcu: Dcu, tmp_path: Path) -> None:
+def test_empty_name_is_no_directory(dcu: Dcu, tmp_path: Path) -> None:
     answer = dcu("compress", "", "-o", tmp_path / "x.bin")
     assert answer.code == 66
     assert one_line(answer.err)
@@ -310,7 +310,7 @@ def test_nobody_reads_the_errors(tmp_path: Path) -> None:
     """Where standard error is closed at its other end, the files that are whole are still answered."""
     for name in "ab":
         (tmp_path / f"{name}.png").write_bytes(b"broken")
-    (tmp_path / "c.png").write_bytes(png(smooth_picture(16, 16)))
+    (tmp_path / "c.png").write_bytes(png(smooth_image(16, 16)))
     reading, writing = os.pipe()
     os.close(reading)
     command = [sys.executable, "-m", "dcu", "compress", str(tmp_path), "-o", str(tmp_path / "bins")]
@@ -322,12 +322,12 @@ def test_nobody_reads_the_errors(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "bins").iterdir()] == ["c.bin"]
 
 
-def test_picture_that_memory_does_not_hold(
+def test_image_that_memory_does_not_hold(
     dcu: Dcu, codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is that input's error; the others are answered."""
     for name, side in (("a", 40), ("b", 80), ("c", 40)):
-        (tmp_path / f"{name}.bin").write_bytes(codec.compress(smooth_picture(side, side)))
+        (tmp_path / f"{name}.bin").write_bytes(codec.compress(smooth_image(side, side)))
     latents = Codec.latents
 
     def small_machine(self: Codec, streams: Sequence[Stream]) -> list[Tensor]:

@@ -14,14 +14,15 @@ import torch
 
 from dcu import store
 from dcu.bench import measure, table
-from dcu.bench.ways import files_of
+from dcu.bench.pipelines import files_of
 from dcu.codec import Codec
 from dcu.entropy import position_index
 from dcu.evaluate import classifier as evaluate_classifier
 from dcu.evaluate.cost import macs
-from dcu.nets.efficientnet import LITE0, EfficientNetLite, FrontBlock, FusedBlock, InvertedResidual
+from dcu.nets.efficientnet import LITE0, EfficientNetLite, InvertedResidual
+from dcu.nets.latent import FusedBlock, PlainBlock
 
-from .conftest import Dcu, one_line, png, smooth_picture
+from .conftest import Dcu, one_line, png, smooth_image
 
 STAGES = ("read_ms", "decode_ms", "network_ms")
 
@@ -55,17 +56,17 @@ def test_rows_without_data(dcu: Dcu, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ours["network_macs"] == store.find("classifier-0.0983").card["macs"]
 
 
-def test_what_is_quick_is_timed_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_fast_is_timed_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """All have as long; what is slow goes twice at least."""
-    way: Any = SimpleNamespace(files=[b""])
+    pipeline: Any = SimpleNamespace(files=[b""])
 
     def runner(milliseconds: float) -> measure.Runner:
-        made = measure.Runner(way, "pytorch", lambda batch: batch, 8)
+        made = measure.Runner(pipeline, "pytorch", lambda batch: batch, 8)
         monkeypatch.setattr(made, "once", lambda: (0.0, 0.0, milliseconds / 8))
         return made
 
     everyone = runner(1000 / 128), runner(1000), runner(9000)
-    measure.measure([[each] for each in everyone], seconds=12)
+    measure.time_runners([[each] for each in everyone], seconds=12)
     assert [len(each.milliseconds) for each in everyone] == [512, 5, 2]
 
 
@@ -81,7 +82,7 @@ def test_table_for_people_and_what_cards_say(dcu: Dcu, own_models: Path) -> None
     assert "50.0 %" in answer.out
     assert "RGB on webp 64x64" in answer.out
     assert "25.0 %" in answer.out
-    assert "quoted from the card: some-val, 9 pictures" in answer.err
+    assert "quoted from the card: some-val, 9 images" in answer.err
     assert re.search(r"^classifier-0.0983 .* quoted ", answer.out, re.MULTILINE), "the table itself says so too"
     assert re.search(r"^classifier-0.0983 .* 2.0$", answer.out, re.MULTILINE), "right twice as often as what people run"
 
@@ -111,11 +112,11 @@ def test_wrong_calls_are_one_line(dcu: Dcu, options: list[str]) -> None:
 
 
 def test_files_of_other_formats_fit() -> None:
-    pictures = [smooth_picture(224, 224, seed=seed) for seed in range(2)]
-    side, files = files_of("webp", pictures, 250, None)
+    images = [smooth_image(224, 224, seed=seed) for seed in range(2)]
+    side, files = files_of("webp", images, 250, None)
     assert side < 224
     assert sum(map(len, files)) <= 2 * 250
-    assert files_of("webp", pictures, 250, 32)[0] == 32
+    assert files_of("webp", images, 250, 32)[0] == 32
 
 
 def test_macs_by_hand() -> None:
@@ -127,7 +128,7 @@ def test_macs_by_hand() -> None:
     assert macs(torch.nn.Conv2d(4, 6, 3, padding=2, dilation=2), x) == 10 * 10 * 4 * 6 * 9
     assert macs(InvertedResidual(4, 4, 3, 1, 6, 1), x) == 100 * (4 * 24 + 24 * 9 + 24 * 4)
     assert macs(FusedBlock(4, 6), x) == 100 * (4 * 6 * 9 + 6 * 4)
-    assert macs(FrontBlock(4), x) == 2 * 100 * 4 * 4 * 9
+    assert macs(PlainBlock(4), x) == 2 * 100 * 4 * 4 * 9
     assert len(LITE0) == 7
     assert macs(EfficientNetLite(), torch.zeros(1, 3, 224, 224)) == pytest.approx(407e6, rel=0.06)
 
@@ -144,14 +145,14 @@ def test_macs_of_the_context_model_by_hand(codec: Codec) -> None:
     assert coder.macs(side, side) == by_hand
 
 
-def test_rivals_are_recorded_for_the_bench(
+def test_baselines_are_recorded_for_the_bench(
     dcu: Dcu, own_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [{"name": "x", "side": 224, "count": 1, "ms": 3.0}]
     monkeypatch.setattr(evaluate_classifier, "compare", lambda *_: rows)
     (tmp_path / "set" / "n00000000").mkdir(parents=True)
 
-    (tmp_path / "set" / "n00000000" / "0.png").write_bytes(png(smooth_picture(32, 32)))
+    (tmp_path / "set" / "n00000000" / "0.png").write_bytes(png(smooth_image(32, 32)))
     call = ["eval", "classifier", tmp_path / "set", "--network", "classifier-0.0983", "--rivals", "webp", "--record"]
     assert dcu(*call).code == 0
     card = json.loads((own_models / "classifier-0.0983" / "card.json").read_text())

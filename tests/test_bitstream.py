@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcu import bitstream
-from dcu.errors import BrokenInputError
+from dcu.errors import InvalidInputError
 
 sides = st.integers(1, 5000)
 
@@ -17,7 +17,7 @@ def tiles_of(width: int, height: int, draw: st.DataObject) -> list[bytes]:
 
 @given(st.binary(min_size=4, max_size=4), st.integers(0, 127), sides, sides, st.data())
 def test_what_is_written_is_read(codec: bytes, point: int, width: int, height: int, draw: st.DataObject) -> None:
-    small = bitstream.small_size(width, height)
+    small = bitstream.thumbnail_size(width, height)
     layers = [tiles_of(*size, draw) for size in (small, (width, height)) if size]
     data = bitstream.write(codec, point, width, height, layers)
     stream = bitstream.read(data)
@@ -36,7 +36,7 @@ def test_numbers_come_back(value: int) -> None:
 
 @pytest.mark.parametrize("data", [b"\x80\x00", b"\xff\xff\xff\xff\xff\x01", b"\x80" * 6, b"\x80"])
 def test_malformed_numbers_are_refused(data: bytes) -> None:
-    with pytest.raises(BrokenInputError):
+    with pytest.raises(InvalidInputError):
         bitstream.read_number(memoryview(data), 0)
 
 
@@ -52,7 +52,7 @@ def test_worked_example_of_docs_format() -> None:
 
 @pytest.mark.parametrize("end", range(len(STREAM)))
 def test_cut_at_every_byte(end: int) -> None:
-    with pytest.raises(BrokenInputError):
+    with pytest.raises(InvalidInputError):
         bitstream.read(STREAM[:end])
 
 
@@ -60,7 +60,7 @@ def test_cut_at_every_byte(end: int) -> None:
 def test_every_flipped_bit_is_noticed(bit: int) -> None:
     damaged = bytearray(STREAM)
     damaged[bit // 8] ^= 1 << bit % 8
-    with pytest.raises(BrokenInputError):
+    with pytest.raises(InvalidInputError):
         bitstream.read(bytes(damaged))
 
 
@@ -68,7 +68,7 @@ def test_streams_follow_one_another() -> None:
     assert [s.size for s in bitstream.split(STREAM + STREAM)] == [len(STREAM)] * 2
     streams = bitstream.split(STREAM + b"rest")
     assert next(streams).size == len(STREAM)
-    with pytest.raises(BrokenInputError):
+    with pytest.raises(InvalidInputError):
         next(streams)
 
 
@@ -76,18 +76,18 @@ def test_streams_follow_one_another() -> None:
     ("size", "small"),
     [((1023, 4000), None), ((1024, 1024), (256, 256)), ((4000, 3000), (341, 256)), ((1500, 6001), (256, 1024))],
 )
-def test_small_layer(size: tuple[int, int], small: tuple[int, int] | None) -> None:
-    assert bitstream.small_size(*size) == small
+def test_thumbnail_layer(size: tuple[int, int], small: tuple[int, int] | None) -> None:
+    assert bitstream.thumbnail_size(*size) == small
 
 
 def test_header_of_too_many_pixels_is_refused_before_anything_is_allocated() -> None:
     data = bitstream.write(b"abcd", 0, 100_000, 100_000, [[b""], [b""]])
-    with pytest.raises(BrokenInputError, match="2\\^28"):
+    with pytest.raises(InvalidInputError, match="2\\^28"):
         bitstream.read(data)
 
 
 def test_tile_longer_than_its_layer_is_refused() -> None:
     assert bitstream.unpack_tiles(memoryview(b"\x01a\x00"), 2) == (b"a", b"")
     for payload in (b"\x05a\x00", b"\x01a\x00x", b"\x01a"):
-        with pytest.raises(BrokenInputError):
+        with pytest.raises(InvalidInputError):
             bitstream.unpack_tiles(memoryview(payload), 2)

@@ -10,15 +10,16 @@ from dcu import store
 from dcu.codec import Codec
 from dcu.errors import UnavailableError
 from dcu.evaluate.cost import macs
-from dcu.nets.efficientnet import LITE2, EfficientNetLite, LatentClassifier, SameConv2d
+from dcu.nets.efficientnet import LITE2, EfficientNetLite, SameConv2d
+from dcu.nets.latent import LatentClassifier
 from dcu.nets.transforms import Synthesis
-from dcu.tasks.classify import DILUTION, Classifier, centre
+from dcu.tasks.classify import DILUTION, Classifier, center
 
-from .conftest import Dcu, one_line, png, smooth_picture, write_classifier
+from .conftest import Dcu, one_line, png, smooth_image, write_classifier
 
 
-def test_no_picture_is_computed(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = codec.compress(smooth_picture(64, 64))
+def test_no_image_is_computed(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = codec.compress(smooth_image(64, 64))
 
     def refuse(*_: object) -> None:
         raise AssertionError("synthesis ran")
@@ -34,29 +35,29 @@ def test_no_picture_is_computed(codec: Codec, monkeypatch: pytest.MonkeyPatch) -
 def test_batch_answers_as_one_by_one_and_in_order(codec: Codec) -> None:
     classifier = Classifier.load()
     sizes = [(64, 64), (224, 224), (30, 80), (64, 64)]
-    streams = [codec.compress(smooth_picture(*size, seed=i)) for i, size in enumerate(sizes)]
+    streams = [codec.compress(smooth_image(*size, seed=i)) for i, size in enumerate(sizes)]
     together = classifier.probabilities(classifier.look([codec.read(s) for s in streams]))
     for data, logits in zip(streams, together, strict=True):
         assert torch.allclose(classifier.probabilities(classifier.look([codec.read(data)]))[0], logits, atol=1e-4)
 
 
 def test_probabilities_sum_to_one(codec: Codec) -> None:
-    answer = Classifier.load()(codec.compress(smooth_picture(64, 64)), top=99)
+    answer = Classifier.load()(codec.compress(smooth_image(64, 64)), top=99)
     assert sum(p.probability for p in answer.predictions) == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.parametrize(
     ("size", "side"), [((28, 28), 28), ((32, 43), 28), ((30, 60), 28), ((64, 96), 56), ((3, 9), 3)]
 )
-def test_centre(size: tuple[int, int], side: int) -> None:
-    assert [v.shape[-2:] for v in centre(torch.zeros(1, 1, *size))] == [(side, side)]
+def test_center(size: tuple[int, int], side: int) -> None:
+    assert [v.shape[-2:] for v in center(torch.zeros(1, 1, *size))] == [(side, side)]
 
 
 def test_classifier_of_another_codec(tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("other") / "classifier"
-    write_classifier(folder, "ab" * 32)
+    directory = tmp_path_factory.mktemp("other") / "classifier"
+    write_classifier(directory, "ab" * 32)
     with pytest.raises(UnavailableError):
-        Classifier.load(folder)
+        Classifier.load(directory)
 
 
 def test_same_padding_is_tensorflows() -> None:
@@ -70,11 +71,11 @@ def test_same_padding_is_tensorflows() -> None:
 
 
 def test_cost_of_the_networks() -> None:
-    """The trunk is the 271 M MACs of the design; the RGB network is that and 114 M before the joint."""
+    """The backbone is the 271 M MACs of the design; the RGB network is that and 114 M before the split point."""
     latent = LatentClassifier(16, 64, 2, 0, 1000)
-    assert macs(latent.trunk, torch.zeros(1, 40, 28, 28)) // 10**6 == 271
-    front = macs(latent, torch.zeros(1, 16, 28, 28)) - macs(latent.trunk, torch.zeros(1, 40, 28, 28))
-    assert front <= 150e6
+    assert macs(latent.backbone, torch.zeros(1, 40, 28, 28)) // 10**6 == 271
+    adapter = macs(latent, torch.zeros(1, 16, 28, 28)) - macs(latent.backbone, torch.zeros(1, 40, 28, 28))
+    assert adapter <= 150e6
     assert macs(EfficientNetLite(), torch.zeros(1, 3, 224, 224)) // 10**6 == 385
     assert macs(EfficientNetLite(LITE2), torch.zeros(1, 3, 260, 260)) == pytest.approx(869e6, rel=0.06)
 
@@ -83,22 +84,24 @@ def test_blocks_that_a_classifier_does_without(own_models: Path, codec: Codec) -
     """Its weights tell which; those left keep their names and work; one that changes the shape has to be there."""
     model = store.read_model(own_models / "classifier-0.0983")
     whole = Classifier(model, codec).network
-    tensors = {n: t for n, t in model.weights().items() if not n.startswith(("trunk.blocks.5.", "trunk.blocks.9."))}
+    tensors = {
+        n: t for n, t in model.weights().items() if not n.startswith(("backbone.blocks.5.", "backbone.blocks.9."))
+    }
     less = Classifier(store.write_model(own_models / "less", model.card, tensors), codec).network
     latent = torch.randn(1, 3, 28, 28)
-    x = whole.joint(latent)
-    for number, block in enumerate(whole.trunk.blocks):
+    x = whole.split_features(latent)
+    for number, block in enumerate(whole.backbone.blocks):
         x = x if number in (5, 9) else block(x)
-    assert torch.equal(less.features(latent), whole.trunk.pool(x))
+    assert torch.equal(less.features(latent), whole.backbone.pool(x))
     assert macs(less, latent) < macs(whole, latent)
-    tensors = {n: t for n, t in tensors.items() if not n.startswith("trunk.blocks.3.")}
+    tensors = {n: t for n, t in tensors.items() if not n.startswith("backbone.blocks.3.")}
     with pytest.raises(UnavailableError):
         Classifier(store.write_model(own_models / "broken", model.card, tensors), codec)
 
 
 def test_five_views_are_averaged_and_full_is_everything(codec: Codec) -> None:
     classifier = Classifier.load()
-    stream = codec.read(codec.compress(smooth_picture(300, 520)))
+    stream = codec.read(codec.compress(smooth_image(300, 520)))
     latent = codec.latent(stream)
     (views,) = classifier.look([stream], "five")
     side = views[0].shape[-1]
@@ -132,9 +135,9 @@ def test_larger_latents_are_named_as_surely(own_models: Path) -> None:
 def test_embedding_is_what_the_classes_are_told_from(
     dcu: Dcu, codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Synthesis, "forward", None)  # no picture is computed
+    monkeypatch.setattr(Synthesis, "forward", None)  # no image is computed
     for index in range(2):
-        (tmp_path / f"{index}.bin").write_bytes(codec.compress(smooth_picture(64, 64, seed=index)))
+        (tmp_path / f"{index}.bin").write_bytes(codec.compress(smooth_image(64, 64, seed=index)))
     assert dcu("embed", tmp_path, "-o", tmp_path / "out").code == 0
     lines = dcu("embed", tmp_path / "0.bin", tmp_path / "1.bin", "--json").lines
     classifier = Classifier.load()
@@ -144,13 +147,13 @@ def test_embedding_is_what_the_classes_are_told_from(
         assert features.dtype == np.float32
         assert np.allclose(features, line["embedding"], atol=1e-4)
         ((view,),) = classifier.look([codec.read((tmp_path / f"{index}.bin").read_bytes())])
-        told = classifier.network.trunk.classifier(torch.from_numpy(features))
+        told = classifier.network.backbone.classifier(torch.from_numpy(features))
         assert torch.allclose(told, classifier.network(view)[0], atol=1e-4)
 
 
 def test_embed_and_views_refuse_what_makes_no_sense(dcu: Dcu, codec: Codec, tmp_path: Path) -> None:
     stream = tmp_path / "x.bin"
-    stream.write_bytes(codec.compress(smooth_picture(64, 64)))
+    stream.write_bytes(codec.compress(smooth_image(64, 64)))
     assert dcu("embed", stream).code == 2
     assert dcu("embed", stream, "-o", tmp_path / "x.npy", "--json").code == 2
     assert dcu("classify", stream, "--view", "left").code == 2
@@ -171,7 +174,7 @@ def test_embed_and_views_refuse_what_makes_no_sense(dcu: Dcu, codec: Codec, tmp_
 
 def test_improbable_classes_are_left_out(dcu: Dcu, codec: Codec, tmp_path: Path) -> None:
     stream = tmp_path / "x.bin"
-    stream.write_bytes(codec.compress(smooth_picture(64, 64)))
+    stream.write_bytes(codec.compress(smooth_image(64, 64)))
     (all_of_them,) = dcu("classify", stream, "--json").lines
     least = all_of_them["predictions"][0]["probability"]
     (some,) = dcu("classify", stream, "--json", "--min-probability", least - 1e-5).lines
@@ -180,10 +183,10 @@ def test_improbable_classes_are_left_out(dcu: Dcu, codec: Codec, tmp_path: Path)
 
 
 @pytest.mark.parametrize("shape", [(60, 60), (1, 1), (32, 256), (256, 32), (224, 224), (480, 640), (1030, 1400)])
-def test_pictures_of_any_size_are_named(dcu: Dcu, tmp_path: Path, shape: tuple[int, int]) -> None:
-    """Icons, panoramas, grey scans, what lies between and what has a small layer."""
-    for name, picture in (("colour", smooth_picture(*shape)), ("grey", smooth_picture(*shape)[..., 0])):
-        (tmp_path / f"{name}.png").write_bytes(png(picture))
+def test_images_of_any_size_are_named(dcu: Dcu, tmp_path: Path, shape: tuple[int, int]) -> None:
+    """Icons, panoramas, gray scans, what lies between and what has a thumbnail layer."""
+    for name, image in (("colour", smooth_image(*shape)), ("grey", smooth_image(*shape)[..., 0])):
+        (tmp_path / f"{name}.png").write_bytes(png(image))
     assert dcu("compress", tmp_path, "-o", tmp_path / "bins").code == 0
     for view in (["--views", 1], ["--views", 5], ["--view", "full"]):
         answer = dcu("classify", tmp_path / "bins", "--json", *view)

@@ -13,27 +13,27 @@ import pytest
 
 from dcu import bitstream
 from dcu.codec import Codec
-from dcu.image import read_picture
+from dcu.image import read_image
 
-from .conftest import Dcu, one_line, png, process, smooth_picture
+from .conftest import Dcu, one_line, png, process, smooth_image
 
 
 @pytest.fixture
 def holiday(tmp_path: Path) -> Path:
-    folder = tmp_path / "holiday"
+    directory = tmp_path / "holiday"
     for index, name in enumerate(("a.png", "day1/b.png", "day2/b.png")):
-        path = folder / name
+        path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png(smooth_picture(24 + index, 30, seed=index)))
-    (folder / "notes.txt").write_text("no picture")
-    return folder
+        path.write_bytes(png(smooth_image(24 + index, 30, seed=index)))
+    (directory / "notes.txt").write_text("no image")
+    return directory
 
 
 def test_file_there_and_back(dcu: Dcu, photo: Path, tmp_path: Path) -> None:
     stream, back = tmp_path / "photo.bin", tmp_path / "back.png"
     assert dcu("compress", photo, "-o", stream).code == 0
     assert dcu("decode", stream, "-o", back).code == 0
-    assert read_picture(back.read_bytes()).shape == (40, 52, 3)
+    assert read_image(back.read_bytes()).shape == (40, 52, 3)
     assert dcu("verify", stream).out.startswith(f"{stream}: whole, {stream.stat().st_size} bytes")
     shown = dcu("classify", stream, "--top", "2").out
     assert shown.splitlines()[0] == str(stream)
@@ -62,7 +62,7 @@ def test_info_accounts_for_every_bit(dcu: Dcu, photo: Path, tmp_path: Path) -> N
     assert sum(int(word.strip(",")) for word in line.split() if word.strip(",").isdigit()) == 8 * stream.stat().st_size
 
 
-def test_folder_keeps_its_tree_and_order(dcu: Dcu, holiday: Path, tmp_path: Path) -> None:
+def test_directory_keeps_its_tree_and_order(dcu: Dcu, holiday: Path, tmp_path: Path) -> None:
     bins = tmp_path / "bins"
     assert dcu("compress", holiday, "-o", bins).code == 0
     found = sorted(p.relative_to(bins).as_posix() for p in bins.rglob("*.bin"))
@@ -70,7 +70,7 @@ def test_folder_keeps_its_tree_and_order(dcu: Dcu, holiday: Path, tmp_path: Path
     named = dcu("classify", bins, "--json").lines
     assert [Path(n["input"]).relative_to(bins).as_posix() for n in named] == found
     assert dcu("decode", bins, "-o", tmp_path / "out").code == 0
-    assert read_picture((tmp_path / "out/day2/b.png").read_bytes()).shape == (26, 30, 3)
+    assert read_image((tmp_path / "out/day2/b.png").read_bytes()).shape == (26, 30, 3)
 
 
 def test_pipe_holds_the_stream_and_nothing_else(codec: Codec, photo: Path) -> None:
@@ -81,11 +81,11 @@ def test_pipe_holds_the_stream_and_nothing_else(codec: Codec, photo: Path) -> No
     named = process("classify", "-", "--json", data=squeezed.stdout * 3)
     assert [json.loads(line)["input"] for line in named.stdout.splitlines()] == ["-"] * 3
     decoded = process("decode", "-", data=squeezed.stdout)
-    assert np.array_equal(read_picture(decoded.stdout), codec.decode(squeezed.stdout))
+    assert np.array_equal(read_image(decoded.stdout), codec.decode(squeezed.stdout))
 
 
 def test_broken_stream_ends_its_pipe(codec: Codec) -> None:
-    good = codec.compress(smooth_picture(16, 16))
+    good = codec.compress(smooth_image(16, 16))
     answer = process("classify", "-", "--json", data=good + good[:-1] + b"\x00" + good)
     assert answer.returncode == 65
     assert len(answer.stdout.splitlines()) == 1
@@ -153,7 +153,7 @@ def test_binary_is_not_written_to_a_terminal(photo: Path) -> None:
 
 
 def test_closed_pipe_ends_quietly(codec: Codec) -> None:
-    data = codec.compress(smooth_picture(16, 16)) * 200
+    data = codec.compress(smooth_image(16, 16)) * 200
     child = subprocess.Popen(
         [sys.executable, "-m", "dcu", "classify", "-", "--json"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -180,22 +180,22 @@ def test_closed_descriptors(photo: Path, tmp_path: Path) -> None:
         assert b"Traceback" not in answer.stderr
 
 
-def test_pipe_of_two_streams_is_two_pictures(dcu: Dcu, codec: Codec) -> None:
-    answer = process("decode", "-", data=codec.compress(smooth_picture(8, 8)) * 3)
+def test_pipe_of_two_streams_is_two_images(dcu: Dcu, codec: Codec) -> None:
+    answer = process("decode", "-", data=codec.compress(smooth_image(8, 8)) * 3)
     assert answer.returncode == 2
     assert one_line(answer.stderr)
-    assert read_picture(answer.stdout).shape == (8, 8, 3)
+    assert read_image(answer.stdout).shape == (8, 8, 3)
 
 
 def test_interrupt_leaves_whole_files_only(tmp_path: Path) -> None:
-    folder, bins = tmp_path / "many", tmp_path / "bins"
-    folder.mkdir()
-    picture = png(smooth_picture(256, 256))
+    directory, bins = tmp_path / "many", tmp_path / "bins"
+    directory.mkdir()
+    image = png(smooth_image(256, 256))
     for index in range(400):
-        (folder / f"{index:03}.png").write_bytes(picture)
+        (directory / f"{index:03}.png").write_bytes(image)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the suite runs in the background
     child = subprocess.Popen(
-        [sys.executable, "-m", "dcu", "compress", str(folder), "-o", str(bins)], stderr=subprocess.PIPE
+        [sys.executable, "-m", "dcu", "compress", str(directory), "-o", str(bins)], stderr=subprocess.PIPE
     )
     signal.signal(signal.SIGINT, before)
     while child.poll() is None and not list(bins.glob("*.bin")):
@@ -211,9 +211,9 @@ def test_interrupt_leaves_whole_files_only(tmp_path: Path) -> None:
         assert bitstream.read(path.read_bytes()).size == path.stat().st_size
 
 
-def test_help_is_there_for_every_verb(dcu: Dcu) -> None:
-    for verb in ("compress", "decode", "classify", "info", "verify", "models", "train", "eval"):
-        answer = dcu(verb, "--help")
+def test_help_is_there_for_every_command(dcu: Dcu) -> None:
+    for command in ("compress", "decode", "classify", "info", "verify", "models", "train", "eval"):
+        answer = dcu(command, "--help")
         assert answer.code == 0
         assert "Usage" in answer.out
     assert "classify" in dcu("--help").out

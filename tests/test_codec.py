@@ -6,37 +6,37 @@ import numpy as np
 import pytest
 import torch
 
-from dcu import bitstream, store
+from dcu import bitstream, paths, store
 from dcu import codec as codec_module
 from dcu.codec import Codec
-from dcu.errors import BrokenInputError, UnavailableError, UsageError
+from dcu.errors import InvalidInputError, UnavailableError, UsageError
 from dcu.image import psnr
 from dcu.nets.quantizer import Quantizer
 
-from .conftest import random_codec, smooth_picture, write_codec
+from .conftest import random_codec, smooth_image, write_codec
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 9), (40, 52), (64, 8)])
 def test_size_comes_back_exactly(codec: Codec, height: int, width: int) -> None:
-    picture = smooth_picture(height, width)
-    data = codec.compress(picture)
-    assert codec.decode(data).shape == picture.shape
-    assert data == codec.compress(picture)
+    image = smooth_image(height, width)
+    data = codec.compress(image)
+    assert codec.decode(data).shape == image.shape
+    assert data == codec.compress(image)
 
 
-def test_latent_is_the_centres_of_the_symbols_that_analysis_chose(codec: Codec) -> None:
-    picture = smooth_picture(40, 56)
-    symbols = codec.analyse(picture)
+def test_latent_is_the_centers_of_the_symbols_that_analysis_chose(codec: Codec) -> None:
+    image = smooth_image(40, 56)
+    symbols = codec.analyze(image)
     assert symbols.shape == (3, 5, 7)
     assert symbols.float().std() > 0
-    latent = codec.latent(codec.compress(picture))
-    assert torch.equal(latent[0, 1], codec.quantizer.centres[1][symbols[1].long()])
+    latent = codec.latent(codec.compress(image))
+    assert torch.equal(latent[0, 1], codec.quantizer.centers[1][symbols[1].long()])
 
 
-def test_symbols_are_the_nearest_centres_of_a_channel_in_any_order() -> None:
+def test_symbols_are_the_nearest_centers_of_a_channel_in_any_order() -> None:
     quantizer = Quantizer([2, 5, 32])
-    with torch.no_grad():  # as training may leave them; what is behind a channel's last level is no centre
-        quantizer.centres.copy_(torch.randn(3, 32, generator=torch.Generator().manual_seed(3)) * 4)
+    with torch.no_grad():  # as training may leave them; what is behind a channel's last level is no center
+        quantizer.centers.copy_(torch.randn(3, 32, generator=torch.Generator().manual_seed(3)) * 4)
     y = torch.randn(2, 3, 9, 11, generator=torch.Generator().manual_seed(4)) * 6
     nearest = quantizer.squared_distance(y).argmin(2)
     assert nearest[:, 0].max() == 1
@@ -44,75 +44,75 @@ def test_symbols_are_the_nearest_centres_of_a_channel_in_any_order() -> None:
     assert torch.equal(quantizer.symbols(y), nearest.to(torch.uint8))
 
 
-def test_small_layer_is_what_networks_read(codec: Codec) -> None:
-    data = codec.compress(smooth_picture(1024, 1100))
+def test_thumbnail_layer_is_what_networks_read(codec: Codec) -> None:
+    data = codec.compress(smooth_image(1024, 1100))
     stream = bitstream.read(data)
-    assert stream.small is not None
-    assert (stream.small.width, stream.small.height) == (275, 256)
+    assert stream.thumbnail is not None
+    assert (stream.thumbnail.width, stream.thumbnail.height) == (275, 256)
     assert codec.latent(data).shape == (1, 3, 32, 35)
     assert codec.decode(data).shape == (1024, 1100, 3)
 
 
-def test_tiles_of_a_wide_picture(codec: Codec) -> None:
-    picture = smooth_picture(16, 2100)
-    data = codec.compress(picture)
+def test_tiles_of_a_wide_image(codec: Codec) -> None:
+    image = smooth_image(16, 2100)
+    data = codec.compress(image)
     assert len(bitstream.read(data).full.tiles) == 2
-    assert torch.equal(codec.symbols([bitstream.read(data).full])[0], codec.analyse(picture))
+    assert torch.equal(codec.symbols([bitstream.read(data).full])[0], codec.analyze(image))
 
 
 def test_streams_of_any_size_are_decoded_together(codec: Codec) -> None:
-    pictures = [smooth_picture(height, width) for height, width in ((40, 56), (64, 64), (40, 56), (9, 300))]
-    streams = [codec.read(codec.compress(picture)) for picture in pictures]
+    images = [smooth_image(height, width) for height, width in ((40, 56), (64, 64), (40, 56), (9, 300))]
+    streams = [codec.read(codec.compress(image)) for image in images]
     for stream, latent in zip(streams, codec.latents(streams), strict=True):
         assert torch.equal(latent, codec.latent(stream))
 
 
 def test_pieces_give_what_one_piece_gives(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     """Halo = receptive field: symbols as from one piece, pixels within 1."""
-    picture = smooth_picture(200, 264)
-    whole = codec.analyse(picture)
+    image = smooth_image(200, 264)
+    whole = codec.analyze(image)
     latent = codec.quantizer.latent(whole[None])
-    decoded = codec.synthesise(latent)
-    monkeypatch.setattr(codec_module, "WHOLE", 0)
+    decoded = codec.synthesize(latent)
+    monkeypatch.setattr(codec_module, "ONE_PIECE", 0)
     monkeypatch.setattr(codec_module, "PIECE", 10)
-    assert (codec.analyse(picture) != whole).float().mean() < 1e-3
-    assert np.abs(codec.synthesise(latent).astype(int) - decoded).max() <= 1
+    assert (codec.analyze(image) != whole).float().mean() < 1e-3
+    assert np.abs(codec.synthesize(latent).astype(int) - decoded).max() <= 1
 
 
 def test_halo_smaller_than_the_receptive_field_would_show(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture = smooth_picture(200, 264)
-    whole = codec.analyse(picture)
+    image = smooth_image(200, 264)
+    whole = codec.analyze(image)
     latent = codec.quantizer.latent(whole[None])
-    decoded = codec.synthesise(latent)
-    monkeypatch.setattr(codec_module, "WHOLE", 0)
+    decoded = codec.synthesize(latent)
+    monkeypatch.setattr(codec_module, "ONE_PIECE", 0)
     monkeypatch.setattr(codec_module, "PIECE", 10)
     monkeypatch.setattr(codec, "analysis_halo", 1)
-    assert (codec.analyse(picture) != whole).float().mean() > 1e-3
+    assert (codec.analyze(image) != whole).float().mean() > 1e-3
     monkeypatch.setattr(codec, "synthesis_halo", 0)
-    assert np.abs(codec.synthesise(latent).astype(int) - decoded).max() > 1
+    assert np.abs(codec.synthesize(latent).astype(int) - decoded).max() > 1
 
 
 def test_stream_of_another_codec_is_refused(codec: Codec) -> None:
     other = Codec(random_codec(7), "other")
     assert other.fingerprint != codec.fingerprint
-    stream = other.compress(smooth_picture(8, 8))
+    stream = other.compress(smooth_image(8, 8))
     with pytest.raises(UnavailableError, match=f"no codec with the fingerprint {other.identity.hex()}"):
         codec.decode(stream)
-    write_codec(store.user_folder() / "other", seed=7)
+    write_codec(paths.user_models() / "other", seed=7)
     with pytest.raises(UnavailableError, match=r"made by other, not by codec-0\.0983"):
         codec.decode(stream)
 
 
 def test_operating_point_that_the_codec_lacks_is_refused(codec: Codec) -> None:
-    data = codec.compress(smooth_picture(8, 8))
+    data = codec.compress(smooth_image(8, 8))
     payload = bitstream.read(data).full.tiles
-    with pytest.raises(BrokenInputError):
+    with pytest.raises(InvalidInputError):
         codec.decode(bitstream.write(codec.identity, 3, 8, 8, [payload]))
 
 
 def test_bytes_after_the_stream_are_refused(codec: Codec) -> None:
-    with pytest.raises(BrokenInputError):
-        codec.decode(codec.compress(smooth_picture(8, 8)) + b"x")
+    with pytest.raises(InvalidInputError):
+        codec.decode(codec.compress(smooth_image(8, 8)) + b"x")
 
 
 def test_weights_of_something_else(codec: Codec) -> None:
@@ -123,26 +123,26 @@ def test_weights_of_something_else(codec: Codec) -> None:
 
 
 def test_by_rate(models: Path) -> None:
-    write_codec(store.user_folder() / "another-of-this-rate", seed=8)
+    write_codec(paths.user_models() / "another-of-this-rate", seed=8)
     assert codec_module.of_rate(0.0983).fingerprint == store.read_model(models / "codec-0.0983").fingerprint
     with pytest.raises(UsageError, match=r"0\.0983"):
         codec_module.of_rate(0.5)
 
 
 def test_highest_rate_that_fits_and_lowest_that_is_good_enough(codec: Codec) -> None:
-    picture = smooth_picture(64, 64)
-    codecs = sorted((codec, Codec(random_codec(8), "other")), key=lambda c: len(c.compress(picture)))
-    streams = [c.compress(picture) for c in codecs]
+    image = smooth_image(64, 64)
+    codecs = sorted((codec, Codec(random_codec(8), "other")), key=lambda c: len(c.compress(image)))
+    streams = [c.compress(image) for c in codecs]
     small, large = map(len, streams)
     assert small < large
-    assert codec_module.compress_within(codecs, picture, large) == (codecs[1], streams[1])
-    assert codec_module.compress_within(codecs, picture, large - 1) == (codecs[0], streams[0])
-    assert codec_module.compress_within(codecs[::-1], picture, large - 1) == (codecs[0], streams[0])
+    assert codec_module.compress_within(codecs, image, large) == (codecs[1], streams[1])
+    assert codec_module.compress_within(codecs, image, large - 1) == (codecs[0], streams[0])
+    assert codec_module.compress_within(codecs[::-1], image, large - 1) == (codecs[0], streams[0])
     with pytest.raises(UsageError, match=f"has {small}"):
-        codec_module.compress_within(codecs, picture, small - 1)
-    quality = [psnr(picture, c.decode(stream)) for c, stream in zip(codecs, streams, strict=True)]
-    assert codec_module.compress_to(codecs, picture, quality[0]) == (codecs[0], streams[0])
+        codec_module.compress_within(codecs, image, small - 1)
+    quality = [psnr(image, c.decode(stream)) for c, stream in zip(codecs, streams, strict=True)]
+    assert codec_module.compress_to(codecs, image, quality[0]) == (codecs[0], streams[0])
     ordered = codecs if quality[1] > quality[0] else codecs[::-1]
-    assert codec_module.compress_to(ordered, picture, max(quality))[1] == streams[quality.index(max(quality))]
+    assert codec_module.compress_to(ordered, image, max(quality))[1] == streams[quality.index(max(quality))]
     with pytest.raises(UsageError, match="reaches"):
-        codec_module.compress_to(codecs, picture, max(quality) + 1)
+        codec_module.compress_to(codecs, image, max(quality) + 1)

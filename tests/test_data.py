@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from dcu.data import dataset_name, gather, items
-from dcu.errors import BrokenInputError, MissingInputError
+from dcu.errors import InvalidInputError, MissingInputError
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def directory(tmp_path: Path) -> Path:
     for name, text in (("set/n01/b.jpg", "bb"), ("set/n00/a.JPG", "a"), ("set/readme.txt", "x")):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -19,43 +19,43 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def test_folder_and_tar_hold_the_same(folder: Path, tmp_path: Path) -> None:
+def test_directory_and_tar_hold_the_same(directory: Path, tmp_path: Path) -> None:
     tar = tmp_path / "set.tar"
     with tarfile.open(tar, "w") as archive:
-        archive.add(folder, ".")
-    for source in (folder, tar):
+        archive.add(directory, ".")
+    for source in (directory, tar):
         found = items(source)
         assert [(i.dataset, i.label, i.read()) for i in found] == [("set", "n00", b"a"), ("set", "n01", b"bb")]
-    assert len(gather([folder, tar])) == 4
+    assert len(gather([directory, tar])) == 4
 
 
-def test_folder_of_shards(folder: Path, tmp_path: Path) -> None:
+def test_directory_of_shards(directory: Path, tmp_path: Path) -> None:
     shards = tmp_path / "shards"
     shards.mkdir()
     for number in range(3):
         with tarfile.open(shards / f"{number:04}.tar", "w") as archive:
-            archive.add(folder, ".")
+            archive.add(directory, ".")
     assert [item.dataset for item in gather([shards])] == ["shards"] * 6
     assert items(shards)[2].read() == b"a"
 
 
 def test_data_set_is_called_as_people_call_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its whole name where it is a folder, dots and all; of a tar what is before the ending."""
-    folder = tmp_path / "at-0.635"
-    folder.mkdir()
+    """Its whole name where it is a directory, dots and all; of a tar what is before the ending."""
+    directory = tmp_path / "at-0.635"
+    directory.mkdir()
     (tmp_path / "set.tar").touch()
-    monkeypatch.chdir(folder)
-    assert [dataset_name(path) for path in (folder, Path(), tmp_path / "set.tar")] == ["at-0.635", "at-0.635", "set"]
+    monkeypatch.chdir(directory)
+    assert [dataset_name(path) for path in (directory, Path(), tmp_path / "set.tar")] == ["at-0.635", "at-0.635", "set"]
 
 
-def test_nothing_there(folder: Path, tmp_path: Path) -> None:
+def test_nothing_there(directory: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingInputError):
         items(tmp_path / "none")
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingInputError):
         items(tmp_path / "empty")
-    with pytest.raises(BrokenInputError):
-        items(folder / "readme.txt")
+    with pytest.raises(InvalidInputError):
+        items(directory / "readme.txt")
 
 
 @pytest.mark.parametrize(
@@ -76,5 +76,5 @@ def test_tar_whose_headers_lie(tmp_path: Path, size: bytes) -> None:
     header[148:156] = f"{sum(header):06o}\0 ".encode()
     data[1024:1536] = header
     (tmp_path / "evil.tar").write_bytes(data)
-    with pytest.raises(BrokenInputError):
+    with pytest.raises(InvalidInputError):
         items(tmp_path / "evil.tar")

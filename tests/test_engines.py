@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from dcu import engines, store
-from dcu.bench.ways import latent_way
+from dcu.bench.pipelines import latent_pipeline
 from dcu.codec import Codec
 from dcu.tasks.classify import Classifier
 
-from .conftest import Dcu, one_line, png, smooth_picture
+from .conftest import Dcu, one_line, png, smooth_image
 
 PACKAGES = engines.ONNX_PACKAGES
 
@@ -23,7 +23,7 @@ def onnx(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for package in PACKAGES:
         pytest.importorskip(package)
     monkeypatch.setattr("dcu.engines.ONNX_PACKAGES", PACKAGES)
-    monkeypatch.setattr("dcu.engines.cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr("dcu.engines.cache_directory", lambda: tmp_path / "cache")
     return tmp_path / "cache"
 
 
@@ -45,7 +45,7 @@ def test_engines_say_the_same(onnx: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_eight_bits_are_made_once(onnx: Path, codec: Codec, capfd: pytest.CaptureFixture[str]) -> None:
-    data = codec.compress(smooth_picture(224, 224))
+    data = codec.compress(smooth_image(224, 224))
     exact = Classifier.load(engine="pytorch")(data, top=3)
     for note in (True, False, True):
         answer = Classifier.load(engine="int8")(data, top=3)
@@ -59,10 +59,10 @@ def test_eight_bits_are_made_once(onnx: Path, codec: Codec, capfd: pytest.Captur
 
 def test_float32_on_onnx_runtime_says_what_pytorch_says(onnx: Path, codec: Codec) -> None:
     """Within 1e-3 of probability, and its export is kept beside that in eight bits."""
-    data = codec.compress(smooth_picture(224, 224))
+    data = codec.compress(smooth_image(224, 224))
     answers = [Classifier.load(engine=engine)(data, top=3).predictions for engine in ("pytorch", "onnx")]
-    exact, quick = ([p.probability for p in sorted(answer, key=lambda p: p.index)] for answer in answers)
-    assert quick == pytest.approx(exact, abs=1e-3)
+    exact, fast = ([p.probability for p in sorted(answer, key=lambda p: p.index)] for answer in answers)
+    assert fast == pytest.approx(exact, abs=1e-3)
     assert len(list(onnx.glob("*-float32-*.onnx"))) == 1
 
 
@@ -77,7 +77,7 @@ def test_eight_bits_are_for_processors_that_have_them(onnx: Path, monkeypatch: p
 
 
 def test_engine_that_is_not_there(dcu: Dcu, tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(png(smooth_picture(40, 40)))
+    (tmp_path / "a.png").write_bytes(png(smooth_image(40, 40)))
     dcu("compress", tmp_path / "a.png", "-o", tmp_path / "a.bin")
     for engine, code in (("int8", 69), ("onnx", 69), ("quick", 2)):
         answer = dcu("classify", tmp_path / "a.bin", "--engine", engine)
@@ -90,7 +90,7 @@ def test_card_may_turn_eight_bits_off(onnx: Path, codec: Codec, monkeypatch: pyt
     monkeypatch.setattr("dcu.engines.weight_bits", lambda: 8)
     model = store.find("classifier-0.0983")
     assert Classifier(model, codec).engine == "int8"
-    loses = store.Model(model.folder, model.card | {"int8": False})
+    loses = store.Model(model.directory, model.card | {"int8": False})
     assert Classifier(loses, codec).engine == "onnx"
-    assert set(latent_way(Classifier(loses, codec), [], 0).engines(torch.zeros(1))) == {"pytorch", "onnx"}
+    assert set(latent_pipeline(Classifier(loses, codec), [], 0).engines(torch.zeros(1))) == {"pytorch", "onnx"}
     assert Classifier(loses, codec, engine="int8").engine == "int8"

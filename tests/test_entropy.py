@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dcu.codec import Codec
 from dcu.entropy import EntropyCoder, cumulative, in_sixteen_bits, integer_tensors
-from dcu.errors import BrokenInputError, UnavailableError
+from dcu.errors import InvalidInputError, UnavailableError
 from dcu.nets.context import ContextModel, Group, lattice, schedule
 from dcu.nets.quantizer import Quantizer
 from dcu.rangecoder import backend
@@ -53,20 +53,20 @@ def test_symbols_that_the_codec_does_not_have_are_refused(codec: Codec) -> None:
     """Tables are as wide as the widest group's, so that a payload can say more than a channel has."""
     symbols = random_symbols(codec, 6, 5)
     symbols[1, 3, 3] = codec.levels[1] + 2
-    with pytest.raises(BrokenInputError):
+    with pytest.raises(InvalidInputError):
         codec.entropy.decode([codec.entropy.encode(symbols)], 6, 5)
     whole = codec.entropy.encode(random_symbols(codec, 6, 5))
     for place in range(4):  # whichever thread meets it
         payloads = [whole] * 4
         payloads[place] = codec.entropy.encode(symbols)
-        with pytest.raises(BrokenInputError):
+        with pytest.raises(InvalidInputError):
             codec.entropy.decode(payloads, 6, 5)
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.binary(max_size=60))
 def test_any_payload_decodes_to_symbols_that_exist_or_is_refused(codec: Codec, payload: bytes) -> None:
-    with contextlib.suppress(BrokenInputError):
+    with contextlib.suppress(InvalidInputError):
         symbols = codec.entropy.decode([payload], 6, 5)[0]
         assert all(int(row.max()) < levels for row, levels in zip(symbols, codec.levels, strict=True))
 
@@ -146,7 +146,7 @@ def test_integers_say_what_the_trained_network_says() -> None:
     one_hot = torch.nn.functional.one_hot(symbols.long(), 9).permute(0, 1, 4, 2, 3).float()
     with torch.no_grad():
         bits = float(context.bits(quantizer.latent(symbols), one_hot))
-    coder = EntropyCoder(integer_tensors(context), quantizer.centres.detach())
+    coder = EntropyCoder(integer_tensors(context), quantizer.centers.detach())
     assert coder.cross_entropy(symbols[0]) == pytest.approx(bits, rel=2e-3)
 
 

@@ -13,14 +13,14 @@ from PIL import Image
 
 from dcu.codec import Codec
 from dcu.data import items
+from dcu.evaluate import baselines, curves
 from dcu.evaluate import classifier as evaluate_classifier
-from dcu.evaluate import curves, rivals
-from dcu.evaluate.codec import TIMES, bits_a_symbol, ms_ssim
-from dcu.image import field_crop, psnr, read_picture
+from dcu.evaluate.codec import TIMES, bits_per_symbol, ms_ssim
+from dcu.image import psnr, read_image, standard_crop
 from dcu.tasks.classify import Classifier
 from dcu.tasks.rgb import RgbClassifier
 
-from .conftest import Dcu, one_line, png, smooth_picture, write_classifier, write_codec
+from .conftest import Dcu, one_line, png, smooth_image, write_classifier, write_codec
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def dataset(tmp_path: Path) -> Path:
     for index in range(4):
         path = tmp_path / "set" / f"n{index % 3:08}" / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png(smooth_picture(170, 180, seed=index)))
+        path.write_bytes(png(smooth_image(170, 180, seed=index)))
     return tmp_path / "set"
 
 
@@ -38,34 +38,34 @@ def test_psnr_by_hand() -> None:
     assert psnr(black, black) == math.inf
 
 
-def test_ms_ssim_of_equal_and_of_small_pictures() -> None:
-    picture = smooth_picture(170, 180)
-    assert ms_ssim(picture, picture) == pytest.approx(1)
-    assert math.isnan(ms_ssim(picture[:100], picture[:100]))
+def test_ms_ssim_of_equal_and_of_small_images() -> None:
+    image = smooth_image(170, 180)
+    assert ms_ssim(image, image) == pytest.approx(1)
+    assert math.isnan(ms_ssim(image[:100], image[:100]))
 
 
-def test_codec_figures_are_those_of_real_files(dcu: Dcu, codec: Codec, dataset: Path) -> None:
-    (figures,) = dcu("eval", "codec", dataset, "--codec", "codec-0.0983", "--json").lines
-    streams = {p: codec.compress(read_picture(p.read_bytes())) for p in sorted(dataset.rglob("*.png"))}
-    assert figures["dataset"] == "set"
-    assert figures["count"] == 4
-    assert figures["bpp"] == pytest.approx(8 * sum(map(len, streams.values())) / (4 * 170 * 180), abs=1e-5)
-    expected = np.mean([psnr(read_picture(p.read_bytes()), codec.decode(s)) for p, s in streams.items()])
-    assert figures["psnr"] == pytest.approx(float(expected), abs=1e-3)
+def test_codec_metrics_are_those_of_real_files(dcu: Dcu, codec: Codec, dataset: Path) -> None:
+    (metrics,) = dcu("eval", "codec", dataset, "--codec", "codec-0.0983", "--json").lines
+    streams = {p: codec.compress(read_image(p.read_bytes())) for p in sorted(dataset.rglob("*.png"))}
+    assert metrics["dataset"] == "set"
+    assert metrics["count"] == 4
+    assert metrics["bpp"] == pytest.approx(8 * sum(map(len, streams.values())) / (4 * 170 * 180), abs=1e-5)
+    expected = np.mean([psnr(read_image(p.read_bytes()), codec.decode(s)) for p, s in streams.items()])
+    assert metrics["psnr"] == pytest.approx(float(expected), abs=1e-3)
 
 
-def test_classifier_figures(dcu: Dcu, dataset: Path) -> None:
-    (figures,) = dcu("eval", "classifier", dataset, "--json").lines
-    assert set(figures) == {"network", "dataset", "count", "top1", "top5", "ece", "bpp", "temperature", "engine"}
+def test_classifier_metrics(dcu: Dcu, dataset: Path) -> None:
+    (metrics,) = dcu("eval", "classifier", dataset, "--json").lines
+    assert set(metrics) == {"network", "dataset", "count", "top1", "top5", "ece", "bpp", "temperature", "engine"}
     classifier = Classifier.load()
     codec = classifier.codec
     best = {
-        p: classifier(codec.compress(field_crop(read_picture(p.read_bytes())))).best.wnid
+        p: classifier(codec.compress(standard_crop(read_image(p.read_bytes())))).best.wnid
         for p in dataset.rglob("*.png")
     }
-    assert figures["count"] == len(best)
-    assert figures["top1"] == pytest.approx(sum(p.parent.name == wnid for p, wnid in best.items()) / len(best))
-    assert figures["top5"] == 1  # of three classes
+    assert metrics["count"] == len(best)
+    assert metrics["top1"] == pytest.approx(sum(p.parent.name == wnid for p, wnid in best.items()) / len(best))
+    assert metrics["top5"] == 1  # of three classes
 
 
 def test_bitstreams_are_named_by_the_classifier_of_their_codec(
@@ -75,34 +75,34 @@ def test_bitstreams_are_named_by_the_classifier_of_their_codec(
     write_classifier(own_models / "classifier-0.330", other.fingerprint)
     bins = tmp_path / "bins"
     assert dcu("compress", dataset, "--codec", other.name, "-o", bins).code == 0
-    (figures,) = dcu("eval", "classifier", bins, "--json").lines
-    assert figures["network"] == "classifier-0.330"
+    (metrics,) = dcu("eval", "classifier", bins, "--json").lines
+    assert metrics["network"] == "classifier-0.330"
     (bins / "n00000000" / "0.bin").write_bytes(b"no bitstream")
     answer = dcu("eval", "classifier", bins)
     assert answer.code == 65
     assert "bins/n00000000/0.bin" in answer.err
 
 
-def test_broken_picture_of_a_data_set_is_named(dcu: Dcu, dataset: Path) -> None:
+def test_broken_image_of_a_data_set_is_named(dcu: Dcu, dataset: Path) -> None:
     (dataset / "n00000000" / "9.png").write_bytes(b"no picture")
     answer = dcu("eval", "codec", dataset)
     assert answer.code == 65
     assert "n00000000/9.png" in answer.err
 
 
-def test_folder_that_is_no_class(dcu: Dcu, dataset: Path) -> None:
+def test_directory_that_is_no_class(dcu: Dcu, dataset: Path) -> None:
     (dataset / "n00000000").rename(dataset / "cats")
     answer = dcu("eval", "classifier", dataset)
     assert answer.code == 65
     assert "'cats'" in answer.err
 
 
-def test_figures_are_recorded_on_the_card(dcu: Dcu, dataset: Path, own_models: Path) -> None:
+def test_metrics_are_recorded_on_the_card(dcu: Dcu, dataset: Path, own_models: Path) -> None:
     model = own_models / "codec-0.0983"
     for _ in range(2):
-        (figures,) = dcu("eval", "codec", dataset, "--codec", model, "--json", "--record").lines
+        (metrics,) = dcu("eval", "codec", dataset, "--codec", model, "--json", "--record").lines
     (recorded,) = json.loads((model / "card.json").read_text())["figures"]
-    lasting = {key: value for key, value in figures.items() if key not in ("name", *TIMES)}
+    lasting = {key: value for key, value in metrics.items() if key not in ("name", *TIMES)}
     assert {key: recorded[key] for key in lasting} == lasting
     assert set(recorded) - set(lasting) == {"date"}
     assert dcu("models", "verify", model).code == 0
@@ -126,21 +126,21 @@ def test_half_the_bits_is_a_saving_of_half() -> None:
 
 def test_front_drops_what_is_beaten() -> None:
     points = [{"bpp": b, "psnr": q} for b, q in ((0.1, 20), (0.3, 24), (0.2, 25), (0.2, 22), (0.4, 25))]
-    assert [(p["bpp"], p["psnr"]) for p in curves.front(points, "psnr")] == [(0.1, 20), (0.2, 25)]
+    assert [(p["bpp"], p["psnr"]) for p in curves.pareto_front(points, "psnr")] == [(0.1, 20), (0.2, 25)]
 
 
-def test_rivals_write_whole_files_and_come_back_at_full_size(
+def test_baselines_write_whole_files_and_come_back_at_full_size(
     dcu: Dcu, dataset: Path, own_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rivals, "SCALES", (1.0, 0.5))
-    monkeypatch.setitem(rivals.FORMATS, "jpeg", replace(rivals.FORMATS["jpeg"], values=(5, 50)))
+    monkeypatch.setattr(baselines, "SCALES", (1.0, 0.5))
+    monkeypatch.setitem(baselines.FORMATS, "jpeg", replace(baselines.FORMATS["jpeg"], values=(5, 50)))
     plot = tmp_path / "rd.svg"
     model = own_models / "codec-0.0983"
     asked = ("--codec", model, "--rivals", "jpeg", "--plot", plot, "--json", "--record")
     lines = dcu("eval", "codec", dataset, *asked).lines
     ours, jpeg, against = lines[0], [line for line in lines if "setting" in line], lines[-1]
     assert {"quality 50", "quality 5, reduced to 0.5"} <= {line["setting"] for line in jpeg}
-    first = rivals.FORMATS["jpeg"].encode(read_picture((dataset / "n00000000/0.png").read_bytes()), 50, 1.0)
+    first = baselines.FORMATS["jpeg"].encode(read_image((dataset / "n00000000/0.png").read_bytes()), 50, 1.0)
     assert Image.open(io.BytesIO(first)).size == (180, 170)
     assert all(line["count"] == 4 and line["encode_ms"] > 0 for line in jpeg)
     expected = ours["psnr"] - curves.quality_at(jpeg, "psnr", ours["bpp"])
@@ -154,25 +154,25 @@ def test_rivals_write_whole_files_and_come_back_at_full_size(
     assert not again.out, "it says so before it measures"
 
 
-def test_rivals_that_are_not_there(dcu: Dcu, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_baselines_that_are_not_there(dcu: Dcu, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert dcu("eval", "codec", dataset, "--rivals", "gif").code == 2
     assert dcu("eval", "codec", dataset, "--plot", tmp_path / "rd.bmp").code == 2
-    monkeypatch.setitem(rivals.FORMATS, "jxl", replace(rivals.FORMATS["jxl"], plugin="no_such_plugin"))
+    monkeypatch.setitem(baselines.FORMATS, "jxl", replace(baselines.FORMATS["jxl"], plugin="no_such_plugin"))
     answer = dcu("eval", "codec", dataset, "--rivals", "jxl")
     assert answer.code == 69
     assert one_line(answer.err)
 
 
 def test_largest_quality_that_fits() -> None:
-    picture, jpeg = smooth_picture(64, 64), rivals.FORMATS["jpeg"]
-    sizes = [len(jpeg.encode(picture, quality, 1.0)) for quality in jpeg.fine]
+    image, jpeg = smooth_image(64, 64), baselines.FORMATS["jpeg"]
+    sizes = [len(jpeg.encode(image, quality, 1.0)) for quality in jpeg.fine]
     most = sizes[40]
-    assert len(jpeg.fit(picture, most)) == max(size for size in sizes if size <= most)
-    assert len(jpeg.fit(picture, 1)) == sizes[0]
-    assert len(jpeg.fit(picture, 10**6)) == sizes[-1]
+    assert len(jpeg.fit(image, most)) == max(size for size in sizes if size <= most)
+    assert len(jpeg.fit(image, 1)) == sizes[0]
+    assert len(jpeg.fit(image, 10**6)) == sizes[-1]
 
 
-def test_rival_may_not_take_more_bytes() -> None:
+def test_baseline_may_not_take_more_bytes() -> None:
     def contender(size: int, right: int) -> evaluate_classifier.Contender:
         return evaluate_classifier.Contender(
             "x", 0, lambda _: torch.zeros(1), sizes=[size] * 4, ranks=[0] * right + [1] * (4 - right)
@@ -184,11 +184,11 @@ def test_rival_may_not_take_more_bytes() -> None:
 
 
 @pytest.mark.usefixtures("random_rgb")
-def test_rivals_of_a_classifier_get_as_many_bytes(dcu: Dcu, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_baselines_of_a_classifier_get_as_many_bytes(dcu: Dcu, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert dcu("eval", "classifier", dataset, "--rivals", "jpeg").code == 2  # three classes are not ImageNet's
     monkeypatch.setattr(evaluate_classifier, "CLASSES", 3)
     monkeypatch.setattr(evaluate_classifier, "SIDES", (224, 64))
-    monkeypatch.setitem(rivals.FORMATS, "jpeg", replace(rivals.FORMATS["jpeg"], fine=(1, 5, 10, 20, 40, 80)))
+    monkeypatch.setitem(baselines.FORMATS, "jpeg", replace(baselines.FORMATS["jpeg"], fine=(1, 5, 10, 20, 40, 80)))
     rows = dcu("eval", "classifier", dataset, "--rivals", "jpeg", "--json").lines
     names = ["classifier-0.0983", "RGB on codec-0.0983", "RGB on jpeg", "RGB on the original"]
     assert [row["name"].startswith(name) for row, name in zip(rows, names, strict=True)] == [True] * 4
@@ -206,21 +206,21 @@ def test_agreement_with_the_rgb_network_needs_no_labels(
 ) -> None:
     assert dcu("eval", "classifier", dataset, "--agreement").code == 2  # three classes are not ImageNet's
     monkeypatch.setattr(evaluate_classifier, "CLASSES", 3)
-    picture = png(smooth_picture(256, 256))
+    image = png(smooth_image(256, 256))
     (tmp_path / "loose").mkdir()
-    (tmp_path / "loose" / "a.png").write_bytes(picture)
+    (tmp_path / "loose" / "a.png").write_bytes(image)
     classifier = Classifier.load(engine="pytorch")
     said = classifier.predict(
-        classifier.look([classifier.codec.read(classifier.codec.compress(smooth_picture(256, 256)[16:240, 16:240]))])
+        classifier.look([classifier.codec.read(classifier.codec.compress(smooth_image(256, 256)[16:240, 16:240]))])
     )[0].best.index
-    view = torch.from_numpy(smooth_picture(256, 256)[16:240, 16:240].copy())[None]
+    view = torch.from_numpy(smooth_image(256, 256)[16:240, 16:240].copy())[None]
     teacher = int(RgbClassifier()(view).logits.argmax())
     assert evaluate_classifier.rgb_numbers(classifier, items(tmp_path / "loose")) == [teacher]
     for teacher, expected in ((said, 1.0), (said + 1, 0.0)):
         monkeypatch.setattr(evaluate_classifier, "rgb_numbers", lambda *_, teacher=teacher: [teacher])
-        (figures,) = dcu("eval", "classifier", tmp_path / "loose", "--agreement", "--json").lines
-        assert figures["agreement"] == expected
-        assert "top1" not in figures
+        (metrics,) = dcu("eval", "classifier", tmp_path / "loose", "--agreement", "--json").lines
+        assert metrics["agreement"] == expected
+        assert "top1" not in metrics
     assert dcu("eval", "classifier", dataset, "--agreement", "--calibrate").code == 2
 
 
@@ -241,9 +241,9 @@ def test_temperature_that_makes_the_right_classes_most_probable() -> None:
 
 def test_calibration_goes_on_the_card(dcu: Dcu, dataset: Path, own_models: Path) -> None:
     model = own_models / "classifier-0.0983"
-    (figures,) = dcu("eval", "classifier", dataset, "--network", model, "--calibrate", "--json").lines
+    (metrics,) = dcu("eval", "classifier", dataset, "--network", model, "--calibrate", "--json").lines
     card = json.loads((model / "card.json").read_text())
-    assert Classifier.load(model).temperature == card["temperature"] == figures["temperature"] != 1
+    assert Classifier.load(model).temperature == card["temperature"] == metrics["temperature"] != 1
     assert dcu("eval", "classifier", dataset, "--calibrate", "--record").code == 2
     assert dcu("eval", "classifier", dataset, "--calibrate", "--native").code == 2
 
@@ -251,10 +251,10 @@ def test_calibration_goes_on_the_card(dcu: Dcu, dataset: Path, own_models: Path)
 def test_bits_a_symbol_of_the_same_symbols(codec: Codec, tmp_path: Path) -> None:
     """The integers cost next to nothing; the histogram is that of each channel."""
     for index in range(2):
-        (tmp_path / f"{index}.png").write_bytes(png(smooth_picture(160, 160, seed=index)))
-    bits = bits_a_symbol(codec, items(tmp_path))
+        (tmp_path / f"{index}.png").write_bytes(png(smooth_image(160, 160, seed=index)))
+    bits = bits_per_symbol(codec, items(tmp_path))
     assert bits["symbols"] == 2 * 3 * 20 * 20
     assert bits["integer"] == pytest.approx(bits["floating"], rel=0.01)
-    symbols = np.stack([codec.analyse(item.picture()).numpy() for item in items(tmp_path)], 1).reshape(3, -1)
+    symbols = np.stack([codec.analyze(item.image()).numpy() for item in items(tmp_path)], 1).reshape(3, -1)
     shares = [np.unique(channel, return_counts=True)[1] / channel.size for channel in symbols]
     assert bits["histogram"] == pytest.approx(np.mean([-(p * np.log2(p)).sum() for p in shares]), abs=1e-3)

@@ -10,19 +10,19 @@ import pytest
 from dcu.codec import Codec
 from dcu.nets.transforms import Analysis, Synthesis
 
-from .conftest import Dcu, one_line, png, smooth_picture, write_codec
+from .conftest import Dcu, one_line, png, smooth_image, write_codec
 
 CLASSES = {"dark": 0.3, "light": 1.0}
 
 
 @pytest.fixture
 def labels(tmp_path: Path) -> Path:
-    """Two classes of five pictures that even a random network tells apart."""
+    """Two classes of five images that even a random network tells apart."""
     for name, light in CLASSES.items():
         (tmp_path / "labels" / name).mkdir(parents=True)
         for index in range(5):
-            picture = (smooth_picture(224, 224, seed=index) * light).astype("uint8")
-            (tmp_path / "labels" / name / f"{index}.png").write_bytes(png(picture))
+            image = (smooth_image(224, 224, seed=index) * light).astype("uint8")
+            (tmp_path / "labels" / name / f"{index}.png").write_bytes(png(image))
     return tmp_path / "labels"
 
 
@@ -37,10 +37,10 @@ def named_right(dcu: Dcu, bins: Path, network: object) -> int:
     return sum(Path(answer["input"]).parent.name == answer["predictions"][0]["label"] for answer in answers)
 
 
-def test_own_classes_from_pictures(dcu: Dcu, labels: Path, bins: Path) -> None:
+def test_own_classes_from_images(dcu: Dcu, labels: Path, bins: Path) -> None:
     trained = dcu("train", "classifier", "--labels", labels)
     assert trained.code == 0
-    assert "2 classes, 10 pictures; 2 pictures kept aside" in trained.err
+    assert "2 classes, 10 images; 2 images kept aside" in trained.err
     model = Path(trained.out.strip())
     assert model.name == "labels-0.0983"
     assert named_right(dcu, bins, "labels-0.0983") >= 9
@@ -53,10 +53,10 @@ def test_own_classes_from_pictures(dcu: Dcu, labels: Path, bins: Path) -> None:
 
 
 def test_own_classes_from_bitstreams(dcu: Dcu, bins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No picture is needed: neither transform runs."""
+    """No image is needed: neither transform runs."""
 
     def refuse(*_: object) -> None:
-        raise AssertionError("a picture was computed or asked for")
+        raise AssertionError("an image was computed or asked for")
 
     monkeypatch.setattr(Analysis, "forward", refuse)
     monkeypatch.setattr(Synthesis, "forward", refuse)
@@ -104,7 +104,7 @@ def test_data_that_gives_no_classes(dcu: Dcu, labels: Path, tmp_path: Path) -> N
 
 def test_bitstream_of_another_codec(dcu: Dcu, bins: Path, tmp_path: Path) -> None:
     other = Codec.from_model(write_codec(tmp_path / "other", seed=5))
-    (bins / "dark" / "0.bin").write_bytes(other.compress(smooth_picture(64, 64)))
+    (bins / "dark" / "0.bin").write_bytes(other.compress(smooth_image(64, 64)))
     answer = dcu("train", "classifier", "--labels", bins, "--out", tmp_path / "own")
     assert answer.code == 69
     assert one_line(answer.err)

@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 
 from dcu import store
-from dcu.bench import figures
-from dcu.image import Picture
+from dcu.bench import plots
+from dcu.image import ImageArray
 
-from .conftest import Dcu, one_line, smooth_picture
+from .conftest import Dcu, one_line, smooth_image
 
 
 @pytest.fixture
 def page(dcu: Dcu, own_models: Path, random_rgb: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A report of one small picture and two scales."""
-    pictures: dict[str, Picture] = {"<street>": smooth_picture(170, 200)}
-    monkeypatch.setattr("dcu.evaluate.rivals.SCALES", (1.0, 0.5))
-    monkeypatch.setattr("dcu.bench.report.report_pictures", lambda items: pictures)
-    figures = {"side": 224, "count": 9, "bytes": 600.0, "bpp": 0.1, "top1": 0.5, "top5": 0.7, "macs": 10**6}
-    stated = {"dataset": "some-val", "rows": [{"name": "classifier-0.0983"} | figures]}
+    """A report of one small image and two scales."""
+    images: dict[str, ImageArray] = {"<street>": smooth_image(170, 200)}
+    monkeypatch.setattr("dcu.evaluate.baselines.SCALES", (1.0, 0.5))
+    monkeypatch.setattr("dcu.bench.report.report_images", lambda items: images)
+    metrics = {"side": 224, "count": 9, "bytes": 600.0, "bpp": 0.1, "top1": 0.5, "top5": 0.7, "macs": 10**6}
+    stated = {"dataset": "some-val", "rows": [{"name": "classifier-0.0983"} | metrics]}
     store.amend(store.find("classifier-0.0983"), {"rivals": stated})
     place = tmp_path / "report.html"
     answer = dcu("bench", "--seconds", "0", "--batch", "1", "--rivals", "webp", "--html", place)
@@ -31,7 +31,7 @@ def page(dcu: Dcu, own_models: Path, random_rgb: None, tmp_path: Path, monkeypat
 
 
 def shown() -> int:
-    """Pictures that the report has: original, dcu's and webp's for each installed codec, and its masks."""
+    """Images that the report has: original, dcu's and webp's for each installed codec, and its masks."""
     return sum(3 + len(store.networks("segmenter", model.fingerprint)) for model in store.installed_codecs())
 
 
@@ -43,8 +43,8 @@ def test_report_stands_alone(page: Path) -> None:
         text.count("<img") == text.count('src="data:image/webp;base64,') == text.count('alt="&lt;street&gt;') == shown()
     )
     assert text.count("<svg") == text.count('role="img"') == 3  # accuracy, times of one batch size, rate-distortion
-    assert figures.INK not in text
-    assert "quoted from the card: some-val, 9 pictures" in text
+    assert plots.INK not in text
+    assert "quoted from the card: some-val, 9 images" in text
     assert "prefers-color-scheme: dark" in text
 
 
@@ -69,7 +69,7 @@ def test_a_browser_draws_all_of_it(page: Path) -> None:
         assert widths == [200] * shown()
         assert len(areas) == 3
         assert min(areas) > 10_000
-        assert overflow <= 0  # wide tables and figures scroll in their own boxes
+        assert overflow <= 0  # wide tables and plots scroll in their own boxes
         assert browser.get_log("browser") == []
     finally:
         browser.quit()

@@ -1,4 +1,4 @@
-"""Segmentation: bitstream to mask, training from pairs, figures."""
+"""Segmentation: bitstream to mask, training from pairs, metrics."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from PIL import Image
 from dcu import store
 from dcu.codec import Codec
 from dcu.data import pairs
-from dcu.errors import BrokenInputError, MissingInputError
-from dcu.evaluate.segmenter import boundary_distance, check, confusion, intersection_over_union
-from dcu.image import read_picture
+from dcu.errors import InvalidInputError, MissingInputError
+from dcu.evaluate.segmenter import boundary_distance, check_labels, confusion, intersection_over_union
+from dcu.image import read_image
 from dcu.nets.segmenter import LatentSegmenter
 from dcu.nets.transforms import Synthesis
 from dcu.tasks.segment import Segmenter
 from dcu.train.segmenter import SegmentData, random_part
 
-from .conftest import Dcu, one_line, png, process, smooth_picture
+from .conftest import Dcu, one_line, png, process, smooth_image
 
 LABELS = [{"label": "sky", "colour": "#0000ff"}, {"label": "road", "colour": "#102030"}]
 RECIPE = """
@@ -32,9 +32,9 @@ RECIPE = """
 name = "tiny-segmenter"
 codec = "codec-0.0983"
 void = 7
-sees = "{sees}"
+input = "{input}"
 pyramid = 8
-labels = [{{ label = "sky", colour = "#0000ff" }}, {{ label = "road", colour = "#102030" }}]
+labels = [{{ label = "sky", color = "#0000ff" }}, {{ label = "road", color = "#102030" }}]
 [data]
 batch = 2
 crop = 32
@@ -51,7 +51,7 @@ def segmenter(own_models: Path, codec: Codec) -> Path:
     network = LatentSegmenter(3, 4, 1, 0, 8, 2)
     card: dict[str, Any] = {"name": "segmenter-0.0983", "kind": "segmenter", "codec": codec.name, "figures": []}
     card |= {"fingerprint": codec.fingerprint, "labels": LABELS, "void": 7}
-    return store.write_model(own_models / "segmenter-0.0983", card, network.state_dict()).folder
+    return store.write_model(own_models / "segmenter-0.0983", card, network.state_dict()).directory
 
 
 def label_map(numbers: np.ndarray[Any, Any]) -> bytes:
@@ -62,25 +62,25 @@ def label_map(numbers: np.ndarray[Any, Any]) -> bytes:
 
 @pytest.fixture
 def street(tmp_path: Path) -> Path:
-    """Five pictures whose upper half is sky and whose lower half is road; a column of void."""
-    for folder in ("images", "labels"):
-        (tmp_path / "street" / folder).mkdir(parents=True)
+    """Five images whose upper half is sky and whose lower half is road; a column of void."""
+    for directory in ("images", "labels"):
+        (tmp_path / "street" / directory).mkdir(parents=True)
     for index in range(5):
         numbers = np.zeros((40, 56), np.uint8)
         numbers[20:] = 1
         numbers[:, :3] = 7
-        picture = (smooth_picture(40, 56, seed=index) * np.where(numbers == 1, 0.3, 1.0)[..., None]).astype(np.uint8)
-        (tmp_path / "street" / "images" / f"{index}.png").write_bytes(png(picture))
+        image = (smooth_image(40, 56, seed=index) * np.where(numbers == 1, 0.3, 1.0)[..., None]).astype(np.uint8)
+        (tmp_path / "street" / "images" / f"{index}.png").write_bytes(png(image))
         (tmp_path / "street" / "labels" / f"{index}.png").write_bytes(label_map(numbers))
     return tmp_path / "street"
 
 
 @pytest.mark.usefixtures("segmenter")
 @pytest.mark.parametrize("size", [(40, 52), (1, 1), (8, 8), (30, 200)])
-def test_mask_has_the_pictures_size_and_no_picture_is_computed(
+def test_segmentation_map_has_the_images_size_and_no_image_is_computed(
     codec: Codec, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = codec.compress(smooth_picture(*size))
+    data = codec.compress(smooth_image(*size))
 
     def refuse(*_: object) -> None:
         raise AssertionError("synthesis ran")
@@ -88,13 +88,13 @@ def test_mask_has_the_pictures_size_and_no_picture_is_computed(
     monkeypatch.setattr(Synthesis, "forward", refuse)
     mask = Segmenter.load()(data)
     assert mask.classes.shape == size
-    assert sum(mask.shares.values()) == pytest.approx(1)
+    assert sum(mask.class_fractions.values()) == pytest.approx(1)
     assert mask.labels == ("sky", "road")
 
 
 @pytest.mark.usefixtures("segmenter")
-def test_large_pictures_go_by_their_small_layer_and_in_pieces(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = codec.compress(smooth_picture(1030, 1100))
+def test_large_images_go_by_their_thumbnail_layer_and_in_pieces(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = codec.compress(smooth_image(1030, 1100))
     seen = []
     forward = LatentSegmenter.forward
 
@@ -113,7 +113,7 @@ def test_large_pictures_go_by_their_small_layer_and_in_pieces(codec: Codec, monk
 
 
 @pytest.mark.usefixtures("segmenter")
-def test_segment_writes_masks_and_overlays(dcu: Dcu, street: Path, tmp_path: Path) -> None:
+def test_segment_writes_segmentation_maps_and_overlays(dcu: Dcu, street: Path, tmp_path: Path) -> None:
     assert dcu("compress", street / "images", "-o", tmp_path / "bins").code == 0
     call = ["segment", tmp_path / "bins", "-o", tmp_path / "masks", "--overlay", tmp_path / "over", "--json"]
     lines = dcu(*call).lines
@@ -126,14 +126,14 @@ def test_segment_writes_masks_and_overlays(dcu: Dcu, street: Path, tmp_path: Pat
             numbers = np.asarray(mask)
         assert numbers.shape == (40, 56)
         assert line["shares"]["road"] == pytest.approx((numbers == 1).mean(), abs=1e-6)
-        assert read_picture((tmp_path / "over" / name).read_bytes()).shape == (40, 56, 3)
+        assert read_image((tmp_path / "over" / name).read_bytes()).shape == (40, 56, 3)
     assert "%" in dcu("segment", tmp_path / "bins" / "0.bin", "-o", tmp_path / "one.png").out
     assert dcu("segment", tmp_path / "bins", "--json").lines == lines
 
 
 @pytest.mark.usefixtures("segmenter")
 def test_segment_in_a_pipe(codec: Codec, own_models: Path) -> None:
-    data = codec.compress(smooth_picture(24, 40))
+    data = codec.compress(smooth_image(24, 40))
     answer = process("segment", "-", data=data, DCU_MODELS=str(own_models))
     with Image.open(io.BytesIO(answer.stdout)) as mask:
         assert mask.size == (40, 24)
@@ -153,46 +153,46 @@ def test_segment_in_a_pipe(codec: Codec, own_models: Path) -> None:
     ],
 )
 def test_wrong_calls_are_one_line(dcu: Dcu, codec: Codec, tmp_path: Path, options: list[str]) -> None:
-    (tmp_path / "x.bin").write_bytes(codec.compress(smooth_picture(24, 40)))
+    (tmp_path / "x.bin").write_bytes(codec.compress(smooth_image(24, 40)))
     answer = dcu("segment", tmp_path / "x.bin", *options)
     assert answer.code in (2, 69)
     assert one_line(answer.err)
 
 
 def test_codec_without_segmenter(dcu: Dcu, codec: Codec, tmp_path: Path) -> None:
-    (tmp_path / "x.bin").write_bytes(codec.compress(smooth_picture(24, 40)))
+    (tmp_path / "x.bin").write_bytes(codec.compress(smooth_image(24, 40)))
     answer = dcu("segment", tmp_path / "x.bin", "--json")
     assert answer.code == 69
     assert one_line(answer.err)
 
 
 @pytest.mark.usefixtures("random_rgb")
-@pytest.mark.parametrize("sees", ["latent", "decoded", "original"])
-def test_segmenter_from_recipe_to_figures(dcu: Dcu, street: Path, tmp_path: Path, sees: str) -> None:
+@pytest.mark.parametrize("input", ["latent", "decoded", "original"])
+def test_segmenter_from_recipe_to_metrics(dcu: Dcu, street: Path, tmp_path: Path, input: str) -> None:
     recipe, model = tmp_path / "tiny.toml", tmp_path / "models" / "tiny-segmenter"
-    recipe.write_text(RECIPE.format(sees=sees))
+    recipe.write_text(RECIPE.format(input=input))
     trained = dcu("train", "segmenter", recipe, "--data", street, "--out", model, "--runs", tmp_path / "runs")
     assert trained.code == 0, trained.err
     assert dcu("models", "verify", model).code == 0
-    (figures,) = dcu("eval", "segmenter", street, "--network", model, "--json", "--record").lines
-    assert figures["count"] == 5
-    assert set(figures["iou"]) == {"sky", "road"}
-    assert 0 < figures["miou"] < 1
-    assert set(figures["by_distance"]) == {"1-4", "5-8", "9-16", "over 16"}
-    assert json.loads((model / "card.json").read_text())["figures"][0]["miou"] == figures["miou"]
+    (metrics,) = dcu("eval", "segmenter", street, "--network", model, "--json", "--record").lines
+    assert metrics["count"] == 5
+    assert set(metrics["iou"]) == {"sky", "road"}
+    assert 0 < metrics["miou"] < 1
+    assert set(metrics["by_distance"]) == {"1-4", "5-8", "9-16", "over 16"}
+    assert json.loads((model / "card.json").read_text())["figures"][0]["miou"] == metrics["miou"]
 
 
-def test_pairs_of_a_tar_are_those_of_its_folder(street: Path, tmp_path: Path) -> None:
+def test_pairs_of_a_tar_are_those_of_its_directory(street: Path, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "street.tar", "w") as archive:
         archive.add(street, ".")
-    of_folder, of_tar = pairs(street), pairs(tmp_path / "street.tar")
-    assert len(of_folder) == len(of_tar) == 5
-    assert all(np.array_equal(a.classes(), b.classes()) for a, b in zip(of_folder, of_tar, strict=True))
+    of_directory, of_tar = pairs(street), pairs(tmp_path / "street.tar")
+    assert len(of_directory) == len(of_tar) == 5
+    assert all(np.array_equal(a.classes(), b.classes()) for a, b in zip(of_directory, of_tar, strict=True))
 
 
 def test_bad_label_maps_are_one_line_before_training(dcu: Dcu, street: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "tiny.toml"
-    recipe.write_text(RECIPE.format(sees="latent"))
+    recipe.write_text(RECIPE.format(input="latent"))
 
     def refused(code: int, said: str) -> None:
         answer = dcu(
@@ -210,7 +210,7 @@ def test_bad_label_maps_are_one_line_before_training(dcu: Dcu, street: Path, tmp
     refused(65, "55x40")
     place.write_bytes(label_map(np.full((40, 56), 2)))
     refused(65, "label 2")
-    place.write_bytes(png(smooth_picture(40, 56)))
+    place.write_bytes(png(smooth_image(40, 56)))
     refused(65, "RGB")
     place.write_bytes(whole[:60])
     refused(65, "labels/2.png")
@@ -223,7 +223,7 @@ def test_bad_label_maps_are_one_line_before_training(dcu: Dcu, street: Path, tmp
 
 
 def test_neither_images_nor_labels(tmp_path: Path) -> None:
-    (tmp_path / "x.png").write_bytes(png(smooth_picture(8, 8)))
+    (tmp_path / "x.png").write_bytes(png(smooth_image(8, 8)))
     with pytest.raises(MissingInputError):
         pairs(tmp_path)
 
@@ -249,18 +249,18 @@ def test_distance_to_a_boundary() -> None:
 
 
 def test_check_counts_pixels(street: Path) -> None:
-    assert check(pairs(street), 2, 7).tolist() == [5 * 20 * 53] * 2
-    with pytest.raises(BrokenInputError, match="label 1"):
-        check(pairs(street), 1, 7)
+    assert check_labels(pairs(street), 2, 7).tolist() == [5 * 20 * 53] * 2
+    with pytest.raises(InvalidInputError, match="label 1"):
+        check_labels(pairs(street), 1, 7)
 
 
-def test_parts_keep_picture_and_labels_together() -> None:
-    """A class that is a colour stays that colour, whatever the scale, place and mirroring; void is only around."""
+def test_parts_keep_image_and_labels_together() -> None:
+    """A class that is a color stays that color, whatever the scale, place and mirroring; void is only around."""
     numbers = np.zeros((40, 56), np.uint8)
     numbers[20:] = 1
-    picture = np.where(numbers[..., None] == 1, 200, 20).repeat(3, 2).astype(np.uint8)
+    image = np.where(numbers[..., None] == 1, 200, 20).repeat(3, 2).astype(np.uint8)
     for seed in range(8):
-        part, classes = random_part(picture, numbers, SegmentData(crop=64), np.random.default_rng(seed))
+        part, classes = random_part(image, numbers, SegmentData(crop=64), np.random.default_rng(seed))
         assert part.shape == (64, 64, 3)
         assert classes.shape == (64, 64)
         known = classes != 255
@@ -280,7 +280,7 @@ def test_bench_times_segmenters_and_quotes_their_cards(dcu: Dcu, segmenter: Path
     masks, labels = rows["segmenter-0.0983"], rows["classifier-0.0983"]
     assert (masks["answer"], labels["answer"]) == ("mask", "label")
     assert (masks["miou"], masks["top1"], labels["miou"]) == (0.25, None, None)
-    assert masks["source"] == "quoted from the card: streets, 7 pictures"
+    assert masks["source"] == "quoted from the card: streets, 7 images"
     assert masks["bytes"] == labels["bytes"]
     assert masks["speedup"] is None
     assert masks["network_macs"] > 0

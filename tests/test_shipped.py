@@ -13,8 +13,9 @@ from PIL import Image
 
 from dcu import bitstream
 from dcu.codec import Codec, codec_of, of_every_rate, of_rate
-from dcu.image import psnr, read_picture
-from dcu.store import installed, shipped
+from dcu.image import psnr, read_image
+from dcu.paths import shipped
+from dcu.store import installed
 from dcu.tasks.classify import Classifier
 from docs import readme
 
@@ -67,7 +68,7 @@ def test_models_are_as_their_cards_say(dcu: Dcu) -> None:
     assert answer.out.count("as its card says") == len(list(installed()))
 
 
-def test_cards_state_measured_figures_and_costs_within_the_design() -> None:
+def test_cards_state_measured_metrics_and_costs_within_the_design() -> None:
     for model in installed():
         assert model.card["figures"], model.name
         assert model.card["bytes"] <= {"codec": 8e6, "classifier": 10e6, "segmenter": 10e6}[model.kind]
@@ -79,16 +80,16 @@ def test_cards_state_measured_figures_and_costs_within_the_design() -> None:
 def test_sample_photographs_survive() -> None:
     codec = Codec.load()
     for path in SAMPLES:
-        picture = read_picture(path.read_bytes())
-        data = codec.compress(picture)
-        assert 8 * len(data) / (picture.shape[0] * picture.shape[1]) < 0.15
-        assert psnr(picture, codec.decode(data)) > 20
+        image = read_image(path.read_bytes())
+        data = codec.compress(image)
+        assert 8 * len(data) / (image.shape[0] * image.shape[1]) < 0.15
+        assert psnr(image, codec.decode(data)) > 20
 
 
 def test_more_bits_show_more() -> None:
-    picture = read_picture((shipped("samples") / "cat.jpg").read_bytes())
-    streams = [(codec, codec.compress(picture)) for codec in of_every_rate()]
-    sizes, shown = zip(*((len(data), psnr(picture, codec.decode(data))) for codec, data in streams), strict=True)
+    image = read_image((shipped("samples") / "cat.jpg").read_bytes())
+    streams = [(codec, codec.compress(image)) for codec in of_every_rate()]
+    sizes, shown = zip(*((len(data), psnr(image, codec.decode(data))) for codec, data in streams), strict=True)
     assert len(streams) == len(RATES)
     assert list(sizes) == sorted(sizes)
     assert list(shown) == sorted(shown)
@@ -98,14 +99,14 @@ def test_more_bits_show_more() -> None:
 @pytest.mark.parametrize("rate", RATES)
 def test_file_is_as_long_as_the_context_model_says(rate: float) -> None:
     codec = of_rate(rate)
-    image = Image.open(shipped("samples") / "barn.jpg").resize((768, 512), Image.Resampling.BICUBIC)
-    picture = np.asarray(image.convert("RGB"))
-    expected = codec.entropy.cross_entropy(codec.analyse(picture)) / 8
-    assert abs(len(codec.compress(picture)) - expected) <= 0.01 * expected + 20
+    opened = Image.open(shipped("samples") / "barn.jpg").resize((768, 512), Image.Resampling.BICUBIC)
+    image = np.asarray(opened.convert("RGB"))
+    expected = codec.entropy.cross_entropy(codec.analyze(image)) / 8
+    assert abs(len(codec.compress(image)) - expected) <= 0.01 * expected + 20
 
 
 def test_a_cat_is_a_cat() -> None:
-    data = Codec.load().compress(read_picture((shipped("samples") / "cat.jpg").read_bytes()))
+    data = Codec.load().compress(read_image((shipped("samples") / "cat.jpg").read_bytes()))
     labels = [p.label.lower() for p in Classifier.load()(data, top=5).predictions]
     assert any("cat" in label for label in labels), labels
 

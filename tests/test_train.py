@@ -24,18 +24,19 @@ from torch import Tensor, nn
 from dcu import store
 from dcu.codec import Codec
 from dcu.data import items
-from dcu.errors import BrokenInputError, MissingInputError, OutputError, UnavailableError, UsageError
-from dcu.image import field_size
-from dcu.nets.efficientnet import LatentClassifier, front_shape, left_out
+from dcu.errors import InvalidInputError, MissingInputError, OutputError, UnavailableError, UsageError
+from dcu.image import standard_resize
+from dcu.nets.latent import LatentClassifier, adapter_shape, removed_blocks
 from dcu.nets.norms import add_norms, fold_norms
-from dcu.store import shipped
+from dcu.nets.rgb import to_input
+from dcu.paths import shipped
 from dcu.tasks import rgb
 from dcu.tasks.classify import Classifier
 from dcu.train import loop
+from dcu.train.adapter import AdapterRecipe, AdapterTask
 from dcu.train.checkpoint import Checkpoint
-from dcu.train.classifier import ClassifierRecipe, ClassifierTask, told
+from dcu.train.classifier import ClassifierRecipe, ClassifierTask, mixed_with_labels
 from dcu.train.codec import CodecData, CodecRecipe, CodecTask
-from dcu.train.front import FrontRecipe, FrontTask
 from dcu.train.inputs import network_input
 from dcu.train.joint import JointTask, ReaderRecipe
 from dcu.train.loop import Run, prefetch
@@ -45,18 +46,18 @@ from dcu.train.teacher import SHARPER, Targets, Teacher
 from dcu.train.variable_rate import VariableRateData, VariableRateRecipe
 from dcu.train.views import ViewData, hold_out, mixed
 
-from .conftest import RECIPE, Dcu, one_line, png, smooth_picture
+from .conftest import RECIPE, Dcu, one_line, png, smooth_image
 
 SCHEDULE = Schedule(steps=4, learning_rate=1e-3, warmup=2, validate_every=2, checkpoint_every=2)
 DATA = CodecData(crop=32, batch=2, held_out=2)
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     tar = tmp_path / "pictures.tar"
     with tarfile.open(tar, "w") as archive:
         for index in range(6):
-            data = png(smooth_picture(40 + index, 48, seed=index))
+            data = png(smooth_image(40 + index, 48, seed=index))
             info = tarfile.TarInfo(f"n{index % 3:08}/{index}.png")
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
@@ -67,16 +68,16 @@ def quiet() -> Console:
     return Console(file=io.StringIO())
 
 
-def new_run(pictures: Path, folder: Path, schedule: Schedule = SCHEDULE) -> Run:
-    return Run(CodecTask(RECIPE, DATA, items(pictures), schedule.seed), schedule, folder)
+def new_run(images: Path, directory: Path, schedule: Schedule = SCHEDULE) -> Run:
+    return Run(CodecTask(RECIPE, DATA, items(images), schedule.seed), schedule, directory)
 
 
-def test_resumed_run_is_the_same_run(pictures: Path, tmp_path: Path) -> None:
-    straight = new_run(pictures, tmp_path / "a")
+def test_resumed_run_is_the_same_run(images: Path, tmp_path: Path) -> None:
+    straight = new_run(images, tmp_path / "a")
     assert straight.train(None, quiet())
-    broken = new_run(pictures, tmp_path / "b")
+    broken = new_run(images, tmp_path / "b")
     assert not broken.train(0, quiet())  # stops after one step
-    resumed = new_run(pictures, tmp_path / "b")
+    resumed = new_run(images, tmp_path / "b")
     resumed.resume()
     assert resumed.step == 1
     assert resumed.train(None, quiet())
@@ -86,11 +87,11 @@ def test_resumed_run_is_the_same_run(pictures: Path, tmp_path: Path) -> None:
     assert straight.task.scalars == resumed.task.scalars
 
 
-def test_interrupted_run_is_the_same_run(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_run_is_the_same_run(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in the middle of a validation, when the module holds the averaged weights."""
-    straight = new_run(pictures, tmp_path / "a")
+    straight = new_run(images, tmp_path / "a")
     straight.train(None, quiet())
-    broken = new_run(pictures, tmp_path / "b")
+    broken = new_run(images, tmp_path / "b")
     validate = broken.task.validate
 
     def interrupted() -> dict[str, float]:
@@ -100,7 +101,7 @@ def test_interrupted_run_is_the_same_run(pictures: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(broken.task, "validate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         broken.train(None, quiet())
-    resumed = new_run(pictures, tmp_path / "b")
+    resumed = new_run(images, tmp_path / "b")
     resumed.resume()
     assert resumed.step == SCHEDULE.validate_every
     resumed.train(None, quiet())
@@ -109,15 +110,15 @@ def test_interrupted_run_is_the_same_run(pictures: Path, tmp_path: Path, monkeyp
     assert straight.task.scalars == resumed.task.scalars
 
 
-def test_place_that_takes_no_checkpoint(pictures: Path, tmp_path: Path) -> None:
+def test_place_that_takes_no_checkpoint(images: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
-        new_run(pictures, tmp_path / "file").train(None, quiet())
+        new_run(images, tmp_path / "file").train(None, quiet())
 
 
-def test_too_few_pictures_to_hold_any_out(pictures: Path) -> None:
+def test_too_few_images_to_hold_any_out(images: Path) -> None:
     with pytest.raises(UsageError):
-        CodecTask(RECIPE, replace(DATA, held_out=6), items(pictures), 0)
+        CodecTask(RECIPE, replace(DATA, held_out=6), items(images), 0)
 
 
 def test_norms_fold_away() -> None:
@@ -133,8 +134,8 @@ def test_norms_fold_away() -> None:
     assert torch.allclose(network(x), trained, atol=1e-4)
 
 
-def test_training_lowers_the_loss(pictures: Path, tmp_path: Path) -> None:
-    run = new_run(pictures, tmp_path, replace(SCHEDULE, steps=40, validate_every=10))
+def test_training_lowers_the_loss(images: Path, tmp_path: Path) -> None:
+    run = new_run(images, tmp_path, replace(SCHEDULE, steps=40, validate_every=10))
     before = run.validate()
     run.train(None, quiet())
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -142,44 +143,44 @@ def test_training_lowers_the_loss(pictures: Path, tmp_path: Path) -> None:
     assert lines[-1]["psnr"] > before["psnr"]
 
 
-def test_frozen_parts_stay_as_they_are(pictures: Path, tmp_path: Path) -> None:
+def test_frozen_parts_stay_as_they_are(images: Path, tmp_path: Path) -> None:
     """So a better synthesis still decodes every old stream."""
     recipe = replace(RECIPE, frozen=("analysis", "quantizer", "context"))
-    run = Run(CodecTask(recipe, DATA, items(pictures), 0), SCHEDULE, tmp_path)
+    run = Run(CodecTask(recipe, DATA, items(images), 0), SCHEDULE, tmp_path)
     before = {name: tensor.clone() for name, tensor in run.task.module.state_dict().items()}
     run.train(None, quiet())
     changed = {name.split(".")[0] for name, tensor in run.average.items() if not torch.equal(tensor, before[name])}
     assert changed == {"synthesis"}
 
 
-def test_similarity_is_part_of_the_loss(pictures: Path) -> None:
+def test_similarity_is_part_of_the_loss(images: Path) -> None:
     data = replace(DATA, crop=168)
-    plain = CodecTask(RECIPE, data, items(pictures), 0)
-    both = CodecTask(replace(RECIPE, similarity=0.5), data, items(pictures), 0)
+    plain = CodecTask(RECIPE, data, items(images), 0)
+    both = CodecTask(replace(RECIPE, similarity=0.5), data, items(images), 0)
     assert both.loss(both.batch(0))[0] > plain.loss(plain.batch(0))[0]
-    small = CodecTask(replace(RECIPE, similarity=0.5), DATA, items(pictures), 0)
+    small = CodecTask(replace(RECIPE, similarity=0.5), DATA, items(images), 0)
     with pytest.raises(UsageError, match="161"):
         small.loss(small.batch(0))
 
 
-def test_finer_start_decodes_better(pictures: Path) -> None:
-    coarse, fine = (CodecTask(replace(RECIPE, step=step), DATA, items(pictures), 0) for step in (4.0, 1.0))
+def test_finer_start_decodes_better(images: Path) -> None:
+    coarse, fine = (CodecTask(replace(RECIPE, step=step), DATA, items(images), 0) for step in (4.0, 1.0))
     batch = coarse.batch(0)
     assert fine.loss(batch)[1]["crop_psnr"] > coarse.loss(batch)[1]["crop_psnr"]
 
 
-def test_lambda_grows_where_the_rate_is_too_high(pictures: Path, tmp_path: Path) -> None:
-    low = CodecTask(replace(RECIPE, rate=1e-4), DATA, items(pictures), 0)
+def test_lambda_grows_where_the_rate_is_too_high(images: Path, tmp_path: Path) -> None:
+    low = CodecTask(replace(RECIPE, rate=1e-4), DATA, items(images), 0)
     start = low.scalars["lambda"]
     low.loss(low.batch(0))
     assert low.scalars["lambda"] > start
-    high = CodecTask(replace(RECIPE, rate=99.0), DATA, items(pictures), 0)
+    high = CodecTask(replace(RECIPE, rate=99.0), DATA, items(images), 0)
     high.loss(high.batch(0))
     assert high.scalars["lambda"] < start
 
 
-def test_batches_are_functions_of_seed_and_step(pictures: Path) -> None:
-    one, two = (CodecTask(RECIPE, DATA, items(pictures), 0) for _ in range(2))
+def test_batches_are_functions_of_seed_and_step(images: Path) -> None:
+    one, two = (CodecTask(RECIPE, DATA, items(images), 0) for _ in range(2))
     assert torch.equal(one.batch(3)[0], two.batch(3)[0])
     assert not torch.equal(one.batch(3)[0], one.batch(4)[0])
 
@@ -196,12 +197,12 @@ def test_prefetch_keeps_the_order() -> None:
     assert list(prefetch(lambda i: i * i, range(3, 30))) == [i * i for i in range(3, 30)]
 
 
-def test_checkpoints_that_are_none(pictures: Path, tmp_path: Path) -> None:
-    run = new_run(pictures, tmp_path)
+def test_checkpoints_that_are_none(images: Path, tmp_path: Path) -> None:
+    run = new_run(images, tmp_path)
     with pytest.raises(MissingInputError):
         run.resume()
     run.checkpoint.path.write_bytes(b"nonsense")
-    with pytest.raises(BrokenInputError):
+    with pytest.raises(InvalidInputError):
         run.resume()
 
 
@@ -225,23 +226,23 @@ def test_broken_recipes(tmp_path: Path, text: str) -> None:
 
 
 def test_shipped_recipes_can_be_read() -> None:
-    folder = shipped("configs")
-    read_recipe(folder / "codec-2.toml", variable_rate=VariableRateRecipe, data=VariableRateData, schedule=Schedule)
-    for path in folder.glob("codec-0.*.toml"):
+    directory = shipped("configs")
+    read_recipe(directory / "codec-2.toml", variable_rate=VariableRateRecipe, data=VariableRateData, schedule=Schedule)
+    for path in directory.glob("codec-0.*.toml"):
         parts = read_recipe(path, codec=CodecRecipe, reader=ReaderRecipe, data=CodecData, schedule=Schedule)
         part = path.stem.removeprefix(parts["codec"].name)
         assert part in ("", "-joint", "-synthesis", "-similarity")
         assert bool(parts["reader"].weight) == (part == "-joint")
         assert bool(parts["codec"].frozen) == (part == "-synthesis")
-    for path in folder.glob("*classifier-*.toml"):
-        parts = read_recipe(path, classifier=ClassifierRecipe, front=FrontRecipe, data=ViewData, schedule=Schedule)
+    for path in directory.glob("*classifier-*.toml"):
+        parts = read_recipe(path, classifier=ClassifierRecipe, adapter=AdapterRecipe, data=ViewData, schedule=Schedule)
         part = path.stem.removeprefix(parts["classifier"].name)
         assert part in ("", "-front", "-whole", "-scales", "-lite0")
-        assert bool(parts["front"].views) == (part == "-front")
+        assert bool(parts["adapter"].views) == (part == "-front")
         assert parts["classifier"].whole == (part == "-whole")
         assert (len(parts["data"].scales) > 1) == (part in ("-scales", "-lite0"))
         assert (parts["classifier"].lite2 == 0) == (part == "-lite0")
-    for path in folder.glob("segmenter-*.toml"):
+    for path in directory.glob("segmenter-*.toml"):
         parts = read_recipe(path, segmenter=SegmenterRecipe, data=SegmentData, schedule=Schedule)
         assert path.stem in (parts["segmenter"].name, f"{parts['segmenter'].name}-rgb")
 
@@ -267,10 +268,10 @@ learning_rate = 1e-3
 
 @pytest.mark.parametrize("computed", [True, False])
 def test_bf16_is_for_devices_that_compute_it(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, computed: bool
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, computed: bool
 ) -> None:
     monkeypatch.setattr(loop, "computes_bf16", lambda device: computed)
-    run = new_run(pictures, tmp_path, replace(SCHEDULE, bf16=True, steps=1))
+    run = new_run(images, tmp_path, replace(SCHEDULE, bf16=True, steps=1))
     seen: list[bool] = []
     loss = run.task.loss
 
@@ -285,10 +286,10 @@ def test_bf16_is_for_devices_that_compute_it(
     assert ("training in float32" in said.getvalue()) is not computed
 
 
-def test_codec_from_recipe_to_picture(dcu: Dcu, pictures: Path, photo: Path, tmp_path: Path) -> None:
+def test_codec_from_recipe_to_image(dcu: Dcu, images: Path, photo: Path, tmp_path: Path) -> None:
     recipe, model = tmp_path / "tiny.toml", tmp_path / "models" / "tiny"
     recipe.write_text(CODEC_TOML)
-    call = ["train", "codec", recipe, "--data", pictures, "--out", model, "--runs", tmp_path / "runs"]
+    call = ["train", "codec", recipe, "--data", images, "--out", model, "--runs", tmp_path / "runs"]
     assert dcu(*call, "--minutes", "0").code == 0
     again = dcu(*call)
     assert again.code == 2
@@ -319,10 +320,10 @@ learning_rate = 1e-3
 """
 
 
-def classifier_run(codec: Codec, pictures: Path, folder: Path, steps: int) -> Run:
+def classifier_run(codec: Codec, images: Path, directory: Path, steps: int) -> Run:
     recipe, data = ClassifierRecipe("x", codec.name, width=4, depth=1), ViewData(batch=3)
     schedule = Schedule(steps=steps, learning_rate=1e-2, warmup=1)
-    return Run(ClassifierTask(recipe, data, codec, items(pictures), 0), schedule, folder)
+    return Run(ClassifierTask(recipe, data, codec, items(images), 0), schedule, directory)
 
 
 def same(a: Path, b: Path) -> bool:
@@ -331,11 +332,11 @@ def same(a: Path, b: Path) -> bool:
 
 
 @pytest.mark.usefixtures("random_rgb")
-def test_classifier_resumes_as_the_same_run(codec: Codec, pictures: Path, tmp_path: Path) -> None:
-    straight = classifier_run(codec, pictures, tmp_path / "a", 2)
+def test_classifier_resumes_as_the_same_run(codec: Codec, images: Path, tmp_path: Path) -> None:
+    straight = classifier_run(codec, images, tmp_path / "a", 2)
     straight.train(None, quiet())
-    classifier_run(codec, pictures, tmp_path / "b", 2).train(0, quiet())
-    resumed = classifier_run(codec, pictures, tmp_path / "b", 2)
+    classifier_run(codec, images, tmp_path / "b", 2).train(0, quiet())
+    resumed = classifier_run(codec, images, tmp_path / "b", 2)
     resumed.resume()
     assert resumed.step == 1
     resumed.train(None, quiet())
@@ -344,14 +345,14 @@ def test_classifier_resumes_as_the_same_run(codec: Codec, pictures: Path, tmp_pa
 
 @pytest.mark.usefixtures("random_rgb")
 def test_views_are_seen_again_after_a_while_and_after_a_resume(
-    codec: Codec, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    codec: Codec, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of an earlier step's views the first; neither codec nor teacher is asked twice, unless the run was resumed."""
     monkeypatch.setattr("dcu.train.classifier.AGE", 2)
     data = ViewData(batch=4, again=1)
 
     def task() -> ClassifierTask:
-        return ClassifierTask(ClassifierRecipe("x", codec.name, width=4, depth=1), data, codec, items(pictures), 0)
+        return ClassifierTask(ClassifierRecipe("x", codec.name, width=4, depth=1), data, codec, items(images), 0)
 
     straight, resumed = task(), task()
     asked: list[Tensor] = []
@@ -371,17 +372,17 @@ def test_views_are_seen_again_after_a_while_and_after_a_resume(
     assert [len(latents) for latents in given] == [3, 3, 4, 4]
     assert torch.equal(given[2][3], given[0][0])
     assert torch.allclose(given[2], given[3])
-    assert set(straight.lessons) == {1, 2}
+    assert set(straight.distilled_by_step) == {1, 2}
     with pytest.raises(ValueError, match="half"):
         ViewData(batch=4, again=3)
 
 
 @pytest.mark.usefixtures("random_rgb")
-def test_views_of_several_scales_take_turns(codec: Codec, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_views_of_several_scales_take_turns(codec: Codec, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Larger ones are fewer; the teacher sees all at 224x224; those seen again are of the step's scale."""
     monkeypatch.setattr("dcu.train.classifier.AGE", 2)
     data = ViewData(batch=8, again=4, scales=(1.0, 2.0))
-    task = ClassifierTask(ClassifierRecipe("x", codec.name, width=4, depth=1), data, codec, items(pictures), 0)
+    task = ClassifierTask(ClassifierRecipe("x", codec.name, width=4, depth=1), data, codec, items(images), 0)
     given: list[torch.Size] = []
     asked: list[torch.Size] = []
     task.module.stem.register_forward_pre_hook(lambda _, x: given.append(x[0].shape))
@@ -402,9 +403,9 @@ def test_views_of_several_scales_take_turns(codec: Codec, pictures: Path, monkey
 
 
 @pytest.mark.usefixtures("random_rgb")
-def test_larger_views_are_of_the_data_sets_that_are_large_enough(codec: Codec, pictures: Path, tmp_path: Path) -> None:
-    shutil.copy(pictures, tmp_path / "large.tar")
-    found = [*items(pictures), *items(tmp_path / "large.tar")]
+def test_larger_views_are_of_the_data_sets_that_are_large_enough(codec: Codec, images: Path, tmp_path: Path) -> None:
+    shutil.copy(images, tmp_path / "large.tar")
+    found = [*items(images), *items(tmp_path / "large.tar")]
     recipe = ClassifierRecipe("x", codec.name, width=4, depth=1)
     data = ViewData(batch=8, scales=(1.0, 2.0), larger_from=("large",), held_out=0)
     task = ClassifierTask(recipe, data, codec, found, 0)
@@ -418,68 +419,66 @@ def test_larger_views_are_of_the_data_sets_that_are_large_enough(codec: Codec, p
 
 
 @pytest.mark.usefixtures("random_rgb")
-def test_what_learns_and_what_stays_the_rgb_networks(codec: Codec, pictures: Path, tmp_path: Path) -> None:
-    run = classifier_run(codec, pictures, tmp_path, 1)
+def test_what_learns_and_what_stays_the_rgb_networks(codec: Codec, images: Path, tmp_path: Path) -> None:
+    run = classifier_run(codec, images, tmp_path, 1)
     before = {name: tensor.clone() for name, tensor in run.task.module.state_dict().items()}
     run.train_step(run.task.batch(0))
     moved = {n for n, t in run.task.module.state_dict().items() if not torch.equal(t, before[n])}
-    assert {"stem.convolution.weight", "trunk.blocks.0.project.weight", "trunk.head.weight"} <= moved
+    assert {"stem.convolution.weight", "backbone.blocks.0.project.weight", "backbone.head.weight"} <= moved
     assert not any("depthwise" in name or "classifier" in name for name in moved)
 
 
 @pytest.mark.usefixtures("random_rgb")
-def test_the_whole_network_learns(codec: Codec, pictures: Path) -> None:
+def test_the_whole_network_learns(codec: Codec, images: Path) -> None:
     recipe = ClassifierRecipe("x", codec.name, width=4, depth=1, whole=True)
-    task = ClassifierTask(recipe, ViewData(batch=2), codec, items(pictures), 0)
+    task = ClassifierTask(recipe, ViewData(batch=2), codec, items(images), 0)
     task.loss(task.batch(0))[0].backward()
     assert all(p.grad is not None for p in task.module.parameters())
 
 
 @pytest.mark.usefixtures("random_rgb")
-def test_views_at_the_fields_size(codec: Codec, pictures: Path) -> None:
-    """Mirrored or not, they are cut from what evaluation cuts its centre from."""
+def test_views_at_the_fields_size(codec: Codec, images: Path) -> None:
+    """Mirrored or not, they are cut from what evaluation cuts its center from."""
     recipe = ClassifierRecipe("x", codec.name, width=4, depth=1)
-    task = ClassifierTask(recipe, ViewData(batch=2, at_field_size=1.0), codec, items(pictures), 0)
+    task = ClassifierTask(recipe, ViewData(batch=2, at_standard_size=1.0), codec, items(images), 0)
     for height, width in ((300, 310), (120, 130), (224, 224)):
-        picture = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
-        view = task.view(picture, np.random.default_rng(2))
-        cuts = np.lib.stride_tricks.sliding_window_view(field_size(picture), view.shape)[..., 0, :, :, :]
+        image = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
+        view = task.view(image, np.random.default_rng(2))
+        cuts = np.lib.stride_tricks.sliding_window_view(standard_resize(image), view.shape)[..., 0, :, :, :]
         assert any((cut == view).all() or (cut[:, ::-1] == view).all() for row in cuts for cut in row)
     with pytest.raises(ValueError, match="share"):
-        ViewData(at_field_size=1.5)
+        ViewData(at_standard_size=1.5)
 
 
 @pytest.mark.usefixtures("random_rgb")
-def test_held_out_pictures_are_not_drawn(codec: Codec, pictures: Path) -> None:
+def test_held_out_images_are_not_drawn(codec: Codec, images: Path) -> None:
     data = ViewData(batch=3, held_out=2, held_out_from=("pictures",))
-    task = ClassifierTask(ClassifierRecipe("x", codec.name, width=4, depth=1), data, codec, items(pictures), 0)
+    task = ClassifierTask(ClassifierRecipe("x", codec.name, width=4, depth=1), data, codec, items(images), 0)
     names = {item.name for item in task.held_out}
     assert len(names) == 2
-    again = ClassifierTask(ClassifierRecipe("x", codec.name, width=4, depth=1), data, codec, items(pictures), seed=1)
+    again = ClassifierTask(ClassifierRecipe("x", codec.name, width=4, depth=1), data, codec, items(images), seed=1)
     assert names == {item.name for item in again.held_out}, (
         "a run that goes on must not learn from what judged the first"
     )
     assert not names & {item.name for item in task.sampler.items}
     with torch.no_grad():
-        figures = task.validate()
-    assert set(figures) == {"held_agreement", "held_divergence"}
+        metrics = task.validate()
+    assert set(metrics) == {"held_agreement", "held_divergence"}
 
 
-def test_too_few_pictures_for_a_classifier(pictures: Path) -> None:
-    found = items(pictures)
+def test_too_few_images_for_a_classifier(images: Path) -> None:
+    found = items(images)
     for datasets, count in ((("pictures",), 6), (("others",), 250)):
         with pytest.raises(UsageError):
             hold_out(found, datasets, count)
 
 
-def test_run_is_named_after_its_recipe(
-    dcu: Dcu, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_is_named_after_its_recipe(dcu: Dcu, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a shipped name with a dot in it too."""
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "codec-0.5.toml").write_text(CODEC_TOML)
-    monkeypatch.setattr("dcu.store.shipped", lambda kind: tmp_path / kind)
-    call = ["train", "codec", "codec-0.5", "--data", pictures, "--runs", tmp_path / "runs", "--out", tmp_path / "m"]
+    monkeypatch.setattr("dcu.paths.shipped", lambda kind: tmp_path / kind)
+    call = ["train", "codec", "codec-0.5", "--data", images, "--runs", tmp_path / "runs", "--out", tmp_path / "m"]
     assert dcu(*call).code == 0
     assert (tmp_path / "runs" / "codec-0.5" / "checkpoint.safetensors").exists()
 
@@ -493,7 +492,7 @@ def test_mixed_views_are_views_of_the_batch() -> None:
     assert np.array_equal(out, mixed(views, np.random.default_rng(3))[0])
     flat = [view for view, own in zip(out, alone, strict=True) if own]
     assert 0 < len(flat) < len(views)
-    assert all(np.ptp(view[..., channel]) == 0 for view in flat for channel in range(3)), "one picture, one colour"
+    assert all(np.ptp(view[..., channel]) == 0 for view in flat for channel in range(3)), "one image, one color"
 
 
 @pytest.mark.usefixtures("random_rgb")
@@ -501,7 +500,7 @@ def test_target_is_the_mean_of_what_both_teachers_say() -> None:
     """Each as sure as it is right; the features are Lite0's."""
     views = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8))
     taught, first = Teacher("cpu")(views), rgb.RgbClassifier()(views)
-    second = rgb.rgb_network("lite2")(rgb.to_input(views))
+    second = rgb.rgb_network("lite2")(to_input(views))
     said = ((SHARPER["lite0"] * first.logits).softmax(1), (SHARPER["lite2"] * second).softmax(1))
     assert torch.allclose(taught.target, (said[0] + said[1]) / 2, atol=1e-6)
     assert torch.equal(taught.features, first.features)
@@ -512,17 +511,17 @@ def test_target_is_the_mean_of_what_both_teachers_say() -> None:
 
 
 def test_known_class_is_part_of_the_target() -> None:
-    target = told(torch.tensor([[0.75, 0.25], [0.75, 0.25]]), torch.tensor([1, -1]), 0.5)
+    target = mixed_with_labels(torch.tensor([[0.75, 0.25], [0.75, 0.25]]), torch.tensor([1, -1]), 0.5)
     assert target.tolist() == [[0.375, 0.625], [0.75, 0.25]]
 
 
 @pytest.mark.usefixtures("random_rgb")
-def test_classes_of_views_are_their_folders(codec: Codec, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Known where the folder is a WNID of the 1000 and the view is not mixed, and told of the data sets said."""
+def test_classes_of_views_are_their_directories(codec: Codec, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known where the directory is a WNID of the 1000 and the view is not mixed, and only of the data sets named."""
     monkeypatch.setattr("dcu.store.imagenet_labels", lambda: [{"wnid": "n00000001"}, {"wnid": "n00000002"}])
     data = ViewData(batch=32)
     task = ClassifierTask(
-        ClassifierRecipe("x", codec.name, width=4, depth=1, label_weight=0.5), data, codec, items(pictures), 0
+        ClassifierRecipe("x", codec.name, width=4, depth=1, label_weight=0.5), data, codec, items(images), 0
     )
     chosen, _ = task.sampler.draw(0, 32)
     classes = task.batch(0)[1].tolist()
@@ -535,10 +534,10 @@ def test_classes_of_views_are_their_folders(codec: Codec, pictures: Path, monkey
 
 
 @pytest.mark.usefixtures("random_rgb")
-def test_classifier_from_recipe_to_label(dcu: Dcu, pictures: Path, photo: Path, tmp_path: Path) -> None:
+def test_classifier_from_recipe_to_label(dcu: Dcu, images: Path, photo: Path, tmp_path: Path) -> None:
     recipe, model = tmp_path / "tiny.toml", tmp_path / "models" / "tiny-classifier"
     recipe.write_text(CLASSIFIER_TOML)
-    call = ["train", "classifier", recipe, "--data", pictures, "--out", model, "--runs", tmp_path / "runs"]
+    call = ["train", "classifier", recipe, "--data", images, "--out", model, "--runs", tmp_path / "runs"]
     assert dcu(*call).code == 0
     card = json.loads(dcu("models", "show", model).out)
     assert card["codec"] == "codec-0.0983"
@@ -549,10 +548,10 @@ def test_classifier_from_recipe_to_label(dcu: Dcu, pictures: Path, photo: Path, 
 
 
 @pytest.mark.usefixtures("random_rgb")
-def test_classifier_without_some_blocks(dcu: Dcu, pictures: Path, own_models: Path, tmp_path: Path) -> None:
+def test_classifier_without_some_blocks(dcu: Dcu, images: Path, own_models: Path, tmp_path: Path) -> None:
     """From the recipe to the weights; a segmenter that begins with it has the RGB network's blocks there."""
     recipe, model = tmp_path / "tiny.toml", own_models / "classifier-0.0983"
-    call = ["train", "classifier", recipe, "--data", pictures, "--out", model, "--runs", tmp_path / "runs"]
+    call = ["train", "classifier", recipe, "--data", images, "--out", model, "--runs", tmp_path / "runs"]
     recipe.write_text(CLASSIFIER_TOML.replace("[data]", "without = [3]\n[data]"))
     refused = dcu(*call)
     assert refused.code == 2
@@ -561,83 +560,83 @@ def test_classifier_without_some_blocks(dcu: Dcu, pictures: Path, own_models: Pa
     shutil.rmtree(model)
     assert dcu(*call).code == 0
     weights = store.read_model(model).weights()
-    assert left_out(weights) == {5, 9}
+    assert removed_blocks(weights) == {5, 9}
     labels = (Label("sky", "#0000ff"), Label("road", "#808080"))
     codec = Codec.load("codec-0.0983")
     blocks = started_network(SegmenterRecipe("x", codec.name, labels, pyramid=8), codec).blocks.state_dict()
-    assert torch.equal(blocks["4.expand.weight"], weights["trunk.blocks.4.expand.weight"].float())
-    assert torch.equal(blocks["5.expand.weight"], rgb.rgb_network().state_dict()["trunk.blocks.5.expand.weight"])
+    assert torch.equal(blocks["4.expand.weight"], weights["backbone.blocks.4.expand.weight"].float())
+    assert torch.equal(blocks["5.expand.weight"], rgb.rgb_network().state_dict()["backbone.blocks.5.expand.weight"])
 
 
 @pytest.mark.usefixtures("random_rgb")
 @pytest.mark.parametrize("hidden", [0, 12], ids=["plain", "fused"])
-def test_front_end_learns_what_the_rgb_network_has_at_the_joint(
-    dcu: Dcu, codec: Codec, pictures: Path, tmp_path: Path, hidden: int
+def test_adapter_learns_what_the_rgb_network_has_at_the_split_point(
+    dcu: Dcu, codec: Codec, images: Path, tmp_path: Path, hidden: int
 ) -> None:
-    """The trunk stays; the distance falls; a classifier goes on from there."""
+    """The backbone stays; the distance falls; a classifier goes on from there."""
     recipe = ClassifierRecipe("x", codec.name, width=8, depth=1, hidden=hidden)
-    task = FrontTask(recipe, FrontRecipe(views=6), ViewData(batch=3), codec, items(pictures), 0)
+    task = AdapterTask(recipe, AdapterRecipe(views=6), ViewData(batch=3), codec, items(images), 0)
     assert task.latents.shape == (6, len(codec.levels), 28, 28)
-    wanted = task.teacher.rgb.network.joint(network_input(codec, "decoded", task.views(1)[0]))
+    wanted = task.teacher.rgb.network.split_features(network_input(codec, "decoded", task.views(1)[0]))
     assert torch.allclose(task.wanted[3:].float(), wanted, atol=1e-2 * float(wanted.std()))
     before = {name: tensor.clone() for name, tensor in task.module.state_dict().items()}
     run = Run(task, Schedule(steps=30, learning_rate=1e-2, warmup=1), tmp_path)
     losses = [run.train_step(task.batch(step))["loss"] for step in range(30)]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
-    trunk = {name: tensor for name, tensor in task.module.state_dict().items() if name.startswith("trunk.")}
-    assert all(torch.equal(tensor, before[name]) for name, tensor in trunk.items())
+    backbone = {name: tensor for name, tensor in task.module.state_dict().items() if name.startswith("backbone.")}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.items())
 
-    front, whole = tmp_path / "tiny-front.toml", tmp_path / "tiny.toml"
+    adapter, whole = tmp_path / "tiny-front.toml", tmp_path / "tiny.toml"
     shape = CLASSIFIER_TOML.replace("depth = 1", f"depth = 1\nhidden = {hidden}")
-    front.write_text(shape + "[front]\nviews = 3\n")
+    adapter.write_text(shape + "[adapter]\nviews = 3\n")
     whole.write_text(shape)
-    call = ["--data", pictures, "--runs", tmp_path / "runs", "--out", tmp_path / "model"]
-    assert dcu("train", "classifier", front, *call).code == 0
+    call = ["--data", images, "--runs", tmp_path / "runs", "--out", tmp_path / "model"]
+    assert dcu("train", "classifier", adapter, *call).code == 0
     start = tmp_path / "runs" / "tiny-front" / "checkpoint.safetensors"
     assert dcu("train", "classifier", whole, *call, "--start", start).code == 0
     tensors = store.read_model(tmp_path / "model").weights()
-    assert front_shape(tensors) == (len(codec.levels), 4, 1, hidden)
+    assert adapter_shape(tensors) == (len(codec.levels), 4, 1, hidden)
     assert json.loads(dcu("models", "show", tmp_path / "model").out)["start"]["steps"] == 2
-    front.write_text(front.read_text().replace("width = 4", 'sees = "decoded"'))
-    refused = dcu("train", "classifier", front, *call)
+    adapter.write_text(adapter.read_text().replace("width = 4", 'input = "decoded"'))
+    refused = dcu("train", "classifier", adapter, *call)
     assert refused.code == 2
     assert one_line(refused.err)
 
 
 @pytest.mark.usefixtures("random_rgb")
-def test_classifier_begins_with_an_installed_one(codec: Codec, pictures: Path) -> None:
+def test_classifier_begins_with_an_installed_one(codec: Codec, images: Path) -> None:
     """What it says is the same until it learns, its norms are there again, and fold away once more."""
     shipped = Classifier.load("classifier-0.0983", engine="pytorch").network
-    _, width, depth, hidden = front_shape(shipped.state_dict())
+    _, width, depth, hidden = adapter_shape(shipped.state_dict())
     recipe = ClassifierRecipe("x", codec.name, width=width, depth=depth, hidden=hidden, begin="classifier-0.0983")
-    task = ClassifierTask(recipe, ViewData(batch=3, held_out=0), codec, items(pictures), 0)
+    task = ClassifierTask(recipe, ViewData(batch=3, held_out=0), codec, items(images), 0)
     seen = task.seen(task.views(0)[0])
     with torch.no_grad():
-        wanted = shipped.joint(seen)
-        assert torch.allclose(task.module.eval().joint(seen), wanted, atol=1e-3 * float(wanted.abs().max()))
-        noisy = task.module.train().joint(seen)  # norms that see a batch and not what was measured
+        wanted = shipped.split_features(seen)
+        assert torch.allclose(task.module.eval().split_features(seen), wanted, atol=1e-3 * float(wanted.abs().max()))
+        noisy = task.module.train().split_features(seen)  # norms that see a batch and not what was measured
     assert not torch.allclose(noisy, wanted, atol=1e-3 * float(wanted.abs().max()))
     fold_norms(task.module.eval())
     assert set(task.module.state_dict()) == set(shipped.state_dict())
     with pytest.raises(UnavailableError, match="another shape"):
-        ClassifierTask(replace(recipe, depth=depth + 1), ViewData(), codec, items(pictures), 0)
+        ClassifierTask(replace(recipe, depth=depth + 1), ViewData(), codec, items(images), 0)
 
 
 @pytest.mark.usefixtures("random_rgb")
-def test_folded_classifier_learns_as_it_runs(codec: Codec, pictures: Path) -> None:
-    """What it says while it learns is what it says of each picture alone: no norm depends on the batch."""
+def test_folded_classifier_learns_as_it_runs(codec: Codec, images: Path) -> None:
+    """What it says while it learns is what it says of each image alone: no norm depends on the batch."""
     shipped = Classifier.load("classifier-0.0983", engine="pytorch").network
-    _, width, depth, hidden = front_shape(shipped.state_dict())
+    _, width, depth, hidden = adapter_shape(shipped.state_dict())
     recipe = ClassifierRecipe("x", codec.name, width=width, depth=depth, hidden=hidden, begin="classifier-0.0983")
-    task = ClassifierTask(replace(recipe, folded=True), ViewData(batch=3), codec, items(pictures), 0)
+    task = ClassifierTask(replace(recipe, folded=True), ViewData(batch=3), codec, items(images), 0)
     assert set(task.module.state_dict()) == set(shipped.state_dict())
     seen = task.seen(task.views(0)[0])
     with torch.no_grad():
-        wanted = shipped.joint(seen)
-        assert torch.allclose(task.module.train().joint(seen), wanted, atol=1e-4 * float(wanted.abs().max()))
+        wanted = shipped.split_features(seen)
+        assert torch.allclose(task.module.train().split_features(seen), wanted, atol=1e-4 * float(wanted.abs().max()))
         task.measure_norms()
     task.loss(task.batch(0))[0].backward()
-    learnt = task.module.get_parameter("front.0.conv1.weight").grad
+    learnt = task.module.get_parameter("adapter.0.conv1.weight").grad
     assert learnt is not None
     assert learnt.abs().sum() > 0
     with pytest.raises(ValueError, match="begin"):
@@ -646,28 +645,29 @@ def test_folded_classifier_learns_as_it_runs(codec: Codec, pictures: Path) -> No
 
 @pytest.mark.usefixtures("random_rgb")
 def test_classifier_begins_with_the_last_layer_of_one_of_the_same_classes(
-    codec: Codec, pictures: Path, tmp_path: Path
+    codec: Codec, images: Path, tmp_path: Path
 ) -> None:
     recipe, data = ClassifierRecipe("x", codec.name, width=4, depth=1), ViewData(batch=2, held_out=0)
-    module = ClassifierTask(recipe, data, codec, items(pictures), 0).module
+    module = ClassifierTask(recipe, data, codec, items(images), 0).module
     fold_norms(module)
     tensors = {name: tensor.detach() for name, tensor in module.state_dict().items()}
-    tensors["trunk.classifier.weight"] += 1
+    tensors["backbone.classifier.weight"] += 1
     card = {"name": "whole", "kind": "classifier", "codec": codec.name, "fingerprint": codec.fingerprint}
     store.write_model(tmp_path / "whole", card | {"labels": store.imagenet_labels()}, tensors)
     recipe = replace(recipe, begin=str(tmp_path / "whole"))
-    begun = ClassifierTask(recipe, data, codec, items(pictures), 0).module
-    assert torch.equal(begun.trunk.classifier.weight, tensors["trunk.classifier.weight"])
+    begun = ClassifierTask(recipe, data, codec, items(images), 0).module
+    assert torch.equal(begun.backbone.classifier.weight, tensors["backbone.classifier.weight"])
 
 
 def test_mean_of_runs(dcu: Dcu, own_models: Path, tmp_path: Path) -> None:
     stated = {"temperature": 0.7, "kept_aside": {"count": 9}}
     model = store.amend(store.find("classifier-0.0983"), stated)
-    bias = "trunk.classifier.bias"
+    bias = "backbone.classifier.bias"
     tensors = {name: tensor.float() for name, tensor in model.weights().items()}
     other = store.write_model(tmp_path / "other", model.card, tensors | {bias: tensors[bias] + 4})
     assert (
-        dcu("train", "mean", model.folder, other.folder, "--share", 3, "--share", 1, "--out", tmp_path / "m").code == 0
+        dcu("train", "mean", model.directory, other.directory, "--share", 3, "--share", 1, "--out", tmp_path / "m").code
+        == 0
     )
     mean = store.read_model(tmp_path / "m")
     found = mean.weights()
@@ -684,17 +684,17 @@ def test_mean_of_runs(dcu: Dcu, own_models: Path, tmp_path: Path) -> None:
 
     own = store.write_model(tmp_path / "own", model.card | {"labels": model.card["labels"][::-1]}, tensors)
     narrow = store.write_model(tmp_path / "narrow", model.card, tensors | {bias: tensors[bias][1:]})
-    codec = store.find("codec-0.0983").folder
+    codec = store.find("codec-0.0983").directory
     calls: list[list[Any]] = [
-        [model.folder],
+        [model.directory],
         [codec, codec],
-        [codec, own.folder],
-        [model.folder, own.folder],
-        [model.folder, narrow.folder],
-        [model.folder, other.folder, "--share", "1"],
-        [model.folder, other.folder, "--share", "1", "--share", "0"],
-        [model.folder, other.folder, "--rgb", "2"],
-        [model.folder, "--rgb", "0.5"],  # it does not name the 1000 classes
+        [codec, own.directory],
+        [model.directory, own.directory],
+        [model.directory, narrow.directory],
+        [model.directory, other.directory, "--share", "1"],
+        [model.directory, other.directory, "--share", "1", "--share", "0"],
+        [model.directory, other.directory, "--rgb", "2"],
+        [model.directory, "--rgb", "0.5"],  # it does not name the 1000 classes
     ]
     for call in calls:
         answer = dcu("train", "mean", *call, "--out", tmp_path / "none")
@@ -707,22 +707,22 @@ def test_mean_that_expects_some_classes(dcu: Dcu, own_models: Path, photo: Path,
     """Their odds against all others are raised, by name, and nothing else; what is no class is refused."""
     model = store.find("classifier-0.0983")
     names = [entry.get("wnid") or entry["label"] for entry in model.card["labels"]]
-    for folder in (f"often/{names[1]}", "unknown/no such class"):
-        (tmp_path / folder).mkdir(parents=True)
-        shutil.copy(photo, tmp_path / folder)
-    call = ["train", "mean", model.folder, "--expect", tmp_path / "often", "--odds", "3"]
+    for directory in (f"often/{names[1]}", "unknown/no such class"):
+        (tmp_path / directory).mkdir(parents=True)
+        shutil.copy(photo, tmp_path / directory)
+    call = ["train", "mean", model.directory, "--expect", tmp_path / "often", "--odds", "3"]
     assert dcu(*call, "--out", tmp_path / "m").code == 0
     found = store.read_model(tmp_path / "m")
     assert found.card["expects"] == {"classes": [names[1]], "odds": 3}
     given = {name: tensor.float() for name, tensor in model.weights().items()}
-    given["trunk.classifier.bias"][1] += math.log(3)
+    given["backbone.classifier.bias"][1] += math.log(3)
     assert all(torch.allclose(tensor.float(), given[name], atol=2e-3) for name, tensor in found.weights().items())
     calls: list[list[Any]] = [
         [*call[:-1], "0"],
         [*call[:-1], "nan"],
-        ["train", "mean", model.folder, "--expect", tmp_path / "unknown"],
-        ["train", "mean", model.folder, model.folder, "--odds", "3"],
-        ["train", "mean", store.find("codec-0.0983").folder, "--expect", tmp_path / "often"],
+        ["train", "mean", model.directory, "--expect", tmp_path / "unknown"],
+        ["train", "mean", model.directory, model.directory, "--odds", "3"],
+        ["train", "mean", store.find("codec-0.0983").directory, "--expect", tmp_path / "often"],
     ]
     for wrong in calls:
         answer = dcu(*wrong, "--out", tmp_path / "none")
@@ -733,46 +733,46 @@ def test_mean_that_expects_some_classes(dcu: Dcu, own_models: Path, photo: Path,
 
 @pytest.mark.usefixtures("random_rgb")
 def test_mean_with_a_share_of_the_rgb_networks_late_layers(dcu: Dcu, codec: Codec, tmp_path: Path) -> None:
-    """Blocks at 14x14 and the front end stay as they are, and blocks that a classifier goes without stay away."""
+    """Blocks at 14x14 and the adapter stay as they are, and blocks that a classifier goes without stay away."""
     network = LatentClassifier(3, 4, 1, 0, 1000)
-    network.trunk.leave_out((7,))
+    network.backbone.remove_blocks((7,))
     card: dict[str, Any] = {"name": "x", "kind": "classifier", "codec": codec.name, "fingerprint": codec.fingerprint}
     card |= {"labels": store.imagenet_labels()}
     given = {name: tensor.half() for name, tensor in network.state_dict().items()}
     model = store.write_model(tmp_path / "x", card, given)
-    theirs = {f"trunk.{name}": tensor for name, tensor in rgb.rgb_network().trunk.state_dict().items()}
-    assert dcu("train", "mean", model.folder, "--rgb", "0.25", "--out", tmp_path / "m").code == 0
+    theirs = {f"backbone.{name}": tensor for name, tensor in rgb.rgb_network().backbone.state_dict().items()}
+    assert dcu("train", "mean", model.directory, "--rgb", "0.25", "--out", tmp_path / "m").code == 0
     mean = store.read_model(tmp_path / "m")
     assert mean.card["rgb_share"] == 0.25
-    found, late = mean.weights(), [f"trunk.blocks.{block}." for block in range(6, 11)]
+    found, late = mean.weights(), [f"backbone.blocks.{block}." for block in range(6, 11)]
     assert found.keys() == given.keys()
     for name, tensor in found.items():
-        moves = name.startswith((*late, "trunk.head.", "trunk.classifier."))
+        moves = name.startswith((*late, "backbone.head.", "backbone.classifier."))
         wanted = 0.75 * given[name].float() + 0.25 * theirs[name] if moves else given[name].float()
         assert torch.allclose(tensor.float(), wanted, atol=2e-3), name
 
 
 @pytest.mark.usefixtures("random_rgb")
-def test_front_end_learns_what_another_classifier_has_at_the_joint(codec: Codec, pictures: Path) -> None:
+def test_adapter_learns_what_another_classifier_has_at_the_split_point(codec: Codec, images: Path) -> None:
     recipe = ClassifierRecipe("x", codec.name, width=8, depth=1)
-    front = FrontRecipe(views=3, like="classifier-0.0983")
-    task = FrontTask(recipe, front, ViewData(batch=3), codec, items(pictures), 0)
+    adapter = AdapterRecipe(views=3, imitate="classifier-0.0983")
+    task = AdapterTask(recipe, adapter, ViewData(batch=3), codec, items(images), 0)
     model = Classifier.load("classifier-0.0983", engine="pytorch").network
-    wanted = model.joint(network_input(codec, "latent", task.views(0)[0]))
+    wanted = model.split_features(network_input(codec, "latent", task.views(0)[0]))
     assert torch.allclose(task.wanted.float(), wanted, atol=1e-2 * float(wanted.std()))
     for part in ("blocks", "head"):  # which classes there are is another matter
-        theirs = getattr(model.trunk, part).state_dict()
-        ours = getattr(task.module.trunk, part).state_dict()
+        theirs = getattr(model.backbone, part).state_dict()
+        ours = getattr(task.module.backbone, part).state_dict()
         assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
     with pytest.raises(UnavailableError):
-        FrontTask(recipe, FrontRecipe(views=3, like="none"), ViewData(batch=3), codec, items(pictures), 0)
+        AdapterTask(recipe, AdapterRecipe(views=3, imitate="none"), ViewData(batch=3), codec, items(images), 0)
 
 
 @pytest.mark.usefixtures("random_rgb")
-def test_front_end_learns_what_a_tuned_rgb_network_has_at_the_joint(
-    codec: Codec, pictures: Path, own_models: Path
+def test_adapter_learns_what_a_tuned_rgb_network_has_at_the_split_point(
+    codec: Codec, images: Path, own_models: Path
 ) -> None:
-    """Of the pictures that the codec rebuilds; the trunk is the tuned one's too, but for blocks that are left out."""
+    """Of the images that the codec rebuilds; the backbone is the tuned one's too, but for blocks that are left out."""
     tuned = rgb.rgb_network()
     for parameter in tuned.parameters():
         parameter.mul_(1.5)
@@ -780,16 +780,16 @@ def test_front_end_learns_what_a_tuned_rgb_network_has_at_the_joint(
     card = {"name": "rgb-classifier-0.0983", "kind": "rgb-classifier", "fingerprint": codec.fingerprint}
     store.write_model(own_models / "rgb-classifier-0.0983", card, weights)
     recipe = ClassifierRecipe("x", codec.name, width=8, depth=1, without=(5,))
-    front = FrontRecipe(views=3, like="rgb-classifier-0.0983")
-    task = FrontTask(recipe, front, ViewData(batch=3), codec, items(pictures), 0)
-    wanted = tuned.joint(network_input(codec, "decoded", task.views(0)[0]))
+    adapter = AdapterRecipe(views=3, imitate="rgb-classifier-0.0983")
+    task = AdapterTask(recipe, adapter, ViewData(batch=3), codec, items(images), 0)
+    wanted = tuned.split_features(network_input(codec, "decoded", task.views(0)[0]))
     assert torch.allclose(task.wanted.float(), wanted, atol=1e-2 * float(wanted.std()))
-    blocks = task.module.trunk.blocks.state_dict()
-    assert torch.equal(blocks["6.expand.weight"], weights["trunk.blocks.6.expand.weight"].float())
+    blocks = task.module.backbone.blocks.state_dict()
+    assert torch.equal(blocks["6.expand.weight"], weights["backbone.blocks.6.expand.weight"].float())
     assert "5.expand.weight" not in blocks
     store.write_model(own_models / "rgb-classifier-0.0983", card | {"fingerprint": "ab" * 32}, weights)
     with pytest.raises(UnavailableError):
-        FrontTask(recipe, front, ViewData(batch=3), codec, items(pictures), 0)
+        AdapterTask(recipe, adapter, ViewData(batch=3), codec, items(images), 0)
 
 
 JOINT_TOML = (
@@ -806,7 +806,7 @@ views = 2
 
 @pytest.mark.usefixtures("random_rgb")
 def test_codec_and_reader_learn_together_and_the_classifier_goes_on(
-    dcu: Dcu, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dcu: Dcu, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone, joint, classifier = (tmp_path / f"{name}.toml" for name in ("alone", "joint", "classifier"))
     alone.write_text(CODEC_TOML)
@@ -814,7 +814,7 @@ def test_codec_and_reader_learn_together_and_the_classifier_goes_on(
     classifier.write_text(CLASSIFIER_TOML.replace("codec-0.0983", "tiny"))
     runs, models = tmp_path / "runs", tmp_path / "models"
     monkeypatch.setenv("DCU_MODELS", str(models))
-    common = ["--data", pictures, "--runs", runs]
+    common = ["--data", images, "--runs", runs]
     assert dcu("train", "codec", alone, *common, "--out", models / "tiny").code == 0
     first = Checkpoint(runs / "alone" / "checkpoint.safetensors")
     tensors, scalars = first.load()
@@ -836,7 +836,7 @@ def test_codec_and_reader_learn_together_and_the_classifier_goes_on(
     assert float(went_on["average.join.norm.bias"].mean()) == pytest.approx(1, abs=0.1)
     assert dcu("models", "verify", models / "tiny", models / "c").code == 0
     starts = ["--start", first.path, "--start", runs / "classifier" / "checkpoint.safetensors"]
-    again = ["--data", pictures, "--runs", tmp_path / "again", "--minutes", 0, "--out", models / "tiny"]
+    again = ["--data", images, "--runs", tmp_path / "again", "--minutes", 0, "--out", models / "tiny"]
     assert dcu("train", "codec", joint, *again, *starts).code == 0
     went_on = load_file(tmp_path / "again" / "joint" / "checkpoint.safetensors")
     assert float(went_on["average.analysis.head.bias"].mean()) == pytest.approx(1, abs=0.1)
@@ -846,10 +846,10 @@ def test_codec_and_reader_learn_together_and_the_classifier_goes_on(
 
 
 @pytest.mark.usefixtures("random_rgb")
-def test_joint_run_resumes_as_the_same_run(pictures: Path, tmp_path: Path) -> None:
-    def run(folder: Path) -> Run:
+def test_joint_run_resumes_as_the_same_run(images: Path, tmp_path: Path) -> None:
+    def run(directory: Path) -> Run:
         reader = ReaderRecipe(weight=0.1, width=4, depth=1, views=1)
-        return Run(JointTask(RECIPE, reader, DATA, items(pictures), 0, "cpu"), replace(SCHEDULE, steps=2), folder)
+        return Run(JointTask(RECIPE, reader, DATA, items(images), 0, "cpu"), replace(SCHEDULE, steps=2), directory)
 
     straight = run(tmp_path / "a")
     straight.train(None, quiet())
@@ -860,12 +860,12 @@ def test_joint_run_resumes_as_the_same_run(pictures: Path, tmp_path: Path) -> No
     assert same(straight.checkpoint.path, resumed.checkpoint.path)
 
 
-def test_start_from_another_architecture(pictures: Path, tmp_path: Path) -> None:
-    new_run(pictures, tmp_path / "a").train(None, quiet())
-    wider = Run(CodecTask(replace(RECIPE, width=16), DATA, items(pictures), 0), SCHEDULE, tmp_path / "b")
+def test_start_from_another_architecture(images: Path, tmp_path: Path) -> None:
+    new_run(images, tmp_path / "a").train(None, quiet())
+    wider = Run(CodecTask(replace(RECIPE, width=16), DATA, items(images), 0), SCHEDULE, tmp_path / "b")
     deeper = replace(RECIPE, analysis_depth=2)
-    for other in (wider, Run(CodecTask(deeper, DATA, items(pictures), 0), SCHEDULE, tmp_path / "c")):
-        with pytest.raises(BrokenInputError, match="architecture"):
+    for other in (wider, Run(CodecTask(deeper, DATA, items(images), 0), SCHEDULE, tmp_path / "c")):
+        with pytest.raises(InvalidInputError, match="architecture"):
             other.start(tmp_path / "a" / "checkpoint.safetensors")
     with pytest.raises(MissingInputError):
         wider.start(tmp_path / "none")
@@ -878,10 +878,10 @@ class TwoBatches(CodecTask):
         return (torch.cat([super(TwoBatches, self).batch(2 * step + rank)[0] for rank in range(2)]),)
 
 
-def test_two_processes_learn_as_one_with_twice_the_batch(pictures: Path, tmp_path: Path) -> None:
+def test_two_processes_learn_as_one_with_twice_the_batch(images: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(CODEC_TOML)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dcu"]
-    command += ["train", "codec", "tiny.toml", "--data", str(pictures), "--runs", "two", "--out", "model"]
+    command += ["train", "codec", "tiny.toml", "--data", str(images), "--runs", "two", "--out", "model"]
     done = subprocess.run(
         [*command, "--threads", "1"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )
@@ -889,12 +889,12 @@ def test_two_processes_learn_as_one_with_twice_the_batch(pictures: Path, tmp_pat
     assert done.stdout.split() == ["model"]  # one of them speaks
     assert len((tmp_path / "two/tiny/log.jsonl").read_text().splitlines()) == 1
     parts = read_recipe(tmp_path / "tiny.toml", codec=CodecRecipe, data=CodecData, schedule=Schedule)
-    arguments = (parts["codec"], parts["data"], items(pictures), parts["schedule"].seed)
+    arguments = (parts["codec"], parts["data"], items(images), parts["schedule"].seed)
     start, task = CodecTask(*arguments).module.state_dict(), TwoBatches(*arguments)
     task.module.load_state_dict(start)  # its own comes from other batches
     alone = Run(task, parts["schedule"], tmp_path / "one" / "tiny")
     alone.train(None, quiet())
-    one, two = (load_file(tmp_path / name / "tiny" / "checkpoint.safetensors") for name in ("one", "two"))
+    one, two = (Checkpoint(tmp_path / name / "tiny" / "checkpoint.safetensors").load()[0] for name in ("one", "two"))
     apart, moved = 0.0, 0.0
     for name, tensor in start.items():
         apart += float((one[f"weights.{name}"] - two[f"weights.{name}"]).abs().sum())
@@ -903,11 +903,11 @@ def test_two_processes_learn_as_one_with_twice_the_batch(pictures: Path, tmp_pat
 
 
 @pytest.mark.usefixtures("random_rgb")
-def test_rgb_network_is_tuned_to_decoded_pictures(dcu: Dcu, pictures: Path, tmp_path: Path, own_models: Path) -> None:
-    """For comparison only: no verb but eval takes it."""
+def test_rgb_network_is_tuned_to_decoded_images(dcu: Dcu, images: Path, tmp_path: Path, own_models: Path) -> None:
+    """For comparison only: no command but eval takes it."""
     recipe, model = tmp_path / "tiny.toml", own_models / "tuned"
-    recipe.write_text(CLASSIFIER_TOML.replace("width = 4", 'sees = "decoded"'))
-    assert dcu("train", "classifier", recipe, "--data", pictures, "--out", model, "--runs", tmp_path / "runs").code == 0
+    recipe.write_text(CLASSIFIER_TOML.replace("width = 4", 'input = "decoded"'))
+    assert dcu("train", "classifier", recipe, "--data", images, "--out", model, "--runs", tmp_path / "runs").code == 0
     card = json.loads((model / "card.json").read_text())
     assert card["kind"] == "rgb-classifier"
     assert dcu("models", "verify", "tuned").code == 0

@@ -27,7 +27,7 @@ from dcu.train.optimizers import make_optimizer
 from dcu.train.recipe import Schedule
 from dcu.train.variable_rate import VariableRateData, VariableRateRecipe, VariableRateTask
 
-from .conftest import png, smooth_picture
+from .conftest import png, smooth_image
 
 GROUPS = (UnboundedGroup(1, 3), UnboundedGroup(2, 2))
 RECIPE = VariableRateRecipe(
@@ -42,7 +42,7 @@ def tar(tmp_path: Path) -> Path:
     path = tmp_path / "images.tar"
     with tarfile.open(path, "w") as archive:
         for index in range(6):
-            data = png(smooth_picture(40 + index, 48, seed=index))
+            data = png(smooth_image(40 + index, 48, seed=index))
             info = tarfile.TarInfo(f"{index}.png")
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
@@ -206,7 +206,7 @@ def test_batches_cover_the_range_of_rates(tar: Path) -> None:
 
 def test_colors_gray_and_drawings_are_among_the_crops() -> None:
     rng = np.random.default_rng(0)
-    crop = smooth_picture(32, 32, seed=3)
+    crop = smooth_image(32, 32, seed=3)
     seen = [varied(crop, rng) for _ in range(200)]
     assert all(each.shape == (32, 32, 3) and each.dtype == np.uint8 for each in seen)
     other = [each for each in seen if not np.array_equal(each, crop)]

@@ -1,4 +1,4 @@
-"""The report's pictures: each original beside what dcu and other formats make of it in as many bytes, and its names."""
+"""The report's images: each original beside what dcu and other formats make of it in as many bytes, and its names."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from PIL import Image
 from dcu import store
 from dcu.codec import Codec
 from dcu.errors import UnavailableError
-from dcu.evaluate.classifier import field_view
-from dcu.evaluate.rivals import FORMATS, SCALES, reduced
-from dcu.image import Picture, psnr
+from dcu.evaluate.baselines import FORMATS, SCALES, reduced
+from dcu.evaluate.classifier import standard_view
+from dcu.image import ImageArray, psnr
 from dcu.tasks.classify import Classifier
 from dcu.tasks.rgb import RgbClassifier
 from dcu.tasks.segment import Segmenter
@@ -27,7 +27,7 @@ Names = list[tuple[str, float]]
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture of the gallery, ready for a page."""
+    """An image of the gallery, ready for a page."""
 
     source: str  # data: URL
     alt: str
@@ -35,63 +35,63 @@ class Shown:
     names: Names
 
 
-def show(picture: Picture, alt: str, caption: str, names: Names) -> Shown:
-    """A picture as WebP of quality 90, which is for the page and for no figure."""
+def show(image: ImageArray, alt: str, caption: str, names: Names) -> Shown:
+    """An image as WebP of quality 90, which is for the page and for no figure."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "WEBP", quality=90, method=6)
+    Image.fromarray(image).save(buffer, "WEBP", quality=90, method=6)
     encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
     return Shown(f"data:image/webp;base64,{encoded}", alt, caption, names)
 
 
-def best_within(format: str, picture: Picture, most: int) -> tuple[bytes, Picture]:
-    """The file of a format within so many bytes that looks most like the picture, reduced first where that is better.
+def best_within(format: str, image: ImageArray, most: int) -> tuple[bytes, ImageArray]:
+    """The file of a format within so many bytes that looks most like the image, reduced first where that is better.
 
     The smallest file where none fits.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     files = []
     for scale in SCALES:
-        data = FORMATS[format].fit(reduced(picture, scale), most)
+        data = FORMATS[format].fit(reduced(image, scale), most)
         decoded = FORMATS[format].decode(data, width, height)
-        files.append((len(data) <= most, psnr(picture, decoded) if len(data) <= most else -len(data), data, decoded))
+        files.append((len(data) <= most, psnr(image, decoded) if len(data) <= most else -len(data), data, decoded))
     _, _, data, decoded = max(files, key=lambda file: file[:2])
     return data, decoded
 
 
-def rgb_names() -> Callable[[Picture], Names]:
-    """What the RGB network says of a picture; nothing where it is not installed."""
+def rgb_names() -> Callable[[ImageArray], Names]:
+    """What the RGB network says of an image; nothing where it is not installed."""
     try:
         network = RgbClassifier()
     except UnavailableError:
-        return lambda picture: []
+        return lambda image: []
     labels = store.imagenet_labels()
 
-    def names(picture: Picture) -> Names:
-        best = network(field_view(picture)).logits[0].softmax(0).topk(TOP)
+    def names(image: ImageArray) -> Names:
+        best = network(standard_view(image)).logits[0].softmax(0).topk(TOP)
         return [(labels[i]["label"], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
 
     return names
 
 
-def gallery(pictures: dict[str, Picture], models: Sequence[store.Model], formats: Sequence[str]) -> list[list[Shown]]:
-    """A row for each picture and codec: original, dcu, other formats in as many bytes, classes where they are known."""
+def gallery(images: dict[str, ImageArray], models: Sequence[store.Model], formats: Sequence[str]) -> list[list[Shown]]:
+    """A row for each image and codec: original, dcu, other formats in as many bytes, classes where they are known."""
     names, rows, readers = rgb_names(), [], []
     for codec in map(Codec.from_model, models):
         classifiers = [Classifier(found, codec) for found in store.networks("classifier", codec.fingerprint)[:1]]
         segmenters = [Segmenter(found, codec) for found in store.networks("segmenter", codec.fingerprint)]
         readers.append((codec, classifiers, segmenters))
-    for title, picture in pictures.items():
+    for title, image in images.items():
         for codec, classifiers, segmenters in readers:
-            data = codec.compress(picture)
+            data = codec.compress(image)
             decoded = codec.decode(data)
             ours = [(p.label, p.probability) for each in classifiers for p in each(data, TOP).predictions]
-            described = partial(caption, picture)
+            described = partial(caption, image)
             row = [
-                show(picture, f"{title}, the original", "original", names(picture)),
+                show(image, f"{title}, the original", "original", names(image)),
                 show(decoded, f"{title} after {codec.name}", described(codec.name, len(data), decoded), ours),
             ]
             for format in formats:
-                theirs, rebuilt = best_within(format, picture, len(data))
+                theirs, rebuilt = best_within(format, image, len(data))
                 said = described(format, len(theirs), rebuilt)
                 row.append(show(rebuilt, f"{title} after {format}", said, names(rebuilt)))
             for segmenter in segmenters:
@@ -101,6 +101,6 @@ def gallery(pictures: dict[str, Picture], models: Sequence[store.Model], formats
     return rows
 
 
-def caption(picture: Picture, name: str, size: int, decoded: Picture) -> str:
-    """What stands under a picture."""
-    return f"{name}: {size} bytes, {psnr(picture, decoded):.1f} dB"
+def caption(image: ImageArray, name: str, size: int, decoded: ImageArray) -> str:
+    """What stands under an image."""
+    return f"{name}: {size} bytes, {psnr(image, decoded):.1f} dB"

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dcu.bench.ways import Way
+from dcu.bench.pipelines import Pipeline
 from dcu.engines import TITLES, Engine
 
 TURN = 6
-"""Pictures that a way has before it is another's turn, at least."""
+"""Images that a way has before it is another's turn, at least."""
 TURN_SECONDS = 0.2
 """How long its turn is, where that is longer."""
 WARM = 2
@@ -30,25 +30,25 @@ STAGES = ("read", "decode", "network")
 class Runner:
     """One way on one engine, at one batch size."""
 
-    def __init__(self, way: Way, engine: str, run: Engine, batch: int) -> None:
-        self.way, self.engine, self.run, self.batch = way, engine, run, batch
-        self.milliseconds: list[tuple[float, ...]] = []  # of each stage, a picture
+    def __init__(self, pipeline: Pipeline, engine: str, run: Engine, batch: int) -> None:
+        self.pipeline, self.engine, self.run, self.batch = pipeline, engine, run, batch
+        self.milliseconds: list[tuple[float, ...]] = []  # of each stage, an image
         self.seconds = 0.0  # that were counted
-        repeats = -(-batch // len(way.files))
-        self.files = (way.files * repeats)[: len(way.files) if batch == 1 else batch]
+        repeats = -(-batch // len(pipeline.files))
+        self.files = (pipeline.files * repeats)[: len(pipeline.files) if batch == 1 else batch]
         self.at = 0  # of the files, which is next at batch 1
         self.turn = -(-TURN // batch)  # batches before it is another's
 
     def once(self) -> tuple[float, ...]:
-        """One batch from files to labels: milliseconds of each stage, a picture."""
+        """One batch from files to labels: milliseconds of each stage, an image."""
         files = self.files
         if self.batch == 1:  # another file each turn
             files = [self.files[self.at % len(self.files)]]
             self.at += 1
         marks = [time.perf_counter()]
-        read = [self.way.read(data) for data in files]
+        read = [self.pipeline.read(data) for data in files]
         marks.append(time.perf_counter())
-        batch = self.way.decode(read)
+        batch = self.pipeline.decode(read)
         settle(batch)
         marks.append(time.perf_counter())
         self.run(batch)
@@ -86,19 +86,21 @@ def settle(batch: Tensor) -> None:
         torch.cuda.synchronize()
 
 
-def runners(rows: Sequence[Way], batches: Sequence[int]) -> list[list[Runner]]:
+def runners(rows: Sequence[Pipeline], batches: Sequence[int]) -> list[list[Runner]]:
     """For each way, one runner an engine and batch size; ways that share a network share its engines."""
     ready: dict[int, dict[str, Engine]] = {}
-    for way in rows:
-        if id(way.network) not in ready:
-            ready[id(way.network)] = way.engines(way.decode([way.read(data) for data in way.files]))
+    for pipeline in rows:
+        if id(pipeline.network) not in ready:
+            ready[id(pipeline.network)] = pipeline.engines(
+                pipeline.decode([pipeline.read(data) for data in pipeline.files])
+            )
     return [
-        [Runner(way, name, run, batch) for batch in batches for name, run in ready[id(way.network)].items()]
-        for way in rows
+        [Runner(pipeline, name, run, batch) for batch in batches for name, run in ready[id(pipeline.network)].items()]
+        for pipeline in rows
     ]
 
 
-def measure(
+def time_runners(
     entries: Sequence[list[Runner]], seconds: float, show: Callable[[Sequence[int]], Iterable[int]] = iter
 ) -> None:
     """Take turns, so that all have about as long, about so many seconds together; ``show`` wraps the rounds.

@@ -1,4 +1,4 @@
-"""One page that holds everything: tables, figures, pictures; nothing is fetched, nothing runs in it."""
+"""One page that holds everything: tables, metrics, images; nothing is fetched, nothing runs in it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from dcu import store
-from dcu.bench import figures
+from dcu.bench import plots
 from dcu.bench.accuracy import Accuracy, quoted
 from dcu.bench.gallery import gallery
 from dcu.bench.table import Rows, columns, machine
@@ -18,12 +18,12 @@ from dcu.codec import Codec
 from dcu.data import Item, shown
 from dcu.errors import UnavailableError
 from dcu.evaluate import curves
+from dcu.evaluate.baselines import measure_setting, settings
 from dcu.evaluate.codec import evaluate
-from dcu.evaluate.rivals import measure_setting, settings
-from dcu.image import Picture
+from dcu.image import ImageArray
 
 SHOWN = 6
-"""Pictures of a data set that the report shows."""
+"""Images of a data set that the report shows."""
 
 
 @dataclass(frozen=True)
@@ -35,22 +35,22 @@ class Section:
     known: Accuracy
 
 
-def check() -> None:
+def check_packages() -> None:
     """Raise UnavailableError where a package that the report needs is missing: before anything is measured."""
-    curves.check()
+    curves.check_packages()
     for package in ("jinja2", "pytorch_msssim"):
         if find_spec(package) is None:
             raise UnavailableError(f"{package} is not installed: pip install 'dcu[bench]'")
 
 
-def report_pictures(items: Sequence[Item]) -> dict[str, Picture]:
-    """The report's pictures by their names."""
-    return {item.name.removesuffix(".jpg"): item.picture() for item in shown(items, SHOWN)}
+def report_images(items: Sequence[Item]) -> dict[str, ImageArray]:
+    """The report's images by their names."""
+    return {item.name.removesuffix(".jpg"): item.image() for item in shown(items, SHOWN)}
 
 
 def report(
     sections: Sequence[Section],
-    pictures: dict[str, Picture],
+    images: dict[str, ImageArray],
     formats: Sequence[str],
     show: Callable[[Sequence[Any]], Iterable[Any]] = iter,
 ) -> str:
@@ -60,8 +60,8 @@ def report(
     models, ours = store.installed_codecs(), []
     for model in models:
         codec = Codec.from_model(model)
-        ours.append({"name": model.name} | evaluate(codec, pictures.values()))
-    theirs = [measure_setting(name, value, scale, pictures.values()) for name, value, scale in show(settings(formats))]
+        ours.append({"name": model.name} | evaluate(codec, images.values()))
+    theirs = [measure_setting(name, value, scale, images.values()) for name, value, scale in show(settings(formats))]
     drawn = curves.of(ours, theirs)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(resources.files("dcu.bench").joinpath("report.html.j2").read_text("utf-8"))
@@ -74,15 +74,15 @@ def report(
                 "source": section.known.source,
                 "tables": columns(section.rows),
                 "figures": [
-                    figures.timing(section.rows, batch) for batch in sorted({row["batch"] for row in section.rows})
+                    plots.timing(section.rows, batch) for batch in sorted({row["batch"] for row in section.rows})
                 ],
             }
             for section in sections
         ],
-        accuracy=figures.accuracy(known_of(sections, models)),
-        rate_distortion=figures.rate_distortion(drawn, f"{len(pictures)} pictures"),
+        accuracy=plots.accuracy(known_of(sections, models)),
+        rate_distortion=plots.rate_distortion(drawn, f"{len(images)} images"),
         differences=curves.differences(ours, drawn),
-        gallery=gallery(pictures, models, formats),
+        gallery=gallery(images, models, formats),
     )
 
 

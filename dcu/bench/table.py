@@ -18,13 +18,14 @@ from PIL import __version__ as pillow_version
 
 from dcu import store
 from dcu.bench.accuracy import Accuracy
-from dcu.bench.measure import measure, peak_mib, runners
-from dcu.bench.ways import Way, ways
+from dcu.bench.measure import peak_mib, runners, time_runners
+from dcu.bench.pipelines import Pipeline, pipelines
 from dcu.data import Item, shown
-from dcu.image import SIDE, field_crop
+from dcu.geometry import CROP
+from dcu.image import standard_crop
 
-SHOWN = 32
-"""Pictures of a data set whose files are timed."""
+TIMED = 32
+"""Images of a data set whose files are timed."""
 Rows = list[dict[str, Any]]
 
 
@@ -46,51 +47,51 @@ def bench_rate(
         ``codec``; ``name``; ``answer``, label or mask; ``bytes``, ``bpp`` (means over the files of which ``source``
         tells, else of those timed, of ``timed_bytes``); ``top1``, ``top5``, ``miou``, where known;
         ``parameters`` of the network; ``entropy_macs``, ``synthesis_macs``, ``network_macs`` (1 MAC = 2 FLOPs);
-        ``engine``, ``batch``, ``threads``, ``batches`` timed; medians a picture of ``read_ms``, ``decode_ms`` (entropy
-        decoding, and what rebuilds a picture if one is needed), ``network_ms`` and the whole, ``ms``, with its 10 and
-        90 % quantiles; ``pictures_per_second``; ``peak_mib``, resident memory of a batch beyond what was there before;
-        ``speedup``, of labels, over the RGB network on the first other format, its quickest engine at that batch size;
+        ``engine``, ``batch``, ``threads``, ``batches`` timed; medians an image of ``read_ms``, ``decode_ms`` (entropy
+        decoding, and what rebuilds an image if one is needed), ``network_ms`` and the whole, ``ms``, with its 10 and
+        90 % quantiles; ``images_per_second``; ``peak_mib``, resident memory of a batch beyond what was there before;
+        ``speedup``, of labels, over the RGB network on the first other format, its fastest engine at that batch size;
         ``of_today``, of labels, bytes, MACs, parameters, memory, top-1 as shares of that row's; ``machine``, ``date``.
     """
-    pictures = [field_crop(item.picture()) for item in shown(items, SHOWN)]
-    found = ways(codec, pictures, formats, known.sides, device)
+    images = [standard_crop(item.image()) for item in shown(items, TIMED)]
+    found = pipelines(codec, images, formats, known.sides, device)
     entries = runners(found, batches)
     peaks: dict[int, float | None] = {}
     whole = True
     try:
-        measure(entries, seconds, show)
+        time_runners(entries, seconds, show)
         for runner in chain(*entries):
             peaks[id(runner)] = peak_mib(runner)
     except KeyboardInterrupt:
         whole = False
     where = {"threads": torch.get_num_threads(), "machine": machine(), "date": datetime.date.today().isoformat()}
     rows = [
-        {"codec": codec.name} | facts(way, known) | runner.row() | {"peak_mib": peaks.get(id(runner))} | where
-        for way, group in zip(found, entries, strict=True)
+        {"codec": codec.name} | facts(pipeline, known) | runner.row() | {"peak_mib": peaks.get(id(runner))} | where
+        for pipeline, group in zip(found, entries, strict=True)
         for runner in group
         if runner.milliseconds
     ]
-    today = [way.name for way in found if formats and way.name.startswith(f"RGB on {formats[0]} ")]
+    today = [pipeline.name for pipeline in found if formats and pipeline.name.startswith(f"RGB on {formats[0]} ")]
     compare_with(rows, today[0] if today else None)
     return rows, whole
 
 
-def facts(way: Way, known: Accuracy) -> dict[str, Any]:
+def facts(pipeline: Pipeline, known: Accuracy) -> dict[str, Any]:
     """What a row says beside speed."""
-    size = sum(map(len, way.files)) / len(way.files)
+    size = sum(map(len, pipeline.files)) / len(pipeline.files)
     timed = round(size, 1)
-    figures = {"bytes": timed, "bpp": round(8 * size / SIDE**2, 4)} | known.figures.get(way.name, {})
+    metrics = {"bytes": timed, "bpp": round(8 * size / CROP**2, 4)} | known.metrics.get(pipeline.name, {})
     return (
-        {"name": way.name, "answer": way.answer}
-        | {key: figures.get(key) for key in ("bytes", "bpp", "top1", "top5", "miou", "source")}
+        {"name": pipeline.name, "answer": pipeline.answer}
+        | {key: metrics.get(key) for key in ("bytes", "bpp", "top1", "top5", "miou", "source")}
         | {"timed_bytes": timed}
-        | {"parameters": way.parameters}
-        | {f"{part}_macs": count for part, count in way.macs.items()}
+        | {"parameters": pipeline.parameters}
+        | {f"{part}_macs": count for part, count in pipeline.macs.items()}
     )
 
 
-def quickest(rows: Sequence[dict[str, Any]], batch: int) -> dict[str, dict[str, Any]]:
-    """Of each way, by name, the row of its quickest engine at a batch size."""
+def fastest(rows: Sequence[dict[str, Any]], batch: int) -> dict[str, dict[str, Any]]:
+    """Of each way, by name, the row of its fastest engine at a batch size."""
     best: dict[str, dict[str, Any]] = {}
     for row in rows:
         if row["batch"] == batch and row["ms"] <= best.get(row["name"], row)["ms"]:
@@ -104,9 +105,9 @@ def macs_of(row: dict[str, Any]) -> int:
 
 
 def compare_with(rows: Rows, today: str | None) -> None:
-    """How many times as quick as what people run today, that on its quickest engine, and what else as shares of its."""
+    """How many times as quick as what people run today, that on its fastest engine, and what else as shares of its."""
     for batch in {row["batch"] for row in rows}:
-        theirs = quickest(rows, batch).get(today) if today else None
+        theirs = fastest(rows, batch).get(today) if today else None
         for row in rows:
             if row["batch"] == batch:
                 same = theirs is not None and row["answer"] == theirs["answer"]
@@ -140,7 +141,7 @@ def columns(rows: Rows) -> list[Rows]:
         {"name": row["name"], "engine": row["engine"], "batch": row["batch"], "speedup": row["speedup"]}
         | row["of_today"]
         for batch in dict.fromkeys(row["batch"] for row in rows)
-        for row in quickest(rows, batch).values()
+        for row in fastest(rows, batch).values()
         if row["of_today"]
     ]
     return [cost, speed, beside]
@@ -153,7 +154,7 @@ def percent(fraction: float | None) -> str | None:
 
 def machine() -> str:
     """What it was measured on."""
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime") if installed(name))
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime") if has_package(name))
     return (
         f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, Python "
         f"{platform.python_version()}, dcu {version('dcu')}, {packages}, Pillow {pillow_version}"
@@ -169,7 +170,7 @@ def processor() -> str:
     return (named[1] if named else platform.machine()) + gpu
 
 
-def installed(name: str) -> bool:
+def has_package(name: str) -> bool:
     """Whether a package is installed."""
     try:
         version(name)

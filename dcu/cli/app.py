@@ -1,4 +1,4 @@
-"""Puts the verbs together; turns every error into one line and an exit code."""
+"""Puts the commands together; turns every error into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typer.core import TyperCommand, TyperGroup
 from dcu import __version__
 from dcu.errors import DcuError, OutputError
 
-VERBS = ("compress", "decode", "classify", "segment", "embed", "info", "verify", "models", "bench", "train", "eval")
+COMMANDS = ("compress", "decode", "classify", "segment", "embed", "info", "verify", "models", "bench", "train", "eval")
 SUMMARIES = {
-    "compress": "Pictures to bitstreams.",
-    "decode": "Bitstreams to pictures.",
-    "classify": "Name what is in pictures, straight from their bitstreams.",
+    "compress": "Images to bitstreams.",
+    "decode": "Bitstreams to images.",
+    "classify": "Name what is in images, straight from their bitstreams.",
     "segment": "The class of every pixel, straight from bitstreams.",
-    "embed": "Features of pictures for search, straight from their bitstreams.",
+    "embed": "Features of images for search, straight from their bitstreams.",
     "info": "What is inside bitstreams.",
     "verify": "Whether bitstreams are whole and can be read here.",
     "models": "List, show and verify the installed models.",
@@ -32,13 +32,13 @@ SUMMARIES = {
 
 
 class LazyGroup(TyperGroup):
-    """Imports a verb's module when the verb is called."""
+    """Imports a command's module when the command is called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(VERBS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: Any, name: str) -> Any:
-        if name not in VERBS:
+        if name not in COMMANDS:
             return None
         if ctx.resilient_parsing or "--help" in sys.argv[1:2] or len(sys.argv) == 1:
             return TyperCommand(name, help=SUMMARIES[name])

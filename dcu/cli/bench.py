@@ -14,13 +14,13 @@ app = typer.Typer(add_completion=False)
 Rates = Annotated[list[float] | None, typer.Option("--rate", help="Bits a pixel; repeated.", show_default="0.0983")]
 Labelled = Annotated[
     Path | None,
-    typer.Option("--data", help="Folder or tar whose sub-folders are classes (WNIDs), to measure accuracy on."),
+    typer.Option("--data", help="Directory or tar whose subdirectories are classes (WNIDs), to measure accuracy on."),
 ]
 Batches = Annotated[
-    list[int] | None, typer.Option("--batch", min=1, help="Pictures at once; repeated.", show_default="1, 32")
+    list[int] | None, typer.Option("--batch", min=1, help="Images at once; repeated.", show_default="1, 32")
 ]
-Rivals = Annotated[str, typer.Option("--rivals", help="Formats to compare with: avif,webp,jpeg,jpeg2000,jxl.")]
-Html = Annotated[Path | None, typer.Option("--html", help="A report: tables, figures and pictures in one file.")]
+Baselines = Annotated[str, typer.Option("--rivals", help="Formats to compare with: avif,webp,jpeg,jpeg2000,jxl.")]
+Html = Annotated[Path | None, typer.Option("--html", help="A report: tables, plots and images in one file.")]
 Seconds = Annotated[float, typer.Option("--seconds", min=0, help="For how long a rate is timed.")]
 
 
@@ -29,7 +29,7 @@ def bench(
     rate: Rates = None,
     data: Labelled = None,
     batch: Batches = None,
-    rivals: Rivals = "avif,webp,jpeg",
+    baselines: Baselines = "avif,webp,jpeg",
     seconds: Seconds = 20.0,
     html: Html = None,
     force: options.Force = False,
@@ -45,14 +45,14 @@ def bench(
     models = [store.codec_of_rate(one) for one in rate or [0.0983]]
     chosen_device = options.start(threads, device)
     from dcu.bench.accuracy import measured, quoted
-    from dcu.bench.report import Section, check, report, report_pictures
+    from dcu.bench.report import Section, check_packages, report, report_images
     from dcu.bench.table import bench_rate, columns, machine
     from dcu.data import dataset_name, items
-    from dcu.evaluate.rivals import parse
+    from dcu.evaluate.baselines import parse
 
-    formats, found = parse(rivals), items(data) if data else []
+    formats, found = parse(baselines), items(data) if data else []
     if html is not None:
-        check()
+        check_packages()
         files.check_free(html, force)  # before minutes of measuring
     sections, whole = [], True
     for model in models:
@@ -91,8 +91,8 @@ def bench(
         if not whole:
             break
     if html is not None and sections:
-        pictures = report_pictures(found)
-        page = report(sections, pictures, formats, lambda steps: files.progress(steps, "writing the report", quiet))
+        images = report_images(found)
+        page = report(sections, images, formats, lambda steps: files.progress(steps, "writing the report", quiet))
         files.put(html, page.encode(), force)
     if not whole:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""``dcu classify``: what is in a picture, straight from its bitstream."""
+"""``dcu classify``: what is in an image, straight from its bitstream."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def classify(
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """Name what is in pictures, straight from their bitstreams: no picture is rebuilt."""
+    """Name what is in images, straight from their bitstreams: no image is rebuilt."""
     seen, chosen = options.chosen_view(view, views), options.chosen_engine(engine)
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
     chosen_device = options.start(threads, device)
     failures = files.Failures()
     shown = files.progress(found, "classifying", quiet)
     answered = reading.answers(
-        shown, network, chosen_device, chosen, seen, lambda c, pictures: c.predict(pictures, top), failures
+        shown, network, chosen_device, chosen, seen, lambda c, images: c.predict(images, top), failures
     )
     for source, _, answer in answered:
         show(source.name, answer, min_probability, json)

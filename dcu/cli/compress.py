@@ -1,4 +1,4 @@
-"""``dcu compress``: pictures to bitstreams."""
+"""``dcu compress``: images to bitstreams."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dcu.cli import files, options
 from dcu.errors import UsageError
 
 if TYPE_CHECKING:
-    from dcu.image import Picture
+    from dcu.image import ImageArray
 
 app = typer.Typer(add_completion=False)
 
@@ -24,45 +24,45 @@ def compress(
     output: options.Output = None,
     rate: Annotated[float | None, typer.Option(help="Operating point by its name: bits a pixel.")] = None,
     codec: Annotated[str | None, typer.Option(help="Codec by name or path.")] = None,
-    target_bytes: Annotated[int | None, typer.Option(min=1, help="The highest rate that fits a picture in.")] = None,
+    target_bytes: Annotated[int | None, typer.Option(min=1, help="The highest rate that fits an image in.")] = None,
     target_psnr: Annotated[float | None, typer.Option(help="The lowest rate that gives so many dB.")] = None,
-    background: Annotated[str, typer.Option(help="Colour behind transparent pictures.")] = "white",
+    background: Annotated[str, typer.Option(help="Color behind transparent images.")] = "white",
     json: options.Json = False,
     force: options.Force = False,
     quiet: options.Quiet = False,
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """Pictures to bitstreams."""
-    from dcu.image import SUFFIXES, parse_colour, read_picture
+    """Images to bitstreams."""
+    from dcu.image import SUFFIXES, parse_color, read_image
 
     wishes = {"--rate": rate, "--codec": codec, "--target-bytes": target_bytes, "--target-psnr": target_psnr}
     chosen = [name for name, value in wishes.items() if value is not None]
     if len(chosen) > 1:
         raise UsageError(f"{chosen[0]} and {chosen[1]} both choose the codec")
-    parse_colour(background)
-    found = files.sources(inputs, SUFFIXES, "pictures")
+    parse_color(background)
+    found = files.sources(inputs, SUFFIXES, "images")
     places = files.targets(inputs, found, output, ".bin")
     chosen_device = options.start(threads, device)
     from dcu.codec import DEFAULT, Codec, compress_to, compress_within, of_every_rate, of_rate
 
-    write: Callable[[Picture], tuple[Codec, bytes]]
+    write: Callable[[ImageArray], tuple[Codec, bytes]]
     if target_bytes is not None:
         write = partial(compress_within, of_every_rate(chosen_device), most=target_bytes)
     elif target_psnr is not None:
         write = partial(compress_to, of_every_rate(chosen_device), least=target_psnr)
     else:
         named = Codec.load(codec or DEFAULT, chosen_device) if rate is None else of_rate(rate, chosen_device)
-        write = lambda picture: (named, named.compress(picture))  # noqa: E731
+        write = lambda image: (named, named.compress(image))  # noqa: E731
     failures = files.Failures()
     count, total, pixels, started = 0, 0, 0, time.monotonic()
     for source, place in files.progress(list(zip(found, places, strict=True)), "compressing", quiet):
         with failures.of(source.name):
             before = time.monotonic()
-            picture = read_picture(source.read(), background)
-            used, data = write(picture)
+            image = read_image(source.read(), background)
+            used, data = write(image)
             files.put(place, data, force)
-            area = picture.shape[0] * picture.shape[1]
+            area = image.shape[0] * image.shape[1]
             count, total, pixels = count + 1, total + len(data), pixels + area
             if json:
                 line = {
@@ -77,5 +77,5 @@ def compress(
     if not (quiet or json or not pixels or places == [None]):
         speed = count / (time.monotonic() - started)
         note = f"{total} bytes, {8 * total / pixels:.4f} bpp"
-        typer.echo(f"{count} pictures, {note}, {speed:.1f} a second" if len(found) > 1 else note, err=True)
+        typer.echo(f"{count} images, {note}, {speed:.1f} a second" if len(found) > 1 else note, err=True)
     return failures.exit_code

@@ -1,4 +1,4 @@
-"""``dcu decode``: bitstreams to pictures."""
+"""``dcu decode``: bitstreams to images."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ app = typer.Typer(add_completion=False)
 def decode(
     inputs: options.Inputs,
     output: options.Output = None,
-    format: Annotated[str, typer.Option(help="Ending of the names in a folder, and the format of a pipe.")] = "png",
+    format: Annotated[str, typer.Option(help="Ending of the names in a directory, and the format of a pipe.")] = "png",
     force: options.Force = False,
     quiet: options.Quiet = False,
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """Bitstreams to pictures, in the format that the name's ending says."""
+    """Bitstreams to images, in the format that the name's ending says."""
     from dcu.image import encoder
 
     suffix = f".{format.removeprefix('.')}"
@@ -31,7 +31,7 @@ def decode(
         raise UsageError(f"--format: {format} is no ending")
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
     places = files.targets(inputs, found, output, suffix)
-    encoders = [encoder(place if place is not None else Path(f"picture{suffix}")) for place in places]
+    encoders = [encoder(place if place is not None else Path(f"image{suffix}")) for place in places]
     chosen_device = options.start(threads, device)
     from dcu.codec import codec_of
 

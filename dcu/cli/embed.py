@@ -1,4 +1,4 @@
-"""``dcu embed``: features of pictures for search, straight from their bitstreams."""
+"""``dcu embed``: features of images for search, straight from their bitstreams."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def embed(
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """Features of pictures, 1280 numbers each: one .npy file a bitstream, or one JSON object a line."""
+    """Features of images, 1280 numbers each: one .npy file a bitstream, or one JSON object a line."""
     if json and output is not None:
         raise UsageError("--json prints, -o writes files: one of them")
     seen = options.chosen_view(view, views)
@@ -37,7 +37,7 @@ def embed(
     failures = files.Failures()
     shown = files.progress(found, "embedding", quiet)
     answered = reading.answers(
-        shown, network, chosen_device, "pytorch", seen, lambda c, pictures: list(c.embed(pictures)), failures
+        shown, network, chosen_device, "pytorch", seen, lambda c, images: list(c.embed(images)), failures
     )
     place_of = dict(zip(found, places, strict=False))
     for source, classifier, features in answered:

@@ -1,4 +1,4 @@
-"""``dcu eval``: the figures on the cards, measured on real files."""
+"""``dcu eval``: the metrics on the cards, measured on real files."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 CLASSIFIER = "classifier-0.0983"
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure models on real files.")
-Data = Annotated[Path, typer.Argument(help="Folder or uncompressed tar.", show_default=False, readable=False)]
-Record = Annotated[bool, typer.Option("--record", help="State the figures on the model's card.")]
+Data = Annotated[Path, typer.Argument(help="Directory or uncompressed tar.", show_default=False, readable=False)]
+Record = Annotated[bool, typer.Option("--record", help="State the metrics on the model's card.")]
 CodecNames = Annotated[
     list[str] | None, typer.Option("--codec", help="Codec by name or path; repeated.", show_default="all installed")
 ]
 Calibrate = Annotated[
-    bool, typer.Option("--calibrate", help="Fit the probabilities' temperature to these pictures; goes on the card.")
+    bool, typer.Option("--calibrate", help="Fit the probabilities' temperature to these images; goes on the card.")
 ]
 Bits = Annotated[bool, typer.Option("--bits", help="Bits a symbol with and without the context model.")]
-Rivals = Annotated[str, typer.Option("--rivals", help="Formats to compare with: jpeg,jpeg2000,webp,avif,jxl.")]
+Baselines = Annotated[str, typer.Option("--rivals", help="Formats to compare with: jpeg,jpeg2000,webp,avif,jxl.")]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Rate-distortion curves: .svg, .png or .pdf.")]
 NetworkName = Annotated[
     str | None,
@@ -38,14 +38,14 @@ NetworkName = Annotated[
 Agreement = Annotated[
     bool, typer.Option("--agreement", help="How often it says what the RGB network says of the original; no labels.")
 ]
-Native = Annotated[bool, typer.Option("--native", help="Pictures as they are, not their 224x224 centre.")]
+Native = Annotated[bool, typer.Option("--native", help="Images as they are, not their 224x224 center.")]
 
 
 @app.command("codec")
 def eval_codec(
     data: Data,
     codec: CodecNames = None,
-    rivals: Rivals = "",
+    baselines: Baselines = "",
     plot: Plot = None,
     bits: Bits = False,
     force: options.Force = False,
@@ -68,23 +68,23 @@ def eval_codec(
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
     from dcu.evaluate import curves
-    from dcu.evaluate.codec import TIMES, bits_a_symbol, evaluate
-    from dcu.evaluate.rivals import measure_setting, parse, settings
+    from dcu.evaluate.baselines import measure_setting, parse, settings
+    from dcu.evaluate.codec import TIMES, bits_per_symbol, evaluate
 
-    formats = parse(rivals)
+    formats = parse(baselines)
     if formats or plot:
-        curves.check()
+        curves.check_packages()
     ours = []
     for model in models:
         loaded = Codec.from_model(model, chosen_device)
         shown = files.progress(found, f"measuring {model.name}", quiet)
-        figures = evaluate(loaded, (item.picture() for item in shown))
-        ours.append({"dataset": dataset, "name": model.name} | figures)
+        metrics = evaluate(loaded, (item.image() for item in shown))
+        ours.append({"dataset": dataset, "name": model.name} | metrics)
         files.print_rows(ours[-1:], json)
         if bits:
-            files.print_rows([{"dataset": dataset, "name": model.name} | bits_a_symbol(loaded, found)], json)
+            files.print_rows([{"dataset": dataset, "name": model.name} | bits_per_symbol(loaded, found)], json)
     measured = [
-        {"dataset": dataset} | measure_setting(*setting, (item.picture() for item in found))
+        {"dataset": dataset} | measure_setting(*setting, (item.image() for item in found))
         for setting in files.progress(settings(formats), "measuring other formats", quiet)
     ]
     drawn = curves.of(ours, measured)
@@ -95,10 +95,10 @@ def eval_codec(
     files.print_rows(curves.savings(drawn), json)
     if record:
         for model, row in zip(models, ours, strict=True):
-            figures = {k: v for k, v in row.items() if k != "name" and k not in TIMES}
-            store.record(model, figures | curves.stated(model.name, against))
+            metrics = {k: v for k, v in row.items() if k != "name" and k not in TIMES}
+            store.record(model, metrics | curves.stated(model.name, against))
     if plot is not None:
-        title = f"{dataset}, {len(found)} pictures"
+        title = f"{dataset}, {len(found)} images"
         files.put(plot, curves.plot(drawn, title, plot.suffix.removeprefix(".")), force)
 
 
@@ -110,37 +110,37 @@ def eval_classifier(
     native: Native = False,
     calibrate: Calibrate = False,
     engine: options.EngineName = "auto",
-    rivals: Rivals = "",
+    baselines: Baselines = "",
     json: options.Json = False,
     record: Record = False,
     quiet: options.Quiet = False,
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> None:
-    """Top-1 and top-5 on a folder or tar whose sub-folders are classes (WNIDs); other files of as many bytes."""
+    """Top-1 and top-5 on a directory or tar whose subdirectories are classes (WNIDs); other files of as many bytes."""
     from dcu.data import LABELLED, dataset_name, items
     from dcu.image import SUFFIXES
 
-    if rivals and (agreement or native or calibrate):
+    if baselines and (agreement or native or calibrate):
         raise UsageError("--rivals only compares: not with --agreement, --native or --calibrate")
     if agreement and (native or calibrate):
         raise UsageError("--agreement goes by the field's protocol: not with --native or --calibrate")
     if record and calibrate:
-        raise UsageError("--record states figures of pictures that nothing was fitted to: not with --calibrate")
+        raise UsageError("--record states metrics of images that nothing was fitted to: not with --calibrate")
     if native and (record or calibrate):
         raise UsageError("--record and --calibrate go by the field's protocol: not with --native")
-    chosen = "pytorch" if rivals else options.chosen_engine(engine)  # as the RGB network's
+    chosen = "pytorch" if baselines else options.chosen_engine(engine)  # as the RGB network's
     named = None if network is None else store.find(network, "classifier")
-    found = items(data, SUFFIXES if rivals or agreement else LABELLED)
+    found = items(data, SUFFIXES if baselines or agreement else LABELLED)
     model = named or classifier_of(found[0])
     dataset = dataset_name(data)
     chosen_device = options.start(threads, device)
+    from dcu.evaluate.baselines import parse
     from dcu.evaluate.classifier import ask, best_temperature, class_numbers, compare, evaluate, rgb_numbers
-    from dcu.evaluate.rivals import parse
     from dcu.tasks.classify import Classifier
 
-    formats = parse(rivals)
-    classifier = Classifier.load(model.folder, chosen_device, chosen)
+    formats = parse(baselines)
+    classifier = Classifier.load(model.directory, chosen_device, chosen)
     shown = files.progress(found, "measuring", quiet)
     if formats:
         tuned = store.networks("rgb-classifier", model.fingerprint)
@@ -173,7 +173,7 @@ def classifier_of(item: Item) -> store.Model:
 
     Raises
     ------
-    BrokenInputError, UnavailableError
+    InvalidInputError, UnavailableError
         A broken bitstream, with its name; no such codec or classifier is installed.
     """
     if not item.is_bitstream:
@@ -195,7 +195,7 @@ def eval_segmenter(
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> None:
-    """Mean intersection over union on a folder or tar of images/ and labels/; of RGB counterparts too."""
+    """Mean intersection over union on a directory or tar of images/ and labels/; of RGB counterparts too."""
     from dcu.data import dataset_name, pairs
 
     model, found = store.find(network), pairs(data)
@@ -208,7 +208,7 @@ def eval_segmenter(
     if model.kind == "rgb-segmenter":
         asked = RgbCounterpart(model, codec_of(model.identity))
     else:
-        asked = LatentAnswer(Segmenter.load(model.folder, chosen_device))
+        asked = LatentAnswer(Segmenter.load(model.directory, chosen_device))
     facts = {"dataset": dataset_name(data)} | evaluate(asked, found, files.progress(found, "measuring", quiet))
     files.print_rows([facts], json)
     if record:

@@ -1,4 +1,4 @@
-"""Inputs and outputs of the verbs: files, folders and pipes."""
+"""Inputs and outputs of the commands: files, directories and pipes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dcu import store
 from dcu.cli.app import complain, out_of_memory
-from dcu.errors import BrokenInputError, DcuError, MissingInputError, OutputError, UsageError
+from dcu.errors import DcuError, InvalidInputError, MissingInputError, OutputError, UsageError
+from dcu.io import write_atomic
 
 BIN = frozenset({".bin"})
 T = TypeVar("T")
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Source:
-    """One input: the name to print, where it is (None: standard input), its place under the folder it came from."""
+    """One input: the name to print, where it is (None: standard input), its place under the directory it came from."""
 
     name: str
     path: Path | None
@@ -38,10 +38,10 @@ class Source:
 
 
 def sources(inputs: Sequence[str], suffixes: frozenset[str], kind: str) -> list[Source]:
-    """The inputs in order, folders opened: every file below with one of the endings, sorted.
+    """The inputs in order, directories opened: every file below with one of the endings, sorted.
 
-    A missing file, or a folder that cannot be opened, stays in the list and fails when it is read; a folder without any
-    such file is an error at once.
+    A missing file, or a directory that cannot be opened, stays in the list and fails when it is read; a directory
+    without any such file is an error at once.
     """
     found = []
     for name in inputs:
@@ -61,11 +61,11 @@ def sources(inputs: Sequence[str], suffixes: frozenset[str], kind: str) -> list[
 
 
 def walk(top: Path, suffixes: frozenset[str]) -> list[Path]:
-    """Every file below with one of the endings, and every folder that cannot be opened, sorted."""
+    """Every file below with one of the endings, and every directory that cannot be opened, sorted."""
     shut: list[Path] = []
     below = [
-        Path(folder, file)
-        for folder, _, files in os.walk(top, onerror=lambda error: shut.append(Path(error.filename)))
+        Path(directory, file)
+        for directory, _, files in os.walk(top, onerror=lambda error: shut.append(Path(error.filename)))
         for file in files
         if Path(file).suffix.lower() in suffixes
     ]
@@ -96,7 +96,7 @@ def targets(inputs: Sequence[str], found: Sequence[Source], output: str | None, 
     if alone and not os.path.isdir(place) and not output.endswith(os.sep):
         return [place]
     if os.path.exists(place) and not os.path.isdir(place):
-        raise UsageError(f"{output}: not a folder, and there are several inputs")
+        raise UsageError(f"{output}: not a directory, and there are several inputs")
     chosen = [place / source.relative.with_suffix(suffix) for source in found]
     taken: dict[Path, str] = {}
     for source, target in zip(found, chosen, strict=True):
@@ -123,7 +123,7 @@ def put(target: Path | None, data: bytes, force: bool) -> None:
             return
         check_free(target, force)
         target.parent.mkdir(parents=True, exist_ok=True)
-        store.replace(target, data)
+        write_atomic(target, data)
     except OSError as error:
         raise OutputError(f"{target}: {error.strerror}") from error
 
@@ -176,7 +176,7 @@ def streams(found: Iterable[Source], failures: Failures) -> Iterator[tuple[Sourc
                 continue
             stream = bitstream.read(data)
             if stream.size != len(data):
-                raise BrokenInputError("bytes after the end of the stream")
+                raise InvalidInputError("bytes after the end of the stream")
             yield source, stream
 
 

@@ -21,10 +21,10 @@ def list_models(as_json: options.Json = False) -> None:
     for model in store.installed():
         if as_json:
             facts = {key: model.card.get(key) for key in ("name", "kind", "codec", "fingerprint", "bytes")}
-            files.print_json(facts | {"folder": str(model.folder)})
+            files.print_json(facts | {"folder": str(model.directory)})
         else:
             size = f"{model.card.get('bytes', 0) / 1e6:.1f} MB"
-            typer.echo(f"{model.name:<24} {model.kind:<12} {model.fingerprint[:8]}  {size:>8}  {model.folder}")
+            typer.echo(f"{model.name:<24} {model.kind:<12} {model.fingerprint[:8]}  {size:>8}  {model.directory}")
 
 
 @app.command()
@@ -37,14 +37,14 @@ def show(name: Annotated[str, typer.Argument(help="Name or path.")]) -> None:
 @app.command()
 def verify(names: Names = None) -> int:
     """Check weights, fingerprints and costs against cards, and that each network's codec is there."""
-    folders = [store.find(name).folder for name in names] if names else list(store.folders())
-    if not folders:
+    directories = [store.find(name).directory for name in names] if names else list(store.directories())
+    if not directories:
         raise UnavailableError("no model is installed")
     failures = files.Failures()
-    for folder in folders:
-        with failures.of(folder.name):
-            check(store.read_model(folder))
-            typer.echo(f"{folder.name}: as its card says")
+    for directory in directories:
+        with failures.of(directory.name):
+            check(store.read_model(directory))
+            typer.echo(f"{directory.name}: as its card says")
     return failures.exit_code
 
 
@@ -56,16 +56,16 @@ def check(model: store.Model) -> None:
     from dcu.tasks.segment import Segmenter
 
     facts = {
-        "name": model.folder.name,
+        "name": model.directory.name,
         "parameters": sum(tensor.numel() for tensor in model.weights().values()),
-        "bytes": (model.folder / store.WEIGHTS).stat().st_size,
+        "bytes": (model.directory / store.WEIGHTS).stat().st_size,
     }
     if model.kind == "codec":
         facts |= codec_cost(Codec.from_model(model))
     elif model.kind == "classifier":
-        facts |= classifier_cost(Classifier.load(model.folder))
+        facts |= classifier_cost(Classifier.load(model.directory))
     elif model.kind == "segmenter":
-        segmenter = Segmenter.load(model.folder)
+        segmenter = Segmenter.load(model.directory)
         facts |= {"macs": segmenter_cost(segmenter.network, "latent", segmenter.codec)}
     for name, value in facts.items():
         if model.card.get(name) != value:

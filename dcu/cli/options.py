@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what they set."""
+"""Options that several commands share, and what they set."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import typer
 
 from dcu.errors import UnavailableError, UsageError
 
-Inputs = Annotated[list[str], typer.Argument(help="Files, folders, or - for standard input.", show_default=False)]
-Output = Annotated[str | None, typer.Option("--output", "-o", help="File or folder; - for standard output.")]
+Inputs = Annotated[list[str], typer.Argument(help="Files, directories, or - for standard input.", show_default=False)]
+Output = Annotated[str | None, typer.Option("--output", "-o", help="File or directory; - for standard output.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that differ.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
-View = Annotated[str, typer.Option("--view", help="What of a picture is seen: its centre, or full.")]
-Views = Annotated[int, typer.Option("--views", help="1, or 5: the centre and four corners, averaged.")]
+View = Annotated[str, typer.Option("--view", help="What of an image is seen: its center, or full.")]
+Views = Annotated[int, typer.Option("--views", help="1, or 5: the center and four corners, averaged.")]
 Network = Annotated[
     str | None, typer.Option("--network", help="Classifier by name or path.", show_default="by the stream's codec")
 ]
 EngineName = Annotated[
-    str, typer.Option("--engine", help="auto, the quickest that is exact enough; pytorch; onnx or int8 (dcu[fast]).")
+    str, typer.Option("--engine", help="auto, the fastest that is exact enough; pytorch; onnx or int8 (dcu[fast]).")
 ]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.", show_default="all cores")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
@@ -54,7 +54,7 @@ def chosen_engine(engine: str) -> str:
 def chosen_view(view: str, views: int) -> str:
     """What networks are to see, as `dcu.tasks.classify.VIEWS` names it."""
     if view not in ("centre", "full"):
-        raise UsageError(f"--view: {view} is neither centre nor full")
+        raise UsageError(f"--view: {view} is neither center nor full")
     if views not in (1, 5):
         raise UsageError(f"--views: {views} is neither 1 nor 5")
     if view == "full" and views == 5:

@@ -8,16 +8,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from dcu.cli import files
-from dcu.errors import BrokenInputError
+from dcu.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from dcu.bitstream import Stream
     from dcu.tasks.classify import Classifier, Views
 
 T = TypeVar("T")
-BATCH = 32
+MAX_STREAMS = 32
 POSITIONS = 2**18
-"""Latent positions that are in memory at once, or one picture's."""
+"""Latent positions that are in memory at once, or one image's."""
 
 
 def answers(
@@ -31,7 +31,7 @@ def answers(
 ) -> Iterator[tuple[files.Source, Classifier, T]]:
     """(source, network, answer) of every stream; the network is the named one, or that of the stream's codec.
 
-    ``view``, of `dcu.tasks.classify.VIEWS`, is what the network sees; ``ask`` answers a batch of pictures.
+    ``view``, of `dcu.tasks.classify.VIEWS`, is what the network sees; ``ask`` answers a batch of images.
     """
     from dcu.bitstream import latent_size
     from dcu.tasks.classify import Classifier, classifier_for
@@ -49,11 +49,13 @@ def answers(
         layer = entry[2].layers[0]
         return math.prod(latent_size(layer.width, layer.height))
 
-    for batch in files.batched(read(), BATCH, positions, POSITIONS):
+    for batch in files.batched(read(), MAX_STREAMS, positions, POSITIONS):
         given: dict[int, T] = {}
         for classifier in dict.fromkeys(entry[1] for entry in batch):
             members = [index for index, entry in enumerate(batch) if entry[1] is classifier]
-            seen = looks(classifier, {index: (batch[index][0], batch[index][2]) for index in members}, view, failures)
+            seen = views_of_streams(
+                classifier, {index: (batch[index][0], batch[index][2]) for index in members}, view, failures
+            )
             if seen:
                 given |= dict(zip(seen, ask(classifier, list(seen.values())), strict=True))
         for index, (source, classifier, _) in enumerate(batch):
@@ -61,11 +63,11 @@ def answers(
                 yield source, classifier, given[index]
 
 
-def looks(
+def views_of_streams(
     classifier: Classifier, streams: dict[int, tuple[files.Source, Stream]], view: str, failures: files.Failures
 ) -> dict[int, Views]:
     """What the network sees of streams, by their key: of all together, or one by one where that fails."""
-    with suppress(BrokenInputError, MemoryError, RuntimeError):
+    with suppress(InvalidInputError, MemoryError, RuntimeError):
         return dict(zip(streams, classifier.look([stream for _, stream in streams.values()], view), strict=True))
     seen: dict[int, Views] = {}
     for key, (source, stream) in streams.items():

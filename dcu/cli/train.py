@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dcu import store
+from dcu import paths, store
 from dcu.cli import files, options
 from dcu.errors import UsageError
 
@@ -23,10 +23,12 @@ Recipe = Annotated[
 RecipeOrLabels = Annotated[
     Path | None, typer.Argument(help="Recipe (TOML), as for codecs; none with --labels.", show_default=False)
 ]
-DATA = typer.Option("--data", help="Folder or uncompressed tar of pictures, or a folder of such tars; repeated.")
+DATA = typer.Option("--data", help="Directory or uncompressed tar of images, or a directory of such tars; repeated.")
 Data = Annotated[list[Path], DATA]
 OptionalData = Annotated[list[Path] | None, DATA]
-Out = Annotated[Path | None, typer.Option("--out", help="Folder of the model.", show_default="the user's data folder")]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Directory of the model.", show_default="the user's data directory")
+]
 Runs = Annotated[Path, typer.Option("--runs", help="Where checkpoint and log are kept.")]
 Start = Annotated[
     list[Path] | None,
@@ -35,7 +37,7 @@ Start = Annotated[
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint.")]
 Labels = Annotated[
     Path | None,
-    typer.Option("--labels", help="Folder or tar of one's own classes: a folder each, of pictures or bitstreams."),
+    typer.Option("--labels", help="Directory or tar of one's own classes: a directory each, of images or bitstreams."),
 ]
 CodecName = Annotated[str, typer.Option("--codec", help="Codec whose latents are read (with --labels).")]
 Minutes = Annotated[float | None, typer.Option("--minutes", min=0, help="Stop after so long; --resume goes on.")]
@@ -44,7 +46,7 @@ DEFAULT_CODEC = "codec-0.0983"
 
 def recipe_path(recipe: Path) -> Path:
     """A recipe by path, or by the name of one that dcu ships."""
-    inside = store.shipped("configs") / f"{recipe.name.removesuffix('.toml')}.toml"
+    inside = paths.shipped("configs") / f"{recipe.name.removesuffix('.toml')}.toml"
     return inside if not recipe.exists() and inside.exists() else recipe
 
 
@@ -80,7 +82,7 @@ def train_codec(
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> None:
-    """Train a codec on pictures."""
+    """Train a codec on images."""
     chosen_device = options.start(threads, device)
     from dcu.data import gather
     from dcu.train import parallel
@@ -110,8 +112,8 @@ def train_codec(
         else:
             task = CodecTask(parts["codec"], *common)
         run = Run(task, parts["schedule"], runs / path.stem)
-        folder = out or store.user_folder() / task.recipe.name
-        train(run, start or [], resume, minutes, lambda: codec_model(run, task, items, folder).folder)
+        directory = out or paths.user_models() / task.recipe.name
+        train(run, start or [], resume, minutes, lambda: codec_model(run, task, items, directory).directory)
 
 
 @app.command("classifier")
@@ -142,32 +144,34 @@ def train_classifier(
     from dcu.codec import Codec
     from dcu.data import gather
     from dcu.train import parallel
+    from dcu.train.adapter import AdapterRecipe, AdapterTask
     from dcu.train.classifier import ClassifierRecipe, ClassifierTask
     from dcu.train.export import classifier_model
-    from dcu.train.front import FrontRecipe, FrontTask
     from dcu.train.loop import Run
     from dcu.train.recipe import Schedule, read_recipe
     from dcu.train.views import ViewData
 
     path = recipe_path(recipe)
-    parts = read_recipe(path, classifier=ClassifierRecipe, front=FrontRecipe, data=ViewData, schedule=Schedule)
+    parts = read_recipe(path, classifier=ClassifierRecipe, adapter=AdapterRecipe, data=ViewData, schedule=Schedule)
     items = gather(data)
     with parallel.processes(chosen_device):
         loaded = Codec.load(parts["classifier"].codec, chosen_device)
         common = (parts["data"], loaded, items, parts["schedule"].seed)
-        if parts["front"].views:
-            task: ClassifierTask = FrontTask(parts["classifier"], parts["front"], *common)
+        if parts["adapter"].views:
+            task: ClassifierTask = AdapterTask(parts["classifier"], parts["adapter"], *common)
         else:
             task = ClassifierTask(parts["classifier"], *common)
         run = Run(task, parts["schedule"], runs / path.stem)
-        folder = out or store.user_folder() / task.recipe.name
-        train(run, start or [], resume, minutes, lambda: classifier_model(run, task, loaded, items, folder).folder)
+        directory = out or paths.user_models() / task.recipe.name
+        train(
+            run, start or [], resume, minutes, lambda: classifier_model(run, task, loaded, items, directory).directory
+        )
 
 
 @app.command("segmenter")
 def train_segmenter(
     recipe: Recipe,
-    data: Annotated[Path, typer.Option("--data", help="Folder or uncompressed tar of images/ and labels/.")],
+    data: Annotated[Path, typer.Option("--data", help="Directory or uncompressed tar of images/ and labels/.")],
     out: Out = None,
     runs: Runs = Path("runs"),
     start: Start = None,
@@ -193,8 +197,8 @@ def train_segmenter(
         codec = Codec.load(parts["segmenter"].codec, chosen_device)
         task = SegmenterTask(parts["segmenter"], parts["data"], codec, found, parts["schedule"].seed)
         run = Run(task, parts["schedule"], runs / path.stem)
-        items, folder = [pair.picture for pair in found], out or store.user_folder() / task.recipe.name
-        train(run, start or [], resume, minutes, lambda: segmenter_model(run, task, codec, items, folder).folder)
+        items, directory = [pair.image for pair in found], out or paths.user_models() / task.recipe.name
+        train(run, start or [], resume, minutes, lambda: segmenter_model(run, task, codec, items, directory).directory)
 
 
 @app.command("mean")
@@ -202,11 +206,12 @@ def train_mean(
     models: Annotated[
         list[str], typer.Argument(help="Classifiers or segmenters by name or path, two; one with --rgb, --expect.")
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the model.")],
+    out: Annotated[Path, typer.Option("--out", help="Directory of the model.")],
     shares: Annotated[list[float] | None, typer.Option("--share", help="Of each; repeated.", show_default="1")] = None,
     rgb: Annotated[float, typer.Option("--rgb", help="Share of the RGB network's own late layers in the mean's.")] = 0,
     expect: Annotated[
-        Path | None, typer.Option("--expect", help="Folder or tar whose folders name classes to expect more often.")
+        Path | None,
+        typer.Option("--expect", help="Directory or tar whose directories name classes to expect more often."),
     ] = None,
     odds: Annotated[
         float | None, typer.Option("--odds", help="Of these classes, times what they are.", show_default="2")
@@ -221,11 +226,11 @@ def train_mean(
     found = [store.find(name) for name in models]
     expected = sorted({item.label for item in gather([expect])}) if expect else ()
     odds = 2 if odds is None else odds
-    typer.echo(str(mean_model(found, shares or [1.0] * len(found), out, rgb, expected, odds).folder))
+    typer.echo(str(mean_model(found, shares or [1.0] * len(found), out, rgb, expected, odds).directory))
 
 
 def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:
-    """Fit a new last layer to one's own classes; say how well it names pictures that were kept aside."""
+    """Fit a new last layer to one's own classes; say how well it names images that were kept aside."""
     import torch
 
     from dcu.data import LABELLED, dataset_name, items
@@ -233,19 +238,19 @@ def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:
     from dcu.train.head import own_classifier
 
     model = store.find(codec, "codec")
-    classifier = Classifier.load(store.find_network("classifier", model.fingerprint).folder, device)
+    classifier = Classifier.load(store.find_network("classifier", model.fingerprint).directory, device)
     found = items(labels, LABELLED)
-    folder = out or store.user_folder() / f"{dataset_name(labels)}-{model.name.removeprefix('codec-')}"
-    if out is None and (store.shipped("models") / folder.name).exists():
-        raise UsageError(f"{folder.name}: would hide the model of that name; choose another with --out")
+    directory = out or paths.user_models() / f"{dataset_name(labels)}-{model.name.removeprefix('codec-')}"
+    if out is None and (paths.shipped("models") / directory.name).exists():
+        raise UsageError(f"{directory.name}: would hide the model of that name; choose another with --out")
     started = time.monotonic()
-    written, figures = own_classifier(classifier, found, files.progress(found, "looking", False), folder)
+    written, metrics = own_classifier(classifier, found, files.progress(found, "looking", False), directory)
     took = {
         "minutes": round((time.monotonic() - started) / 60, 1),
         "threads": torch.get_num_threads(),
         "device": device,
     }
     store.amend(written, {"took": took})
-    counts = f"{len(written.card['labels'])} classes, {len(found)} pictures; {figures['count']} pictures kept aside"
-    typer.echo(f"{counts}: top-1 {100 * figures['top1']:.1f} %, top-5 {100 * figures['top5']:.1f} %", err=True)
-    typer.echo(str(written.folder))
+    counts = f"{len(written.card['labels'])} classes, {len(found)} images; {metrics['count']} images kept aside"
+    typer.echo(f"{counts}: top-1 {100 * metrics['top1']:.1f} %, top-5 {100 * metrics['top5']:.1f} %", err=True)
+    typer.echo(str(written.directory))

@@ -1,1 +1,1 @@
-"""The figures on the cards, measured on real files."""
+"""The metrics on the cards, measured on real files."""

@@ -17,36 +17,38 @@ from dcu import store
 from dcu.bitstream import Stream
 from dcu.codec import Codec
 from dcu.data import Item
-from dcu.errors import BrokenInputError, UsageError
+from dcu.errors import InvalidInputError, UsageError
+from dcu.evaluate.baselines import FORMATS, PNG
 from dcu.evaluate.cost import classifier_cost, codec_cost, macs
-from dcu.evaluate.rivals import FORMATS, PNG
-from dcu.image import SIDE, Picture, field_crop, resize
+from dcu.geometry import CROP
+from dcu.image import ImageArray, resize, standard_crop
+from dcu.nets.rgb import CLASSES
 from dcu.tasks.classify import Classifier
-from dcu.tasks.rgb import CLASSES, RgbClassifier
+from dcu.tasks.rgb import RgbClassifier
 
 BATCH = 32
 BINS = 15
 SIDES = (224, 176, 128, 112, 96, 80, 64, 48, 32)
-"""Sizes to which a rival may reduce a picture."""
+"""Sizes to which a baseline may reduce an image."""
 
 
 def class_numbers(classifier: Classifier, items: Sequence[Item]) -> list[int]:
-    """The class of each item by the folder that holds it: a WNID, or a label of the network's.
+    """The class of each item by the directory that holds it: a WNID, or a label of the network's.
 
     Raises
     ------
-    BrokenInputError
-        A folder that is no class of the network.
+    InvalidInputError
+        A directory that is no class of the network.
     """
     numbers = store.numbers_by_name(classifier.labels)
     if missing := {item.label for item in items} - set(numbers):
-        raise BrokenInputError(f"{min(missing)!r}: a folder that is no class of {classifier.name}")
+        raise InvalidInputError(f"{min(missing)!r}: a directory that is no class of {classifier.name}")
     return [numbers[item.label] for item in items]
 
 
-def field_view(picture: Picture) -> torch.Tensor:
-    """What the field's protocol shows of a picture: (1, 224, 224, 3) uint8."""
-    return torch.from_numpy(field_crop(picture).copy())[None]
+def standard_view(image: ImageArray) -> torch.Tensor:
+    """What the field's protocol shows of an image: (1, 224, 224, 3) uint8."""
+    return torch.from_numpy(standard_crop(image).copy())[None]
 
 
 def check_imagenet(classifier: Classifier) -> None:
@@ -57,7 +59,7 @@ def check_imagenet(classifier: Classifier) -> None:
 
 
 def rgb_numbers(classifier: Classifier, items: Iterable[Item]) -> list[int]:
-    """The RGB network's first answer to each picture, by the field's protocol; of any pictures, labelled or not.
+    """The RGB network's first answer to each image, by the field's protocol; of any images, labelled or not.
 
     Raises
     ------
@@ -66,7 +68,7 @@ def rgb_numbers(classifier: Classifier, items: Iterable[Item]) -> list[int]:
     """
     check_imagenet(classifier)
     rgb = RgbClassifier(classifier.device)
-    return [int(rgb(field_view(item.picture()).to(rgb.device)).logits.argmax()) for item in items]
+    return [int(rgb(standard_view(item.image()).to(rgb.device)).logits.argmax()) for item in items]
 
 
 @dataclass(frozen=True)
@@ -79,24 +81,24 @@ class Answers:
 
 
 def stream_of(codec: Codec, item: Item, native: bool) -> Stream:
-    """An item's bitstream as it is, or a picture's: of its centre 224 of short side 256, or with ``native`` of all.
+    """An item's bitstream as it is, or an image's: of its center 224 of short side 256, or with ``native`` of all.
 
     Raises
     ------
-    BrokenInputError, UnavailableError
-        A broken picture or bitstream; a bitstream of another codec; each with the item's name.
+    InvalidInputError, UnavailableError
+        A broken image or bitstream; a bitstream of another codec; each with the item's name.
     """
     if not item.is_bitstream:
-        picture = item.picture()
-        return codec.read(codec.compress(picture if native else field_crop(picture)))
+        image = item.image()
+        return codec.read(codec.compress(image if native else standard_crop(image)))
     with item.named():
         return codec.read(item.read())
 
 
 def ask(classifier: Classifier, numbers: Sequence[int], progress: Iterable[Item], native: bool) -> Answers:
-    """The field's protocol: centre 224 of short side 256, compressed to a whole file, read back, classified.
+    """The field's protocol: center 224 of short side 256, compressed to a whole file, read back, classified.
 
-    ``numbers`` are the right classes of the items that ``progress`` gives. With ``native`` a picture is compressed as
+    ``numbers`` are the right classes of the items that ``progress`` gives. With ``native`` an image is compressed as
     it is; bitstreams always are what they are.
     """
     bits, logits = 0.0, []
@@ -129,7 +131,7 @@ def evaluate(answers: Answers, temperature: float) -> dict[str, Any]:
 
 
 def calibration_error(confidence: torch.Tensor, right: torch.Tensor) -> float:
-    """Expected calibration error of 15 equal bins: mean of |how often right - how sure|, by pictures a bin.
+    """Expected calibration error of 15 equal bins: mean of |how often right - how sure|, by images a bin.
 
     Guo et al., ICML 2017 (arXiv 1706.04599). ``confidence`` (n,) in [0, 1], ``right`` (n,) bool.
     """
@@ -152,7 +154,7 @@ class Contender:
     name: str
     macs: int
     label: Callable[[bytes], torch.Tensor]  # a file to its scores, (classes,)
-    side: int = SIDE  # of the picture in the file
+    side: int = CROP  # of the image in the file
     sizes: list[int] = field(default_factory=list)
     ranks: list[int] = field(default_factory=list)  # of the right class, 0 is first
     milliseconds: list[float] = field(default_factory=list)
@@ -166,14 +168,14 @@ class Contender:
         self.ranks.append(int((scores > scores[number]).sum()))
 
     def row(self) -> dict[str, Any]:
-        """The figures; the time is a median after a few files of warming up."""
+        """The metrics; the time is a median after a few files of warming up."""
         ranks = np.array(self.ranks)
         return {
             "name": self.name,
             "side": self.side,
             "count": len(ranks),
             "bytes": round(float(np.mean(self.sizes)), 1),
-            "bpp": round(8 * float(np.mean(self.sizes)) / SIDE**2, 4),
+            "bpp": round(8 * float(np.mean(self.sizes)) / CROP**2, 4),
             "top1": round(float((ranks < 1).mean()), 4),
             "top5": round(float((ranks < 5).mean()), 4),
             "macs": self.macs,
@@ -182,7 +184,7 @@ class Contender:
 
 
 def pick(contenders: Sequence[Contender], most: int) -> Contender:
-    """The one that names most within so many bytes over all pictures; else the one of fewest bytes."""
+    """The one that names most within so many bytes over all images; else the one of fewest bytes."""
     within = [contender for contender in contenders if sum(contender.sizes) <= most]
     if within:
         return max(within, key=lambda contender: contender.ranks.count(0))
@@ -196,17 +198,17 @@ def compare(
     formats: Sequence[str],
     tuned: store.Model | None = None,
 ) -> list[dict[str, Any]]:
-    """The latent network, and the RGB network on other files of the same pictures and as many bytes each.
+    """The latent network, and the RGB network on other files of the same images and as many bytes each.
 
-    Every format may reduce the picture first to one of ``SIDES``, enlarged again (bicubic) before the network: what a
+    Every format may reduce the image first to one of ``SIDES``, enlarged again (bicubic) before the network: what a
     clever user would do. Of the sides that take no more bytes than dcu on the whole, the one that names most is shown;
     where none does, the smallest.
 
     Returns
     -------
     list of dict
-        Of the latent network, the RGB network on dcu's decoded pictures (and ``tuned``, one that was fine-tuned on such
-        pictures), on each format, and on the original (PNG): ``side`` of the picture in the file; ``count``; mean
+        Of the latent network, the RGB network on dcu's decoded images (and ``tuned``, one that was fine-tuned on such
+        images), on each format, and on the original (PNG): ``side`` of the image in the file; ``count``; mean
         ``bytes`` and ``bpp``; ``top1``, ``top5``; ``macs`` of the networks, entropy decoding's and the synthesis
         included; median ``ms`` from file to label, one at a time.
 
@@ -218,15 +220,15 @@ def compare(
     numbers = class_numbers(classifier, items)
     check_imagenet(classifier)
     rgb, codec = RgbClassifier(classifier.device), classifier.codec
-    cost = macs(rgb.network, torch.zeros(1, 3, SIDE, SIDE))
+    cost = macs(rgb.network, torch.zeros(1, 3, CROP, CROP))
     per_pixel = codec_cost(codec)["macs_per_pixel"]
-    entropy, synthesis = (per_pixel[part] * SIDE**2 for part in ("context", "synthesis"))
+    entropy, synthesis = (per_pixel[part] * CROP**2 for part in ("context", "synthesis"))
 
-    def look(picture: Picture, network: RgbClassifier = rgb) -> torch.Tensor:
-        return network(torch.from_numpy(picture.copy())[None].to(rgb.device)).logits[0].cpu()
+    def look(image: ImageArray, network: RgbClassifier = rgb) -> torch.Tensor:
+        return network(torch.from_numpy(image.copy())[None].to(rgb.device)).logits[0].cpu()
 
     def by_format(name: str) -> Callable[[bytes], torch.Tensor]:
-        return lambda data: look(FORMATS[name].decode(data, SIDE, SIDE))
+        return lambda data: look(FORMATS[name].decode(data, CROP, CROP))
 
     def latent(data: bytes) -> torch.Tensor:
         return classifier.probabilities(classifier.look([codec.read(data)]))[0]
@@ -238,20 +240,20 @@ def compare(
         weights = RgbClassifier(classifier.device, tuned.weights())
         name = f"RGB tuned on {codec.name}"
         decoded.append(Contender(name, rebuilt, lambda data: look(codec.decode(data), weights)))
-    original = Contender("RGB on the original", cost, lambda data: look(PNG.decode(data, SIDE, SIDE)))
+    original = Contender("RGB on the original", cost, lambda data: look(PNG.decode(data, CROP, CROP)))
     theirs = {
         (name, side): Contender(f"RGB on {name} {side}x{side}", cost, by_format(name), side)
         for name in formats
         for side in SIDES
     }
     for item, number in zip(progress, numbers, strict=True):
-        picture = field_crop(item.picture())
-        data = codec.compress(picture)
+        image = standard_crop(item.image())
+        data = codec.compress(image)
         for contender in (ours, *decoded):
             contender.enter(data, number)
-        original.enter(PNG.encode(picture, 1, 1.0), number)
+        original.enter(PNG.encode(image, 1, 1.0), number)
         for (name, side), contender in theirs.items():
-            reduced = picture if side == SIDE else resize(picture, side, side, Image.Resampling.LANCZOS)
+            reduced = image if side == CROP else resize(image, side, side, Image.Resampling.LANCZOS)
             contender.enter(FORMATS[name].fit(reduced, len(data)), number)
     best = [pick([theirs[name, side] for side in SIDES], sum(ours.sizes)) for name in formats]
     return [contender.row() for contender in (ours, *decoded, *best, original)]

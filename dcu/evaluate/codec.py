@@ -15,7 +15,7 @@ from dcu.codec import Codec
 from dcu.data import Item
 from dcu.entropy import float_context
 from dcu.errors import UnavailableError
-from dcu.image import Picture, psnr
+from dcu.image import ImageArray, psnr
 
 TIMES = ("encode_ms", "decode_ms")
 """Figures of this machine, not of the codec."""
@@ -23,41 +23,41 @@ MS_SSIM_SHORT = 161
 """Shortest side that five scales with a window of 11 allow."""
 
 
-def ms_ssim(picture: Picture, decoded: Picture) -> float:
-    """Multi-scale structural similarity (Wang et al. 2003) by pytorch-msssim; NaN for pictures under 161 pixels."""
+def ms_ssim(image: ImageArray, decoded: ImageArray) -> float:
+    """Multi-scale structural similarity (Wang et al. 2003) by pytorch-msssim; NaN for images under 161 pixels."""
     try:
         from pytorch_msssim import ms_ssim as measure
     except ImportError as error:
         raise UnavailableError("pytorch-msssim is not installed: pip install 'dcu[bench]'") from error
-    if min(picture.shape[:2]) < MS_SSIM_SHORT:
+    if min(image.shape[:2]) < MS_SSIM_SHORT:
         return math.nan
-    x, y = (torch.from_numpy(p.copy()).permute(2, 0, 1)[None].float() for p in (picture, decoded))
+    x, y = (torch.from_numpy(p.copy()).permute(2, 0, 1)[None].float() for p in (image, decoded))
     return float(measure(x, y, data_range=255.0))
 
 
 def measure(
-    encode: Callable[[Picture], bytes],
-    decoder: Callable[[Picture], Callable[[bytes], Picture]],
-    pictures: Iterable[Picture],
+    encode: Callable[[ImageArray], bytes],
+    decoder: Callable[[ImageArray], Callable[[bytes], ImageArray]],
+    images: Iterable[ImageArray],
 ) -> dict[str, Any]:
-    """Write each picture to a whole file, read it back, decode it; ``decoder`` gives a picture's own way back.
+    """Write each image to a whole file, read it back, decode it; ``decoder`` gives an image's own way back.
 
     Returns
     -------
     dict
-        ``count``; means over pictures: ``bytes``, ``bpp``, ``psnr`` in dB, ``ms_ssim``; medians: ``encode_ms``,
+        ``count``; means over images: ``bytes``, ``bpp``, ``psnr`` in dB, ``ms_ssim``; medians: ``encode_ms``,
         ``decode_ms``.
     """
     rows = []
-    for picture in pictures:
-        decode = decoder(picture)
+    for image in images:
+        decode = decoder(image)
         started = time.perf_counter()
-        data = encode(picture)
+        data = encode(image)
         encoded = time.perf_counter()
         decoded = decode(data)
         times = (1e3 * (encoded - started), 1e3 * (time.perf_counter() - encoded))
-        area = picture.shape[0] * picture.shape[1]
-        rows.append((len(data), 8 * len(data) / area, psnr(picture, decoded), ms_ssim(picture, decoded), *times))
+        area = image.shape[0] * image.shape[1]
+        rows.append((len(data), 8 * len(data) / area, psnr(image, decoded), ms_ssim(image, decoded), *times))
     size, bpp, quality, similarity, encoding, decoding = np.array(rows).T
     return {
         "count": len(rows),
@@ -68,7 +68,7 @@ def measure(
     } | {name: round(float(np.median(times)), 2) for name, times in zip(TIMES, (encoding, decoding), strict=True)}
 
 
-def bits_a_symbol(codec: Codec, items: Iterable[Item]) -> dict[str, Any]:
+def bits_per_symbol(codec: Codec, items: Iterable[Item]) -> dict[str, Any]:
     """What the context model saves, on the same symbols.
 
     Returns
@@ -76,13 +76,13 @@ def bits_a_symbol(codec: Codec, items: Iterable[Item]) -> dict[str, Any]:
     dict
         ``symbols``, how many; bits a symbol: ``integer``, as the tables that files are written with ask for;
         ``floating``, by the same model in float32; ``histogram``, by how often each channel has each symbol in these
-        pictures, no context.
+        images, no context.
     """
     context = float_context(codec.entropy.tensors)
     counts = torch.zeros(len(codec.levels), max(codec.levels))
     integer = floating = 0.0
     for item in items:
-        symbols = codec.analyse(item.picture())
+        symbols = codec.analyze(item.image())
         one_hot = F.one_hot(symbols.long(), max(codec.levels)).float()  # (C, h, w, L)
         counts += one_hot.sum((1, 2))
         integer += codec.entropy.cross_entropy(symbols)
@@ -94,6 +94,6 @@ def bits_a_symbol(codec: Codec, items: Iterable[Item]) -> dict[str, Any]:
     return {"symbols": int(total)} | {name: round(value / total, 4) for name, value in bits.items()}
 
 
-def evaluate(codec: Codec, pictures: Iterable[Picture]) -> dict[str, Any]:
-    """A codec's figures on pictures, as :func:`measure` gives them."""
-    return measure(codec.compress, lambda _: codec.decode, pictures)
+def evaluate(codec: Codec, images: Iterable[ImageArray]) -> dict[str, Any]:
+    """A codec's metrics on images, as :func:`measure` gives them."""
+    return measure(codec.compress, lambda _: codec.decode, images)

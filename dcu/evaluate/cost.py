@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dcu.codec import Codec
-from dcu.nets.transforms import BLOCK
-from dcu.tasks.classify import CROP, Classifier
+from dcu.geometry import BLOCK, LATENT_CROP
+from dcu.tasks.classify import Classifier
 
-SIDE = 16
-"""Latent positions a side of the picture on which a codec's cost a pixel is counted."""
+CODEC_SIDE = 16
+"""Latent positions a side of the image on which a codec's cost a pixel is counted."""
 STREET = (480, 360)
-"""The picture on which a segmenter's cost is counted: CamVid's size."""
+"""The image on which a segmenter's cost is counted: CamVid's size."""
 
 
 def macs(module: nn.Module, *inputs: Tensor) -> int:
@@ -28,25 +28,25 @@ def macs(module: nn.Module, *inputs: Tensor) -> int:
 
 def codec_cost(codec: Codec) -> dict[str, Any]:
     """MACs a pixel of each part of a codec."""
-    pixels = (SIDE * BLOCK) ** 2
+    pixels = (CODEC_SIDE * BLOCK) ** 2
     return {
         "macs_per_pixel": {
-            "analysis": macs(codec.analysis, torch.zeros(1, 3, SIDE * BLOCK, SIDE * BLOCK)) // pixels,
-            "synthesis": macs(codec.synthesis, torch.zeros(1, len(codec.levels), SIDE, SIDE)) // pixels,
-            "context": codec.entropy.macs(SIDE, SIDE) // pixels,
+            "analysis": macs(codec.analysis, torch.zeros(1, 3, CODEC_SIDE * BLOCK, CODEC_SIDE * BLOCK)) // pixels,
+            "synthesis": macs(codec.synthesis, torch.zeros(1, len(codec.levels), CODEC_SIDE, CODEC_SIDE)) // pixels,
+            "context": codec.entropy.macs(CODEC_SIDE, CODEC_SIDE) // pixels,
         }
     }
 
 
 def classifier_cost(classifier: Classifier) -> dict[str, Any]:
-    """MACs of a classifier on the latent of a 224x224 picture."""
-    return {"macs": macs(classifier.network, torch.zeros(1, len(classifier.codec.levels), CROP, CROP))}
+    """MACs of a classifier on the latent of a 224x224 image."""
+    return {"macs": macs(classifier.network, torch.zeros(1, len(classifier.codec.levels), LATENT_CROP, LATENT_CROP))}
 
 
-def segmenter_cost(network: nn.Module, sees: str, codec: Codec) -> int:
-    """MACs of a segmenter, or of its RGB counterpart with the synthesis before it, on a 480x360 picture."""
+def segmenter_cost(network: nn.Module, input: str, codec: Codec) -> int:
+    """MACs of a segmenter, or of its RGB counterpart with the synthesis before it, on a 480x360 image."""
     width, height = STREET
-    if sees == "latent":
+    if input == "latent":
         return macs(network, torch.zeros(1, len(codec.levels), height // BLOCK, width // BLOCK))
-    decoding = codec_cost(codec)["macs_per_pixel"]["synthesis"] * width * height if sees == "decoded" else 0
+    decoding = codec_cost(codec)["macs_per_pixel"]["synthesis"] * width * height if input == "decoded" else 0
     return macs(network, torch.zeros(1, 3, height, width)) + decoding

@@ -1,4 +1,4 @@
-"""Rate-distortion curves: differences at equal bits, Bjontegaard's mean saving, and their picture."""
+"""Rate-distortion curves: differences at equal bits, Bjontegaard's mean saving, and their image."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Curves = dict[str, dict[str, Points]]
 MEASURES = {"psnr": "PSNR [dB]", "ms_ssim": "MS-SSIM"}
 
 
-def check() -> None:
+def check_packages() -> None:
     """Raise UnavailableError where the packages that compare and draw are missing: before anything is measured."""
     for package in ("bjontegaard", "matplotlib"):
         if find_spec(package) is None:
             raise UnavailableError(f"{package} is not installed: pip install 'dcu[bench]'")
 
 
-def front(points: Iterable[dict[str, Any]], measure: str) -> Points:
+def pareto_front(points: Iterable[dict[str, Any]], measure: str) -> Points:
     """The points that no other of at most as many bits beats, by rising bpp."""
     best: list[dict[str, Any]] = []
     for point in sorted(points, key=lambda p: (p["bpp"], -p[measure])):
@@ -39,12 +39,12 @@ def front(points: Iterable[dict[str, Any]], measure: str) -> Points:
 
 
 def of(ours: Points, theirs: Points) -> Curves:
-    """The curve of our codecs and the best that each other format does; without MS-SSIM for pictures too small."""
+    """The curve of our codecs and the best that each other format does; without MS-SSIM for images too small."""
     measures = [m for m in MEASURES if all(point[m] is not None for point in (*ours, *theirs))]
     names = dict.fromkeys(point["name"] for point in theirs)
     return {
         measure: {"dcu": sorted(ours, key=lambda point: point["bpp"])}
-        | {name: front((point for point in theirs if point["name"] == name), measure) for name in names}
+        | {name: pareto_front((point for point in theirs if point["name"] == name), measure) for name in names}
         for measure in measures
     }
 
@@ -78,7 +78,7 @@ def savings(curves: Curves) -> Points:
         return []
     return [
         {"name": "dcu", "against": name}
-        | {f"bd_rate_{m}": bd_rate(curve[name], front(curve["dcu"], m), m) for m, curve in curves.items()}
+        | {f"bd_rate_{m}": bd_rate(curve[name], pareto_front(curve["dcu"], m), m) for m, curve in curves.items()}
         for name in curves["psnr"]
         if name != "dcu"
     ]

@@ -13,36 +13,36 @@ from torch.nn import functional as F
 from dcu import store
 from dcu.codec import Codec
 from dcu.data import Pair
-from dcu.errors import BrokenInputError
-from dcu.image import Picture, pad
+from dcu.errors import InvalidInputError
+from dcu.geometry import BLOCK
+from dcu.image import ImageArray, pad
 from dcu.nets import channels_last
+from dcu.nets.rgb import to_input
 from dcu.nets.segmenter import RgbSegmenter
-from dcu.nets.transforms import BLOCK
-from dcu.tasks.rgb import to_input
 from dcu.tasks.segment import Segmenter, enlarged
 
 BANDS = (4, 8, 16)
 """Distances to a boundary in pixels at which bands end; the last band is all that lies further off."""
 
 
-def check(pairs: Sequence[Pair], classes: int, void: int) -> NDArray[np.int64]:
+def check_labels(pairs: Sequence[Pair], classes: int, void: int) -> NDArray[np.int64]:
     """Read every label map before anything is done with one: how many pixels of each class there are, (classes,).
 
     Raises
     ------
-    BrokenInputError
-        A map of another size than its picture, or with a number that is neither a class nor void.
+    InvalidInputError
+        A map of another size than its image, or with a number that is neither a class nor void.
     """
     counts = np.zeros(256, np.int64)
     for pair in pairs:
-        numbers, size = pair.classes(), pair.picture.picture().shape[:2]
+        numbers, size = pair.classes(), pair.image.image().shape[:2]
         name = f"{pair.label.dataset}/{pair.label.name}"
         if numbers.shape != size:
             own, wanted = (f"{shape[1]}x{shape[0]}" for shape in (numbers.shape, size))
-            raise BrokenInputError(f"{name}: a label map of {own} for a picture of {wanted}")
+            raise InvalidInputError(f"{name}: a label map of {own} for an image of {wanted}")
         here = np.bincount(numbers.ravel(), minlength=256)
         if out := set(np.nonzero(here)[0].tolist()) - {*range(classes), void}:
-            raise BrokenInputError(f"{name}: label {min(out)} is none of {classes} classes, nor void ({void})")
+            raise InvalidInputError(f"{name}: label {min(out)} is none of {classes} classes, nor void ({void})")
         counts += here
     return counts[:classes]
 
@@ -74,13 +74,13 @@ def boundary_distance(truth: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 class RgbCounterpart:
-    """The same trunk, pyramid and head on pixels: what the latent network is compared with.
+    """The same backbone, pyramid and head on pixels: what the latent network is compared with.
 
-    Its card says whether it was trained on a codec's decoded pictures or on the originals, and is asked about the same.
+    Its card says whether it was trained on a codec's decoded images or on the originals, and is asked about the same.
     """
 
     def __init__(self, model: store.Model, codec: Codec) -> None:
-        self.name, self.codec, self.sees = model.name, codec, str(model.card["sees"])
+        self.name, self.codec, self.input = model.name, codec, str(model.card["input"])
         self.labels = tuple(str(entry["label"]) for entry in model.card["labels"])
         self.void = int(model.card["void"])
         tensors = {name: tensor.float() for name, tensor in model.weights().items()}
@@ -89,12 +89,12 @@ class RgbCounterpart:
         self.network.eval().requires_grad_(False)
 
     @torch.inference_mode()
-    def answer(self, picture: Picture, data: bytes) -> NDArray[np.uint8]:
-        """The class of every pixel of a picture (H, W, 3), or of what its bitstream decodes to."""
-        seen = pad(self.codec.decode(data) if self.sees == "decoded" else picture, BLOCK)
+    def answer(self, image: ImageArray, data: bytes) -> NDArray[np.uint8]:
+        """The class of every pixel of an image (H, W, 3), or of what its bitstream decodes to."""
+        seen = pad(self.codec.decode(data) if self.input == "decoded" else image, BLOCK)
         logits = self.network(to_input(torch.from_numpy(seen.copy())[None]))
         classes = enlarged(logits).argmax(1)[0].to(torch.uint8).numpy()
-        return classes[: picture.shape[0], : picture.shape[1]]
+        return classes[: image.shape[0], : image.shape[1]]
 
 
 class LatentAnswer:
@@ -108,7 +108,7 @@ class LatentAnswer:
             segmenter,
         )
 
-    def answer(self, picture: Picture, data: bytes) -> NDArray[np.uint8]:
+    def answer(self, image: ImageArray, data: bytes) -> NDArray[np.uint8]:
         """The class of every pixel, straight from the bitstream."""
         return self.segmenter(data).classes
 
@@ -116,7 +116,7 @@ class LatentAnswer:
 def evaluate(
     segmenter: RgbCounterpart | LatentAnswer, pairs: Sequence[Pair], progress: Iterable[Pair]
 ) -> dict[str, Any]:
-    """Figures of a data set: each picture compressed as it is to a whole file, read back, segmented.
+    """Figures of a data set: each image compressed as it is to a whole file, read back, segmented.
 
     Returns
     -------
@@ -126,18 +126,18 @@ def evaluate(
 
     Raises
     ------
-    BrokenInputError
-        See :func:`check`.
+    InvalidInputError
+        See :func:`check_labels`.
     """
     classes = len(segmenter.labels)
-    check(pairs, classes, segmenter.void)
+    check_labels(pairs, classes, segmenter.void)
     bands = np.zeros((len(BANDS) + 1, classes, classes), np.int64)
     bits = 0.0
     for pair in progress:
-        picture, truth = pair.picture.picture(), pair.classes()
-        data = segmenter.codec.compress(picture)
+        image, truth = pair.image.image(), pair.classes()
+        data = segmenter.codec.compress(image)
         bits += 8 * len(data) / truth.size
-        answer, band = segmenter.answer(picture, data), boundary_distance(truth)
+        answer, band = segmenter.answer(image, data), boundary_distance(truth)
         for index in range(len(bands)):
             bands[index] += confusion(np.where(band == index, truth, 255).astype(np.uint8), answer, classes)
     counts = bands.sum(0)

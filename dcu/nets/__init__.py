@@ -11,6 +11,6 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def channels_last(module: M) -> M:
-    """The module with its convolutions in the memory format that is quickest on CPUs."""
+    """The module with its convolutions in the memory format that is fastest on CPUs."""
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return module

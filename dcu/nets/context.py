@@ -30,7 +30,7 @@ KERNEL = 2 * REACH + 1
 
 @dataclass(frozen=True)
 class Group:
-    """Channels that are coded together: how many, with how many centres each, in how many passes (1..5)."""
+    """Channels that are coded together: how many, with how many centers each, in how many passes (1..5)."""
 
     channels: int
     levels: int

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite, on pictures and on latents.
+"""EfficientNet-Lite, on images and on latents.
 
 Tan and Le, EfficientNet, ICML 2019 (arXiv 1905.11946); the Lite variants have ReLU6 and no squeeze-and-excitation.
 Batch norms are folded into the convolutions where weights come in (`dcu.tasks.rgb`), so there are none here.
@@ -6,7 +6,7 @@ Batch norms are folded into the convolutions where weights come in (`dcu.tasks.r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -49,12 +49,12 @@ LITE2 = (
     Stage(1, 3, 1, 6, 352),
 )
 EARLY = 3
-"""Stages before the joint."""
-JOINT_CHANNELS = LITE0[EARLY - 1].channels
+"""Stages before the split point."""
+SPLIT_CHANNELS = LITE0[EARLY - 1].channels
 LATENT_STAGES = LITE0[EARLY:]
-"""What follows the joint, 40 x 28 x 28: blocks 5-15."""
+"""What follows the split point, 40 x 28 x 28: blocks 5-15."""
 BLOCKS = frozenset(range(sum(stage.blocks for stage in LATENT_STAGES)))
-"""The trunk's blocks, counted from the joint."""
+"""The backbone's blocks, counted from the split point."""
 SHORTCUTS = BLOCKS - frozenset(accumulate((stage.blocks for stage in LATENT_STAGES), initial=0))
 """Those of them that keep the shape and so have a shortcut: a network can do without."""
 DILATED_STAGES = (*LATENT_STAGES[:2], Stage(4, 5, 1, 6, 192, dilation=2), Stage(1, 3, 1, 6, 320, dilation=2))
@@ -109,14 +109,14 @@ def build_blocks(stages: tuple[Stage, ...], before: int) -> nn.Sequential:
 
 
 def check_shortcuts(blocks: Iterable[int]) -> frozenset[int]:
-    """Blocks of the trunk as a set; ValueError if one of them has no shortcut."""
+    """Blocks of the backbone as a set; ValueError if one of them has no shortcut."""
     if not SHORTCUTS.issuperset(chosen := frozenset(blocks)):
-        raise ValueError(f"of the trunk's blocks only {sorted(SHORTCUTS)} can be left out, not {sorted(chosen)}")
+        raise ValueError(f"of the backbone's blocks only {sorted(SHORTCUTS)} can be left out, not {sorted(chosen)}")
     return chosen
 
 
-class Trunk(nn.Module):
-    """From the joint to the answer.
+class Backbone(nn.Module):
+    """From the split point to the answer.
 
     ::
 
@@ -129,7 +129,7 @@ class Trunk(nn.Module):
         self.head = nn.Conv2d(stages[-1].channels, FEATURES, 1)
         self.classifier = nn.Linear(FEATURES, classes)
 
-    def leave_out(self, blocks: Iterable[int]) -> None:
+    def remove_blocks(self, blocks: Iterable[int]) -> None:
         """Go without some of the blocks, of ``SHORTCUTS``; the others keep their names. Raises ValueError."""
         for block in check_shortcuts(blocks):
             delattr(self.blocks, str(block))
@@ -138,114 +138,25 @@ class Trunk(nn.Module):
         """The last blocks' features (B, 320, h, w) to the pooled vector (B, 1280)."""
         return F.relu6(self.head(features)).mean((2, 3))
 
-    def forward(self, joint: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.pool(self.blocks(joint)))
+    def forward(self, split_features: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.pool(self.blocks(split_features)))
         return logits
 
 
 class EfficientNetLite(nn.Module):
-    """The RGB network, Lite0, or another of its family: picture (B, 3, h, w), (x - 127) / 128, to logits (B, 1000)."""
+    """The RGB network, Lite0, or another of its family: image (B, 3, h, w), (x - 127) / 128, to logits (B, 1000)."""
 
     def __init__(self, stages: tuple[Stage, ...] = LITE0) -> None:
         super().__init__()
         self.stem = SameConv2d(3, STEM_CHANNELS, 3, 2)
         self.early = build_blocks(stages[:EARLY], STEM_CHANNELS)
-        self.trunk = Trunk(1000, stages)
+        self.backbone = Backbone(1000, stages)
 
-    def joint(self, x: Tensor) -> Tensor:
+    def split_features(self, x: Tensor) -> Tensor:
         """(B, 40, 28, 28), where latent networks join."""
-        joint: Tensor = self.early(F.relu6(self.stem(x)))
-        return joint
+        split_features: Tensor = self.early(F.relu6(self.stem(x)))
+        return split_features
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.trunk(self.joint(x))
-        return logits
-
-
-class FrontBlock(nn.Module):
-    """relu(x + conv3x3(relu(conv3x3(x)))): a front end's plain residual block."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.conv2(F.relu(self.conv1(x))))
-
-
-class FusedBlock(nn.Module):
-    """x + conv1x1(relu(conv3x3(x))), wider between the two: fused-MBConv of EfficientNetV2 (arXiv 2104.00298)."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(width, hidden, 3, padding=1)
-        self.conv2 = nn.Conv2d(hidden, width, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv2(F.relu(self.conv1(x)))
-        return x + y
-
-
-class LatentFront(nn.Module):
-    """What takes the place of the RGB network's early stages.
-
-    ::
-
-        latent (B, C, h, w) ── stem ── residual blocks ── fine (B, width, h, w) ── 1x1 ── joint (B, 40, h, w)
-
-    The stem is 3x3 with ReLU before plain blocks (``hidden`` 0), 1x1 without before fused ones.
-    """
-
-    def __init__(self, channels: int, width: int, depth: int, hidden: int) -> None:
-        super().__init__()
-        self.fused = hidden > 0
-        self.stem = nn.Conv2d(channels, width, 1) if self.fused else nn.Conv2d(channels, width, 3, padding=1)
-        self.front = nn.Sequential(
-            *(FusedBlock(width, hidden) if self.fused else FrontBlock(width) for _ in range(depth))
-        )
-        self.join = nn.Conv2d(width, JOINT_CHANNELS, 1)
-
-    def fine(self, latent: Tensor) -> Tensor:
-        """Features at the latent's own size, (B, width, h, w)."""
-        stream = self.stem(latent)
-        fine: Tensor = self.front(stream if self.fused else F.relu(stream))
-        return fine
-
-    def joint(self, latent: Tensor) -> Tensor:
-        """(B, 40, h, w)."""
-        joint: Tensor = self.join(self.fine(latent))
-        return joint
-
-
-def front_shape(tensors: Mapping[str, Tensor]) -> tuple[int, int, int, int]:
-    """(channels, width, depth, hidden) of a front end, from the weights of a network; KeyError where it has none."""
-    width, channels, kernel = tensors["stem.weight"].shape[:3]
-    depth = sum(name.startswith("front.") and name.endswith(".conv1.weight") for name in tensors)
-    return channels, width, depth, len(tensors["front.0.conv1.weight"]) if kernel == 1 else 0
-
-
-def left_out(tensors: Mapping[str, Tensor]) -> frozenset[int]:
-    """The trunk's blocks that a classifier does without, from its weights."""
-    return BLOCKS - {int(name.split(".")[2]) for name in tensors if name.startswith("trunk.blocks.")}
-
-
-class LatentClassifier(LatentFront):
-    """Latent to logits, without a picture between them.
-
-    ::
-
-        latent (B, C, h, w) ── front ── joint (B, 40, h, w) ── trunk ── logits
-    """
-
-    def __init__(self, channels: int, width: int, depth: int, hidden: int, classes: int) -> None:
-        super().__init__(channels, width, depth, hidden)
-        self.trunk = Trunk(classes)
-
-    def features(self, latent: Tensor) -> Tensor:
-        """The pooled vector (B, 1280) from which the classes are told."""
-        return self.trunk.pool(self.trunk.blocks(self.joint(latent)))
-
-    def forward(self, latent: Tensor) -> Tensor:
-        logits: Tensor = self.trunk.classifier(self.features(latent))
+        logits: Tensor = self.backbone(self.split_features(x))
         return logits

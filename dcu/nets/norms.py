@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 EPSILON = 1e-3
+NORM_BATCHES = 40
+"""Batches on which the norms of an averaged network are measured."""
 
 
 def normed_convolutions(module: nn.Module) -> list[tuple[nn.Module, str, nn.Conv2d]]:

@@ -1,4 +1,4 @@
-"""Scalar quantization to learned centres with a soft backward pass.
+"""Scalar quantization to learned centers with a soft backward pass.
 
 Agustsson et al., Soft-to-Hard Vector Quantization, NeurIPS 2017 (arXiv 1704.00648); the scalar form of
 Mentzer et al., CVPR 2018 (arXiv 1801.04260).
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 SIGMA = 1.5
-"""Sharpness of the soft assignment, for centres about 1 apart: its deviation, 1 / sqrt(2 sigma), is then 0.58 steps."""
+"""Sharpness of the soft assignment, for centers about 1 apart: its deviation, 1 / sqrt(2 sigma), is then 0.58 steps."""
 
 
 class Quantizer(nn.Module):
-    """Nearest of L learned centres, L a channel.
+    """Nearest of L learned centers, L a channel.
 
     ::
 
@@ -29,7 +29,7 @@ class Quantizer(nn.Module):
         L of each of the C channels, 2..32.
     """
 
-    centres: Tensor
+    centers: Tensor
     missing: Tensor
 
     def __init__(self, levels: Sequence[int]) -> None:
@@ -37,12 +37,12 @@ class Quantizer(nn.Module):
         largest = max(levels)
         index = torch.arange(largest, dtype=torch.float32)
         counts = torch.tensor(levels, dtype=torch.float32)[:, None]
-        self.centres = nn.Parameter(index - torch.div(counts, 2, rounding_mode="floor"))  # 0 is a centre
+        self.centers = nn.Parameter(index - torch.div(counts, 2, rounding_mode="floor"))  # 0 is a center
         self.register_buffer("missing", index >= counts, persistent=False)
 
     def squared_distance(self, y: Tensor) -> Tensor:
-        """(y - c_j)^2 of y (B, C, h, w) as (B, C, L, h, w); infinite where a channel has no such centre."""
-        distance = (y[:, :, None] - self.centres[None, :, :, None, None]).square()
+        """(y - c_j)^2 of y (B, C, h, w) as (B, C, L, h, w); infinite where a channel has no such center."""
+        distance = (y[:, :, None] - self.centers[None, :, :, None, None]).square()
         return distance.masked_fill(self.missing[None, :, :, None, None], torch.inf)
 
     def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,7 +51,7 @@ class Quantizer(nn.Module):
         Returns
         -------
         latent : Tensor
-            (B, C, h, w), the nearest centres; its gradient is that of the soft assignment.
+            (B, C, h, w), the nearest centers; its gradient is that of the soft assignment.
         assignment : Tensor
             (B, C, L, h, w), one-hot; its gradient is that of the soft assignment.
         """
@@ -59,25 +59,25 @@ class Quantizer(nn.Module):
         soft = torch.softmax(-SIGMA * distance, dim=2)
         hard = torch.zeros_like(soft).scatter_(2, distance.argmin(2, keepdim=True), 1.0)
         assignment = hard + soft - soft.detach()
-        centres = self.centres.masked_fill(self.missing, 0.0)
-        latent = (assignment * centres[None, :, :, None, None]).sum(2)
+        centers = self.centers.masked_fill(self.missing, 0.0)
+        latent = (assignment * centers[None, :, :, None, None]).sum(2)
         return latent, assignment
 
     @torch.no_grad()
     def symbols(self, y: Tensor) -> Tensor:
-        """(B, C, h, w) uint8: the index of the nearest centre.
+        """(B, C, h, w) uint8: the index of the nearest center.
 
-        Found between the midpoints of neighbouring centres: the distances to all of them would be L times as large.
+        Found between the midpoints of neighbouring centers: the distances to all of them would be L times as large.
         """
-        centres, order = self.centres.masked_fill(self.missing, torch.inf).sort(stable=True)
-        midpoints = (centres[:, 1:] + centres[:, :-1]) / 2
+        centers, order = self.centers.masked_fill(self.missing, torch.inf).sort(stable=True)
+        midpoints = (centers[:, 1:] + centers[:, :-1]) / 2
         place = torch.searchsorted(midpoints, y.transpose(0, 1).flatten(1).contiguous())
         symbols = order.gather(1, place).to(torch.uint8)
         return symbols.view(y.shape[1], y.shape[0], *y.shape[2:]).transpose(0, 1).contiguous()
 
     @torch.no_grad()
     def latent(self, symbols: Tensor) -> Tensor:
-        """(B, C, h, w) float32: centres[symbols]."""
-        channels, largest = self.centres.shape
+        """(B, C, h, w) float32: centers[symbols]."""
+        channels, largest = self.centers.shape
         first = torch.arange(0, channels * largest, largest, dtype=torch.int32, device=symbols.device)[:, None, None]
-        return self.centres.flatten().index_select(0, (symbols + first).flatten()).view(symbols.shape)
+        return self.centers.flatten().index_select(0, (symbols + first).flatten()).view(symbols.shape)

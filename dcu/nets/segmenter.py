@@ -1,4 +1,4 @@
-"""Segmentation from the latent: EfficientNet-Lite0's trunk at output stride 16, pyramid pooling, a fine head.
+"""Segmentation from the latent: EfficientNet-Lite0's backbone at output stride 16, pyramid pooling, a fine head.
 
 Chen et al., DeepLab, arXiv 1606.00915 and arXiv 1802.02611.
 """
@@ -9,22 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dcu.nets.efficientnet import (
-    DILATED_STAGES,
-    EARLY,
-    JOINT_CHANNELS,
-    LITE0,
-    STEM_CHANNELS,
-    LatentFront,
-    SameConv2d,
-    build_blocks,
-)
+from dcu.geometry import BLOCK
+from dcu.nets.efficientnet import DILATED_STAGES, EARLY, LITE0, SPLIT_CHANNELS, STEM_CHANNELS, SameConv2d, build_blocks
+from dcu.nets.latent import LatentAdapter
 
 RATES = (3, 6, 9, 12)
 """Dilations of the pyramid: 48 to 192 pixels to either side."""
 FINER = 2
-"""The head answers twice a latent position each way: at 1/4 of the picture's size."""
-STRIDE = 8 // FINER
+"""The head answers twice a latent position each way: at 1/4 of the image's size."""
+STRIDE = BLOCK // FINER
 """Pixels an answer."""
 
 
@@ -54,7 +47,7 @@ class Pyramid(nn.Module):
 
 
 class FineHead(nn.Module):
-    """Coarse and fine features to logits at 1/4 of the picture's size.
+    """Coarse and fine features to logits at 1/4 of the image's size.
 
     ::
 
@@ -74,18 +67,19 @@ class FineHead(nn.Module):
         return F.pixel_shuffle(self.answer(x), FINER)
 
 
-class LatentSegmenter(LatentFront):
-    """Latent to logits, without a picture between them.
+class LatentSegmenter(LatentAdapter):
+    """Latent to logits, without an image between them.
 
     ::
 
-        latent (B, C, h, w) ── front ──┬── joint ── blocks 5-15, dilated ── pyramid ──┐
-                                       └── fine ──────────────────────────────────────┴── head ── (B, classes, 2h, 2w)
+        latent (B, C, h, w) ── adapter ──┬── split point ── blocks 5-15, dilated ── pyramid ──┐
+                                         └── fine ────────────────────────────────────────────┴── head
+        head: (B, classes, 2h, 2w)
     """
 
     def __init__(self, channels: int, width: int, depth: int, hidden: int, pyramid: int, classes: int) -> None:
         super().__init__(channels, width, depth, hidden)
-        self.blocks = build_blocks(DILATED_STAGES, JOINT_CHANNELS)
+        self.blocks = build_blocks(DILATED_STAGES, SPLIT_CHANNELS)
         self.pyramid = Pyramid(DILATED_STAGES[-1].channels, pyramid)
         self.head = FineHead(pyramid, width, classes)
 
@@ -96,18 +90,18 @@ class LatentSegmenter(LatentFront):
 
 
 class RgbSegmenter(nn.Module):
-    """The same trunk, pyramid and head on pixels, for comparison: picture (B, 3, H, W), (x - 127) / 128, to logits.
+    """The same backbone, pyramid and head on pixels, for comparison: image (B, 3, H, W), (x - 127) / 128, to logits.
 
-    Fine features are those of the RGB network at 1/8 of the picture's size: (B, 40, H/8, W/8).
+    Fine features are those of the RGB network at 1/8 of the image's size: (B, 40, H/8, W/8).
     """
 
     def __init__(self, pyramid: int, classes: int) -> None:
         super().__init__()
         self.stem = SameConv2d(3, STEM_CHANNELS, 3, 2)
         self.early = build_blocks(LITE0[:EARLY], STEM_CHANNELS)
-        self.blocks = build_blocks(DILATED_STAGES, JOINT_CHANNELS)
+        self.blocks = build_blocks(DILATED_STAGES, SPLIT_CHANNELS)
         self.pyramid = Pyramid(DILATED_STAGES[-1].channels, pyramid)
-        self.head = FineHead(pyramid, JOINT_CHANNELS, classes)
+        self.head = FineHead(pyramid, SPLIT_CHANNELS, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         fine = self.early(F.relu6(self.stem(x)))

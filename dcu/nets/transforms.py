@@ -1,4 +1,4 @@
-"""Analysis and synthesis transforms of the codec, at 1/8 of the picture's size.
+"""Analysis and synthesis transforms of the codec, at 1/8 of the image's size.
 
 Nearly all the work is done at 1/8 resolution, on 8x8 blocks laid out as 192 channels: a linear
 transform of the blocks (started from their principal components) plus a residual network that
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dcu.geometry import BLOCK
 from dcu.nets.operating_point import AnchorVectors, per_channel
 
-BLOCK = 8
 BLOCK_CHANNELS = 3 * BLOCK * BLOCK
 
 
@@ -32,7 +32,7 @@ class ResidualBlock(nn.Module):
 
 
 class Analysis(nn.Module):
-    """Picture to latent before quantization.
+    """Image to latent before quantization.
 
     ::
 
@@ -58,7 +58,7 @@ class Analysis(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """Latent to picture, the mirror of :class:`Analysis`.
+    """Latent to image, the mirror of :class:`Analysis`.
 
     y: (B, C, h, w); returns (B, 3, 8h, 8w), about [-1, 1], not clipped.
     """
@@ -84,9 +84,9 @@ def start_from_components(
     Parameters
     ----------
     blocks : Tensor
-        (n, 192), 8x8 blocks of pictures in [-1, 1], as ``pixel_unshuffle`` lays them out.
+        (n, 192), 8x8 blocks of images in [-1, 1], as ``pixel_unshuffle`` lays them out.
     spread : Tensor
-        (C,), upper bound of each latent channel's standard deviation, in steps between centres.
+        (C,), upper bound of each latent channel's standard deviation, in steps between centers.
     step : float
         What a component is divided by, in orthonormal units, or more where its deviation would exceed its
         spread: the reverse water-filling of a Gaussian source.

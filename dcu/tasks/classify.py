@@ -1,4 +1,4 @@
-"""Bytes to latent to label. No picture is computed on the way."""
+"""Bytes to latent to label. No image is computed on the way."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from torch import Tensor
 from dcu import engines, store
 from dcu.bitstream import Stream
 from dcu.codec import Codec, codec_of
-from dcu.data import carried
+from dcu.data import sample_items
 from dcu.errors import UnavailableError
+from dcu.geometry import LATENT_CROP, LATENT_RESIZE
 from dcu.nets import channels_last
-from dcu.nets.efficientnet import LatentClassifier, front_shape, left_out
+from dcu.nets.latent import LatentClassifier, adapter_shape, removed_blocks
 
 Views = list[Tensor]
-"""Latents (1, C, h, w) of one picture."""
-AT_ONCE = 32 * 28 * 28
+"""Latents (1, C, h, w) of one image."""
+MAX_POSITIONS = 32 * 28 * 28
 """Latent positions that go through the network together: bounds memory."""
-CROP, SHORT = 28, 32
-"""The field's protocol on latents: the centre 224 of a short side of 256."""
 
 DILUTION = 0.625
 """What fills a larger square is spread over more positions than the network was taught: logits fall by this power."""
@@ -55,7 +54,7 @@ class Predictions:
 
 
 class Classifier:
-    """A network that names what is in a picture from its latent.
+    """A network that names what is in an image from its latent.
 
     ``Classifier.load("classifier-0.0983")(data)`` gives :class:`Predictions`.
     """
@@ -69,7 +68,7 @@ class Classifier:
         if model.fingerprint != codec.fingerprint:
             raise UnavailableError(f"{model.name}: reads latents of another codec than {codec.name}")
         self.network = channels_last(build_network(model)).to(device)
-        if len(self.labels) != self.network.trunk.classifier.out_features:
+        if len(self.labels) != self.network.backbone.classifier.out_features:
             raise UnavailableError(f"{model.name}: its card has not one label a class")
 
     @classmethod
@@ -88,38 +87,38 @@ class Classifier:
             self.codec.check(stream)
         return [VIEWS[view](latent) for latent in self.codec.latents(streams)]
 
-    def embed(self, pictures: Sequence[Views]) -> Tensor:
-        """(n, 1280) float32, the features from which the classes are told, each the mean over a picture's views."""
-        return self.through(self.network.features, pictures)
+    def embed(self, images: Sequence[Views]) -> Tensor:
+        """(n, 1280) float32, the features from which the classes are told, each the mean over an image's views."""
+        return self.through(self.network.features, images)
 
-    def probabilities(self, pictures: Sequence[Views]) -> Tensor:
-        """(n, classes), each the mean over a picture's views."""
-        return self.through(lambda latent: torch.softmax(self.logits(latent).float() / self.temperature, 1), pictures)
+    def probabilities(self, images: Sequence[Views]) -> Tensor:
+        """(n, classes), each the mean over an image's views."""
+        return self.through(lambda latent: torch.softmax(self.logits(latent).float() / self.temperature, 1), images)
 
     def logits(self, latent: Tensor) -> Tensor:
-        """(B, classes) of latents of one size: the field's square by the quickest engine, others by PyTorch.
+        """(B, classes) of latents of one size: the field's square by the fastest engine, others by PyTorch.
 
         Those of larger latents are brought to the scale of the field's square, for which the temperature is right.
         """
-        if self.engine != "pytorch" and latent.shape[-2:] == (CROP, CROP):
-            return self.quick(latent)
+        if self.engine != "pytorch" and latent.shape[-2:] == (LATENT_CROP, LATENT_CROP):
+            return self.fast(latent)
         return undiluted(self.network(latent), latent[0, 0].numel())
 
     @functools.cached_property
-    def quick(self) -> engines.Engine:
+    def fast(self) -> engines.Engine:
         """What runs the network on the field's squares."""
         return self.on(self.engine)
 
     def on(self, engine: str) -> engines.Engine:
-        """The network on one of ``dcu.engines.TITLES``; ranges of eight bits come from ``carried`` photographs."""
+        """The network on one of ``dcu.engines.TITLES``; ranges of eight bits come from ``sample_items`` photographs."""
         if engine == "pytorch":
             return engines.pytorch(self.network)
 
         def exported() -> bytes:
-            return engines.exported(self.network, torch.zeros(1, len(self.codec.levels), CROP, CROP))
+            return engines.exported(self.network, torch.zeros(1, len(self.codec.levels), LATENT_CROP, LATENT_CROP))
 
         def quantized() -> bytes:
-            streams = [self.codec.read(self.codec.compress(item.picture())) for item in carried()]
+            streams = [self.codec.read(self.codec.compress(item.image())) for item in sample_items()]
             views = [view for latent in self.codec.latents(streams) for view in five(latent)]
             return engines.quantized(exported(), torch.cat(views).clone())
 
@@ -127,25 +126,25 @@ class Classifier:
         return engines.kept(f"{self.name}-{self.model.card['sha256'][:16]}-{kind}", make, torch.get_num_threads())
 
     @torch.inference_mode()
-    def through(self, network: Callable[[Tensor], Tensor], pictures: Sequence[Views]) -> Tensor:
-        """The mean of what a network gives for the views of each picture; those of one size go through together."""
-        flat = [(owner, view) for owner, views in enumerate(pictures) for view in views]
+    def through(self, network: Callable[[Tensor], Tensor], images: Sequence[Views]) -> Tensor:
+        """The mean of what a network gives for the views of each image; those of one size go through together."""
+        flat = [(owner, view) for owner, views in enumerate(images) for view in views]
         answers: dict[int, Tensor] = {}
         sizes = [view.shape[-2:] for _, view in flat]
         for size in set(sizes):
             members = [index for index, s in enumerate(sizes) if s == size]
-            most = max(1, AT_ONCE // (size[0] * size[1]))
+            most = max(1, MAX_POSITIONS // (size[0] * size[1]))
             for part in (members[at : at + most] for at in range(0, len(members), most)):
                 batch = torch.cat([flat[index][1] for index in part]).to(self.device)
                 answer = network(batch.contiguous(memory_format=torch.channels_last)).float().cpu()
                 answers |= dict(zip(part, answer, strict=True))
         owners = torch.tensor([owner for owner, _ in flat])
         stacked = torch.stack([answers[index] for index in range(len(flat))])
-        return torch.stack([stacked[owners == owner].mean(0) for owner in range(len(pictures))])
+        return torch.stack([stacked[owners == owner].mean(0) for owner in range(len(images))])
 
-    def predict(self, pictures: Sequence[Views], top: int = 5) -> list[Predictions]:
-        """The ``top`` most probable classes of each picture."""
-        probabilities = self.probabilities(pictures)
+    def predict(self, images: Sequence[Views], top: int = 5) -> list[Predictions]:
+        """The ``top`` most probable classes of each image."""
+        probabilities = self.probabilities(images)
         best = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
         return [
             Predictions(tuple(map(self.prediction, indices, values)), self.name, self.codec.name)
@@ -160,17 +159,17 @@ class Classifier:
 
 def undiluted(logits: Tensor, positions: int) -> Tensor:
     """Logits of a latent of so many positions, brought to the scale of the field's square if it is larger."""
-    scale: float = max(1.0, positions / CROP**2) ** DILUTION
+    scale: float = max(1.0, positions / LATENT_CROP**2) ** DILUTION
     return logits * scale
 
 
 def square(latent: Tensor) -> int:
     """Side of the field's square: 7/8 of the short side, as 224 of 256; all of it up to 28."""
     short = min(latent.shape[-2:])
-    return short if short <= CROP else max(CROP, short * CROP // SHORT)
+    return short if short <= LATENT_CROP else max(LATENT_CROP, short * LATENT_CROP // LATENT_RESIZE)
 
 
-def centre(latent: Tensor) -> Views:
+def center(latent: Tensor) -> Views:
     """The field's square in the middle."""
     side = square(latent)
     top, left = ((size - side) // 2 for size in latent.shape[-2:])
@@ -182,19 +181,19 @@ def five(latent: Tensor) -> Views:
     side = square(latent)
     h, w = latent.shape[-2:]
     corners = [latent[:, :, y : y + side, x : x + side] for y in (0, h - side) for x in (0, w - side)]
-    return centre(latent) + corners
+    return center(latent) + corners
 
 
-VIEWS: dict[str, Callable[[Tensor], Views]] = {"centre": centre, "five": five, "full": lambda latent: [latent]}
-"""What a network may see of a latent (1, C, h, w): the centre, five squares, all of it."""
+VIEWS: dict[str, Callable[[Tensor], Views]] = {"centre": center, "five": five, "full": lambda latent: [latent]}
+"""What a network may see of a latent (1, C, h, w): the center, five squares, all of it."""
 
 
 def build_network(model: store.Model) -> LatentClassifier:
     """The network of a classifier's weights, which alone say of what shape it is."""
     tensors = {name: tensor.float() for name, tensor in model.weights().items()}
     try:
-        network = LatentClassifier(*front_shape(tensors), tensors["trunk.classifier.bias"].shape[0])
-        network.trunk.leave_out(left_out(tensors))
+        network = LatentClassifier(*adapter_shape(tensors), tensors["backbone.classifier.bias"].shape[0])
+        network.backbone.remove_blocks(removed_blocks(tensors))
         network.load_state_dict(tensors)
     except (KeyError, RuntimeError, ValueError) as error:
         raise UnavailableError(f"{model.name}: its weights are not those of a classifier") from error

@@ -1,4 +1,4 @@
-"""Bytes to latent to mask. No picture is computed on the way."""
+"""Bytes to latent to mask. No image is computed on the way."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dcu import store
-from dcu.bitstream import BLOCK, Layer, Stream
+from dcu.bitstream import Layer, Stream
 from dcu.codec import Codec, codec_of, in_pieces
 from dcu.errors import UnavailableError
-from dcu.image import Picture
+from dcu.geometry import BLOCK
+from dcu.image import ImageArray
 from dcu.nets import channels_last
-from dcu.nets.efficientnet import front_shape
+from dcu.nets.latent import adapter_shape
 from dcu.nets.segmenter import STRIDE, LatentSegmenter
 
 HALO = 32
-"""Latent positions around a piece of a large picture: 256 pixels of surroundings."""
+"""Latent positions around a piece of a large image: 256 pixels of surroundings."""
 OPACITY = 0.5
-"""Of the colours over the picture."""
+"""Of the colors over the image."""
 
 
 @dataclass(frozen=True)
-class Mask:
+class SegmentationMap:
     """The class of every pixel, and what told them."""
 
     classes: NDArray[np.uint8]  # (H, W), positions in ``labels``
@@ -40,34 +41,34 @@ class Mask:
     codec: str
 
     @property
-    def shares(self) -> dict[str, float]:
-        """The share of the picture's pixels that each class has."""
+    def class_fractions(self) -> dict[str, float]:
+        """The share of the image's pixels that each class has."""
         counts = np.bincount(self.classes.ravel(), minlength=len(self.labels))
         return {label: float(count) / self.classes.size for label, count in zip(self.labels, counts, strict=True)}
 
     def image(self) -> Image.Image:
-        """An indexed picture: index = position in ``labels``."""
+        """An indexed image: index = position in ``labels``."""
         image = Image.fromarray(self.classes).convert("P")
         image.putpalette(np.array(self.palette, np.uint8).tobytes())
         return image
 
-    def over(self, picture: Picture) -> Picture:
-        """The picture (H, W, 3) under the classes' colours."""
-        colours = np.array(self.palette, np.float32)[self.classes]
-        return np.rint(OPACITY * colours + (1 - OPACITY) * picture).astype(np.uint8)
+    def over(self, image: ImageArray) -> ImageArray:
+        """The image (H, W, 3) under the classes' colors."""
+        colors = np.array(self.palette, np.float32)[self.classes]
+        return np.rint(OPACITY * colors + (1 - OPACITY) * image).astype(np.uint8)
 
 
 class Segmenter:
-    """A network that tells the class of every pixel from a picture's latent.
+    """A network that tells the class of every pixel from an image's latent.
 
-    ``Segmenter.load("segmenter-0.0983")(data)`` gives a :class:`Mask`.
+    ``Segmenter.load("segmenter-0.0983")(data)`` gives a :class:`SegmentationMap`.
     """
 
     def __init__(self, model: store.Model, codec: Codec, device: str = "cpu") -> None:
         self.name, self.codec, self.device = model.name, codec, device
         labels: list[dict[str, Any]] = model.card.get("labels", [])
         self.labels = tuple(str(entry["label"]) for entry in labels)
-        self.palette = tuple(colour(str(entry["colour"])) for entry in labels)
+        self.palette = tuple(color(str(entry["color"])) for entry in labels)
         self.void = int(model.card.get("void", 255))
         if model.fingerprint != codec.fingerprint:
             raise UnavailableError(f"{model.name}: reads latents of another codec than {codec.name}")
@@ -81,8 +82,8 @@ class Segmenter:
         model = store.find(str(name), "segmenter")
         return cls(model, codec_of(model.identity, device), device)
 
-    def __call__(self, data: bytes | Stream, full: bool = False) -> Mask:
-        """The mask of a bitstream, at the picture's size; of its small layer, enlarged, unless ``full``."""
+    def __call__(self, data: bytes | Stream, full: bool = False) -> SegmentationMap:
+        """The mask of a bitstream, at the image's size; of its thumbnail layer, enlarged, unless ``full``."""
         stream = self.codec.read(data) if isinstance(data, bytes) else data
         self.codec.check(stream)
         layer = stream.full if full else stream.layers[0]
@@ -91,7 +92,7 @@ class Segmenter:
         if classes.shape != size:
             resized = Image.fromarray(classes).resize(size[::-1], Image.Resampling.NEAREST)
             classes = np.asarray(resized)
-        return Mask(classes, self.labels, self.palette, self.name, self.codec.name)
+        return SegmentationMap(classes, self.labels, self.palette, self.name, self.codec.name)
 
     @torch.inference_mode()
     def classes(self, layer: Layer) -> NDArray[np.uint8]:
@@ -108,16 +109,16 @@ class Segmenter:
 
 
 def enlarged(logits: Tensor) -> Tensor:
-    """Logits (B, classes, h, w) at the size of the picture, bilinear: (B, classes, 4 h, 4 w)."""
+    """Logits (B, classes, h, w) at the size of the image, bilinear: (B, classes, 4 h, 4 w)."""
     return F.interpolate(logits.float(), scale_factor=STRIDE, mode="bilinear", align_corners=False)
 
 
-def colour(text: str) -> tuple[int, int, int]:
+def color(text: str) -> tuple[int, int, int]:
     """#rrggbb as three numbers; raises UnavailableError."""
     try:
         red, green, blue = bytes.fromhex(text.removeprefix("#"))
     except ValueError as error:
-        raise UnavailableError(f"{text!r} on the card is no colour #rrggbb") from error
+        raise UnavailableError(f"{text!r} on the card is no color #rrggbb") from error
     return red, green, blue
 
 
@@ -126,7 +127,7 @@ def build_network(model: store.Model) -> LatentSegmenter:
     tensors = {name: tensor.float() for name, tensor in model.weights().items()}
     try:
         classes = len(tensors["head.answer.bias"]) // (BLOCK // STRIDE) ** 2
-        network = LatentSegmenter(*front_shape(tensors), len(tensors["pyramid.mix.bias"]), classes)
+        network = LatentSegmenter(*adapter_shape(tensors), len(tensors["pyramid.mix.bias"]), classes)
         network.load_state_dict(tensors)
     except (KeyError, RuntimeError, ValueError) as error:
         raise UnavailableError(f"{model.name}: its weights are not those of a segmenter") from error

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dcu.errors import BrokenInputError, MissingInputError, OutputError
+from dcu import store
+from dcu.errors import InvalidInputError, MissingInputError, OutputError
+from dcu.io import replacing
 
 OPTIMIZER = "optimizer."
 
@@ -25,16 +25,14 @@ class Checkpoint:
         self.path = path
 
     def save(self, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
-        """Write beside the place and rename: never half a checkpoint; raises OutputError."""
-        part = self.path.with_suffix(".part")
-        contiguous = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+        """Write the file atomically; raises OutputError."""
+        named = store.to_file_names(tensors)
+        contiguous = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in named.items()}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(contiguous, part, metadata={"scalars": json.dumps(scalars)})
-            os.replace(part, self.path)
+            with replacing(self.path) as part:
+                save_file(contiguous, part, metadata={"scalars": json.dumps(scalars)})
         except (OSError, SafetensorError) as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
             raise OutputError(f"{self.path}: checkpoint cannot be written ({error})") from error
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -42,7 +40,7 @@ class Checkpoint:
 
         Raises
         ------
-        MissingInputError, BrokenInputError
+        MissingInputError, InvalidInputError
             No such file, or not a checkpoint.
         """
         if not self.path.exists():
@@ -50,9 +48,9 @@ class Checkpoint:
         try:
             with safe_open(self.path, "pt") as file:
                 scalars = json.loads(file.metadata()["scalars"])
-                return {name: file.get_tensor(name) for name in file.keys()}, scalars  # noqa: SIM118
+                return store.to_module_names({n: file.get_tensor(n) for n in file.keys()}), scalars  # noqa: SIM118
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise BrokenInputError(f"{self.path}: not a checkpoint") from error
+            raise InvalidInputError(f"{self.path}: not a checkpoint") from error
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,13 +1,13 @@
-"""Distilling a classifier on latents from RGB networks on the original picture.
+"""Distilling a classifier on latents from RGB networks on the original image.
 
 Both see the same view, made afresh for every step; the student gets the view's latent, the teacher its pixels.
 
     loss = KL(target || student) + alpha * mean((f_student - f_teacher)^2 / var(f_teacher))
 
-The target is the teacher's answer, mixed with the picture's own class where that is known and the view shows nothing
+The target is the teacher's answer, mixed with the image's own class where that is known and the view shows nothing
 else; f are the features of the last block, 320 x 7 x 7, which say at 49 places what a single answer cannot.
 
-The front end begins with what :mod:`dcu.train.front` taught it.
+The adapter begins with what :mod:`dcu.train.adapter` taught it.
 """
 
 from __future__ import annotations
@@ -21,23 +21,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dcu import store
-from dcu.bitstream import BLOCK
 from dcu.codec import Codec
 from dcu.data import Item
 from dcu.errors import UnavailableError
-from dcu.evaluate.classifier import field_view
-from dcu.image import SIDE, Picture, field_size
+from dcu.evaluate.classifier import standard_view
+from dcu.geometry import BLOCK, CROP, LATENT_CROP
+from dcu.image import ImageArray, standard_resize
 from dcu.nets import channels_last
-from dcu.nets.efficientnet import EfficientNetLite, LatentClassifier, check_shortcuts
-from dcu.nets.norms import add_norms, fold_norms, measure_norms, restore_norms
-from dcu.tasks.classify import CROP, Classifier, undiluted
+from dcu.nets.efficientnet import EfficientNetLite, check_shortcuts
+from dcu.nets.latent import LatentClassifier
+from dcu.nets.norms import NORM_BATCHES, add_norms, fold_norms, measure_norms, restore_norms
+from dcu.tasks.classify import Classifier, undiluted
 from dcu.tasks.rgb import RgbClassifier, rgb_network
-from dcu.train.inputs import check_sees, network_input
+from dcu.train.inputs import check_input, network_input
 from dcu.train.teacher import SHARPER, Teacher
 from dcu.train.views import AGE, Sampler, ViewData, fewer, hold_out, large_enough, mixed, random_crop, random_view
 
-MEASURED = 40
-"""Batches on which norms are measured."""
 STARTED = 4
 """Batches from which the scale of latents and features is taken."""
 
@@ -48,18 +47,18 @@ class ClassifierRecipe:
 
     name: str
     codec: str
-    sees: str = "latent"  # or decoded: the RGB network, fine-tuned on the codec's pictures, for comparison
+    input: str = "latent"  # or decoded: the RGB network, fine-tuned on the codec's images, for comparison
     width: int = 64
     depth: int = 2
     hidden: int = 0  # width inside fused blocks; 0: plain ones
-    without: tuple[int, ...] = ()  # the trunk's blocks, counted from the joint, that it does without
+    without: tuple[int, ...] = ()  # the backbone's blocks, counted from the split point, that it does without
     begin: str = ""  # an installed classifier of the codec and of the same shape, whose weights are its first
     feature_weight: float = 1.0  # alpha
-    trunk_scale: float = 0.3  # the trunk's learning rate, relative to the front end's
+    backbone_scale: float = 0.3  # the backbone's learning rate, relative to the adapter's
     lite2: float = 0.5  # Lite2's share in the target, beside Lite0's
-    label_weight: float = 0.0  # share of a picture's own class, where its folder is a WNID, in the target
+    label_weight: float = 0.0  # share of an image's own class, where its directory is a WNID, in the target
     labelled_from: tuple[str, ...] = ()  # data sets of which classes are told; () for all
-    folded: bool = False  # of a network to begin with, the front end learns as it runs: without batch norms
+    folded: bool = False  # of a network to begin with, the adapter learns as it runs: without batch norms
     whole: bool = False  # the depthwise kernels and the last layer learn too: for GPUs
 
     def __post_init__(self) -> None:
@@ -67,15 +66,15 @@ class ClassifierRecipe:
             raise ValueError("folded: norms are only in what a network begins with, and begin names none")
         if not 0 <= self.lite2 <= 1:
             raise ValueError(f"lite2 = {self.lite2}: not a share")
-        check_sees(self.sees)
+        check_input(self.input)
         check_shortcuts(self.without)
 
 
 def student(channels: int, width: int, depth: int, hidden: int) -> LatentClassifier:
-    """A classifier whose trunk is the RGB network's and whose front end has batch norms and is yet to learn."""
+    """A classifier whose backbone is the RGB network's and whose adapter has batch norms and is yet to learn."""
     network = LatentClassifier(channels, width, depth, hidden, 1000)
     add_norms(network)
-    network.trunk = rgb_network().trunk
+    network.backbone = rgb_network().backbone
     return network
 
 
@@ -86,14 +85,14 @@ def let_learn(network: nn.Module, whole: bool) -> None:
     depthwise kernels stay because oneDNN computes their gradient in bf16 ten times slower than all else.
     """
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(whole or ("depthwise" not in name and not name.startswith("trunk.classifier")))
+        parameter.requires_grad_(whole or ("depthwise" not in name and not name.startswith("backbone.classifier")))
 
 
-def student_groups(network: LatentClassifier | EfficientNetLite, trunk_scale: float) -> list[dict[str, Any]]:
-    """Parameter groups: the front end, and the trunk at its share of the front end's learning rate."""
-    trunk = [p for p in network.trunk.parameters() if p.requires_grad]
-    front = [p for name, p in network.named_parameters() if p.requires_grad and not name.startswith("trunk.")]
-    return [{"params": front}, {"params": trunk, "scale": trunk_scale}]
+def student_groups(network: LatentClassifier | EfficientNetLite, backbone_scale: float) -> list[dict[str, Any]]:
+    """Parameter groups: the adapter, and the backbone at its share of the adapter's learning rate."""
+    backbone = [p for p in network.backbone.parameters() if p.requires_grad]
+    adapter = [p for name, p in network.named_parameters() if p.requires_grad and not name.startswith("backbone.")]
+    return [{"params": adapter}, {"params": backbone, "scale": backbone_scale}]
 
 
 def distillation(
@@ -103,9 +102,11 @@ def distillation(
 
     Of latents larger than the field's square the logits are brought to its scale, and features are means over places.
     """
-    joint = network.joint(seen.contiguous(memory_format=torch.channels_last))
-    features = network.trunk.blocks(joint)
-    logits = undiluted(network.trunk.classifier(network.trunk.pool(features)).float(), joint[0, 0].numel())
+    split_features = network.split_features(seen.contiguous(memory_format=torch.channels_last))
+    features = network.backbone.blocks(split_features)
+    logits = undiluted(
+        network.backbone.classifier(network.backbone.pool(features)).float(), split_features[0, 0].numel()
+    )
     at_wanted = F.adaptive_avg_pool2d(features.float(), (wanted.shape[-2], wanted.shape[-1]))
     distance = ((at_wanted - wanted).square() / spread).mean()
     return divergence_from(target, logits), distance
@@ -118,14 +119,14 @@ def divergence_from(target: Tensor, logits: Tensor) -> Tensor:
 
 def at_side(views: Tensor) -> Tensor:
     """Square views (B, side, side, 3) uint8 at 224x224."""
-    if views.shape[1] == SIDE:
+    if views.shape[1] == CROP:
         return views
     pixels = views.permute(0, 3, 1, 2).float()
-    small = F.interpolate(pixels, size=(SIDE, SIDE), mode="bicubic", antialias=True)
+    small = F.interpolate(pixels, size=(CROP, CROP), mode="bicubic", antialias=True)
     return small.round().clamp(0, 255).byte().permute(0, 2, 3, 1)
 
 
-def told(probabilities: Tensor, numbers: Tensor, weight: float) -> Tensor:
+def mixed_with_labels(probabilities: Tensor, numbers: Tensor, weight: float) -> Tensor:
     """The teacher's probabilities (B, classes), mixed with the right class where its number (B,) is known, not -1."""
     known = torch.nonzero(numbers >= 0)[:, 0]
     target = probabilities.clone()
@@ -134,7 +135,7 @@ def told(probabilities: Tensor, numbers: Tensor, weight: float) -> Tensor:
     return target
 
 
-def network_like(name: str, codec: Codec, device: str) -> tuple[LatentClassifier | EfficientNetLite, store.Model]:
+def installed_network(name: str, codec: Codec, device: str) -> tuple[LatentClassifier | EfficientNetLite, store.Model]:
     """The network of an installed classifier or rgb-classifier of a codec, and its model.
 
     Raises
@@ -146,11 +147,11 @@ def network_like(name: str, codec: Codec, device: str) -> tuple[LatentClassifier
     if model.kind != "rgb-classifier":
         return Classifier(store.find(name, "classifier"), codec, device).network, model
     if model.fingerprint != codec.fingerprint:
-        raise UnavailableError(f"{model.name}: was taught pictures of another codec than {codec.name}")
+        raise UnavailableError(f"{model.name}: was taught images of another codec than {codec.name}")
     return RgbClassifier(device, model.weights()).network, model
 
 
-class Lesson(NamedTuple):
+class Distillation(NamedTuple):
     """What the student sees of views, and what it is to say of them: probabilities and features."""
 
     seen: Tensor
@@ -170,15 +171,15 @@ class ClassifierTask:
         self.numbers = store.numbers_by_name(store.imagenet_labels())
         torch.manual_seed(seed)
         network: LatentClassifier | EfficientNetLite
-        if recipe.sees != "latent":
+        if recipe.input != "latent":
             network = rgb_network()
         else:
             network = student(len(codec.levels), recipe.width, recipe.depth, recipe.hidden)
-            network.trunk.leave_out(recipe.without)
+            network.backbone.remove_blocks(recipe.without)
         let_learn(network, recipe.whole)
         self.module = channels_last(network).to(self.device)
         self.scalars: dict[str, float] = {}
-        self.lessons: dict[int, Lesson] = {}  # by step, what is to be seen again
+        self.distilled_by_step: dict[int, Distillation] = {}  # by step, what is to be seen again
         self.start()
         if recipe.begin:
             self.begin(recipe.begin)
@@ -187,13 +188,13 @@ class ClassifierTask:
     def start(self) -> None:
         """Bring the latent's channels to one scale; measure how much the teacher's features vary."""
         views = torch.cat([self.views(-1 - step)[0] for step in range(STARTED)]).to(self.device)
-        if self.recipe.sees == "latent":
+        if self.recipe.input == "latent":
             spread = self.seen(views).std((0, 2, 3)).clamp(min=0.1)
             self.module.stem.convolution.weight.mul_(2 / spread[None, :, None, None])  # type: ignore[operator, union-attr]
         self.spread = self.teacher.rgb(views).features.var((0, 2, 3), keepdim=True)
 
     def begin(self, name: str) -> None:
-        """Take an installed network's weights; the front end's norms leave them alone at first, or there are none.
+        """Take an installed network's weights; the adapter's norms leave them alone at first, or there are none.
 
         Of one that names other classes all but its last layer.
 
@@ -202,7 +203,7 @@ class ClassifierTask:
         UnavailableError
             It is not installed, not a classifier, of another codec or of another shape.
         """
-        network, model = network_like(name, self.codec, self.device)
+        network, model = installed_network(name, self.codec, self.device)
         found = network.state_dict()
         if self.recipe.folded:
             fold_norms(self.module)
@@ -210,28 +211,28 @@ class ClassifierTask:
         wanted = {
             n: t
             for n, t in self.module.state_dict().items()
-            if ".norm." not in n and (same or not n.startswith("trunk.classifier."))
+            if ".norm." not in n and (same or not n.startswith("backbone.classifier."))
         }
         taken = {n: found.get(n.replace(".convolution.", ".")) for n in wanted}
         if any(t is None or t.shape != wanted[n].shape for n, t in taken.items()):
             raise UnavailableError(f"{name}: of another shape than {self.recipe.name}")
         self.module.load_state_dict(taken, strict=False)
-        restore_norms(self.module, self.look, MEASURED)
+        restore_norms(self.module, self.look, NORM_BATCHES)
 
     def look(self, index: int) -> None:
-        """Send views that nothing is learnt from as far as the joint."""
-        self.module.joint(self.seen(self.views(-1 - index)[0].to(self.device)))
+        """Send views that nothing is learnt from as far as the split point."""
+        self.module.split_features(self.seen(self.views(-1 - index)[0].to(self.device)))
 
     def seen(self, views: Tensor) -> Tensor:
         """What the network gets of views (B, side, side, 3) uint8."""
-        return network_input(self.codec, self.recipe.sees, views)
+        return network_input(self.codec, self.recipe.input, views)
 
     def groups(self) -> list[dict[str, Any]]:
-        return student_groups(self.module, self.recipe.trunk_scale)
+        return student_groups(self.module, self.recipe.backbone_scale)
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """What a step sees: its :meth:`views`; those of an earlier step, if due and not kept; its number."""
-        due = self.data.again > 0 and step >= AGE and step - AGE not in self.lessons
+        due = self.data.again > 0 and step >= AGE and step - AGE not in self.distilled_by_step
         scale = self.data.scale(step)
         return *self.views(step, scale), *(self.views(step - AGE, scale) if due else ()), torch.tensor(step)
 
@@ -242,50 +243,50 @@ class ClassifierTask:
         """
         sampler = self.larger if scale > 1 else self.sampler
         chosen, rng = sampler.draw(step, fewer(self.data.batch - self.data.again, scale))
-        side = round(CROP * scale) * BLOCK
-        views = np.stack([self.view(item.picture(), rng, side) for item in chosen])
+        side = round(LATENT_CROP * scale) * BLOCK
+        views = np.stack([self.view(item.image(), rng, side) for item in chosen])
         views, alone = mixed(views, rng)
         return torch.from_numpy(views), torch.from_numpy(np.where(alone, [self.number(item) for item in chosen], -1))
 
     def number(self, item: Item) -> int:
-        """The class that a picture's folder says it shows, -1 where none is told."""
+        """The class that an image's directory says it shows, -1 where none is told."""
         told_of = self.recipe.labelled_from
         return -1 if told_of and item.dataset not in told_of else self.numbers.get(item.label, -1)
 
-    def view(self, picture: Picture, rng: np.random.Generator, side: int = SIDE) -> Picture:
-        """One view of a picture, before it is mixed with another; larger ones are never at the field's size."""
-        share = self.data.at_field_size if side == SIDE else 0.0
+    def view(self, image: ImageArray, rng: np.random.Generator, side: int = CROP) -> ImageArray:
+        """One view of an image, before it is mixed with another; larger ones are never at the field's size."""
+        share = self.data.at_standard_size if side == CROP else 0.0
         if share and rng.random() < share:  # 0 draws nothing: earlier runs' views stay
-            return random_crop(field_size(picture), SIDE, rng)
-        return random_view(picture, self.data.smallest, rng, side)
+            return random_crop(standard_resize(image), CROP, rng)
+        return random_view(image, self.data.smallest, rng, side)
 
-    def lesson(self, views: Tensor, numbers: Tensor) -> Lesson:
+    def distilled(self, views: Tensor, numbers: Tensor) -> Distillation:
         """Codec and teacher asked about views, the teacher at 224x224."""
         targets = self.teacher(at_side(views))
-        target = told(targets.target, numbers, self.recipe.label_weight)
-        return Lesson(self.seen(views), target, targets.features)
+        target = mixed_with_labels(targets.target, numbers, self.recipe.label_weight)
+        return Distillation(self.seen(views), target, targets.features)
 
     def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         *views, last = batch
         step = int(last)
         again = fewer(self.data.again, self.data.scale(step)) if self.data.again else 0
-        lesson = self.lesson(*views[:2])
+        distilled = self.distilled(*views[:2])
         if again:
-            self.lessons[step] = Lesson(*(part[:again].clone() for part in lesson))
-        earlier = self.lessons.pop(step - AGE, None)
+            self.distilled_by_step[step] = Distillation(*(part[:again].clone() for part in distilled))
+        earlier = self.distilled_by_step.pop(step - AGE, None)
         if views[2:]:  # after a resume
-            earlier = self.lesson(*(part[:again] for part in views[2:]))
+            earlier = self.distilled(*(part[:again] for part in views[2:]))
         if earlier:
-            lesson = Lesson(*(torch.cat(parts) for parts in zip(lesson, earlier, strict=True)))
-        divergence, distance = distillation(self.module, *lesson, self.spread)
-        figures = {"divergence": float(divergence.detach()), "distance": float(distance.detach())}
-        return divergence + self.recipe.feature_weight * distance, figures
+            distilled = Distillation(*(torch.cat(parts) for parts in zip(distilled, earlier, strict=True)))
+        divergence, distance = distillation(self.module, *distilled, self.spread)
+        metrics = {"divergence": float(divergence.detach()), "distance": float(distance.detach())}
+        return divergence + self.recipe.feature_weight * distance, metrics
 
     def validate(self) -> dict[str, float]:
-        """Agreement with the teacher on pictures it was not taught with, and their divergence."""
+        """Agreement with the teacher on images it was not taught with, and their divergence."""
         agree = divergence = 0.0
         for item in self.held_out:
-            view = field_view(item.picture()).to(self.device)
+            view = standard_view(item.image()).to(self.device)
             answer, target = self.module(self.seen(view)).float(), self.teacher(view).target
             agree += float(answer.argmax(1) == target.argmax(1))
             divergence += float(divergence_from(target, answer))
@@ -293,5 +294,5 @@ class ClassifierTask:
         return {"held_agreement": agree / count, "held_divergence": divergence / count}
 
     def measure_norms(self) -> None:
-        """Set the front end's norms for the weights as they are now."""
-        measure_norms(self.module, self.look, MEASURED)
+        """Set the adapter's norms for the weights as they are now."""
+        measure_norms(self.module, self.look, NORM_BATCHES)

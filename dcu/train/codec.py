@@ -15,17 +15,18 @@ from dcu.codec import analysis_input
 from dcu.data import Item
 from dcu.errors import UsageError
 from dcu.evaluate.codec import MS_SSIM_SHORT
+from dcu.geometry import BLOCK
 from dcu.image import pad
 from dcu.nets import channels_last
 from dcu.nets.context import ContextModel, Group
 from dcu.nets.quantizer import Quantizer
-from dcu.nets.transforms import BLOCK, Analysis, Synthesis, start_from_components
+from dcu.nets.transforms import Analysis, Synthesis, start_from_components
 from dcu.train.parallel import mean
 from dcu.train.views import Sampler, hold_out, random_crop
 
 START_LAMBDA = 0.005
 OVERHEAD_BITS = 8 * 18
-"""Container of a 224x224 picture: header and checksum."""
+"""Container of a 224x224 image: header and checksum."""
 PARTS = ("analysis", "quantizer", "context", "synthesis")
 
 
@@ -40,7 +41,7 @@ class CodecRecipe:
     analysis_depth: int = 5
     synthesis_depth: int = 6
     context_hidden: int = 64
-    step: float = 1.0  # between centres at the start, in units of the picture's [-1, 1]; finer for higher rates
+    step: float = 1.0  # between centers at the start, in units of the image's [-1, 1]; finer for higher rates
     steer: float = 0.003  # how far ln(lambda) moves a step for a rate off by 100 %: from scratch slow, or it overshoots
     similarity: float = 0.0  # weight of 1 - MS-SSIM beside the squared error
     frozen: tuple[str, ...] = ()  # parts that stay as they are
@@ -56,12 +57,12 @@ class CodecData:
 
     crop: int = 128
     batch: int = 8
-    held_out: int = 64  # pictures of the first data set, on which the rate is measured
+    held_out: int = 64  # images of the first data set, on which the rate is measured
     weights: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.held_out < 1:
-            raise ValueError("at least one picture held out, to measure the rate")
+            raise ValueError("at least one image held out, to measure the rate")
 
 
 class CodecNetwork(nn.Module):
@@ -76,7 +77,7 @@ class CodecNetwork(nn.Module):
         self.synthesis = Synthesis(len(levels), recipe.width, recipe.synthesis_depth)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Picture (B, 3, 8h, 8w) in [-1, 1] to its reconstruction and its bits, (B,)."""
+        """Image (B, 3, 8h, 8w) in [-1, 1] to its reconstruction and its bits, (B,)."""
         latent, assignment = self.quantizer(self.analysis(x))
         reconstruction: Tensor = self.synthesis(latent)
         return reconstruction, self.context.bits(latent, assignment)
@@ -105,7 +106,7 @@ class CodecTask:
         return CodecNetwork(self.recipe)
 
     def start(self) -> None:
-        """Principal components of the first pictures as the start of both transforms."""
+        """Principal components of the first images as the start of both transforms."""
         crops = torch.cat([self.batch(step)[0] for step in range(self.start_batches)])
         blocks = F.pixel_unshuffle(analysis_input(crops), BLOCK).permute(0, 2, 3, 1).flatten(0, 2)
         levels = [group.levels for group in self.recipe.groups for _ in range(group.channels)]
@@ -118,7 +119,7 @@ class CodecTask:
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """Crops (B, crop, crop, 3) uint8."""
         chosen, rng = self.sampler.draw(step, self.data.batch)
-        crops = [random_crop(item.picture(), self.data.crop, rng) for item in chosen]
+        crops = [random_crop(item.image(), self.data.crop, rng) for item in chosen]
         return (torch.from_numpy(np.stack(crops)),)
 
     def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
@@ -136,36 +137,36 @@ class CodecTask:
         off = max(-1.0, min(1.0, rate / self.scalars["crop_target"] - 1))
         self.scalars["lambda"] *= math.exp(self.recipe.steer * off)
         self.scalars["crop_bpp"] += 0.005 * (rate - self.scalars["crop_bpp"])
-        figures = {"crop_bpp": rate, "lambda": self.scalars["lambda"], "crop_psnr": psnr(float(error.detach()))}
-        return distortion + self.scalars["lambda"] * bpp, figures
+        metrics = {"crop_bpp": rate, "lambda": self.scalars["lambda"], "crop_psnr": psnr_of_mse(float(error.detach()))}
+        return distortion + self.scalars["lambda"] * bpp, metrics
 
     def validate(self) -> dict[str, float]:
-        """Rate and PSNR of whole held-out pictures; sets the crops' target to where whole files meet the rate."""
+        """Rate and PSNR of whole held-out images; sets the crops' target to where whole files meet the rate."""
         bpp, quality = [], []
         for item in self.held_out:
-            picture = item.picture()
-            height, width = picture.shape[:2]
-            x = analysis_input(torch.from_numpy(pad(picture, BLOCK)[None]).to(self.device))
+            image = item.image()
+            height, width = image.shape[:2]
+            x = analysis_input(torch.from_numpy(pad(image, BLOCK)[None]).to(self.device))
             reconstruction, bits = self.module(x)
             error = (reconstruction.clamp(-1, 1) - x)[:, :, :height, :width]
             bpp.append((float(bits) + OVERHEAD_BITS) / (height * width))
-            quality.append(psnr(float(error.square().mean())))
+            quality.append(psnr_of_mse(float(error.square().mean())))
         rate = float(np.mean(bpp))
         self.scalars["crop_target"] = self.recipe.rate * self.scalars["crop_bpp"] / rate
         return {"bpp": rate, "psnr": float(np.mean(quality)), "crop_target": self.scalars["crop_target"]}
 
 
 def dissimilarity(x: Tensor, reconstruction: Tensor) -> Tensor:
-    """1 - MS-SSIM (Wang et al. 2003) of pictures (B, 3, H, W) in [-1, 1]; raises UsageError under 161 pixels a side."""
+    """1 - MS-SSIM (Wang et al. 2003) of images (B, 3, H, W) in [-1, 1]; raises UsageError under 161 pixels a side."""
     from pytorch_msssim import ms_ssim
 
     if min(x.shape[2:]) < MS_SSIM_SHORT:
         raise UsageError(f"similarity: MS-SSIM needs crops of {MS_SSIM_SHORT} pixels")
     with torch.autocast(x.device.type, enabled=False):
-        one, two = ((picture.float().clamp(-1, 1) + 1) / 2 for picture in (x, reconstruction))
+        one, two = ((image.float().clamp(-1, 1) + 1) / 2 for image in (x, reconstruction))
         return 1 - ms_ssim(one, two, data_range=1.0)  # type: ignore[no-any-return]
 
 
-def psnr(error: float) -> float:
+def psnr_of_mse(error: float) -> float:
     """Peak signal to noise ratio in dB of a mean squared error in units of [-1, 1] (peak 2)."""
     return 10 * math.log10(4 / max(error, 1e-10))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dcu.image import Picture
+from dcu.image import ImageArray
 
 SATURATED, GRAY, DRAWN = 0.05, 0.02, 0.02
 """Share of crops with a saturated rectangle, without color, and with text or line art in the place of a photograph."""
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;-+()/%$@"
 
 
-def varied(crop: Picture, rng: np.random.Generator) -> Picture:
+def varied(crop: ImageArray, rng: np.random.Generator) -> ImageArray:
     """The crop (H, W, 3) uint8, or what is shown in its place."""
     kind = rng.random()
     if kind < SATURATED:
@@ -24,7 +24,7 @@ def varied(crop: Picture, rng: np.random.Generator) -> Picture:
     return crop
 
 
-def with_saturated_rectangle(crop: Picture, rng: np.random.Generator) -> Picture:
+def with_saturated_rectangle(crop: ImageArray, rng: np.random.Generator) -> ImageArray:
     """The crop with a rectangle of a color of which each channel is 0 or 255."""
     height, width = crop.shape[:2]
     top, bottom = sorted(rng.integers(0, height + 1, 2))
@@ -34,7 +34,7 @@ def with_saturated_rectangle(crop: Picture, rng: np.random.Generator) -> Picture
     return out
 
 
-def drawing(width: int, height: int, rng: np.random.Generator) -> Picture:
+def drawing(width: int, height: int, rng: np.random.Generator) -> ImageArray:
     """Lines of text, or straight lines and ellipses, on a plain background, as (H, W, 3) uint8."""
     background, *inks = (tuple(int(v) for v in rng.integers(0, 256, 3)) for _ in range(4))
     image = Image.new("RGB", (width, height), background)

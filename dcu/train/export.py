@@ -27,7 +27,7 @@ from dcu.train.joint import JointTask
 from dcu.train.loop import Run
 from dcu.train.segmenter import SegmenterTask
 
-LICENCE = "GPL-3.0-or-later; trained on pictures for research"
+LICENSE = "GPL-3.0-or-later; trained on images for research"
 OF_ONE_MODEL = (
     "figures",
     "temperature",
@@ -42,7 +42,7 @@ OF_ONE_MODEL = (
 )
 """What a card says of these very weights, and of no mean in which they are a part."""
 LATE = sum(stage.blocks for stage in LATENT_STAGES[:-2])
-"""The trunk's first block at 7x7."""
+"""The backbone's first block at 7x7."""
 
 
 def origin(run: Run, recipe: dict[str, Any], items: list[Item]) -> dict[str, Any]:
@@ -56,13 +56,13 @@ def origin(run: Run, recipe: dict[str, Any], items: list[Item]) -> dict[str, Any
         "steps": run.step,
         "start": run.started_from,
         "data": counts,
-        "licence": LICENCE,
+        "licence": LICENSE,
         "figures": [],
     }
 
 
-def codec_model(run: Run, task: CodecTask, items: list[Item], folder: Path) -> store.Model:
-    """Write a trained codec: transforms in float16, centres in float32, the context model in integers."""
+def codec_model(run: Run, task: CodecTask, items: list[Item], directory: Path) -> store.Model:
+    """Write a trained codec: transforms in float16, centers in float32, the context model in integers."""
     module = task.module
     module.load_state_dict(run.average)
     module.cpu().eval()
@@ -71,13 +71,13 @@ def codec_model(run: Run, task: CodecTask, items: list[Item], folder: Path) -> s
         for part in ("analysis", "synthesis")
         for name, tensor in getattr(module, part).state_dict().items()
     }
-    tensors["quantizer.centres"] = module.quantizer.centres.detach().float()
+    tensors["quantizer.centers"] = module.quantizer.centers.detach().float()
     tensors |= {f"context.{name}": tensor for name, tensor in integer_tensors(module.context).items()}
     codec = Codec(tensors, task.recipe.name)
-    card = {"name": folder.name, "kind": "codec", "rate": task.recipe.rate, "fingerprint": codec.fingerprint}
+    card = {"name": directory.name, "kind": "codec", "rate": task.recipe.rate, "fingerprint": codec.fingerprint}
     card |= codec_cost(codec)
     recipe = asdict(task.recipe) | ({"reader": asdict(task.reader)} if isinstance(task, JointTask) else {})
-    return store.write_model(folder, card | origin(run, recipe, items), tensors)
+    return store.write_model(directory, card | origin(run, recipe, items), tensors)
 
 
 def finished(run: Run, task: ClassifierTask | SegmenterTask) -> dict[str, Tensor]:
@@ -89,39 +89,39 @@ def finished(run: Run, task: ClassifierTask | SegmenterTask) -> dict[str, Tensor
     return {name: tensor.half() for name, tensor in task.module.state_dict().items()}
 
 
-def network_card(folder: Path, kind: str, sees: str, codec: Codec) -> dict[str, Any]:
+def network_card(directory: Path, kind: str, input: str, codec: Codec) -> dict[str, Any]:
     """What the card of a network that reads a codec's latents begins with; or of its RGB counterpart."""
-    name = kind if sees == "latent" else f"rgb-{kind}"
-    return {"name": folder.name, "kind": name, "codec": codec.name, "fingerprint": codec.fingerprint}
+    name = kind if input == "latent" else f"rgb-{kind}"
+    return {"name": directory.name, "kind": name, "codec": codec.name, "fingerprint": codec.fingerprint}
 
 
-def classifier_model(run: Run, task: ClassifierTask, codec: Codec, items: list[Item], folder: Path) -> store.Model:
+def classifier_model(run: Run, task: ClassifierTask, codec: Codec, items: list[Item], directory: Path) -> store.Model:
     """Write a trained classifier, or its RGB counterpart, in float16; norms are measured for the average and folded."""
     tensors = finished(run, task)
-    card = network_card(folder, "classifier", task.recipe.sees, codec)
-    card |= {"teacher": f"EfficientNet-Lite0 on the original picture, Lite2 with a share of {task.recipe.lite2:g}"}
+    card = network_card(directory, "classifier", task.recipe.input, codec)
+    card |= {"teacher": f"EfficientNet-Lite0 on the original image, Lite2 with a share of {task.recipe.lite2:g}"}
     card |= origin(run, asdict(task.recipe), items) | {"labels": store.imagenet_labels()}
-    model = store.write_model(folder, card, tensors)
+    model = store.write_model(directory, card, tensors)
     return model if model.kind in store.COUNTERPARTS else store.amend(model, classifier_cost(Classifier(model, codec)))
 
 
-def segmenter_model(run: Run, task: SegmenterTask, codec: Codec, items: list[Item], folder: Path) -> store.Model:
+def segmenter_model(run: Run, task: SegmenterTask, codec: Codec, items: list[Item], directory: Path) -> store.Model:
     """Write a trained segmenter, or its RGB counterpart, in float16, its norms measured and folded."""
     tensors = finished(run, task)
     recipe = asdict(task.recipe)
-    card = network_card(folder, "segmenter", task.recipe.sees, codec)
-    facts = {name: recipe[name] for name in ("labels", "void", "sees")}
-    facts["macs"] = segmenter_cost(task.module, task.recipe.sees, codec)
-    return store.write_model(folder, card | facts | origin(run, recipe, items), tensors)
+    card = network_card(directory, "segmenter", task.recipe.input, codec)
+    facts = {name: recipe[name] for name in ("labels", "void", "input")}
+    facts["macs"] = segmenter_cost(task.module, task.recipe.input, codec)
+    return store.write_model(directory, card | facts | origin(run, recipe, items), tensors)
 
 
 def towards_rgb(tensors: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-    """A classifier's weights, its trunk from ``LATE`` on, head and last layer a share of the RGB network's own."""
-    ours = tuple(f"trunk.blocks.{block}." for block in range(LATE))
+    """A classifier's weights, its backbone from ``LATE`` on, head and last layer a share of the RGB network's own."""
+    ours = tuple(f"backbone.blocks.{block}." for block in range(LATE))
     theirs = {
         name: tensor
-        for part, tensor in rgb.rgb_network().trunk.state_dict().items()
-        if (name := f"trunk.{part}") in tensors and not name.startswith(ours)
+        for part, tensor in rgb.rgb_network().backbone.state_dict().items()
+        if (name := f"backbone.{part}") in tensors and not name.startswith(ours)
     }
     return tensors | {name: torch.lerp(tensors[name], theirs[name].double(), share) for name in theirs}
 
@@ -147,15 +147,15 @@ def expecting(tensors: dict[str, Tensor], numbers: Sequence[int], odds: float) -
 
     Logit adjustment (Menon et al., ICLR 2021, arXiv 2007.07314): a logarithm added to their biases.
     """
-    bias = tensors["trunk.classifier.bias"].clone()
+    bias = tensors["backbone.classifier.bias"].clone()
     bias[list(numbers)] += math.log(odds)
-    return tensors | {"trunk.classifier.bias": bias}
+    return tensors | {"backbone.classifier.bias": bias}
 
 
 def mean_model(
     models: Sequence[store.Model],
     shares: Sequence[float],
-    folder: Path,
+    directory: Path,
     rgb_share: float = 0.0,
     expected: Sequence[str] = (),
     odds: float = 1.0,
@@ -163,8 +163,8 @@ def mean_model(
     """Write the mean of several runs' classifiers, or segmenters, each with its share; the card is the first's.
 
     Runs that began with the same weights end where their mean is better than each (Wortsman et al., Model soups,
-    ICML 2022, arXiv 2203.05482). What the trunk of classifiers has forgotten of what the RGB network knew, a share of
-    that network's own late layers brings back (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022,
+    ICML 2022, arXiv 2203.05482). A share of the RGB network's own late layers brings back what the
+    backbone of classifiers has forgotten of it (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022,
     arXiv 2109.01903). Norms are folded in models, so nothing has to be measured anew. At last classes that are
     ``expected`` (WNIDs or labels) more often than training had them get their odds raised.
 
@@ -175,7 +175,7 @@ def mean_model(
         networks of different kind, codec, shape or classes; a share of the RGB network's in what does not name the
         1000 classes; expected classes that are not the classifier's; odds that are not positive.
     UnavailableError, OutputError
-        Weights that are not there; a folder that cannot be written.
+        Weights that are not there; a directory that cannot be written.
     """
     first = models[0]
     if not 0 <= rgb_share <= 1:
@@ -209,6 +209,8 @@ def mean_model(
     of = [
         {"name": m.name, "sha256": m.card["sha256"], "share": round(p, 4)} for m, p in zip(models, parts, strict=True)
     ]
-    card |= {"name": folder.name, "mean_of": of, "figures": []} | ({"rgb_share": rgb_share} if rgb_share else {})
+    card |= {"name": directory.name, "mean_of": of, "figures": []} | ({"rgb_share": rgb_share} if rgb_share else {})
     card |= {"expects": {"classes": list(expected), "odds": odds}} if expected else {}
-    return store.write_model(folder, card, {name: tensor.to(everyone[0][name].dtype) for name, tensor in mean.items()})
+    return store.write_model(
+        directory, card, {name: tensor.to(everyone[0][name].dtype) for name, tensor in mean.items()}
+    )

@@ -1,8 +1,8 @@
-"""One's own classes: a new last layer for an installed classifier, fitted to labelled pictures or bitstreams.
+"""One's own classes: a new last layer for an installed classifier, fitted to labelled images or bitstreams.
 
 Everything before the last layer stays as it is; what is learnt is a logistic regression on the 1280 features (a linear
 probe, Kornblith et al., CVPR 2019, arXiv 1805.08974). Its weight decay and the temperature of its probabilities are
-chosen on a fifth of the pictures, kept aside; then it is fitted to all.
+chosen on a fifth of the images, kept aside; then it is fitted to all.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from dcu.data import Item
 from dcu.errors import UsageError
 from dcu.evaluate.classifier import Answers, best_temperature, evaluate, stream_of
 from dcu.evaluate.cost import classifier_cost
-from dcu.image import field_crop
+from dcu.image import standard_crop
 from dcu.tasks.classify import Classifier, Views
-from dcu.train.export import LICENCE
+from dcu.train.export import LICENSE
 from dcu.train.views import random_view
 
 LOOKS = 3
-"""Views of each picture that the layer learns from: the centre and random parts, or squares of a bitstream."""
+"""Views of each image that the layer learns from: the center and random parts, or squares of a bitstream."""
 MOST_LOOKS = 200_000
 """Views of a whole data set: bounds memory to a gigabyte of features."""
 SMALLEST = 0.35
-"""Smallest share of a picture's area that a random part shows."""
+"""Smallest share of an image's area that a random part shows."""
 FIFTH = 5
 DECAYS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 """Weight decays that are tried, strongest first."""
@@ -43,59 +43,59 @@ Layer = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Examples:
-    """Features of views (n, 1280), whose picture each is (n,), whether its centre (n,); the pictures' classes (p,)."""
+    """Features of views (n, 1280), whose image each is (n,), whether its center (n,); the images' classes (p,)."""
 
     features: Tensor
     owners: Tensor
-    centre: Tensor
+    center: Tensor
     numbers: Tensor
 
-    def of(self, pictures: Tensor, centre: bool = False) -> tuple[Tensor, Tensor]:
-        """Features and classes of some pictures, (pictures,) bool; only their centres where that is said."""
-        chosen = pictures[self.owners]
-        if centre:
-            chosen = chosen & self.centre
+    def of(self, images: Tensor, center: bool = False) -> tuple[Tensor, Tensor]:
+        """Features and classes of some images, (images,) bool; only their centers where that is said."""
+        chosen = images[self.owners]
+        if center:
+            chosen = chosen & self.center
         return self.features[chosen], self.numbers[self.owners[chosen]]
 
 
 def class_names(items: Sequence[Item]) -> list[str]:
-    """The folders that hold the pictures, sorted: the classes.
+    """The directories that hold the images, sorted: the classes.
 
     Raises
     ------
     UsageError
-        Fewer than two, a class of a single picture, or pictures outside of any folder.
+        Fewer than two, a class of a single image, or images outside of any directory.
     """
     counts: dict[str, int] = {}
     for item in items:
         counts[item.label] = counts.get(item.label, 0) + 1
     if "" in counts:
-        raise UsageError(f"{items[0].dataset}: pictures lie outside of any class's folder")
+        raise UsageError(f"{items[0].dataset}: images lie outside of any class's directory")
     if len(counts) < 2:
-        raise UsageError(f"{items[0].dataset}: one folder a class, two classes or more; found {min(counts)} only")
+        raise UsageError(f"{items[0].dataset}: one directory a class, two classes or more; found {min(counts)} only")
     if rare := [name for name, count in counts.items() if count < 2]:
-        raise UsageError(f"{items[0].dataset}/{min(rare)}: a class needs two pictures or more")
+        raise UsageError(f"{items[0].dataset}/{min(rare)}: a class needs two images or more")
     return sorted(counts)
 
 
-def looks(classifier: Classifier, item: Item, count: int, rng: np.random.Generator) -> Views:
-    """Views of a picture, the centre first; a bitstream gives its own latent, no picture is computed."""
+def views_of(classifier: Classifier, item: Item, count: int, rng: np.random.Generator) -> Views:
+    """Views of an image, the center first; a bitstream gives its own latent, no image is computed."""
     if item.is_bitstream:
         return classifier.look([stream_of(classifier.codec, item, native=True)], "five")[0][:count]
-    picture = item.picture()
-    views = [field_crop(picture)]
-    views += [random_view(picture, SMALLEST, rng) for _ in range(count - 1)]
+    image = item.image()
+    views = [standard_crop(image)]
+    views += [random_view(image, SMALLEST, rng) for _ in range(count - 1)]
     quantizer, codec = classifier.codec.quantizer, classifier.codec
-    return [quantizer.latent(codec.analyse(view)[None].to(codec.device)) for view in views]
+    return [quantizer.latent(codec.analyze(view)[None].to(codec.device)) for view in views]
 
 
 def examples(classifier: Classifier, items: Sequence[Item], progress: Iterable[Item], names: list[str]) -> Examples:
-    """Look at every picture of a data set, a few times."""
+    """Look at every image of a data set, a few times."""
     count = max(1, min(LOOKS, MOST_LOOKS // len(items)))
     rng = np.random.default_rng(0)
     features, owners = [], []
     for owner, item in enumerate(progress):
-        seen = classifier.embed([[view] for view in looks(classifier, item, count, rng)])
+        seen = classifier.embed([[view] for view in views_of(classifier, item, count, rng)])
         features.append(seen)
         owners += [owner] * len(seen)
     owner_of = torch.tensor(owners)
@@ -105,7 +105,7 @@ def examples(classifier: Classifier, items: Sequence[Item], progress: Iterable[I
 
 
 def kept_aside(numbers: Tensor) -> Tensor:
-    """(pictures,) bool: a fifth of each class, at least one picture of it."""
+    """(images,) bool: a fifth of each class, at least one image of it."""
     aside = torch.zeros(len(numbers), dtype=torch.bool)
     rng = np.random.default_rng(1)
     for number in numbers.unique():
@@ -137,16 +137,16 @@ def fit(features: Tensor, numbers: Tensor, classes: int, decay: float) -> Layer:
 
 
 def own_classifier(
-    classifier: Classifier, items: Sequence[Item], progress: Iterable[Item], folder: Path
+    classifier: Classifier, items: Sequence[Item], progress: Iterable[Item], directory: Path
 ) -> tuple[store.Model, dict[str, Any]]:
-    """Fit a new last layer and write the model; its figures on the pictures that were kept aside.
+    """Fit a new last layer and write the model; its metrics on the images that were kept aside.
 
     Raises
     ------
     UsageError
-        Not two classes of two pictures each.
-    BrokenInputError, UnavailableError
-        A picture or stream that is broken; a stream of another codec.
+        Not two classes of two images each.
+    InvalidInputError, UnavailableError
+        An image or stream that is broken; a stream of another codec.
     OutputError
         The model cannot be written.
     """
@@ -154,7 +154,7 @@ def own_classifier(
     seen = examples(classifier, items, progress, names)
     aside = kept_aside(seen.numbers)
     features, numbers = seen.of(~aside)
-    judged, right = seen.of(aside, centre=True)
+    judged, right = seen.of(aside, center=True)
     best: tuple[float, float, Answers] | None = None
     for decay in DECAYS:
         answers = Answers(F.linear(judged, *fit(features, numbers, len(names), decay)), right, float("nan"))
@@ -164,14 +164,14 @@ def own_classifier(
     assert best is not None
     _, decay, answers = best
     temperature = best_temperature(answers)
-    figures = evaluate(answers, temperature)
-    del figures["bpp"]
+    metrics = evaluate(answers, temperature)
+    del metrics["bpp"]
     weight, bias = fit(*seen.of(torch.ones_like(aside)), len(names), decay)
     known = {entry["wnid"]: entry for entry in store.imagenet_labels()}
     model = classifier.model
-    tensors = model.weights() | {"trunk.classifier.weight": weight, "trunk.classifier.bias": bias}
+    tensors = model.weights() | {"backbone.classifier.weight": weight, "backbone.classifier.bias": bias}
     card = {
-        "name": folder.name,
+        "name": directory.name,
         "kind": "classifier",
         "codec": classifier.codec.name,
         "fingerprint": classifier.codec.fingerprint,
@@ -180,10 +180,10 @@ def own_classifier(
         "data": {items[0].dataset: len(items)},
         "recipe": {"layer": "logistic regression", "looks": LOOKS, "decay": decay},
         "temperature": temperature,
-        "kept_aside": figures,
-        "licence": LICENCE,
+        "kept_aside": metrics,
+        "licence": LICENSE,
         "figures": [],
         "labels": [known.get(name, {"label": name}) for name in names],
     }
-    written = store.write_model(folder, card, tensors)
-    return store.amend(written, classifier_cost(Classifier(written, classifier.codec))), figures
+    written = store.write_model(directory, card, tensors)
+    return store.amend(written, classifier_cost(Classifier(written, classifier.codec))), metrics

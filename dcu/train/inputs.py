@@ -1,4 +1,4 @@
-"""What networks are trained on: a codec's latents; for comparison its decoded pictures, or the pictures themselves."""
+"""What networks are trained on: a codec's latents; for comparison its decoded images, or the images themselves."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ import torch
 from torch import Tensor
 
 from dcu.codec import Codec, analysis_input
-from dcu.tasks.rgb import to_input
+from dcu.nets.rgb import to_input
 
-SEES = ("latent", "decoded", "original")
+INPUTS = ("latent", "decoded", "original")
 
 
-def check_sees(sees: str) -> None:
-    """Refuse what is none of ``SEES``; raises ValueError."""
-    if sees not in SEES:
-        raise ValueError(f"sees = {sees!r} is none of {', '.join(SEES)}")
+def check_input(input: str) -> None:
+    """Refuse what is none of ``INPUTS``; raises ValueError."""
+    if input not in INPUTS:
+        raise ValueError(f"sees = {input!r} is none of {', '.join(INPUTS)}")
 
 
 @torch.no_grad()
-def network_input(codec: Codec, sees: str, views: Tensor) -> Tensor:
+def network_input(codec: Codec, input: str, views: Tensor) -> Tensor:
     """What a network gets of views (B, 8h, 8w, 3) uint8: their latent (B, C, h, w), or pixels (B, 3, 8h, 8w).
 
     The latent is that of their files, but for symbols on a border where bf16 is on.
     """
-    if sees == "original":
+    if input == "original":
         return to_input(views).contiguous(memory_format=torch.channels_last)
     x = analysis_input(views).contiguous(memory_format=torch.channels_last)
     symbols = codec.quantizer.symbols(codec.analysis(x).float())
     latent = codec.quantizer.latent(symbols).contiguous(memory_format=torch.channels_last)
-    return latent if sees == "latent" else rebuilt_input(codec, latent)
+    return latent if input == "latent" else rebuilt_input(codec, latent)
 
 
 @torch.no_grad()
 def rebuilt_input(codec: Codec, latent: Tensor) -> Tensor:
-    """What an RGB network gets, (B, 3, 8h, 8w), of the pictures that a codec rebuilds from latents (B, C, h, w)."""
+    """What an RGB network gets, (B, 3, 8h, 8w), of the images that a codec rebuilds from latents (B, C, h, w)."""
     decoded = ((codec.synthesis(latent).float() + 1) * 127.5).round().clamp(0, 255)
     return to_input(decoded.permute(0, 2, 3, 1)).contiguous(memory_format=torch.channels_last)

@@ -3,7 +3,7 @@
     loss = mean squared error + lambda * bits + weight * (divergence + distance)
 
 The last two are those of :mod:`dcu.train.classifier`: what the codec spends its bits on is then also what names things.
-Of each view a window of the recipe's ``crop`` is synthesised: distortion needs fewer pixels than names.
+Of each view a window of the recipe's ``crop`` is synthesized: distortion needs fewer pixels than names.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ from torch import Tensor
 from dcu.codec import analysis_input
 from dcu.data import Item
 from dcu.errors import UsageError
-from dcu.image import SIDE
-from dcu.nets.transforms import BLOCK
+from dcu.geometry import BLOCK, CROP, LATENT_CROP
 from dcu.train.classifier import STARTED, distillation, let_learn, student, student_groups
 from dcu.train.codec import CodecData, CodecNetwork, CodecRecipe, CodecTask
 from dcu.train.teacher import Teacher
 from dcu.train.views import mixed, random_view
 
 PLAIN = 0.4
-"""Smallest share of a picture's area that the codec sees; smaller ones are enlarged and have less detail."""
+"""Smallest share of an image's area that the codec sees; smaller ones are enlarged and have less detail."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,9 @@ class ReaderRecipe:
     width: int = 64
     depth: int = 2
     hidden: int = 0  # width inside fused blocks; 0: plain ones
-    trunk_scale: float = 0.4
+    backbone_scale: float = 0.4
     views: int = 20  # that it reads beside the codec's batch
-    smallest: float = 0.15  # smallest share of the picture's area that they show
+    smallest: float = 0.15  # smallest share of the image's area that they show
 
     def __post_init__(self) -> None:
         if self.views < 1:
@@ -51,7 +50,7 @@ class JointNetwork(CodecNetwork):
 
     def __init__(self, recipe: CodecRecipe, reader: ReaderRecipe) -> None:
         super().__init__(recipe)
-        self.reader = student(len(self.quantizer.centres), reader.width, reader.depth, reader.hidden)
+        self.reader = student(len(self.quantizer.centers), reader.width, reader.depth, reader.hidden)
         let_learn(self.reader, whole=False)
 
 
@@ -66,8 +65,8 @@ class JointTask(CodecTask):
     ) -> None:
         self.reader = reader
         self.window = data.crop // BLOCK
-        if not 0 < self.window <= SIDE // BLOCK:
-            raise UsageError(f"crop = {data.crop}: {BLOCK} to {SIDE} pixels of each view are synthesised")
+        if not 0 < self.window <= LATENT_CROP:
+            raise UsageError(f"crop = {data.crop}: {BLOCK} to {CROP} pixels of each view are synthesized")
         super().__init__(recipe, data, items, seed, device)
         self.teacher = Teacher(device)
         views = torch.cat([self.batch(step)[0] for step in range(STARTED)]).to(device)
@@ -78,15 +77,15 @@ class JointTask(CodecTask):
 
     def groups(self) -> list[dict[str, Any]]:
         codec = [p for name, p in self.module.named_parameters() if not name.startswith("reader.")]
-        return [{"params": codec}, *student_groups(self.module.reader, self.reader.trunk_scale)]
+        return [{"params": codec}, *student_groups(self.module.reader, self.reader.backbone_scale)]
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """Views (B, 224, 224, 3) uint8, first the codec's, then what only the reader sees; the window's corner."""
         count = self.data.batch
         chosen, rng = self.sampler.draw(step, count + self.reader.views)
         smallest = [PLAIN] * count + [self.reader.smallest] * self.reader.views
-        views = [random_view(item.picture(), part, rng) for item, part in zip(chosen, smallest, strict=True)]
-        corner = torch.from_numpy(rng.integers(SIDE // BLOCK - self.window + 1, size=2))
+        views = [random_view(item.image(), part, rng) for item, part in zip(chosen, smallest, strict=True)]
+        corner = torch.from_numpy(rng.integers(LATENT_CROP - self.window + 1, size=2))
         return torch.from_numpy(np.concatenate([views[:count], mixed(np.stack(views[count:]), rng)[0]])), corner
 
     def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
@@ -98,8 +97,8 @@ class JointTask(CodecTask):
         top, left = batch[1].tolist()
         window = latent[:, :, top : top + self.window, left : left + self.window]
         shown = x[:, :, BLOCK * top : BLOCK * (top + self.window), BLOCK * left : BLOCK * (left + self.window)]
-        loss, figures = self.rate_distortion(shown, self.module.synthesis(window), bpp)
+        loss, metrics = self.rate_distortion(shown, self.module.synthesis(window), bpp)
         targets = self.teacher(batch[0])
         divergence, distance = distillation(self.module.reader, torch.cat([latent, others]), *targets, self.spread)
-        figures |= {"divergence": float(divergence.detach()), "distance": float(distance.detach())}
-        return loss + self.reader.weight * (divergence + distance), figures
+        metrics |= {"divergence": float(divergence.detach()), "distance": float(distance.detach())}
+        return loss + self.reader.weight * (divergence + distance), metrics

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from dcu.errors import BrokenInputError, OutputError
+from dcu.errors import InvalidInputError, OutputError
 from dcu.train import parallel
 from dcu.train.checkpoint import Checkpoint, load_optimizer_state, optimizer_state
 from dcu.train.optimizers import make_optimizer
@@ -56,7 +56,7 @@ class Task(Protocol):
         """The loss of a batch on the task's device, and what is to be logged."""
 
     def validate(self) -> dict[str, float]:
-        """Figures of the averaged weights on held-out pictures; may steer ``scalars``."""
+        """Figures of the averaged weights on held-out images; may steer ``scalars``."""
 
 
 class Loss(nn.Module):
@@ -65,10 +65,10 @@ class Loss(nn.Module):
     def __init__(self, task: Task) -> None:
         super().__init__()
         self.module, self.task = task.module, task
-        self.figures: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}
 
     def forward(self, *batch: Tensor) -> Tensor:
-        loss, self.figures = self.task.loss(batch)
+        loss, self.metrics = self.task.loss(batch)
         return loss
 
 
@@ -116,8 +116,8 @@ def deferred_interrupt() -> Iterator[threading.Event]:
 class Run:
     """One training run: the task, its optimizer, the averaged weights, and where it stands."""
 
-    def __init__(self, task: Task, schedule: Schedule, folder: Path) -> None:
-        self.task, self.schedule, self.folder = task, schedule, folder
+    def __init__(self, task: Task, schedule: Schedule, directory: Path) -> None:
+        self.task, self.schedule, self.directory = task, schedule, directory
         self.optimizer = make_optimizer(task.groups(), schedule)
         self.average = {n: t.detach().clone() for n, t in task.module.state_dict().items()}
         self.loss = Loss(task)
@@ -125,7 +125,7 @@ class Run:
         self.bf16 = schedule.bf16 and computes_bf16(task.device)
         self.step = 0
         self.started_from: dict[str, Any] | None = None
-        self.checkpoint = Checkpoint(folder / "checkpoint.safetensors")
+        self.checkpoint = Checkpoint(directory / "checkpoint.safetensors")
 
     def save(self) -> None:
         """Write a checkpoint, the first process for all."""
@@ -138,7 +138,7 @@ class Run:
         self.checkpoint.save(tensors | state, scalars)
 
     def resume(self) -> None:
-        """Continue from the folder's checkpoint."""
+        """Continue from the directory's checkpoint."""
         tensors, scalars = self.checkpoint.load()
 
         def part(prefix: str) -> dict[str, Tensor]:
@@ -148,7 +148,7 @@ class Run:
             self.task.module.load_state_dict(part("weights."))
             load_optimizer_state(self.optimizer, tensors, scalars["optimizer"])
         except (RuntimeError, KeyError, ValueError) as error:
-            raise BrokenInputError(f"{self.checkpoint.path}: of another recipe") from error
+            raise InvalidInputError(f"{self.checkpoint.path}: of another recipe") from error
         self.average = {name: tensor.to(self.task.device) for name, tensor in part("average.").items()}
         self.step, self.started_from = int(scalars["step"]), scalars.get("start")
         self.task.scalars.update(scalars["task"])
@@ -161,7 +161,7 @@ class Run:
 
         Raises
         ------
-        MissingInputError, BrokenInputError
+        MissingInputError, InvalidInputError
             No checkpoint, or not one of the same architecture.
         """
         tensors, scalars = Checkpoint(path).load()
@@ -175,7 +175,7 @@ class Run:
         common = {n: t for n, t in found.items() if n in wanted and wanted[n].shape == t.shape}
         rest = (set(wanted) | set(found)) - set(common)
         if not common or not all(alike and n.startswith("reader.") for n in rest):
-            raise BrokenInputError(f"{path}: of another architecture")
+            raise InvalidInputError(f"{path}: of another architecture")
         self.task.module.load_state_dict(common, strict=False)
         self.task.scalars.update({n: v for n, v in scalars["task"].items() if n in self.task.scalars})
         origin = {"steps": int(scalars["step"]), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
@@ -200,20 +200,20 @@ class Run:
             else:
                 self.average[name].copy_(tensor)
         self.step += 1
-        return self.loss.figures | {"loss": float(loss.detach()), "learning_rate": rate}
+        return self.loss.metrics | {"loss": float(loss.detach()), "learning_rate": rate}
 
     def validate(self) -> dict[str, float]:
-        """The task's figures, computed with the averaged weights."""
+        """The task's metrics, computed with the averaged weights."""
         module = self.task.module
         weights = {n: t.detach().clone() for n, t in module.state_dict().items()}
         module.load_state_dict(self.average)
         module.eval()
         with torch.no_grad():
-            figures = self.task.validate() if parallel.rank() == 0 else {}
+            metrics = self.task.validate() if parallel.rank() == 0 else {}
         parallel.share(self.task.scalars)
         module.load_state_dict(weights)
         module.train()
-        return figures
+        return metrics
 
     def train(self, minutes: float | None, console: Console) -> bool:
         """Train to the end of the schedule, or for so many minutes; True when the schedule is done.
@@ -232,12 +232,12 @@ class Run:
             bar = progress.add_task("training", total=self.schedule.steps, completed=self.step)
             mine = range(self.step * count + rank, self.schedule.steps * count, count)
             for batch in prefetch(self.task.batch, mine):
-                figures = self.train_step(batch)
-                progress.update(bar, completed=self.step, description=f"loss {figures['loss']:.4f}")
+                metrics = self.train_step(batch)
+                progress.update(bar, completed=self.step, description=f"loss {metrics['loss']:.4f}")
                 last = self.step == self.schedule.steps
                 if last or self.step % self.schedule.validate_every == 0:
-                    figures |= self.validate()
-                    self.log(figures | {"seconds": time.monotonic() - started}, console)
+                    metrics |= self.validate()
+                    self.log(metrics | {"seconds": time.monotonic() - started}, console)
                 late = minutes is not None and time.monotonic() - started > 60 * minutes
                 stop = parallel.mean(float(late or interrupted.is_set()), self.task.device) > 0
                 if last or stop or self.step % self.schedule.checkpoint_every == 0:
@@ -248,15 +248,15 @@ class Run:
             raise KeyboardInterrupt
         return self.step == self.schedule.steps
 
-    def log(self, figures: dict[str, float], console: Console) -> None:
+    def log(self, metrics: dict[str, float], console: Console) -> None:
         """One line for programs in ``log.jsonl``, one for people on standard error; the first process for all."""
         if parallel.rank() > 0:
             return
-        line = {"step": self.step} | {name: float(f"{value:.6g}") for name, value in figures.items()}
+        line = {"step": self.step} | {name: float(f"{value:.6g}") for name, value in metrics.items()}
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with (self.directory / "log.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
-            raise OutputError(f"{self.folder}: log cannot be written ({error.strerror})") from error
+            raise OutputError(f"{self.directory}: log cannot be written ({error.strerror})") from error
         console.print("  ".join(f"{name} {value:g}" for name, value in line.items()), highlight=False)

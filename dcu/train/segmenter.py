@@ -1,6 +1,6 @@
 """Training a segmenter on latents, from the classifier of the same codec; or its RGB counterpart, for comparison.
 
-Scaled, cut, mirrored and in other light as pictures; then the codec's latent of what came out. The loss is the
+Scaled, cut, mirrored and in other light as images; then the codec's latent of what came out. The loss is the
 cross-entropy of every pixel that is not void, rare classes weighing more (Paszke et al., ENet, arXiv 1606.02147).
 """
 
@@ -20,30 +20,28 @@ from dcu import store
 from dcu.codec import Codec
 from dcu.data import Pair
 from dcu.errors import UsageError
-from dcu.evaluate.segmenter import check, confusion, intersection_over_union
-from dcu.image import Picture, pad
+from dcu.evaluate.segmenter import check_labels, confusion, intersection_over_union
+from dcu.geometry import BLOCK
+from dcu.image import ImageArray, pad
 from dcu.nets import channels_last
-from dcu.nets.efficientnet import front_shape, left_out
-from dcu.nets.norms import add_norms, measure_norms
+from dcu.nets.latent import adapter_shape, removed_blocks
+from dcu.nets.norms import NORM_BATCHES, add_norms, measure_norms
 from dcu.nets.segmenter import LatentSegmenter, RgbSegmenter
-from dcu.nets.transforms import BLOCK
 from dcu.tasks import rgb
 from dcu.tasks.segment import enlarged
-from dcu.train.inputs import check_sees, network_input
+from dcu.train.inputs import check_input, network_input
 from dcu.train.views import generator_of, hold_out, other_light
 
 VOID = 255
 """What void becomes in a batch."""
-MEASURED = 40
-"""Batches on which norms are measured."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """A class: its name, and its colour in masks."""
+    """A class: its name, and its color in masks."""
 
     label: str
-    colour: str
+    color: str
 
 
 @dataclass(frozen=True)
@@ -54,25 +52,25 @@ class SegmenterRecipe:
     codec: str
     labels: tuple[Label, ...]
     void: int = VOID  # the number in label maps that is no class
-    sees: str = "latent"  # or decoded, or original: the RGB counterpart
+    input: str = "latent"  # or decoded, or original: the RGB counterpart
     pyramid: int = 128
-    trunk_scale: float = 0.2  # learning rate of what comes from the classifier, relative to the head's
+    backbone_scale: float = 0.2  # learning rate of what comes from the classifier, relative to the head's
 
     def __post_init__(self) -> None:
-        check_sees(self.sees)
+        check_input(self.input)
         if len(self.labels) < 2:
             raise ValueError("two labels or more")
 
 
 @dataclass(frozen=True)
 class SegmentData:
-    """Crops of scaled pictures."""
+    """Crops of scaled images."""
 
     batch: int = 8
     crop: int = 288  # pixels, a multiple of 16
     smallest: float = 0.5  # scales
     largest: float = 2.0
-    held_out: int = 40  # pictures kept aside to watch mIoU
+    held_out: int = 40  # images kept aside to watch mIoU
 
     def __post_init__(self) -> None:
         if self.crop % (2 * BLOCK):
@@ -83,15 +81,15 @@ def started_network(recipe: SegmenterRecipe, codec: Codec) -> LatentSegmenter | 
     """The network with the classifier's weights where they fit; pyramid and head have norms and are yet to learn."""
     classes = len(recipe.labels)
     network: LatentSegmenter | RgbSegmenter
-    if recipe.sees == "latent":
+    if recipe.input == "latent":
         weights = store.find_network("classifier", codec.fingerprint).weights()
-        if left_out(weights):  # the segmenter has them all
+        if removed_blocks(weights):  # the segmenter has them all
             weights = rgb.rgb_network().state_dict() | weights
-        network = LatentSegmenter(*front_shape(weights), recipe.pyramid, classes)
+        network = LatentSegmenter(*adapter_shape(weights), recipe.pyramid, classes)
     else:
         weights = rgb.rgb_network().state_dict()
         network = RgbSegmenter(recipe.pyramid, classes)
-    known = {name.removeprefix("trunk."): tensor.float() for name, tensor in weights.items()}
+    known = {name.removeprefix("backbone."): tensor.float() for name, tensor in weights.items()}
     wanted = network.state_dict()
     network.load_state_dict({n: t for n, t in known.items() if n in wanted and not n.startswith("head.")}, strict=False)
     add_norms(network.pyramid)
@@ -104,20 +102,20 @@ def started_network(recipe: SegmenterRecipe, codec: Codec) -> LatentSegmenter | 
 
 
 def random_part(
-    picture: Picture, numbers: NDArray[np.uint8], data: SegmentData, rng: np.random.Generator
-) -> tuple[Picture, NDArray[np.uint8]]:
-    """A square of a scaled picture and of its label map, mirrored half of the time, in other light; void around it."""
+    image: ImageArray, numbers: NDArray[np.uint8], data: SegmentData, rng: np.random.Generator
+) -> tuple[ImageArray, NDArray[np.uint8]]:
+    """A square of a scaled image and of its label map, mirrored half of the time, in other light; void around it."""
     scale = float(np.exp(rng.uniform(np.log(data.smallest), np.log(data.largest))))
-    size = tuple(max(1, round(side * scale)) for side in picture.shape[1::-1])
-    picture = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+    size = tuple(max(1, round(side * scale)) for side in image.shape[1::-1])
+    image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
     numbers = np.asarray(Image.fromarray(numbers).resize(size, Image.Resampling.NEAREST))
     lacking = [max(0, data.crop - side) for side in numbers.shape]
-    picture = np.pad(picture, ((0, lacking[0]), (0, lacking[1]), (0, 0)), mode="symmetric")
+    image = np.pad(image, ((0, lacking[0]), (0, lacking[1]), (0, 0)), mode="symmetric")
     numbers = np.pad(numbers, ((0, lacking[0]), (0, lacking[1])), constant_values=VOID)
     top, left = (int(rng.integers(side - data.crop + 1)) for side in numbers.shape)
     cut = (slice(top, top + data.crop), slice(left, left + data.crop))
-    picture, numbers = other_light(picture[cut], rng), numbers[cut]
-    return (picture[:, ::-1], numbers[:, ::-1]) if rng.random() < 0.5 else (picture, numbers)
+    image, numbers = other_light(image[cut], rng), numbers[cut]
+    return (image[:, ::-1], numbers[:, ::-1]) if rng.random() < 0.5 else (image, numbers)
 
 
 class SegmenterTask:
@@ -125,13 +123,13 @@ class SegmenterTask:
 
     def __init__(self, recipe: SegmenterRecipe, data: SegmentData, codec: Codec, pairs: list[Pair], seed: int) -> None:
         self.recipe, self.data, self.codec, self.device, self.seed = recipe, data, codec, codec.device, seed
-        counts = check(pairs, len(recipe.labels), recipe.void)
+        counts = check_labels(pairs, len(recipe.labels), recipe.void)
         if not counts.all():
             raise UsageError(f"no pixel of {recipe.labels[int(np.argmin(counts))].label} in any label map")
         self.weights = torch.from_numpy(1 / np.log(1.02 + counts / counts.sum())).float().to(self.device)
-        pictures = [pair.picture for pair in pairs]
-        train, held = hold_out(pictures, (pictures[0].dataset,), data.held_out)
-        pair_of = {pair.picture: pair for pair in pairs}
+        images = [pair.image for pair in pairs]
+        train, held = hold_out(images, (images[0].dataset,), data.held_out)
+        pair_of = {pair.image: pair for pair in pairs}
         self.pairs, self.held_out = [pair_of[item] for item in train], [pair_of[item] for item in held]
         torch.manual_seed(seed)
         self.module: nn.Module = channels_last(started_network(recipe, codec)).to(self.device)
@@ -142,35 +140,35 @@ class SegmenterTask:
         named = [(name, p) for name, p in self.module.named_parameters() if p.requires_grad]
         new = [p for name, p in named if name.startswith(("head.", "pyramid."))]
         old = [p for name, p in named if not name.startswith(("head.", "pyramid."))]
-        return [{"params": new}, {"params": old, "scale": self.recipe.trunk_scale}]
+        return [{"params": new}, {"params": old, "scale": self.recipe.backbone_scale}]
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
-        """Pictures (B, crop, crop, 3) uint8 and their classes (B, crop, crop) uint8, 255 where void."""
+        """Images (B, crop, crop, 3) uint8 and their classes (B, crop, crop) uint8, 255 where void."""
         rng = generator_of(self.seed, step)
         parts = []
         for index in rng.integers(len(self.pairs), size=self.data.batch):
             numbers = self.pairs[index].classes()
             numbers = np.where(numbers == self.recipe.void, VOID, numbers).astype(np.uint8)
-            parts.append(random_part(self.pairs[index].picture.picture(), numbers, self.data, rng))
-        pictures, classes = (np.stack(side) for side in zip(*parts, strict=True))
-        return torch.from_numpy(pictures), torch.from_numpy(classes)
+            parts.append(random_part(self.pairs[index].image.image(), numbers, self.data, rng))
+        images, classes = (np.stack(side) for side in zip(*parts, strict=True))
+        return torch.from_numpy(images), torch.from_numpy(classes)
 
-    def seen(self, pictures: Tensor) -> Tensor:
-        """What the network gets of pictures (B, 8h, 8w, 3) uint8."""
-        return network_input(self.codec, self.recipe.sees, pictures)
+    def seen(self, images: Tensor) -> Tensor:
+        """What the network gets of images (B, 8h, 8w, 3) uint8."""
+        return network_input(self.codec, self.recipe.input, images)
 
     def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         logits = enlarged(self.module(self.seen(batch[0])))
         return F.cross_entropy(logits, batch[1].long(), self.weights, ignore_index=VOID), {}
 
     def validate(self) -> dict[str, float]:
-        """Mean intersection over union of pictures it was not taught with."""
+        """Mean intersection over union of images it was not taught with."""
         classes = len(self.recipe.labels)
         counts = np.zeros((classes, classes), np.int64)
         for pair in self.held_out:
             truth = pair.classes()
-            picture = torch.from_numpy(pad(pair.picture.picture(), BLOCK).copy())[None].to(self.device)
-            answer = enlarged(self.module(self.seen(picture))).argmax(1)[0].to(torch.uint8).cpu().numpy()
+            image = torch.from_numpy(pad(pair.image.image(), BLOCK).copy())[None].to(self.device)
+            answer = enlarged(self.module(self.seen(image))).argmax(1)[0].to(torch.uint8).cpu().numpy()
             counts += confusion(truth, answer[: truth.shape[0], : truth.shape[1]], classes)
         return {"held_miou": float(np.nanmean(intersection_over_union(counts))) if self.held_out else float("nan")}
 
@@ -180,4 +178,4 @@ class SegmenterTask:
         def see(index: int) -> None:
             self.module(self.seen(self.batch(-1 - index)[0].to(self.device)))
 
-        measure_norms(self.module, see, MEASURED)
+        measure_norms(self.module, see, NORM_BATCHES)

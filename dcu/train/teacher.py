@@ -1,4 +1,4 @@
-"""Who teaches: EfficientNet-Lite0, whose trunk the student has, and Lite2, both on the original view.
+"""Who teaches: EfficientNet-Lite0, whose backbone the student has, and Lite2, both on the original view.
 
     target = (1 - w) softmax(s0 l0) + w softmax(s2 l2),  w = 1/2 unless a recipe says otherwise
 

@@ -17,12 +17,13 @@ from torch.nn import functional as F
 
 from dcu.codec import analysis_input
 from dcu.data import Item
+from dcu.geometry import BLOCK
 from dcu.nets import channels_last
 from dcu.nets.context import UnboundedGroup
 from dcu.nets.operating_point import POINTS
-from dcu.nets.transforms import BLOCK, start_from_components
+from dcu.nets.transforms import start_from_components
 from dcu.nets.variable_rate import VariableRateCodec, evenly_spaced
-from dcu.train.codec import dissimilarity, psnr
+from dcu.train.codec import dissimilarity, psnr_of_mse
 from dcu.train.crops import varied
 from dcu.train.views import Sampler, generator_of, hold_out, random_crop
 
@@ -115,7 +116,7 @@ class VariableRateTask:
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """Crops (B, crop, crop, 3) uint8, and their operating points (B,), spread over the range."""
         chosen, rng = self.sampler.draw(step, self.data.batch)
-        crops = [varied(random_crop(item.picture(), self.data.crop, rng), rng) for item in chosen]
+        crops = [varied(random_crop(item.image(), self.data.crop, rng), rng) for item in chosen]
         share = (rng.permutation(self.data.batch) + rng.random(self.data.batch)) / self.data.batch
         q = torch.from_numpy(share * (POINTS - 1)).float()
         return torch.from_numpy(np.stack(crops)), q, torch.tensor(step)
@@ -132,23 +133,23 @@ class VariableRateTask:
         if self.recipe.similarity:
             distortion = error + self.recipe.similarity * dissimilarity(x, reconstruction)
         loss = ((distortion + lambda_ * bpp) * self.recipe.weight(q)).mean()
-        return loss, {"crop_bpp": float(bpp.detach().mean()), "crop_psnr": psnr(float(error.detach().mean()))}
+        return loss, {"crop_bpp": float(bpp.detach().mean()), "crop_psnr": psnr_of_mse(float(error.detach().mean()))}
 
     def validate(self) -> dict[str, float]:
         """Loss, bpp and PSNR of held-out images at five operating points, rounded as in files."""
         points = evenly_spaced(5)
         error, bpp = self.measure(points.to(self.device))
         loss = (error + self.recipe.lambda_of(points) * bpp) * self.recipe.weight(points)
-        figures = {"held_out_loss": float(loss.mean())}
+        metrics = {"held_out_loss": float(loss.mean())}
         for q, error_there, bpp_there in zip(points.int().tolist(), error.tolist(), bpp.tolist(), strict=True):
-            figures |= {f"bpp_{q}": bpp_there, f"psnr_{q}": psnr(error_there)}
-        return figures
+            metrics |= {f"bpp_{q}": bpp_there, f"psnr_{q}": psnr_of_mse(error_there)}
+        return metrics
 
     def measure(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Mean squared error (of [-1, 1]) and bpp of the held-out images at each of some operating points."""
         errors, rates = [], []
         for item in self.held_out:
-            x = analysis_input(torch.from_numpy(np.array(cropped_to_blocks(item.picture()))[None]).to(self.device))
+            x = analysis_input(torch.from_numpy(np.array(cropped_to_blocks(item.image()))[None]).to(self.device))
             reconstruction, bits = self.module(x, points)
             errors.append((reconstruction.clamp(-1, 1) - x).square().mean((1, 2, 3)).cpu())
             rates.append(bits.cpu() / (x.shape[2] * x.shape[3]))

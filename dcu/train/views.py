@@ -1,4 +1,4 @@
-"""What a step of training sees: pictures drawn, cut, mirrored and mixed, as functions of (seed, step)."""
+"""What a step of training sees: images drawn, cut, mirrored and mixed, as functions of (seed, step)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from PIL import Image
 
 from dcu.data import Item
 from dcu.errors import UsageError
-from dcu.image import SIDE, Picture
+from dcu.geometry import CROP
+from dcu.image import ImageArray
 
 PART = (40, 184)
 """Sides in pixels of the box that cut-mix takes from another view of 224x224."""
@@ -21,23 +22,23 @@ AGE = 64
 
 @dataclass(frozen=True)
 class ViewData:
-    """Views, and how often each data set's pictures are drawn (by the name of its tar; 1 if not said)."""
+    """Views, and how often each data set's images are drawn (by the name of its tar; 1 if not said)."""
 
     batch: int = 32
     again: int = 0  # of which so many are of an earlier step's: codec and teacher have been asked already
-    smallest: float = 0.15  # smallest share of the picture's area that a view shows
-    at_field_size: float = 0.0  # share of views that are 224x224 of the picture as the field has it, short side 256
+    smallest: float = 0.15  # smallest share of the image's area that a view shows
+    at_standard_size: float = 0.0  # share of views that are 224x224 of the image as the field has it, short side 256
     scales: tuple[float, ...] = (1.0,)  # sides of views over 224, step by step in turn; the teacher sees all at 224
-    larger_from: tuple[str, ...] = ()  # data sets whose pictures are large enough for scales above 1; () for all
-    held_out: int = 250  # pictures kept aside to watch agreement with the teacher
+    larger_from: tuple[str, ...] = ()  # data sets whose images are large enough for scales above 1; () for all
+    held_out: int = 250  # images kept aside to watch agreement with the teacher
     held_out_from: tuple[str, ...] = ()
     weights: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 <= 2 * self.again <= self.batch:
             raise ValueError(f"again = {self.again}: at most half of a batch of {self.batch}")
-        if not 0 <= self.at_field_size <= 1:
-            raise ValueError(f"at_field_size = {self.at_field_size}: not a share")
+        if not 0 <= self.at_standard_size <= 1:
+            raise ValueError(f"at_standard_size = {self.at_standard_size}: not a share")
         if not self.scales or AGE % len(self.scales) or not all(1 <= scale <= 4 for scale in self.scales):
             raise ValueError(f"scales = {list(self.scales)}: numbers of 1 to 4, as many as divide {AGE}")
 
@@ -85,7 +86,7 @@ def hold_out(items: list[Item], datasets: Sequence[str], count: int) -> tuple[li
     train = [item for i, item in enumerate(items) if i not in held]
     if not train or (count and datasets and not held):
         kept = ", ".join(datasets)
-        raise UsageError(f"held_out = {count} of {kept}: leaves {len(train)} pictures to train on, {len(held)} aside")
+        raise UsageError(f"held_out = {count} of {kept}: leaves {len(train)} images to train on, {len(held)} aside")
     return train, [items[i] for i in sorted(held)]
 
 
@@ -93,43 +94,43 @@ def large_enough(items: list[Item], data: ViewData) -> list[Item]:
     """The items that views at scales above 1 are made of; raises UsageError where there are none."""
     large = [item for item in items if not data.larger_from or item.dataset in data.larger_from]
     if not large:
-        raise UsageError(f"larger_from = {', '.join(data.larger_from)}: no pictures to train on are of these data sets")
+        raise UsageError(f"larger_from = {', '.join(data.larger_from)}: no images to train on are of these data sets")
     return large
 
 
-def random_crop(picture: Picture, side: int, rng: np.random.Generator) -> Picture:
-    """A random square, mirrored half of the time; smaller pictures are padded first."""
-    height, width = picture.shape[:2]
+def random_crop(image: ImageArray, side: int, rng: np.random.Generator) -> ImageArray:
+    """A random square, mirrored half of the time; smaller images are padded first."""
+    height, width = image.shape[:2]
     short = (max(0, side - height), max(0, side - width))
     if any(short):
-        picture = np.pad(picture, ((0, short[0]), (0, short[1]), (0, 0)), mode="symmetric")
-        height, width = picture.shape[:2]
+        image = np.pad(image, ((0, short[0]), (0, short[1]), (0, 0)), mode="symmetric")
+        height, width = image.shape[:2]
     top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
-    crop = picture[top : top + side, left : left + side]
+    crop = image[top : top + side, left : left + side]
     return crop[:, ::-1] if rng.random() < 0.5 else crop
 
 
-def random_view(picture: Picture, smallest: float, rng: np.random.Generator, side: int = SIDE) -> Picture:
-    """A random part of the picture, of ratio 3/4 to 4/3, at side x side, mirrored half of the time."""
-    height, width = picture.shape[:2]
+def random_view(image: ImageArray, smallest: float, rng: np.random.Generator, side: int = CROP) -> ImageArray:
+    """A random part of the image, of ratio 3/4 to 4/3, at side x side, mirrored half of the time."""
+    height, width = image.shape[:2]
     area = height * width * rng.uniform(smallest, 1.0)
     ratio = float(np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3))))
     w, h = min(width, round((area * ratio) ** 0.5)), min(height, round((area / ratio) ** 0.5))
     left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
-    image = Image.fromarray(picture[top : top + h, left : left + w]).resize((side, side), Image.Resampling.BICUBIC)
-    view = np.asarray(image)
+    resized = Image.fromarray(image[top : top + h, left : left + w]).resize((side, side), Image.Resampling.BICUBIC)
+    view = np.asarray(resized)
     return view[:, ::-1] if rng.random() < 0.5 else view
 
 
 def mixed(views: NDArray[np.uint8], rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Views (B, side, side, 3) mixed with one another, half of them in other light and colour; which show one picture.
+    """Views (B, side, side, 3) mixed with one another, half of them in other light and color; which show one image.
 
     A quarter get a box of the next view (cut-mix, arXiv 1905.04899), a quarter are blended with it (mix-up, arXiv
     1710.09412). The teacher is asked about what came out: no answer has to be mixed (Beyer et al., arXiv 2106.05237).
     """
     out, alone = views.copy(), np.zeros(len(views), bool)
     side = views.shape[1]
-    smallest, largest = (part * side // SIDE for part in PART)
+    smallest, largest = (part * side // CROP for part in PART)
     for index, other in enumerate(np.roll(views, -1, axis=0)):
         kind = rng.random()
         if kind < 0.25:
@@ -147,9 +148,9 @@ def mixed(views: NDArray[np.uint8], rng: np.random.Generator) -> tuple[NDArray[n
     return out, alone
 
 
-def other_light(picture: Picture, rng: np.random.Generator) -> Picture:
-    """The picture in other light and colour: contrast, brightness, and a shift of each channel."""
+def other_light(image: ImageArray, rng: np.random.Generator) -> ImageArray:
+    """The image in other light and color: contrast, brightness, and a shift of each channel."""
     shift = rng.uniform(-25, 25) + rng.uniform(-12, 12, 3)
-    light = (picture.astype(np.float32) - 127) * rng.uniform(0.7, 1.3) + 127 + shift
-    other: Picture = np.rint(light.clip(0, 255)).astype(np.uint8)
+    light = (image.astype(np.float32) - 127) * rng.uniform(0.7, 1.3) + 127 + shift
+    other: ImageArray = np.rint(light.clip(0, 255)).astype(np.uint8)
     return other

@@ -1,6 +1,6 @@
 """The formats that people use today, as Pillow writes them: whole files at many settings, full size or reduced.
 
-At few bytes a clever user reduces the picture before writing it and enlarges it again to look at it. Every format is
+At few bytes a clever user reduces the image before writing it and enlarges it again to look at it. Every format is
 measured so at several scales, and only what no other of its settings beats is kept.
 """
 
@@ -18,7 +18,7 @@ from PIL import Image, features
 
 from dcu.errors import UnavailableError, UsageError
 from dcu.evaluate.codec import measure
-from dcu.image import Picture, resize
+from dcu.image import ImageArray, resize
 
 SCALES = (1.0, 0.75, 0.5, 0.375, 0.25)
 
@@ -46,26 +46,26 @@ class Format:
             except ImportError as error:
                 raise UnavailableError(f"{self.pillow} needs Pillow's plug-in {self.plugin}") from error
 
-    def encode(self, picture: Picture, value: Any, scale: float) -> bytes:
-        """A file of the picture, reduced by ``scale`` first (Lanczos)."""
+    def encode(self, image: ImageArray, value: Any, scale: float) -> bytes:
+        """A file of the image, reduced by ``scale`` first (Lanczos)."""
         buffer = io.BytesIO()
-        Image.fromarray(reduced(picture, scale)).save(buffer, self.pillow, **self.fixed, **{self.varied: value})
+        Image.fromarray(reduced(image, scale)).save(buffer, self.pillow, **self.fixed, **{self.varied: value})
         return buffer.getvalue()
 
-    def decode(self, data: bytes, width: int, height: int) -> Picture:
-        """The picture of a file, enlarged to the original's size (bicubic)."""
+    def decode(self, data: bytes, width: int, height: int) -> ImageArray:
+        """The image of a file, enlarged to the original's size (bicubic)."""
         decoded = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
         if decoded.shape[:2] == (height, width):
             return decoded
         return resize(decoded, width, height, Image.Resampling.BICUBIC)
 
-    def fit(self, picture: Picture, most: int) -> bytes:
-        """The best file of a picture within so many bytes, or the smallest where none is."""
+    def fit(self, image: ImageArray, most: int) -> bytes:
+        """The best file of an image within so many bytes, or the smallest where none is."""
         low, high = 0, len(self.fine) - 1  # the answer is in [low, high], if anything fits
-        best = self.encode(picture, self.fine[0], 1.0)
+        best = self.encode(image, self.fine[0], 1.0)
         while low < high:
             middle = (low + high + 1) // 2
-            data = self.encode(picture, self.fine[middle], 1.0)
+            data = self.encode(image, self.fine[middle], 1.0)
             if len(data) <= most:
                 low, best = middle, data
             else:
@@ -94,11 +94,11 @@ FORMATS = {
 }
 
 
-def reduced(picture: Picture, scale: float) -> Picture:
-    """The picture, its sides ``scale`` times as long (Lanczos), at least a pixel."""
-    height, width = picture.shape[:2]
+def reduced(image: ImageArray, scale: float) -> ImageArray:
+    """The image, its sides ``scale`` times as long (Lanczos), at least a pixel."""
+    height, width = image.shape[:2]
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    return resize(picture, *size, Image.Resampling.LANCZOS) if scale < 1 else picture
+    return resize(image, *size, Image.Resampling.LANCZOS) if scale < 1 else image
 
 
 def parse(names: str) -> list[str]:
@@ -116,14 +116,14 @@ def settings(names: Sequence[str]) -> list[tuple[str, Any, float]]:
     return [(name, value, scale) for name in names for scale in SCALES for value in FORMATS[name].values]
 
 
-def measure_setting(name: str, value: Any, scale: float, pictures: Iterable[Picture]) -> dict[str, Any]:
-    """A format's figures at one setting, as :func:`dcu.evaluate.codec.measure` gives them."""
+def measure_setting(name: str, value: Any, scale: float, images: Iterable[ImageArray]) -> dict[str, Any]:
+    """A format's metrics at one setting, as :func:`dcu.evaluate.codec.measure` gives them."""
     format = FORMATS[name]
 
-    def decoder(picture: Picture) -> Callable[[bytes], Picture]:
-        height, width = picture.shape[:2]
+    def decoder(image: ImageArray) -> Callable[[bytes], ImageArray]:
+        height, width = image.shape[:2]
         return partial(format.decode, width=width, height=height)
 
-    figures = measure(lambda picture: format.encode(picture, value, scale), decoder, pictures)
+    metrics = measure(lambda image: format.encode(image, value, scale), decoder, images)
     shown = f"{24 / value[0]:.2f} bpp" if isinstance(value, tuple) else f"{format.varied} {value}"
-    return {"name": name, "setting": shown + (f", reduced to {scale:g}" if scale < 1 else "")} | figures
+    return {"name": name, "setting": shown + (f", reduced to {scale:g}" if scale < 1 else "")} | metrics

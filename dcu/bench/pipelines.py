@@ -17,18 +17,20 @@ from dcu import store
 from dcu.codec import Codec, codec_of
 from dcu.engines import Engine, available, engines, pytorch
 from dcu.errors import UnavailableError
+from dcu.evaluate.baselines import FORMATS, PNG
 from dcu.evaluate.classifier import SIDES
 from dcu.evaluate.cost import macs
-from dcu.evaluate.rivals import FORMATS, PNG
-from dcu.image import SIDE, Picture, resize
+from dcu.geometry import CROP, LATENT_CROP
+from dcu.image import ImageArray, resize
 from dcu.nets.efficientnet import EfficientNetLite
-from dcu.tasks.classify import CROP, Classifier
-from dcu.tasks.rgb import rgb_network, to_input
+from dcu.nets.rgb import to_input
+from dcu.tasks.classify import Classifier
+from dcu.tasks.rgb import rgb_network
 from dcu.tasks.segment import Segmenter, enlarged
 
 
 @dataclass
-class Way:
+class Pipeline:
     """One way from a file to a label, in three stages: read, decode, network."""
 
     name: str
@@ -54,26 +56,26 @@ def rgb_or_untrained() -> EfficientNetLite:
         return EfficientNetLite().eval()
 
 
-def files_of(format: str, pictures: Sequence[Picture], most: float, side: int | None) -> tuple[int, list[bytes]]:
+def files_of(format: str, images: Sequence[ImageArray], most: float, side: int | None) -> tuple[int, list[bytes]]:
     """Files of a format, reduced to ``side`` first, with at most so many bytes each on the mean where that can be.
 
     Without a side: the largest of ``SIDES`` at which they have.
     """
     files: list[bytes] = []
     for chosen in (side,) if side else SIDES:
-        reduced = [p if chosen == SIDE else resize(p, chosen, chosen, Image.Resampling.LANCZOS) for p in pictures]
-        files = [FORMATS[format].fit(picture, int(most)) for picture in reduced]
+        reduced = [p if chosen == CROP else resize(p, chosen, chosen, Image.Resampling.LANCZOS) for p in images]
+        files = [FORMATS[format].fit(image, int(most)) for image in reduced]
         if sum(map(len, files)) <= most * len(files):
             break
     return chosen, files
 
 
-def ways(
-    model: store.Model, pictures: Sequence[Picture], rivals: Sequence[str], sides: dict[str, int], device: str
-) -> list[Way]:
-    """Every way at a codec's rate, for pictures (224, 224, 3) uint8: networks on latents first, the original last.
+def pipelines(
+    model: store.Model, images: Sequence[ImageArray], baselines: Sequence[str], sides: dict[str, int], device: str
+) -> list[Pipeline]:
+    """Every way at a codec's rate, for images (224, 224, 3) uint8: networks on latents first, the original last.
 
-    ``sides``: to what each format reduces the picture, where that is known. Names are those of
+    ``sides``: to what each format reduces the image, where that is known. Names are those of
     :func:`dcu.evaluate.classifier.compare`.
 
     Raises
@@ -85,37 +87,39 @@ def ways(
     if not networks:
         raise UnavailableError(f"no classifier is installed for {model.name}")
     codec = codec_of(model.identity, device)
-    files = [codec.compress(picture) for picture in pictures]
+    files = [codec.compress(image) for image in images]
     per_pixel = model.card["macs_per_pixel"]
-    entropy, synthesis = (int(per_pixel[part]) * SIDE**2 for part in ("context", "synthesis"))
+    entropy, synthesis = (int(per_pixel[part]) * CROP**2 for part in ("context", "synthesis"))
     rgb = rgb_or_untrained().to(device)
-    cost = macs(rgb, torch.zeros(1, 3, SIDE, SIDE))
-    rows = [latent_way(Classifier(network, codec, device), files, entropy) for network in networks]
+    cost = macs(rgb, torch.zeros(1, 3, CROP, CROP))
+    rows = [latent_pipeline(Classifier(network, codec, device), files, entropy) for network in networks]
     segmenters = store.networks("segmenter", model.fingerprint)
-    rows += [mask_way(Segmenter(network, codec, device), files, entropy) for network in segmenters]
+    rows += [segmentation_pipeline(Segmenter(network, codec, device), files, entropy) for network in segmenters]
     parts = {"entropy": entropy, "synthesis": synthesis, "network": cost}
     by_rgb = partial(engines, rgb, threads=torch.get_num_threads())
-    rows.append(Way(f"RGB on {codec.name}", files, codec.read, rgb_decoder(codec), rgb, parts, by_rgb))
+    rows.append(Pipeline(f"RGB on {codec.name}", files, codec.read, rgb_decoder(codec), rgb, parts, by_rgb))
     only = {"entropy": 0, "synthesis": 0, "network": cost}
-    for name in rivals:
-        side, theirs = files_of(name, pictures, sum(map(len, files)) / len(files), sides.get(name))
-        rows.append(Way(f"RGB on {name} {side}x{side}", theirs, bytes, pillow_decoder(name, device), rgb, only, by_rgb))
-    originals = [PNG.encode(picture, 1, 1.0) for picture in pictures]
-    return [*rows, Way("RGB on the original", originals, bytes, pillow_decoder("png", device), rgb, only, by_rgb)]
+    for name in baselines:
+        side, theirs = files_of(name, images, sum(map(len, files)) / len(files), sides.get(name))
+        rows.append(
+            Pipeline(f"RGB on {name} {side}x{side}", theirs, bytes, pillow_decoder(name, device), rgb, only, by_rgb)
+        )
+    originals = [PNG.encode(image, 1, 1.0) for image in images]
+    return [*rows, Pipeline("RGB on the original", originals, bytes, pillow_decoder("png", device), rgb, only, by_rgb)]
 
 
-def latent_way(classifier: Classifier, files: list[bytes], entropy: int) -> Way:
-    """Bitstream to label: no picture on the way; on the engines that `dcu classify` runs."""
+def latent_pipeline(classifier: Classifier, files: list[bytes], entropy: int) -> Pipeline:
+    """Bitstream to label: no image on the way; on the engines that `dcu classify` runs."""
     network, codec = classifier.network, classifier.codec
     parts = latent_parts(network, codec, entropy)
 
     def ready(_: Tensor) -> dict[str, Engine]:
         return {engine: classifier.on(engine) for engine in available(classifier.device, classifier.keeps_int8)}
 
-    return Way(classifier.name, files, codec.read, latents_of(codec), network, parts, ready)
+    return Pipeline(classifier.name, files, codec.read, latents_of(codec), network, parts, ready)
 
 
-class Masks(nn.Module):
+class SegmentationMaps(nn.Module):
     """A segmenter's answer as people get it: latent (B, C, h, w) to the class of every pixel (B, 8 h, 8 w)."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -126,20 +130,24 @@ class Masks(nn.Module):
         return enlarged(self.network(latent)).argmax(1)
 
 
-def mask_way(segmenter: Segmenter, files: list[bytes], entropy: int) -> Way:
+def segmentation_pipeline(segmenter: Segmenter, files: list[bytes], entropy: int) -> Pipeline:
     """Bitstream to mask: no decoding of pixels on the way there either."""
-    network, codec = Masks(segmenter.network).eval(), segmenter.codec
+    network, codec = SegmentationMaps(segmenter.network).eval(), segmenter.codec
     parts = latent_parts(network, codec, entropy)
 
     def ready(_: Tensor) -> dict[str, Engine]:
         return {"pytorch": pytorch(network)}  # what masks are made with
 
-    return Way(segmenter.name, files, codec.read, latents_of(codec), network, parts, ready, answer="mask")
+    return Pipeline(segmenter.name, files, codec.read, latents_of(codec), network, parts, ready, answer="mask")
 
 
 def latent_parts(network: nn.Module, codec: Codec, entropy: int) -> dict[str, int]:
-    """MACs of a network on the latent of a 224x224 picture, and of what is before it."""
-    return {"entropy": entropy, "synthesis": 0, "network": macs(network, torch.zeros(1, len(codec.levels), CROP, CROP))}
+    """MACs of a network on the latent of a 224x224 image, and of what is before it."""
+    return {
+        "entropy": entropy,
+        "synthesis": 0,
+        "network": macs(network, torch.zeros(1, len(codec.levels), LATENT_CROP, LATENT_CROP)),
+    }
 
 
 def latents_of(codec: Codec) -> Callable[[Sequence[Any]], Tensor]:
@@ -148,8 +156,8 @@ def latents_of(codec: Codec) -> Callable[[Sequence[Any]], Tensor]:
 
 
 def rgb_decoder(codec: Codec) -> Callable[[Sequence[Any]], Tensor]:
-    """What the RGB network gets of streams: the pictures that dcu rebuilds; threads share them as for latents."""
-    return lambda streams: rgb_input([codec.synthesise(latent) for latent in codec.latents(streams)], codec.device)
+    """What the RGB network gets of streams: the images that dcu rebuilds; threads share them as for latents."""
+    return lambda streams: rgb_input([codec.synthesize(latent) for latent in codec.latents(streams)], codec.device)
 
 
 def pillow_decoder(name: str, device: str) -> Callable[[Sequence[Any]], Tensor]:
@@ -157,20 +165,20 @@ def pillow_decoder(name: str, device: str) -> Callable[[Sequence[Any]], Tensor]:
     format = PNG if name == "png" else FORMATS[name]
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(threads)
-    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # threads inside of so small a picture cost more than they give
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # threads inside of so small an image cost more than they give
 
-    def decoded(part: Sequence[bytes]) -> list[Picture]:
-        return [format.decode(data, SIDE, SIDE) for data in part]
+    def decoded(part: Sequence[bytes]) -> list[ImageArray]:
+        return [format.decode(data, CROP, CROP) for data in part]
 
     def batch(files: Sequence[bytes]) -> Tensor:
         share = -(-len(files) // threads)
         parts = [files[start : start + share] for start in range(0, len(files), share)]
-        pictures = pool.map(decoded, parts) if len(parts) > 1 else map(decoded, parts)
-        return rgb_input([picture for part in pictures for picture in part], device)
+        images = pool.map(decoded, parts) if len(parts) > 1 else map(decoded, parts)
+        return rgb_input([image for part in images for image in part], device)
 
     return batch
 
 
-def rgb_input(pictures: Sequence[Picture], device: str) -> Tensor:
-    """The RGB network's input (B, 3, 224, 224) of decoded pictures."""
-    return to_input(torch.from_numpy(np.stack(pictures)).to(device))
+def rgb_input(images: Sequence[ImageArray], device: str) -> Tensor:
+    """The RGB network's input (B, 3, 224, 224) of decoded images."""
+    return to_input(torch.from_numpy(np.stack(images)).to(device))

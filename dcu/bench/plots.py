@@ -1,4 +1,4 @@
-"""The report's figures, as SVG that stands in a page: text is text, lines take the page's own colour."""
+"""The report's figures, as SVG that stands in a page: text is text, lines take the page's own color."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from contextlib import contextmanager
 from typing import Any
 
 from dcu.bench.accuracy import Accuracy
-from dcu.bench.table import quickest
+from dcu.bench.table import fastest
+from dcu.evaluate.baselines import FORMATS
 from dcu.evaluate.curves import Curves, draw
-from dcu.evaluate.rivals import FORMATS
 
 INK = "#0b0c0d"
-"""Stands for the page's colour of text until the figure is in the page."""
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Stands for the page's color of text until the figure is in the page."""
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's, told apart by all eyes, on light and on dark."""
 MARKERS = "osD^vP"
-STAGES = {"read_ms": "read", "decode_ms": "decode", "network_ms": "network"}
+STAGE_LABELS = {"read_ms": "read", "decode_ms": "decode", "network_ms": "network"}
 
 
 @contextmanager
 def page_style() -> Iterator[None]:
-    """What is drawn within takes its colours and its letters from the page."""
+    """What is drawn within takes its colors and its letters from the page."""
     import matplotlib as mpl
     from cycler import cycler
 
@@ -32,7 +32,7 @@ def page_style() -> Iterator[None]:
     clear = ("figure.facecolor", "axes.facecolor", "savefig.facecolor", "legend.facecolor")
     style: Any = dict.fromkeys(inked, INK) | dict.fromkeys(clear, "none")
     style |= {"svg.fonttype": "none", "font.size": 11, "legend.fontsize": 9, "legend.edgecolor": "none"}
-    style |= {"axes.prop_cycle": cycler(color=COLOURS), "axes.spines.top": False, "axes.spines.right": False}
+    style |= {"axes.prop_cycle": cycler(color=COLORS), "axes.spines.top": False, "axes.spines.right": False}
     with mpl.rc_context(style):
         yield
 
@@ -59,15 +59,15 @@ def family(name: str) -> str:
     told = re.sub(r" \d+x\d+$", "", name)
     if not told.startswith("RGB"):
         return "dcu's networks, from the bitstream"
-    way, _, file = told.partition(" on ")
-    return told if file in FORMATS or file == "the original" else f"{way} on what dcu rebuilds"
+    pipeline, _, file = told.partition(" on ")
+    return told if file in FORMATS or file == "the original" else f"{pipeline} on what dcu rebuilds"
 
 
 def accuracy(known: Sequence[Accuracy]) -> list[str]:
     """Top-1 over bytes and over MACs, a curve for each way through its rates; nothing where nothing is known."""
     from matplotlib.figure import Figure
 
-    points = [(name, row) for rate in known for name, row in rate.figures.items() if "top1" in row]
+    points = [(name, row) for rate in known for name, row in rate.metrics.items() if "top1" in row]
     lines: dict[str, list[dict[str, Any]]] = {}
     for name, row in sorted(points, key=lambda point: float(point[1]["bytes"])):
         lines.setdefault(family(name), []).append(row)
@@ -78,7 +78,7 @@ def accuracy(known: Sequence[Accuracy]) -> list[str]:
         by_bytes, by_macs = figure.subplots(1, 2, sharey=True)
         order = sorted(lines, key=lambda name: (name.startswith("RGB"), name))
         for index, name in enumerate(order):
-            look: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+            look: dict[str, Any] = {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)]}
             look |= {"zorder": 9 - index, "markersize": 7}
             rates = lines[name]
             right = [100 * row["top1"] for row in rates]
@@ -96,19 +96,19 @@ def accuracy(known: Sequence[Accuracy]) -> list[str]:
 
 
 def timing(rows: Sequence[dict[str, Any]], batch: int) -> str:
-    """From file to label, a bar for each way on its quickest engine, by stage."""
+    """From file to label, a bar for each way on its fastest engine, by stage."""
     from matplotlib.figure import Figure
 
-    bars = list(quickest(rows, batch).values())[::-1]
+    bars = list(fastest(rows, batch).values())[::-1]
     with page_style():
         figure = Figure(figsize=(9.6, 0.9 + 0.42 * len(bars)), layout="constrained")
         axes = figure.subplots()
         left = [0.0] * len(bars)
-        for stage, label in STAGES.items():
+        for stage, label in STAGE_LABELS.items():
             widths = [row[stage] for row in bars]
             axes.barh([f"{row['name']} ({row['engine']})" for row in bars], widths, left=left, label=label, height=0.6)
             left = [a + b for a, b in zip(left, widths, strict=True)]
-        axes.set(xlabel=f"milliseconds a picture, {batch} at once")
+        axes.set(xlabel=f"milliseconds an image, {batch} at once")
         axes.grid(alpha=0.25, axis="x")
         axes.legend(loc="lower right")
         told = "; ".join(f"{row['name']}: {row['ms']} ms" for row in bars[::-1])

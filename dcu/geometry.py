@@ -1,0 +1,10 @@
+"""Sizes that all parts of dcu agree on."""
+
+from __future__ import annotations
+
+BLOCK = 8
+"""Pixels per latent position, horizontally and vertically."""
+RESIZE, CROP = 256, 224
+"""Standard ImageNet evaluation: resize the short side to 256 pixels, take the center 224x224."""
+LATENT_RESIZE, LATENT_CROP = RESIZE // BLOCK, CROP // BLOCK
+"""The same in latent positions."""
