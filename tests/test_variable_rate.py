@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dcu.data import items
-from dcu.errors import BrokenInputError
+from dcu.errors import InvalidInputError
 from dcu.nets.context import UnboundedGroup
 from dcu.nets.logistic_context import LogisticContext, logistic_bits
 from dcu.nets.operating_point import AnchorVectors
@@ -154,7 +154,7 @@ def test_resumed_run_is_the_same_run(tar: Path, tmp_path: Path) -> None:
 
 def test_checkpoint_of_another_optimizer(tar: Path, tmp_path: Path) -> None:
     new_run(tar, tmp_path, replace(SCHEDULE, optimizer="adam")).train(0, quiet())
-    with pytest.raises(BrokenInputError, match="another recipe"):
+    with pytest.raises(InvalidInputError, match="another recipe"):
         new_run(tar, tmp_path).resume()
 
 
