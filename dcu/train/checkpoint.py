@@ -58,11 +58,14 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor]
     tensors: dict[str, Tensor] = {}
     state = optimizer.state_dict()
     groups = [{k: v for k, v in group.items() if k != "params"} for group in state["param_groups"]]
-    return tensors, {"state": pack(state["state"], OPTIMIZER, tensors), "groups": pack(groups, OPTIMIZER, tensors)}
+    packed = {"state": pack(state["state"], OPTIMIZER, tensors), "groups": pack(groups, OPTIMIZER, tensors)}
+    return tensors, packed | {"name": type(optimizer).__name__}
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], packed: dict[str, Any]) -> None:
     """The reverse of :func:`optimizer_state`; raises ValueError, KeyError where it is of another optimizer."""
+    if packed["name"] != type(optimizer).__name__:
+        raise ValueError(f"state of {packed['name']}, not of {type(optimizer).__name__}")
     groups = unpack(packed["groups"], tensors)
     own = optimizer.state_dict()["param_groups"]
     merged = [mine | theirs for mine, theirs in zip(own, groups, strict=True)]

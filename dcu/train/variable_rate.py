@@ -149,7 +149,7 @@ class VariableRateTask:
         """Mean squared error (of [-1, 1]) and bpp of the held-out images at each of some operating points."""
         errors, rates = [], []
         for item in self.held_out:
-            x = analysis_input(torch.from_numpy(cropped_to_blocks(item.image())[None]).to(self.device))
+            x = analysis_input(torch.from_numpy(np.array(cropped_to_blocks(item.image()))[None]).to(self.device))
             reconstruction, bits = self.module(x, points)
             errors.append((reconstruction.clamp(-1, 1) - x).square().mean((1, 2, 3)).cpu())
             rates.append(bits.cpu() / (x.shape[2] * x.shape[3]))

@@ -1,0 +1,219 @@
+"""Codec for every rate: operating points, logistic context, training."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dcu.data import items
+from dcu.errors import InvalidInputError
+from dcu.nets.context import UnboundedGroup
+from dcu.nets.logistic_context import LogisticContext, logistic_bits
+from dcu.nets.operating_point import AnchorVectors
+from dcu.nets.transforms import ConditionalSynthesis, Synthesis
+from dcu.train.checkpoint import load_optimizer_state, optimizer_state
+from dcu.train.crops import drawing, varied, with_saturated_rectangle
+from dcu.train.loop import Run
+from dcu.train.optimizers import make_optimizer
+from dcu.train.recipe import Schedule
+from dcu.train.variable_rate import VariableRateData, VariableRateRecipe, VariableRateTask
+
+from .conftest import png, smooth_image
+
+GROUPS = (UnboundedGroup(1, 3), UnboundedGroup(2, 2))
+RECIPE = VariableRateRecipe(
+    "codec-2", GROUPS, width=8, analysis_depth=1, synthesis_depth=1, context_hidden=8, anchors=3, grow_steps=2
+)
+DATA = VariableRateData(crop=32, batch=3, held_out=2, validate_on=2)
+SCHEDULE = Schedule(steps=4, learning_rate=1e-3, warmup=2, optimizer="soap", validate_every=2, checkpoint_every=2)
+
+
+@pytest.fixture
+def tar(tmp_path: Path) -> Path:
+    path = tmp_path / "images.tar"
+    with tarfile.open(path, "w") as archive:
+        for index in range(6):
+            data = png(smooth_image(40 + index, 48, seed=index))
+            info = tarfile.TarInfo(f"{index}.png")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def new_run(tar: Path, directory: Path, schedule: Schedule = SCHEDULE, recipe: VariableRateRecipe = RECIPE) -> Run:
+    return Run(VariableRateTask(recipe, DATA, items(tar), schedule.seed), schedule, directory)
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO())
+
+
+def random_context(hidden: int = 8) -> LogisticContext:
+    torch.manual_seed(0)
+    context = LogisticContext(GROUPS, hidden, anchors=3)
+    with torch.no_grad():
+        for parameter in context.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.3)
+    return context.eval()
+
+
+def test_operating_points_between_anchors_are_interpolated() -> None:
+    vectors = AnchorVectors(4, 2)
+    with torch.no_grad():
+        vectors.anchors.copy_(torch.tensor([[0.0, 1.0], [2.0, 1.0], [4.0, 3.0], [0.0, 0.0]]))
+    found = vectors(torch.tensor([0.0, 21.0, 10.5, 63.0]))
+    assert found.tolist() == [[0.0, 1.0], [2.0, 1.0], [1.0, 1.0], [0.0, 0.0]]
+
+
+def test_synthesis_at_its_initial_point_is_the_unconditional_one() -> None:
+    torch.manual_seed(0)
+    conditional = ConditionalSynthesis(3, 8, 2, 3)
+    for block in conditional.blocks:
+        torch.nn.init.normal_(block.conv2.weight)  # type: ignore[arg-type, union-attr]
+    torch.nn.init.normal_(conditional.head.weight)
+    plain = Synthesis(3, 8, 2)
+    plain.load_state_dict({n: t for n, t in conditional.state_dict().items() if n in plain.state_dict()})
+    y = torch.randn(2, 3, 4, 4)
+    assert torch.allclose(conditional(y, torch.tensor([3.0, 60.0])), plain(y), atol=1e-5)
+
+
+def test_bits_of_all_integers_are_those_of_a_distribution() -> None:
+    values = torch.arange(-400, 401).float()
+    for mean, log2_scale in ((0.0, 0.0), (3.4, -4.5), (-20.3, 5.0)):
+        bits = logistic_bits(values, torch.tensor(mean), torch.tensor(log2_scale))
+        assert float(torch.exp2(-bits).sum()) == pytest.approx(1, abs=1e-3)
+
+
+def test_bits_far_from_the_mean_stay_finite_and_have_a_gradient() -> None:
+    value = torch.tensor([1000.0, -1000.0], requires_grad=True)
+    bits = logistic_bits(value, torch.tensor(0.0), torch.tensor(-4.5))
+    bits.sum().backward()
+    assert torch.isfinite(bits).all()
+    assert value.grad is not None
+    assert bool((value.grad.abs() > 1).all())
+
+
+def changed_positions(context: LogisticContext, symbols: Tensor, channel: int, row: int, column: int) -> Tensor:
+    """(C, h, w) bool: the symbols whose distribution depends on one symbol."""
+    q = torch.tensor([20.0])
+    other = symbols.clone()
+    other[0, channel, row, column] += 3
+    before, after = context(symbols, q), context(other, q)
+    return (before[0] != after[0])[0] | (before[1] != after[1])[0]
+
+
+def test_no_symbol_depends_on_one_decoded_with_it_or_later() -> None:
+    context = random_context()
+    passes = [p for group in context.groups for p in group.passes]  # type: ignore[union-attr]
+    order = torch.zeros(3, 9, 10, dtype=torch.int)
+    for index, p in enumerate(passes):
+        order[p.first : p.last][:, p.positions(9, 10)] = index
+    torch.manual_seed(1)
+    symbols = torch.randint(-9, 10, (1, 3, 9, 10)).float()
+    reached = 0
+    for channel, row, column in ((0, 4, 4), (0, 4, 5), (1, 4, 4), (2, 4, 4), (2, 5, 4)):
+        changed = changed_positions(context, symbols, channel, row, column)
+        assert bool((order[changed] > order[channel, row, column]).all())
+        reached += int(changed.sum())
+    assert reached > 50
+
+
+def test_context_depends_on_the_operating_point() -> None:
+    context = random_context()
+    symbols = torch.randint(-9, 10, (1, 3, 8, 8)).float()
+    low, high = (context(symbols, torch.tensor([q])) for q in (0.0, 63.0))
+    assert not torch.equal(low[0], high[0])
+
+
+def test_resumed_run_is_the_same_run(tar: Path, tmp_path: Path) -> None:
+    """With SOAP, whose state is nested."""
+    straight = new_run(tar, tmp_path / "a")
+    assert straight.train(None, quiet())
+    for _ in range(2):
+        run = new_run(tar, tmp_path / "b")
+        if run.checkpoint.path.exists():
+            run.resume()
+        assert not run.train(0, quiet())  # one step
+    resumed = new_run(tar, tmp_path / "b")
+    resumed.resume()
+    assert resumed.step == 2
+    assert resumed.train(None, quiet())
+    a, b = (load_file(tmp_path / name / "checkpoint.safetensors") for name in "ab")
+    assert set(a) == set(b)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_checkpoint_of_another_optimizer(tar: Path, tmp_path: Path) -> None:
+    new_run(tar, tmp_path, replace(SCHEDULE, optimizer="adam")).train(0, quiet())
+    with pytest.raises(InvalidInputError, match="another recipe"):
+        new_run(tar, tmp_path).resume()
+
+
+@pytest.mark.parametrize("name", ["adam", "soap"])
+def test_state_of_any_optimizer_is_kept(name: str) -> None:
+    def trained(steps: int) -> tuple[torch.nn.Linear, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        module = torch.nn.Linear(3, 4)
+        optimizer = make_optimizer([{"params": module.parameters()}], replace(SCHEDULE, optimizer=name))
+        return module, optimizer
+
+    def step(module: torch.nn.Linear, optimizer: torch.optim.Optimizer, seed: int) -> None:
+        optimizer.zero_grad()
+        module(torch.randn(5, 3, generator=torch.Generator().manual_seed(seed))).square().sum().backward()
+        optimizer.step()
+
+    module, optimizer = trained(0)
+    for seed in range(3):
+        step(module, optimizer, seed)
+    tensors, packed = optimizer_state(optimizer)
+    copy, other = trained(0)
+    copy.load_state_dict(module.state_dict())
+    load_optimizer_state(other, {n: t.clone() for n, t in tensors.items()}, packed)
+    step(module, optimizer, 9)
+    step(copy, other, 9)
+    assert torch.equal(module.weight, copy.weight)
+
+
+def test_training_lowers_the_held_out_loss(tar: Path, tmp_path: Path) -> None:
+    run = new_run(tar, tmp_path, replace(SCHEDULE, steps=30, learning_rate=3e-3, validate_every=30))
+    before = run.validate()
+    run.train(None, quiet())
+    after = run.validate()
+    assert after["held_out_loss"] < before["held_out_loss"]
+    assert after["bpp_0"] < after["bpp_63"]
+    assert after["psnr_0"] < after["psnr_63"]
+
+
+def test_lambda_falls_and_weights_rise_with_the_operating_point() -> None:
+    q = torch.tensor([0.0, 31.5, 63.0])
+    assert RECIPE.lambda_of(q).tolist() == pytest.approx([1.0, 0.0015**0.5, 0.0015])
+    assert RECIPE.weight(q).tolist() == pytest.approx([0.0015**0.2, 1.0, 0.0015**-0.2], rel=1e-5)
+
+
+def test_batches_cover_the_range_of_rates(tar: Path) -> None:
+    q = VariableRateTask(RECIPE, DATA, items(tar), 0).batch(0)[1].sort().values
+    assert bool((q // 21 == torch.tensor([0.0, 1.0, 2.0])).all())
+
+
+def test_colors_gray_and_drawings_are_among_the_crops() -> None:
+    rng = np.random.default_rng(0)
+    crop = smooth_image(32, 32, seed=3)
+    seen = [varied(crop, rng) for _ in range(200)]
+    assert all(each.shape == (32, 32, 3) and each.dtype == np.uint8 for each in seen)
+    other = [each for each in seen if not np.array_equal(each, crop)]
+    assert 5 < len(other) < 40
+    assert any((each[..., 0] == each[..., 1]).all() for each in other)
+    saturated = with_saturated_rectangle(crop, np.random.default_rng(1))
+    assert set(np.unique(saturated[(saturated != crop).any(2)])) <= {0, 255}
+    assert all(
+        len(np.unique(drawing(64, 64, np.random.default_rng(seed)).reshape(-1, 3), axis=0)) > 1 for seed in range(4)
+    )
