@@ -17,7 +17,7 @@ $(READY): pyproject.toml
 	touch $@
 
 readme: $(READY)
-	$(BIN)/dcu bench --rate 0.0983 --rivals avif,webp --seconds 90 --json > docs/bench.jsonl.part
+	$(BIN)/dcu bench --rate 0.0983 --baselines avif,webp --seconds 90 --json > docs/bench.jsonl.part
 	mv docs/bench.jsonl.part docs/bench.jsonl
 	$(BIN)/python docs/readme.py
 

@@ -274,7 +274,7 @@ def test_bench_times_segmenters_and_quotes_their_cards(dcu: Dcu, segmenter: Path
     card = json.loads((segmenter / "card.json").read_text())
     card["figures"] = [{"dataset": "streets", "count": 7, "miou": 0.25}]
     (segmenter / "card.json").write_text(json.dumps(card))
-    answer = dcu("bench", "--seconds", "0", "--batch", "2", "--rivals", "webp", "--json")
+    answer = dcu("bench", "--seconds", "0", "--batch", "2", "--baselines", "webp", "--json")
     assert answer.code == 0, answer.err
     rows = {row["name"]: row for row in answer.lines if row["engine"] == "PyTorch"}
     masks, labels = rows["segmenter-0.0983"], rows["classifier-0.0983"]

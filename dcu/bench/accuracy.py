@@ -59,7 +59,7 @@ def measured(
 
 
 def quoted(codec: store.Model) -> Accuracy:
-    """What ``dcu eval --record`` wrote on the cards; nothing of labels where ``--rivals`` did not."""
+    """What ``dcu eval --record`` wrote on the cards; nothing of labels where ``--baselines`` did not."""
     stated = store.find_network("classifier", codec.fingerprint).card.get("rivals")
     if not stated:
         return accuracy_of(codec, [], None)

@@ -19,7 +19,7 @@ Labelled = Annotated[
 Batches = Annotated[
     list[int] | None, typer.Option("--batch", min=1, help="Images at once; repeated.", show_default="1, 32")
 ]
-Baselines = Annotated[str, typer.Option("--rivals", help="Formats to compare with: avif,webp,jpeg,jpeg2000,jxl.")]
+Baselines = Annotated[str, typer.Option("--baselines", help="Formats to compare with: avif,webp,jpeg,jpeg2000,jxl.")]
 Html = Annotated[Path | None, typer.Option("--html", help="A report: tables, plots and images in one file.")]
 Seconds = Annotated[float, typer.Option("--seconds", min=0, help="For how long a rate is timed.")]
 
@@ -37,6 +37,7 @@ def bench(
     quiet: options.Quiet = False,
     threads: options.Threads = None,
     device: options.Device = "auto",
+    rivals: Annotated[str, options.moved("--rivals", "--baselines")] = "",
 ) -> None:
     """Cost, speed from file to label and accuracy, beside the RGB network on other files of as many bytes.
 
@@ -50,7 +51,7 @@ def bench(
     from dcu.data import dataset_name, items
     from dcu.evaluate.baselines import parse
 
-    formats, found = parse(baselines), items(data) if data else []
+    formats, found = parse(baselines, "--baselines"), items(data) if data else []
     if html is not None:
         check_packages()
         files.check_free(html, force)  # before minutes of measuring

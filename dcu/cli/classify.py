@@ -19,7 +19,7 @@ def classify(
     inputs: options.Inputs,
     top: Annotated[int, typer.Option(min=1, help="How many classes.")] = 5,
     min_probability: Annotated[float, typer.Option(min=0, max=1, help="Less probable classes are left out.")] = 0.0,
-    view: options.View = "centre",
+    view: options.View = "center",
     views: options.Views = 1,
     network: options.Network = None,
     engine: options.EngineName = "auto",

@@ -16,7 +16,7 @@ app = typer.Typer(add_completion=False)
 def embed(
     inputs: options.Inputs,
     output: options.Output = None,
-    view: options.View = "centre",
+    view: options.View = "center",
     views: options.Views = 1,
     network: options.Network = None,
     json: options.Json = False,

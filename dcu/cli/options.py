@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +13,7 @@ Output = Annotated[str | None, typer.Option("--output", "-o", help="File or dire
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that differ.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
-View = Annotated[str, typer.Option("--view", help="What of an image is seen: its center, or full.")]
+View = Annotated[str, typer.Option("--view", help="Part of the image that is classified: center or full.")]
 Views = Annotated[int, typer.Option("--views", help="1, or 5: the center and four corners, averaged.")]
 Network = Annotated[
     str | None, typer.Option("--network", help="Classifier by name or path.", show_default="by the stream's codec")
@@ -23,6 +23,16 @@ EngineName = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.", show_default="all cores")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+
+
+def moved(option: str, place: str) -> Any:
+    """A hidden option of version 0.1; using it is a usage error that names its replacement."""
+
+    def refuse(value: Any) -> None:
+        if value:
+            raise UsageError(f"{option} is no option any more: use {place}")
+
+    return typer.Option(option, hidden=True, callback=refuse)
 
 
 def start(threads: int | None, device: str) -> str:
@@ -53,7 +63,7 @@ def chosen_engine(engine: str) -> str:
 
 def chosen_view(view: str, views: int) -> str:
     """What networks are to see, as `dcu.tasks.classify.VIEWS` names it."""
-    if view not in ("centre", "full"):
+    if view not in ("center", "full"):
         raise UsageError(f"--view: {view} is neither center nor full")
     if views not in (1, 5):
         raise UsageError(f"--views: {views} is neither 1 nor 5")

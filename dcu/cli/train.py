@@ -20,12 +20,10 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train codecs
 Recipe = Annotated[
     Path, typer.Argument(help="Recipe (TOML): a path, or the name of one that dcu ships.", show_default=False)
 ]
-RecipeOrLabels = Annotated[
-    Path | None, typer.Argument(help="Recipe (TOML), as for codecs; none with --labels.", show_default=False)
+Data = Annotated[
+    list[Path],
+    typer.Option("--data", help="Directory or uncompressed tar of images, or a directory of such tars; repeated."),
 ]
-DATA = typer.Option("--data", help="Directory or uncompressed tar of images, or a directory of such tars; repeated.")
-Data = Annotated[list[Path], DATA]
-OptionalData = Annotated[list[Path] | None, DATA]
 Out = Annotated[
     Path | None, typer.Option("--out", help="Directory of the model.", show_default="the user's data directory")
 ]
@@ -35,13 +33,7 @@ Start = Annotated[
     typer.Option("--start", help="Checkpoint of another run to begin with; a codec's, then maybe its reader's."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint.")]
-Labels = Annotated[
-    Path | None,
-    typer.Option("--labels", help="Directory or tar of one's own classes: a directory each, of images or bitstreams."),
-]
-CodecName = Annotated[str, typer.Option("--codec", help="Codec whose latents are read (with --labels).")]
 Minutes = Annotated[float | None, typer.Option("--minutes", min=0, help="Stop after so long; --resume goes on.")]
-DEFAULT_CODEC = "codec-0.0983"
 
 
 def recipe_path(recipe: Path) -> Path:
@@ -118,10 +110,8 @@ def train_codec(
 
 @app.command("classifier")
 def train_classifier(
-    recipe: RecipeOrLabels = None,
-    data: OptionalData = None,
-    labels: Labels = None,
-    codec: CodecName = DEFAULT_CODEC,
+    recipe: Recipe,
+    data: Data,
     out: Out = None,
     runs: Runs = Path("runs"),
     start: Start = None,
@@ -129,17 +119,9 @@ def train_classifier(
     minutes: Minutes = None,
     threads: options.Threads = None,
     device: options.Device = "auto",
+    labels: Annotated[str, options.moved("--labels", "dcu train head")] = "",
 ) -> None:
-    """Distil a classifier on a codec's latents from the RGB network; or, with --labels, one of one's own classes."""
-    if (recipe is None) == (labels is None):
-        raise UsageError("a recipe and its --data, or --labels: one of them")
-    if labels is not None:
-        if data or start or resume or minutes is not None:
-            raise UsageError("--labels needs neither --data nor --start, --resume or --minutes")
-        train_head(labels, codec, out, options.start(threads, device))
-        return
-    if recipe is None or not data:
-        raise UsageError("--data is needed")
+    """Distill a classifier on a codec's latents from the RGB network."""
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
     from dcu.data import gather
@@ -229,8 +211,18 @@ def train_mean(
     typer.echo(str(mean_model(found, shares or [1.0] * len(found), out, rgb, expected, odds).directory))
 
 
-def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:
-    """Fit a new last layer to one's own classes; say how well it names images that were kept aside."""
+@app.command("head")
+def train_head(
+    labels: Annotated[
+        Path, typer.Argument(help="Directory or tar with one directory of images or bitstreams per class.")
+    ],
+    codec: Annotated[str, typer.Option("--codec", help="Codec whose latents are classified.")] = "codec-0.0983",
+    out: Out = None,
+    threads: options.Threads = None,
+    device: options.Device = "auto",
+) -> None:
+    """Fit the last layer of the codec's classifier to custom classes, one directory per class."""
+    chosen_device = options.start(threads, device)
     import torch
 
     from dcu.data import LABELLED, dataset_name, items
@@ -238,7 +230,7 @@ def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:
     from dcu.train.head import own_classifier
 
     model = store.find(codec, "codec")
-    classifier = Classifier.load(store.find_network("classifier", model.fingerprint).directory, device)
+    classifier = Classifier.load(store.find_network("classifier", model.fingerprint).directory, chosen_device)
     found = items(labels, LABELLED)
     directory = out or paths.user_models() / f"{dataset_name(labels)}-{model.name.removeprefix('codec-')}"
     if out is None and (paths.shipped("models") / directory.name).exists():
@@ -248,9 +240,9 @@ def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:
     took = {
         "minutes": round((time.monotonic() - started) / 60, 1),
         "threads": torch.get_num_threads(),
-        "device": device,
+        "device": chosen_device,
     }
     store.amend(written, {"took": took})
-    counts = f"{len(written.card['labels'])} classes, {len(found)} images; {metrics['count']} images kept aside"
+    counts = f"{len(written.card['labels'])} classes, {len(found)} images; {metrics['count']} held-out images"
     typer.echo(f"{counts}: top-1 {100 * metrics['top1']:.1f} %, top-5 {100 * metrics['top5']:.1f} %", err=True)
     typer.echo(str(written.directory))

@@ -72,8 +72,8 @@ def rgb_numbers(classifier: Classifier, items: Iterable[Item]) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a classifier said of a data set: logits (n, classes), the right classes (n,), mean bpp of the files."""
+class Outputs:
+    """Outputs of a classifier on a data set: logits (n, classes), true classes (n,), mean bpp of the files."""
 
     logits: torch.Tensor
     numbers: torch.Tensor
@@ -95,7 +95,7 @@ def stream_of(codec: Codec, item: Item, native: bool) -> Stream:
         return codec.read(item.read())
 
 
-def ask(classifier: Classifier, numbers: Sequence[int], progress: Iterable[Item], native: bool) -> Answers:
+def run_dataset(classifier: Classifier, numbers: Sequence[int], progress: Iterable[Item], native: bool) -> Outputs:
     """The field's protocol: center 224 of short side 256, compressed to a whole file, read back, classified.
 
     ``numbers`` are the right classes of the items that ``progress`` gives. With ``native`` an image is compressed as
@@ -107,10 +107,10 @@ def ask(classifier: Classifier, numbers: Sequence[int], progress: Iterable[Item]
         streams = [stream_of(classifier.codec, item, native) for item in batch]
         bits += sum(8 * stream.size / (stream.full.width * stream.full.height) for stream in streams)
         logits.append(classifier.through(classifier.logits, classifier.look(streams)))
-    return Answers(torch.cat(logits), torch.tensor(numbers), bits / len(numbers))
+    return Outputs(torch.cat(logits), torch.tensor(numbers), bits / len(numbers))
 
 
-def evaluate(answers: Answers, temperature: float) -> dict[str, Any]:
+def evaluate(outputs: Outputs, temperature: float) -> dict[str, Any]:
     """Figures of a data set.
 
     Returns
@@ -118,15 +118,15 @@ def evaluate(answers: Answers, temperature: float) -> dict[str, Any]:
     dict
         ``count``; ``top1``, ``top5`` as fractions of 1; ``ece``, see :func:`calibration_error`; mean ``bpp``.
     """
-    best = answers.logits.topk(min(5, answers.logits.shape[1]), dim=1).indices
-    hits = best == answers.numbers[:, None]
-    confidence = torch.softmax(answers.logits / temperature, 1).amax(1)
+    best = outputs.logits.topk(min(5, outputs.logits.shape[1]), dim=1).indices
+    hits = best == outputs.numbers[:, None]
+    confidence = torch.softmax(outputs.logits / temperature, 1).amax(1)
     return {
         "count": len(hits),
         "top1": round(float(hits[:, 0].float().mean()), 5),
         "top5": round(float(hits.any(1).float().mean()), 5),
         "ece": round(calibration_error(confidence, hits[:, 0]), 4),
-        "bpp": round(answers.bpp, 5),
+        "bpp": round(outputs.bpp, 5),
     }
 
 
@@ -140,10 +140,10 @@ def calibration_error(confidence: torch.Tensor, right: torch.Tensor) -> float:
     return float(excess.abs().sum()) / len(confidence)
 
 
-def best_temperature(answers: Answers) -> float:
+def best_temperature(outputs: Outputs) -> float:
     """The temperature at which a data set's right classes are most probable (Guo et al.), within 1 %."""
     ladder = 1.01 ** torch.arange(-160, 161)
-    losses = [float(F.cross_entropy(answers.logits / t, answers.numbers)) for t in ladder]
+    losses = [float(F.cross_entropy(outputs.logits / t, outputs.numbers)) for t in ladder]
     return round(float(ladder[int(np.argmin(losses))]), 3)
 
 

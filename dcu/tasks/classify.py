@@ -77,11 +77,11 @@ class Classifier:
         model = store.find(str(name), "classifier")
         return cls(model, codec_of(model.identity, device), device, engine)
 
-    def __call__(self, data: bytes, top: int = 5, view: str = "centre") -> Predictions:
+    def __call__(self, data: bytes, top: int = 5, view: str = "center") -> Predictions:
         """Name what a bitstream shows; ``view`` is one of ``VIEWS``."""
         return self.predict(self.look([self.codec.read(data)], view), top)[0]
 
-    def look(self, streams: Sequence[Stream], view: str = "centre") -> list[Views]:
+    def look(self, streams: Sequence[Stream], view: str = "center") -> list[Views]:
         """What the network is to see of each stream's smallest layer; ``view`` is one of ``VIEWS``."""
         for stream in streams:
             self.codec.check(stream)
@@ -184,7 +184,7 @@ def five(latent: Tensor) -> Views:
     return center(latent) + corners
 
 
-VIEWS: dict[str, Callable[[Tensor], Views]] = {"centre": center, "five": five, "full": lambda latent: [latent]}
+VIEWS: dict[str, Callable[[Tensor], Views]] = {"center": center, "five": five, "full": lambda latent: [latent]}
 """What a network may see of a latent (1, C, h, w): the center, five squares, all of it."""
 
 
