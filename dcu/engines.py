@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from dcu.io import write_atomic
 from dcu.paths import cache_directory
 from dcu.rangecoder import backend
 
+LOG = logging.getLogger(__name__)
 Engine = Callable[[Tensor], Tensor]
 """A batch to the network's answer to it."""
 ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -159,7 +159,7 @@ def kept(key: str, make: Callable[[], bytes], threads: int) -> Engine:
     place = cache_directory() / f"{tag}.onnx"
     with contextlib.suppress(Exception):  # ONNX Runtime's own errors share no class
         return onnx_runtime(place.read_bytes(), threads)
-    print("dcu: preparing the network for ONNX Runtime, once", file=sys.stderr, flush=True)
+    LOG.info("preparing the network for ONNX Runtime, once")
     model = make()
     with contextlib.suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)

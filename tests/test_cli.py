@@ -211,6 +211,13 @@ def test_interrupt_leaves_whole_files_only(tmp_path: Path) -> None:
         assert bitstream.read(path.read_bytes()).size == path.stat().st_size
 
 
+def test_verbose_logs_what_is_loaded_and_quiet_does_not(dcu: Dcu, photo: Path, tmp_path: Path) -> None:
+    call = ("compress", photo, "-o", tmp_path / "x.bin", "--force")
+    assert "dcu: codec-0.0983 from" in dcu(*call, "-v").err
+    assert "codec-0.0983 from" not in dcu(*call).err
+    assert dcu(*call, "--quiet").err == ""
+
+
 def test_help_is_there_for_every_command(dcu: Dcu) -> None:
     for command in ("compress", "decode", "classify", "info", "verify", "models", "train", "eval"):
         answer = dcu(command, "--help")

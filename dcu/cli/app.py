@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -31,6 +33,48 @@ SUMMARIES = {
 }
 
 
+class Notes(logging.Handler):
+    """The library's log on standard error, a line per record."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        complain(record.getMessage())
+
+
+def set_level(level: int) -> Callable[[Any, Any, bool], bool]:
+    """The callback of an option that sets the level of the library's log."""
+
+    def callback(context: Any, option: Any, given: bool) -> bool:
+        if given:
+            logging.getLogger("dcu").setLevel(level)
+        return given
+
+    return callback
+
+
+def with_log_options(command: Any) -> Any:
+    """Add ``--verbose`` to a command, or to each command of a group; have ``--quiet`` silence the log."""
+    for inner in getattr(command, "commands", {}).values():
+        with_log_options(inner)
+    if not hasattr(command, "commands"):
+        for option in command.params:
+            if option.name == "quiet":
+                option.callback = set_level(logging.WARNING)
+        command.params.append(verbose_option())
+    return command
+
+
+def verbose_option() -> Any:
+    """The option ``--verbose`` as typer makes it, for any command."""
+    maker = typer.Typer(add_completion=False)
+
+    @maker.command()
+    def command(verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what the library does.")) -> None: ...
+
+    option = typer.main.get_command(maker).params[0]
+    option.expose_value, option.callback = False, set_level(logging.DEBUG)
+    return option
+
+
 class LazyGroup(TyperGroup):
     """Imports a command's module when the command is called."""
 
@@ -42,7 +86,7 @@ class LazyGroup(TyperGroup):
             return None
         if ctx.resilient_parsing or "--help" in sys.argv[1:2] or len(sys.argv) == 1:
             return TyperCommand(name, help=SUMMARIES[name])
-        return typer.main.get_command(import_module(f"dcu.cli.{name}").app)
+        return with_log_options(typer.main.get_command(import_module(f"dcu.cli.{name}").app))
 
 
 app = typer.Typer(
@@ -79,6 +123,9 @@ def main() -> None:
 def run() -> int:
     """Run the command line; the exit code."""
     open_descriptors()
+    log = logging.getLogger("dcu")
+    log.handlers = [Notes()]
+    log.setLevel(logging.INFO)
     try:
         command = typer.main.get_command(app)
         with command.make_context("dcu", sys.argv[1:]) as context:  # main() would turn a closed pipe into exit code 1

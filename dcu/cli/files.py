@@ -16,6 +16,8 @@ from dcu.errors import DcuError, InvalidInputError, MissingInputError, OutputErr
 from dcu.io import write_atomic
 
 BIN = frozenset({".bin"})
+WIDE = 1000
+"""Columns of tables that are no terminal's: no cell is wrapped."""
 T = TypeVar("T")
 
 
@@ -217,8 +219,16 @@ def print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
             print_json(row)
         return
     if rows:
-        cells = [list(rows[0]), *(["" if value is None else str(value) for value in row.values()] for row in rows)]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        for line in cells:
-            print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), flush=True)
-        print(flush=True)
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+        for name, value in rows[0].items():
+            table.add_column(Text(name), justify="right" if isinstance(value, int | float) else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+        console = Console() if sys.stdout.isatty() else Console(width=WIDE, color_system=None)
+        console.print(table)
+        console.print()
