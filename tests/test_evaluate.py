@@ -16,6 +16,7 @@ from dcu.data import items
 from dcu.evaluate import baselines, curves
 from dcu.evaluate import classifier as evaluate_classifier
 from dcu.evaluate.codec import TIMES, bits_per_symbol, ms_ssim
+from dcu.evaluate.pipeline import Pipeline
 from dcu.image import psnr, read_image, standard_crop
 from dcu.tasks.classify import Classifier
 from dcu.tasks.rgb import RgbClassifier
@@ -175,7 +176,7 @@ def test_largest_quality_that_fits() -> None:
 def test_baseline_may_not_take_more_bytes() -> None:
     def contender(size: int, right: int) -> evaluate_classifier.Contender:
         return evaluate_classifier.Contender(
-            "x", 0, lambda _: torch.zeros(1), sizes=[size] * 4, ranks=[0] * right + [1] * (4 - right)
+            Pipeline("original"), 0, lambda _: torch.zeros(1), sizes=[size] * 4, ranks=[0] * right + [1] * (4 - right)
         )
 
     large, good, poor = contender(700, 4), contender(600, 2), contender(100, 1)

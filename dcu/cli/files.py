@@ -224,7 +224,7 @@ def print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for name, value in rows[0].items():
             table.add_column(Text(name), justify="right" if isinstance(value, int | float) else "left", overflow="fold")
         for row in rows:

@@ -79,7 +79,7 @@ def show(name: str, segmentation: SegmentationMap, json: bool) -> None:
     if json:
         shares = {label: round(share, 6) for label, share in segmentation.class_fractions.items()}
         height, width = segmentation.classes.shape
-        facts = {"input": name, "width": width, "height": height, "shares": shares}
+        facts = {"input": name, "width": width, "height": height, "class_fractions": shares}
         files.print_json(facts | {"network": segmentation.network, "codec": segmentation.codec})
         return
     typer.echo(name)

@@ -20,6 +20,7 @@ from dcu.data import Item
 from dcu.errors import InvalidInputError, UsageError
 from dcu.evaluate.baselines import FORMATS, PNG
 from dcu.evaluate.cost import classifier_cost, codec_cost, macs
+from dcu.evaluate.pipeline import Pipeline
 from dcu.geometry import CROP
 from dcu.image import ImageArray, resize, standard_crop
 from dcu.nets.rgb import CLASSES
@@ -149,12 +150,11 @@ def best_temperature(outputs: Outputs) -> float:
 
 @dataclass
 class Contender:
-    """One way from a file to a label, and what it has reached."""
+    """A pipeline, and what it has reached."""
 
-    name: str
+    pipeline: Pipeline
     macs: int
     label: Callable[[bytes], torch.Tensor]  # a file to its scores, (classes,)
-    side: int = CROP  # of the image in the file
     sizes: list[int] = field(default_factory=list)
     ranks: list[int] = field(default_factory=list)  # of the right class, 0 is first
     milliseconds: list[float] = field(default_factory=list)
@@ -171,8 +171,8 @@ class Contender:
         """The metrics; the time is a median after a few files of warming up."""
         ranks = np.array(self.ranks)
         return {
-            "name": self.name,
-            "side": self.side,
+            "name": self.pipeline.name,
+            "side": self.pipeline.side,
             "count": len(ranks),
             "bytes": round(float(np.mean(self.sizes)), 1),
             "bpp": round(8 * float(np.mean(self.sizes)) / CROP**2, 4),
@@ -233,16 +233,16 @@ def compare(
     def latent(data: bytes) -> torch.Tensor:
         return classifier.probabilities(classifier.look([codec.read(data)]))[0]
 
-    ours = Contender(classifier.name, entropy + classifier_cost(classifier)["macs"], latent)
+    ours = Contender(Pipeline("latent", classifier.name), entropy + classifier_cost(classifier)["macs"], latent)
     rebuilt = entropy + synthesis + cost
-    decoded = [Contender(f"RGB on {codec.name}", rebuilt, lambda data: look(codec.decode(data)))]
+    decoded = [Contender(Pipeline("decoded", codec.name), rebuilt, lambda data: look(codec.decode(data)))]
     if tuned is not None:
         weights = RgbClassifier(classifier.device, tuned.weights())
-        name = f"RGB tuned on {codec.name}"
-        decoded.append(Contender(name, rebuilt, lambda data: look(codec.decode(data), weights)))
-    original = Contender("RGB on the original", cost, lambda data: look(PNG.decode(data, CROP, CROP)))
+        pipeline = Pipeline("decoded", codec.name, tuned=True)
+        decoded.append(Contender(pipeline, rebuilt, lambda data: look(codec.decode(data), weights)))
+    original = Contender(Pipeline("original"), cost, lambda data: look(PNG.decode(data, CROP, CROP)))
     theirs = {
-        (name, side): Contender(f"RGB on {name} {side}x{side}", cost, by_format(name), side)
+        (name, side): Contender(Pipeline("format", name, side), cost, by_format(name))
         for name in formats
         for side in SIDES
     }
