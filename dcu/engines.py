@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dcu import store
+from dcu.entropy.rangecoder import backend, cache_folder
 from dcu.errors import UnavailableError
-from dcu.rangecoder import backend, cache_folder
 
 Engine = Callable[[Tensor], Tensor]
 """A batch to the network's answer to it."""

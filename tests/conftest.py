@@ -22,11 +22,11 @@ from dcu import store
 from dcu.cli import app
 from dcu.codec import Codec, codec_of
 from dcu.entropy import integer_tensors
+from dcu.entropy.rangecoder import backend
 from dcu.evaluate.cost import codec_cost, macs
 from dcu.image import Picture
 from dcu.nets.context import Group
 from dcu.nets.efficientnet import EfficientNetLite, LatentClassifier
-from dcu.rangecoder import backend
 from dcu.tasks import rgb
 from dcu.tasks.classify import classifier_for
 from dcu.tasks.segment import segmenter_for

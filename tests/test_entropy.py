@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dcu.codec import Codec
-from dcu.entropy import EntropyCoder, cumulative, in_sixteen_bits, integer_tensors
+from dcu.entropy.coder import EntropyCoder, cumulative, in_sixteen_bits, integer_tensors
+from dcu.entropy.rangecoder import backend
 from dcu.errors import BrokenInputError, UnavailableError
 from dcu.nets.context import ContextModel, Group, lattice, schedule
 from dcu.nets.quantizer import Quantizer
-from dcu.rangecoder import backend
 
 from .conftest import GROUPS
 

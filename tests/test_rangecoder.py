@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dcu import rangecoder
+from dcu.entropy import rangecoder
 
 
 def test_extension_is_kept_under_a_name_that_holds_its_versions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ def start(threads: int | None, device: str) -> str:
     """Set the number of threads, have the arithmetic coder ready; the device to run on: "cpu" or "cuda"."""
     import torch
 
-    from dcu import rangecoder
+    from dcu.entropy import rangecoder
 
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"--device: {device} is none of auto, cpu, cuda")

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dcu import rangecoder
 from dcu.bitstream import TILE
+from dcu.entropy import rangecoder
 from dcu.errors import BrokenInputError, UnavailableError
 from dcu.nets.context import REACH, ContextModel, Group, Pass, schedule
 

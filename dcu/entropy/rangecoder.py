@@ -29,7 +29,7 @@ from dcu import store
 from dcu.errors import UnavailableError
 
 EXTENSION = "dcu_coder"
-SOURCE = Path(__file__).with_name("coder.cpp")
+SOURCE = Path(__file__).parent / "src/coder.cpp"
 HINT = (
     "torchac must be compiled once: install a C++ compiler and Python's headers (Debian: g++ and python3-dev), "
     "and ninja"
