@@ -17,7 +17,7 @@ FLOORS = [
     {"train", "evaluate"},
     {"tasks"},
     {"codec", "data"},
-    {"entropy", "rangecoder", "store", "engines"},
+    {"entropy", "store", "engines"},
     {"bitstream", "image", "nets"},
     {"io", "paths"},
     {"errors", "geometry", ""},

@@ -2,10 +2,11 @@
 
 The context model of :mod:`dcu.nets.context` in fixed point: values and activations with 8 fractional bits, weights
 with 12, sums with 20. All of them are integers held in float64, and every sum stays below 2^53, so that no order of
-summation, number of threads or machine can change a bit of it (the idea of Cool-Chic's fixed-point ARM); `coder.cpp`
-takes them in 32 bits where they fit::
+summation, number of threads or machine can change a bit of it (the idea of Cool-Chic's fixed-point ARM); the compiled
+coder (`src/`) takes them in 32 bits where they fit, and codes a tile in one call. The same tables in PyTorch
+(:meth:`EntropyCoder.all_tables`) are for comparison, for entropies, and for torchac::
 
-    value      v = round(2^8 centre)
+    value      v = round(2^8 center)
     hidden     a = clip(floor((W v + b + 2^11) / 2^12), 0, 2^20)            twice
     logit      z = floor((W a + b + 2^11) / 2^12)                           in units of 2^-8 nat
     frequency  f_j = exp_table[min(max_k z_k - z_j, 4095)]                  exp_table[d] = round(2^16 exp(-d / 2^8))
@@ -17,12 +18,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from dcu import rangecoder
 from dcu.bitstream import TILE
+from dcu.entropy import _native
+from dcu.entropy.backend import TableCoder, chosen_coder
 from dcu.errors import InvalidInputError, UnavailableError
 from dcu.nets.context import REACH, ContextModel, Group, Pass, schedule
 
@@ -90,33 +94,52 @@ class EntropyCoder:
     ----------
     tensors : dict
         As :func:`integer_tensors` gives them.
-    centres : Tensor
-        (C, L) float32, the quantizer's centres.
+    centers : Tensor
+        (C, L) float32, the quantizer's centers.
     """
 
-    def __init__(self, tensors: dict[str, Tensor], centres: Tensor) -> None:
+    def __init__(self, tensors: dict[str, Tensor], centers: Tensor) -> None:
         self.groups = tuple(Group(*row) for row in tensors["groups"].tolist())
         self.channels = sum(g.channels for g in self.groups)
         self.largest = max(g.levels for g in self.groups)
         self.passes = schedule(self.groups)
         self.tensors = tensors
         self.exp = tensors["exp"].double()
-        self.values = (centres.double() * 2**VALUE_BITS).round()
+        self.values = (centers.double() * 2**VALUE_BITS).round()
         self.weights: list[Layers] = [
             tuple((tensors[f"{i:02}.{n}.weight"].double(), tensors[f"{i:02}.{n}.bias"].double()) for n in range(3))
             for i in range(len(self.passes))
         ]
         self.check_shapes()
         self.check_exact()
-        self.sixteen_bits = [[in_sixteen_bits(weight, bias) for weight, bias in layers] for layers in self.weights]
+        self.native = self.native_model()
         half = 2 ** (WEIGHT_BITS - 1)  # folded in, like the division by 2^12: powers of two keep every bit
         self.weights = [
             tuple((weight / 2**WEIGHT_BITS, (bias[:, None] + half) / 2**WEIGHT_BITS) for weight, bias in layers)
             for layers in self.weights
         ]
 
+    def native_model(self) -> _native.ContextModel:
+        """The context model as the compiled coder holds it."""
+
+        def integers(tensor: Tensor) -> NDArray[np.int32]:
+            array: NDArray[np.int32] = tensor.int().contiguous().numpy()
+            return array
+
+        passes = [
+            (
+                p.first,
+                p.last,
+                p.levels,
+                integers(p.known(self.channels).nonzero()),
+                [(integers(weight), integers(bias)) for weight, bias in layers],
+            )
+            for p, layers in zip(self.passes, self.weights, strict=True)
+        ]
+        return _native.ContextModel(passes, integers(self.values), integers(self.exp))
+
     def check_shapes(self) -> None:
-        """Refuse weights of other shapes than the groups say: `coder.cpp` reads them as they must be."""
+        """Refuse weights of other shapes than the groups say: the compiled coder reads them as they must be."""
         hidden = len(self.weights[0][0][1])
         right = self.values.shape == (self.channels, self.largest) and self.exp.shape == (EXP_SIZE,)
         for p, layers in zip(self.passes, self.weights, strict=True):
@@ -132,7 +155,7 @@ class EntropyCoder:
         """Refuse weights whose sums could leave the integers that float64 holds exactly."""
         largest = float(self.values.abs().max())
         if not largest < 2**31:
-            raise UnavailableError("the codec's centres are out of range")
+            raise UnavailableError("the codec's centers are out of range")
         for layers in self.weights:
             for number, (weight, bias) in enumerate(layers):
                 bound = largest if number == 0 else float(CLIP)
@@ -140,66 +163,86 @@ class EntropyCoder:
                 if not float(sums.max()) <= 2**52:
                     raise UnavailableError("the codec's context model is out of range")
 
-    def all_tables(self, symbols: Tensor) -> tuple[Tensor, Tensor]:
-        """Of one tile of symbols (C, h, w): tables (N, largest + 1) and the symbols (N,), in the order of coding.
+    def grid(self, height: int, width: int) -> list[NDArray[np.int64]]:
+        """The positions of each pass as the compiled coder wants them."""
+        return [position_index(p, height, width).numpy() for p in self.passes]
 
-        Tables are int16 holding uint16; the last entry, 2^16, wraps to 0, as torchac expects. Where a channel has fewer
-        levels than the largest, the symbols that do not exist get one unit each.
-        """
-        height, width = symbols.shape[1:]
-        values: Tensor = self.values.gather(1, symbols.flatten(1).long()).view(symbols.shape)
-        padded = F.pad(values, (REACH, REACH, REACH, REACH)).flatten()
-        row = torch.arange(2**TABLE_BITS - self.largest, 2**TABLE_BITS + 1).to(torch.int16)
-        row[0] = 0
-        tables, chosen, start = row.repeat(symbols.numel(), 1), [], 0
-        for p, layers in zip(self.passes, self.weights, strict=True):
-            where = position_index(p, height, width)
-            offsets, parts = known_offsets(p, self.channels, height, width), []
-            for places in padded_index(p, height, width).split(BLOCK):
-                index = offsets[:, None] + places[None, :]
-                activation = padded.index_select(0, index.flatten()).view(index.shape)
-                for depth, (weight, bias) in enumerate(layers):
-                    activation = torch.addmm(bias, weight, activation).floor_()
-                    if depth < 2:
-                        activation.clamp_(0, CLIP)
-                parts.append(activation)
-            filled = cumulative(torch.cat(parts, 1).unflatten(0, (-1, p.levels)), self.exp, self.largest)
-            stop = start + filled.shape[0] * filled.shape[2]
-            tables[start:stop, 1 : p.levels + 1] = filled.transpose(1, 2).flatten(0, 1)
-            chosen.append(symbols[p.first : p.last].flatten(1)[:, where].flatten())
-            start = stop
-        return tables, torch.cat(chosen)
-
-    def encode(self, symbols: Tensor) -> bytes:
-        """Payload of one tile of symbols, (C, h, w) uint8."""
-        tables, chosen = self.all_tables(symbols)
-        return rangecoder.encode(tables, chosen.to(torch.int16))
+    def encode(self, symbols: Tensor, instructions: str = "") -> bytes:
+        """Payload of one tile of symbols, (C, h, w) uint8; ``instructions`` as in :meth:`decode`."""
+        if other := chosen_coder():
+            return self.encode_with(other, symbols)
+        return self.native.encode(symbols.contiguous().numpy(), self.grid(*symbols.shape[1:]), instructions)
 
     def decode(self, payloads: Sequence[bytes], height: int, width: int, instructions: str = "") -> Tensor:
-        """Symbols (B, C, h, w) uint8 of tiles of one size, by `coder.cpp`; raises BrokenInputError.
+        """Symbols (B, C, h, w) uint8 of tiles of one size; raises InvalidInputError.
 
-        ``instructions`` is one of its ``instruction_sets()``, or the quickest; all give the same symbols.
+        ``instructions`` is one of :func:`instruction_sets`, or the fastest; all give the same symbols.
         """
-        plane, stride = height * width, (height + 2 * REACH) * (width + 2 * REACH)
-        plan = [
-            (
-                p.first,
-                p.last,
-                p.levels,
-                position_index(p, height, width),
-                padded_index(p, height, width),
-                known_offsets(p, self.channels, height, width),
-                [(*layer, *integers) for layer, integers in zip(layers, sixteen_bits, strict=True)],
-            )
-            for p, layers, sixteen_bits in zip(self.passes, self.weights, self.sixteen_bits, strict=True)
-        ]
+        if other := chosen_coder():
+            return torch.stack([self.decode_with(other, payload, height, width) for payload in payloads])
+        threads = torch.get_num_threads()
         try:
-            symbols: Tensor = rangecoder.backend().decode_tiles(
-                list(payloads), plan, self.values.int(), self.exp.int(), self.largest, plane, stride, instructions
-            )
-        except ValueError as error:
+            symbols = self.native.decode(payloads, self.grid(height, width), height, width, threads, instructions)
+        except _native.BrokenPayload as error:
             raise InvalidInputError(f"the stream holds {error}") from error
-        return symbols.view(len(payloads), -1, height, width)
+        return torch.from_numpy(symbols)
+
+    def pass_tables(self, number: int, padded: Tensor, height: int, width: int) -> Tensor:
+        """Tables (N, largest + 1) of one pass in the order of coding, given the known values, (C, h + 4, w + 4) flat.
+
+        Tables are int16 holding uint16; the last entry, 2^16, wraps to 0. Where a channel has fewer levels than the
+        largest, the symbols that do not exist get one unit each.
+        """
+        p, parts = self.passes[number], []
+        offsets = known_offsets(p, self.channels, height, width)
+        for places in padded_index(p, height, width).split(BLOCK):
+            index = offsets[:, None] + places[None, :]
+            activation = padded.index_select(0, index.flatten()).view(index.shape)
+            for depth, (weight, bias) in enumerate(self.weights[number]):
+                activation = torch.addmm(bias, weight, activation).floor_()
+                if depth < 2:
+                    activation.clamp_(0, CLIP)
+            parts.append(activation)
+        row = torch.arange(2**TABLE_BITS - self.largest, 2**TABLE_BITS + 1).to(torch.int16)
+        row[0] = 0
+        tables = row.repeat((p.last - p.first) * sum(part.shape[1] for part in parts), 1)
+        filled = cumulative(torch.cat(parts, 1).unflatten(0, (-1, p.levels)), self.exp, self.largest)
+        tables[:, 1 : p.levels + 1] = filled.transpose(1, 2).flatten(0, 1)
+        return tables
+
+    def padded(self, symbols: Tensor) -> Tensor:
+        """What symbols (C, h, w) stand for, with two zeros on each side, flat."""
+        values: Tensor = self.values.gather(1, symbols.flatten(1).long()).view(symbols.shape)
+        return F.pad(values, (REACH, REACH, REACH, REACH)).flatten()
+
+    def all_tables(self, symbols: Tensor) -> tuple[Tensor, Tensor]:
+        """Of one tile of symbols (C, h, w): tables (N, largest + 1) and the symbols (N,), in the order of coding."""
+        height, width = symbols.shape[1:]
+        padded = self.padded(symbols)
+        tables = [self.pass_tables(number, padded, height, width) for number in range(len(self.passes))]
+        chosen = [symbols[p.first : p.last].flatten(1)[:, position_index(p, height, width)] for p in self.passes]
+        return torch.cat(tables), torch.cat([symbols.flatten() for symbols in chosen])
+
+    def encode_with(self, coder: TableCoder, symbols: Tensor) -> bytes:
+        """The payload of one tile by a coder that knows tables only."""
+        tables, chosen = self.all_tables(symbols)
+        return coder.encode(tables, chosen.to(torch.int16))
+
+    def decode_with(self, coder: TableCoder, payload: bytes, height: int, width: int) -> Tensor:
+        """The symbols (C, h, w) of one tile by a coder that knows tables only; each pass begins at the first symbol."""
+        symbols = torch.zeros(self.channels, height * width, dtype=torch.uint8)
+        padded = torch.zeros(self.channels, (height + 2 * REACH) * (width + 2 * REACH), dtype=torch.float64)
+        tables = torch.empty(0, self.largest + 1, dtype=torch.int16)
+        for number, p in enumerate(self.passes):
+            known = len(tables)
+            tables = torch.cat([tables, self.pass_tables(number, padded.flatten(), height, width)])
+            found = coder.decode(tables, payload)[known:].view(p.last - p.first, -1).long()
+            if (found >= p.levels).any():
+                raise InvalidInputError("the stream holds a symbol that its codec does not have")
+            symbols[p.first : p.last, position_index(p, height, width)] = found.to(torch.uint8)
+            values = self.values[p.first : p.last].gather(1, found)
+            padded[p.first : p.last, padded_index(p, height, width)] = values
+        return symbols.view(-1, height, width)
 
     def macs(self, height: int, width: int) -> int:
         """Multiply-accumulates of the context model over a whole tile."""
@@ -215,23 +258,6 @@ class EntropyCoder:
         whole[:, -1] = 2**TABLE_BITS
         frequency = whole.diff(dim=1).gather(1, chosen[:, None].long())
         return -float((frequency.double() / 2**TABLE_BITS).log2().sum())
-
-
-def in_sixteen_bits(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, int]:
-    """A layer for `coder.cpp`: (out', in' / 2, 2) int16 and (out',) int32, and the largest input that they serve.
-
-    Up to that magnitude, which is negative where there is none, no sum leaves 32 bits, in whatever order it is taken.
-    Half of the divisor is in the bias. Rows come in eights and columns in twos, zeros where there is none.
-    """
-    rounded = bias + 2 ** (WEIGHT_BITS - 1)
-    room, sums = 2**31 - 1 - rounded.abs(), weight.abs().sum(1)
-    limit = int(torch.where(room < 0, -1.0, room.div(sums.clamp(min=1), rounding_mode="floor")).min())
-    if weight.numel() and float(weight.abs().max()) >= 2**15:
-        limit = -1
-    rows, columns = weight.shape
-    padded = F.pad(weight, (0, -columns % 2, 0, -rows % 8)).unflatten(1, (-1, 2))
-    clamped = rounded.clamp(1 - 2**31, 2**31 - 1)
-    return padded.to(torch.int16).contiguous(), F.pad(clamped, (0, -rows % 8)).int(), min(limit, 2**15 - 1)
 
 
 def cumulative(logits: Tensor, exp_table: Tensor, largest: int) -> Tensor:
