@@ -232,10 +232,10 @@ def test_shipped_recipes_can_be_read() -> None:
     for path in folder.glob("*classifier-*.toml"):
         parts = read_recipe(path, classifier=ClassifierRecipe, front=FrontRecipe, data=ViewData, schedule=Schedule)
         part = path.stem.removeprefix(parts["classifier"].name)
-        assert part in ("", "-front", "-whole", "-scales", "-lite0")
+        assert part in ("", "-front", "-whole", "-lite0")
         assert bool(parts["front"].views) == (part == "-front")
         assert parts["classifier"].whole == (part == "-whole")
-        assert (len(parts["data"].scales) > 1) == (part in ("-scales", "-lite0"))
+        assert (len(parts["data"].scales) > 1) == (part == "-lite0")
         assert (parts["classifier"].lite2 == 0) == (part == "-lite0")
     for path in folder.glob("segmenter-*.toml"):
         parts = read_recipe(path, segmenter=SegmenterRecipe, data=SegmentData, schedule=Schedule)
