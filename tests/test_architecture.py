@@ -1,4 +1,4 @@
-"""Arrows between rooms point downwards only (docs/design.md, section 2)."""
+"""Imports between layers point downward only (docs/architecture.md)."""
 
 from __future__ import annotations
 
