@@ -1,4 +1,4 @@
-"""Imports between modules point downwards only (docs/design.md, section 2)."""
+"""Import arrows point downward only (docs/architecture.md, "Layers")."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def root(
 def main() -> None:
     """Run the command line and leave with the exit code that DESIGN fixes."""
     # Read when torch is loaded: for how long its threads spin between calls, some 0.1 ms. The default is several,
-    # which take a core from what runs then: the decoder, ONNX Runtime (docs/bench.md).
+    # which take a core from what runs then: the decoder, ONNX Runtime (experiments/2026-11-23-latency).
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     sys.exit(run())
 
