@@ -78,7 +78,7 @@ def test_a_browser_draws_all_of_it(page: Path) -> None:
 def test_report_that_is_there_is_not_lost(dcu: Dcu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is anything measured first."""
     (tmp_path / "report.html").write_text("mine")
-    monkeypatch.setattr("dcu.bench.table.measure", None)
+    monkeypatch.setattr("dcu.bench.table.time_runners", None)
     answer = dcu("bench", "--html", tmp_path / "report.html")
     assert answer.code == 73
     assert one_line(answer.err)

@@ -108,7 +108,8 @@ def changed_positions(context: LogisticContext, symbols: Tensor, channel: int, r
     other = symbols.clone()
     other[0, channel, row, column] += 3
     before, after = context(symbols, q), context(other, q)
-    return (before[0] != after[0])[0] | (before[1] != after[1])[0]
+    changed: Tensor = (before[0] != after[0])[0] | (before[1] != after[1])[0]
+    return changed
 
 
 def test_no_symbol_depends_on_one_decoded_with_it_or_later() -> None:

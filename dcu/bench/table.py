@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from PIL import __version__ as pillow_version
 
-from dcu import store
+from dcu import __version__, store
 from dcu.bench.accuracy import Accuracy
 from dcu.bench.measure import peak_mib, runners, time_runners
 from dcu.bench.pipelines import Pipeline, pipelines
@@ -157,7 +157,7 @@ def machine() -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime") if has_package(name))
     return (
         f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, Python "
-        f"{platform.python_version()}, dcu {version('dcu')}, {packages}, Pillow {pillow_version}"
+        f"{platform.python_version()}, dcu {__version__}, {packages}, Pillow {pillow_version}"
     )
 
 
