@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import PIL
@@ -92,8 +93,8 @@ def duplicates(tars: list[BuiltTar]) -> Iterator[str]:
     for tar in tars:
         if repeated := sum(tar.contents.values()) - len(tar.contents):
             yield f"{tar.record.name}: {repeated} images occur more than once"
-    for train in tars:
-        for other in tars:
-            if train.record.purpose is Purpose.TRAIN and other.record.purpose is not Purpose.TRAIN:
-                if shared := len(train.contents.keys() & other.contents.keys()):
-                    yield f"{shared} images of {other.record.name} are also in {train.record.name}"
+    training = [tar for tar in tars if tar.record.purpose is Purpose.TRAIN]
+    others = [tar for tar in tars if tar.record.purpose is not Purpose.TRAIN]
+    for train, other in product(training, others):
+        if shared := len(train.contents.keys() & other.contents.keys()):
+            yield f"{shared} images of {other.record.name} are also in {train.record.name}"

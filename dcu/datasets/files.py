@@ -62,7 +62,8 @@ class Clones:
         except FileNotFoundError as error:
             raise UnavailableError("git is not installed") from error
         with process:
-            assert process.stdout is not None and process.stderr is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
             try:
                 with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
                     yield from contents(archive)

@@ -31,7 +31,8 @@ ADVERSARIAL = re.compile(r"[0-9a-f]{16}")
 """Names of the images of the NIPS 2017 adversarial competition: never trained on."""
 HASH_SIDE = 64
 BATCH = 512
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 Photograph = tuple[str, bytes]
 """Path in the repository, and content."""
 

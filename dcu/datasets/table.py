@@ -108,8 +108,18 @@ DATA_SETS = {
             "imagenet20",
             "20 ImageNet classes at 224x224: imagenette (10 varied classes) and imagewoof (10 dogs)",
             (
-                TarFile("imagenet20-train.tar", TRAIN, 23244, ""),
-                TarFile("imagenet20-val.tar", VALIDATION, 2400, ""),
+                TarFile(
+                    "imagenet20-train.tar",
+                    TRAIN,
+                    23244,
+                    "be311b398b17dcbd82d1b092a219ad5d5ef6d2ba4f79cc7048628b4ce49c5169",
+                ),
+                TarFile(
+                    "imagenet20-val.tar",
+                    VALIDATION,
+                    2400,
+                    "e8e630731010dcd450568c5ba97f9287e78eec8cc25de884e5ea88559ed6e245",
+                ),
             ),
             (IMAGENETTE, IMAGEWOOF),
             "research only, not redistributable (ImageNet)",
@@ -117,7 +127,14 @@ DATA_SETS = {
         DataSet(
             "imagewoof320",
             "10 dog breeds of ImageNet, short side 320",
-            (TarFile("imagewoof320-train.tar", TRAIN, 11416, ""),),
+            (
+                TarFile(
+                    "imagewoof320-train.tar",
+                    TRAIN,
+                    11416,
+                    "b74583b5e896f0110df2081fca8f0f8d7002b0a8b06e38ef92c93c9028d01979",
+                ),
+            ),
             (IMAGEWOOF320,),
             "research only, not redistributable (ImageNet)",
         ),
@@ -125,8 +142,18 @@ DATA_SETS = {
             "imagenet1000",
             "one image of each of the 1000 ImageNet classes, short side at most 256",
             (
-                TarFile("imagenet1000-train.tar", TRAIN, 500, ""),
-                TarFile("imagenet1000-val.tar", VALIDATION, 500, ""),
+                TarFile(
+                    "imagenet1000-train.tar",
+                    TRAIN,
+                    500,
+                    "249790d9c8bc8cde94871fd251e198915c0e2c065cee361f38eb634f7a16dee1",
+                ),
+                TarFile(
+                    "imagenet1000-val.tar",
+                    VALIDATION,
+                    500,
+                    "645780b1d29a68c60d81ce8f34ff590657c02c11db45b3fd9b03869a91c20a80",
+                ),
             ),
             (SAMPLES,),
             "research only, not redistributable (ImageNet)",
@@ -136,8 +163,18 @@ DATA_SETS = {
             "caltech101",
             "101 object categories of Caltech-101, about 300x200",
             (
-                TarFile("caltech101-train.tar", TRAIN, 6634, ""),
-                TarFile("caltech101-val.tar", VALIDATION, 1608, ""),
+                TarFile(
+                    "caltech101-train.tar",
+                    TRAIN,
+                    6634,
+                    "3488241c9c1eab99d829842b3e116a8e69d2a4c075aab053156c2bd2e7c1fbd0",
+                ),
+                TarFile(
+                    "caltech101-val.tar",
+                    VALIDATION,
+                    1608,
+                    "0236f32ef53f2bf3d8985e0ea79d7905b9653d922e95a4f22b03e386b8df1f1f",
+                ),
             ),
             (CALTECH,),
             "research only, not redistributable",
@@ -146,9 +183,21 @@ DATA_SETS = {
             "camvid",
             "street scenes of CamVid with 11 classes and void, 480x360",
             (
-                TarFile("camvid-train.tar", TRAIN, 367, ""),
-                TarFile("camvid-val.tar", VALIDATION, 101, ""),
-                TarFile("camvid-test.tar", VALIDATION, 233, ""),
+                TarFile(
+                    "camvid-train.tar", TRAIN, 367, "3a40c56fb5581556858d6d35ba114cd1f9568d7f3a138d9edeec3bcc654c9df7"
+                ),
+                TarFile(
+                    "camvid-val.tar",
+                    VALIDATION,
+                    101,
+                    "2ef06b041639d913f5d36ea14e9fc42cbccad329d15508eb483afeb35d3aaeff",
+                ),
+                TarFile(
+                    "camvid-test.tar",
+                    VALIDATION,
+                    233,
+                    "4580a211142a84bb0bc46d76c66dbc136752153c7091650af6b086219fa38b97",
+                ),
             ),
             (SEGNET,),
             "research only, not redistributable",
@@ -157,7 +206,11 @@ DATA_SETS = {
         DataSet(
             "kodak",
             "the odd-numbered half of the Kodak Lossless True Color Image Suite, 768x512",
-            (TarFile("kodak-odd.tar", VALIDATION, 12, ""),),
+            (
+                TarFile(
+                    "kodak-odd.tar", VALIDATION, 12, "eed6297346590340c144be943c42a802216377e4f4e89742aa7f02478022070f"
+                ),
+            ),
             (KODAK,),
             "released by Kodak for unrestricted use",
         ),
@@ -165,8 +218,18 @@ DATA_SETS = {
             "codec-windows",
             "192x192 windows of reduced photographs, for training codecs",
             (
-                TarFile("codec-windows-train.tar", TRAIN, 47948, ""),
-                TarFile("codec-windows-held.tar", HELD_OUT, 512, ""),
+                TarFile(
+                    "codec-windows-train.tar",
+                    TRAIN,
+                    47948,
+                    "d3bb3667d120cccdb2c202b78afb68f268519e76d47d0b31cc2d1b599dfa7c4a",
+                ),
+                TarFile(
+                    "codec-windows-held.tar",
+                    HELD_OUT,
+                    512,
+                    "75aec6977215aad965e0dfba6cac187213476d7b16005311e97248c307bc929b",
+                ),
             ),
             (SELFEXSR, U2NET, IMAGEWOOF320, POEM, SAMPLES, IMAGENETTE, IMAGEWOOF, KODAK, SEGNET),
             "research only, not redistributable (photographs with various owners)",

@@ -32,7 +32,7 @@ def digest(data: bytes) -> str:
 def read_rgb(data: bytes, draft: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
     """An image in RGB, and its size in the file.
 
-    With ``draft``, JPEG images are decoded at a reduced size of at least that many pixels on each side, which is faster.
+    With ``draft``, JPEG images are decoded faster at a reduced size, of at least that many pixels on each side.
 
     Raises
     ------
