@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from multiprocessing.pool import ThreadPool
@@ -19,6 +19,8 @@ from dcu.datasets.fingerprint import NEAR_DUPLICATE_BITS, Hashes, HashIndex, fin
 from dcu.datasets.table import PhotoSource
 from dcu.datasets.windows import MAX_WINDOWS, MIN_SHORT_SIDE, digest, encode, read_rgb, windows
 from dcu.errors import BrokenInputError
+
+log = logging.getLogger(__name__)
 
 VALIDATION = {
     "imagenet1000": "imagenet1000-val.tar",
@@ -37,26 +39,25 @@ Photograph = tuple[str, bytes]
 """Path in the repository, and content."""
 
 
-@dataclass
-class Selection:
-    """The chosen photographs of each source (path to digest), and how many were left out, by source and reason."""
+def training_windows(
+    clones: Clones, name: str, sources: Sequence[PhotoSource], known: Sequence[PhotoSource] = ()
+) -> Iterator[Member]:
+    """Windows of the photographs of all sources, for the tars NAME-train.tar and NAME-held.tar.
 
-    chosen: dict[str, dict[str, str]] = field(default_factory=dict)
-    left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
-
-
-def training_windows(clones: Clones, sources: Sequence[PhotoSource]) -> Iterator[Member]:
-    """Windows of the photographs of all sources: of each source those that train, then those that are held out.
-
-    The photographs with the smallest digests are held out; each gives one window.
+    Photographs that are also among those of the ``known`` sources are left out. Of each source come first the windows
+    that train, then those that are held out: one of each photograph with the smallest digests.
     """
-    selection = select(clones, sources)
+    chosen = select(clones, [*known, *sources])
     for source in sources:
-        yield from source_windows(clones, source, selection.chosen[source.name])
+        for held_out, path, number, window in source_windows(clones, source, chosen[source.name]):
+            tar = f"{name}-held.tar" if held_out else f"{name}-train.tar"
+            yield Member(tar, window_name(source, path, number), window)
 
 
-def source_windows(clones: Clones, source: PhotoSource, digests: dict[str, str]) -> Iterator[Member]:
-    """Windows of the chosen photographs of one source."""
+def source_windows(
+    clones: Clones, source: PhotoSource, digests: dict[str, str]
+) -> Iterator[tuple[bool, str, int, bytes]]:
+    """Windows of the chosen photographs of one source: whether held out, path, number and PNG."""
     spare = source.held_out // 4  # some photographs have no window of enough contrast
     candidates = set(sorted(digests, key=digests.__getitem__)[: source.held_out + spare])
     held: list[tuple[str, str, bytes]] = []
@@ -76,9 +77,9 @@ def source_windows(clones: Clones, source: PhotoSource, digests: dict[str, str])
             held += [(digests[path], path, window) for window in cuts]
         else:
             for number, window in enumerate(cuts):
-                yield Member("codec-windows-train.tar", window_name(source, path, number), window)
+                yield False, path, number, window
     for _, path, window in sorted(sorted(held)[: source.held_out], key=lambda one: one[1]):
-        yield Member("codec-windows-held.tar", window_name(source, path, 0), window)
+        yield True, path, 0, window
 
 
 def window_name(source: PhotoSource, path: str, number: int) -> str:
@@ -87,20 +88,27 @@ def window_name(source: PhotoSource, path: str, number: int) -> str:
     return f"{source.name}/{below.with_suffix('').as_posix().replace('/', '-')}-{number}.png"
 
 
-def select(clones: Clones, sources: Sequence[PhotoSource]) -> Selection:
-    """Choose the photographs of all sources; of near-duplicates among them, the first."""
+def select(clones: Clones, sources: Sequence[PhotoSource]) -> dict[str, dict[str, str]]:
+    """The photographs to use of each source, path to digest; of near-duplicates among them, the first.
+
+    Logs how many are left out, and why.
+    """
     validation, validation_names = validation_fingerprints(clones)
-    kept, selection = HashIndex(), Selection()
+    kept = HashIndex()
+    chosen: dict[str, dict[str, str]] = {}
     for source in sources:
-        chosen = selection.chosen[source.name] = {}
+        digests: dict[str, str] = {}
+        reasons: Counter[str] = Counter()
         for path, look in parallel(partial(inspect, names=validation_names), photographs(clones, source)):
-            reason = look if isinstance(look, str) else left_out(look, validation, kept)
-            if reason:
-                selection.left_out[source.name, reason] += 1
-            else:
-                kept.add(look.hashes[:1])
-                chosen[path] = look.digest
-    return selection
+            unfit = left_out(look, validation, kept) if isinstance(look, Look) else look
+            if unfit or isinstance(look, str):
+                reasons[str(unfit)] += 1
+                continue
+            kept.add(look.hashes[:1])
+            digests[path] = look.digest
+        log.info("%s: %d photographs chosen; left out: %s", source.name, len(digests), dict(reasons))
+        chosen[source.name] = digests
+    return chosen
 
 
 class Look(NamedTuple):

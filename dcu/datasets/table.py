@@ -82,6 +82,11 @@ POEM = Repository(
     "402d69ce53d6b06e0964ec22f2903c096b6e05a9",
     262,
 )
+BSDS500 = Repository("BIDS/BSDS500", "a04b7c6c3a9f0ace74bf205c72a43d32e1c72722", 146)
+SCENES = Repository(
+    "Yorkbenno/Spatial-Pyramid-Matching-for-Scene-Classification", "5e02c8265b67c3b43e2775c8a0cb7d1a698b8d6e", 69
+)
+VOC2007 = Repository("BernieChen96/ImageClassification", "69098f42fc2c4a7cc3b753065b936380406b53d6", 112)
 
 PHOTO_SOURCES = (
     PhotoSource(
@@ -96,6 +101,11 @@ PHOTO_SOURCES = (
     ),
     PhotoSource("imagewoof320", IMAGEWOOF320, ("train", "val"), r"[^/]+/n\d+/[^/]+\.JPEG", 160),
     PhotoSource("poem", POEM, ("data/images",), r"data/images/[^/]+\.jpg", 144),
+)
+MORE_PHOTO_SOURCES = (
+    PhotoSource("bsds500", BSDS500, ("BSDS500/data/images",), r"BSDS500/data/images/[^/]+/[^/]+\.jpg", 0),
+    PhotoSource("scenes", SCENES, ("data",), r"data/[^/]+/[^/]+\.jpg", 0),
+    PhotoSource("voc2007", VOC2007, ("JPEGImages",), r"JPEGImages/[^/]+\.jpg", 0),
 )
 
 PILLOW = "13.0.0"
@@ -232,6 +242,27 @@ DATA_SETS = {
                 ),
             ),
             (SELFEXSR, U2NET, IMAGEWOOF320, POEM, SAMPLES, IMAGENETTE, IMAGEWOOF, KODAK, SEGNET),
+            "research only, not redistributable (photographs with various owners)",
+            encoded=True,
+        ),
+        DataSet(
+            "codec-windows2",
+            "192x192 windows of more photographs: scenes, people, vehicles; none of a photograph of codec-windows",
+            (TarFile("codec-windows2-train.tar", TRAIN, 0, "-"),),
+            (
+                BSDS500,
+                SCENES,
+                VOC2007,
+                SELFEXSR,
+                U2NET,
+                IMAGEWOOF320,
+                POEM,
+                SAMPLES,
+                IMAGENETTE,
+                IMAGEWOOF,
+                KODAK,
+                SEGNET,
+            ),
             "research only, not redistributable (photographs with various owners)",
             encoded=True,
         ),
