@@ -16,7 +16,7 @@ FLOORS = [
     {"bench"},
     {"train", "evaluate"},
     {"tasks"},
-    {"codec", "data"},
+    {"codec", "data", "datasets"},
     {"entropy", "store", "engines"},
     {"bitstream", "image", "nets"},
     {"io", "paths"},

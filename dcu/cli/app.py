@@ -15,7 +15,20 @@ from typer.core import TyperCommand, TyperGroup
 from dcu import __version__
 from dcu.errors import DcuError, OutputError
 
-COMMANDS = ("compress", "decode", "classify", "segment", "embed", "info", "verify", "models", "bench", "train", "eval")
+COMMANDS = (
+    "compress",
+    "decode",
+    "classify",
+    "segment",
+    "embed",
+    "info",
+    "verify",
+    "models",
+    "bench",
+    "data",
+    "train",
+    "eval",
+)
 SUMMARIES = {
     "compress": "Images to bitstreams.",
     "decode": "Bitstreams to images.",
@@ -26,6 +39,7 @@ SUMMARIES = {
     "verify": "Whether bitstreams are whole and can be read here.",
     "models": "List, show and verify the installed models.",
     "bench": "What it costs, what it gives, against what people run today.",
+    "data": "List the training and validation sets and build them.",
     "train": "Train codecs, classifiers and segmenters.",
     "eval": "Measure codecs, classifiers and segmenters on real files.",
 }
