@@ -46,7 +46,7 @@ def build(dataset: DataSet, clones: Clones, out: Path) -> list[BuiltTar]:
 
     Raises
     ------
-    MissingInputError, BrokenInputError, UnavailableError
+    MissingInputError, InvalidInputError, UnavailableError
         As :meth:`Clones.files`.
     OutputError
         ``out`` cannot be written.

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from dcu.datasets.table import Repository
-from dcu.errors import BrokenInputError, MissingInputError, OutputError, UnavailableError
+from dcu.errors import InvalidInputError, MissingInputError, OutputError, UnavailableError
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Clones:
         ------
         MissingInputError
             No such clone.
-        BrokenInputError
+        InvalidInputError
             The clone is damaged, or has no such directory.
         UnavailableError
             git is not installed.
@@ -72,7 +72,7 @@ class Clones:
                 failed = True
             if failed:
                 reason = process.stderr.read().decode("utf-8", "replace").strip().partition("\n")[0]
-                raise BrokenInputError(f"{git}: {reason or 'git archive failed'}")
+                raise InvalidInputError(f"{git}: {reason or 'git archive failed'}")
 
     def _git(self, repository: Repository) -> Path:
         git = self.find(repository)

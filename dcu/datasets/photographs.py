@@ -18,7 +18,7 @@ from dcu.datasets.files import Clones
 from dcu.datasets.fingerprint import NEAR_DUPLICATE_BITS, Hashes, HashIndex, fingerprint, mirrored_fingerprint
 from dcu.datasets.table import PhotoSource
 from dcu.datasets.windows import MAX_WINDOWS, MIN_SHORT_SIDE, digest, encode, read_rgb, windows
-from dcu.errors import BrokenInputError
+from dcu.errors import InvalidInputError
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def source_windows(
         path, data = photograph
         try:
             image, _ = read_rgb(data)
-        except BrokenInputError:
+        except InvalidInputError:
             return path, []
         limit = 1 if path in candidates else MAX_WINDOWS
         return path, [encode(window) for window in windows(image, digests[path], limit)]
@@ -128,7 +128,7 @@ def inspect(photograph: Photograph, names: frozenset[str]) -> tuple[str, Look | 
         return path, "name of a validation image"
     try:
         image, size = read_rgb(data, draft=HASH_SIDE)
-    except BrokenInputError:
+    except InvalidInputError:
         return path, "not readable"
     if min(size) < MIN_SHORT_SIDE:
         return path, "too small"

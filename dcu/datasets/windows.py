@@ -9,7 +9,7 @@ import random
 import numpy as np
 from PIL import Image
 
-from dcu.errors import BrokenInputError
+from dcu.errors import InvalidInputError
 
 WINDOW = 192
 SCALES = (0.35, 0.9)
@@ -36,19 +36,19 @@ def read_rgb(data: bytes, draft: int | None = None) -> tuple[Image.Image, tuple[
 
     Raises
     ------
-    BrokenInputError
+    InvalidInputError
         Not an image, damaged, or of more than ``MAX_PIXELS``.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
             size = image.size
             if size[0] * size[1] > MAX_PIXELS:
-                raise BrokenInputError("the image is too large")
+                raise InvalidInputError("the image is too large")
             if draft:
                 image.draft("RGB", (draft, draft))
             return image.convert("RGB"), size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BrokenInputError("not an image") from error
+        raise InvalidInputError("not an image") from error
 
 
 def windows(image: Image.Image, seed: str, limit: int = MAX_WINDOWS) -> list[Image.Image]:
