@@ -13,7 +13,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
-	$(BIN)/python -c "from dcu.rangecoder import backend; backend()"
+	$(BIN)/python -c "from dcu.entropy.rangecoder import backend; backend()"
 	touch $@
 
 readme: $(READY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,10 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dcu.entropy import instruction_sets
 from dcu.errors import UnavailableError
 from dcu.io import write_atomic
-from dcu.paths import cache_directory
-from dcu.rangecoder import backend
 
 LOG = logging.getLogger(__name__)
 Engine = Callable[[Tensor], Tensor]
@@ -99,7 +99,7 @@ def exported(network: nn.Module, example: Tensor) -> bytes:
 
 def weight_bits() -> int:
     """Of a weight: eight with VNNI, which adds products in 32 bits; seven, so that two products fit 16, without."""
-    return 8 if "avx512vnni" in backend().instruction_sets() else 7
+    return 8 if "avx512vnni" in instruction_sets() else 7
 
 
 def quantized(model: bytes, examples: Tensor) -> bytes:
@@ -151,6 +151,13 @@ def onnx_runtime(model: bytes, threads: int) -> Engine:
     session = session_of(model, threads)
     name = session.get_inputs()[0].name
     return lambda batch: torch.from_numpy(session.run(None, {name: batch.contiguous().numpy()})[0])
+
+
+def cache_directory() -> Path:
+    """Where prepared networks are kept: $DCU_CACHE, or dcu/ in the user's cache directory."""
+    if chosen := os.environ.get("DCU_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dcu"
 
 
 def kept(key: str, make: Callable[[], bytes], threads: int) -> Engine:

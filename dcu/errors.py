@@ -28,7 +28,7 @@ class MissingInputError(DcuError):
 
 
 class UnavailableError(DcuError):
-    """A model, its weights or a compiler is not installed, or not what it should be."""
+    """A model, its weights or a package is not installed, or not what it should be."""
 
     exit_code = 69
 

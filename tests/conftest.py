@@ -21,14 +21,13 @@ from PIL import Image
 from dcu import store
 from dcu.cli import app
 from dcu.codec import Codec, codec_of
-from dcu.entropy import integer_tensors
+from dcu.entropy import _native, integer_tensors
 from dcu.evaluate.cost import codec_cost, macs
 from dcu.image import ImageArray
 from dcu.nets.context import Group
 from dcu.nets.efficientnet import EfficientNetLite
 from dcu.nets.latent import LatentClassifier
 from dcu.nets.rgb import VARIANTS
-from dcu.rangecoder import backend
 from dcu.tasks import rgb
 from dcu.tasks.classify import classifier_for
 from dcu.tasks.segment import segmenter_for
@@ -80,7 +79,6 @@ def write_classifier(directory: Path, fingerprint: str) -> store.Model:
 
 @pytest.fixture(scope="session")
 def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    backend()  # compiled now, if it has to be, and not in the middle of a test
     directory = tmp_path_factory.mktemp("models")
     codec = write_codec(directory / "codec-0.0983")
     write_classifier(directory / "classifier-0.0983", codec.fingerprint)
@@ -111,6 +109,16 @@ def own_models(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture(scope="session")
 def codec(model_directory: Path) -> Codec:
     return Codec.load(model_directory / "codec-0.0983")
+
+
+class OurTables:
+    """Our own arithmetic coder with torchac's interface: tables in the place of the context model."""
+
+    def encode(self, tables: torch.Tensor, symbols: torch.Tensor) -> bytes:
+        return _native.encode_tables(tables.view(torch.uint16).numpy(), symbols.numpy())
+
+    def decode(self, tables: torch.Tensor, payload: bytes) -> torch.Tensor:
+        return torch.from_numpy(_native.decode_tables(tables.view(torch.uint16).numpy(), payload))
 
 
 def smooth_image(height: int, width: int, seed: int = 0) -> ImageArray:

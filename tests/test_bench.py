@@ -16,7 +16,7 @@ from dcu import store
 from dcu.bench import measure, table
 from dcu.bench.pipelines import files_of
 from dcu.codec import Codec
-from dcu.entropy import position_index
+from dcu.entropy.coder import position_index
 from dcu.evaluate import classifier as evaluate_classifier
 from dcu.evaluate.cost import macs
 from dcu.nets.efficientnet import LITE0, EfficientNetLite, InvertedResidual

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,13 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dcu.codec import Codec
-from dcu.entropy import EntropyCoder, cumulative, in_sixteen_bits, integer_tensors
+from dcu.entropy import EntropyCoder, _native, instruction_sets, integer_tensors
+from dcu.entropy.coder import cumulative
 from dcu.errors import InvalidInputError, UnavailableError
 from dcu.nets.context import ContextModel, Group, lattice, schedule
 from dcu.nets.quantizer import Quantizer
-from dcu.rangecoder import backend
 
-from .conftest import GROUPS
+from .conftest import GROUPS, OurTables
 
 
 def random_symbols(codec: Codec, height: int, width: int, seed: int = 0) -> Tensor:
@@ -29,7 +32,8 @@ def random_symbols(codec: Codec, height: int, width: int, seed: int = 0) -> Tens
 def test_symbols_come_back(codec: Codec, height: int, width: int, seed: int) -> None:
     symbols = random_symbols(codec, height, width, seed)
     payload = codec.entropy.encode(symbols)
-    for instructions in backend().instruction_sets():
+    for instructions in instruction_sets():
+        assert codec.entropy.encode(symbols, instructions) == payload, instructions
         assert torch.equal(codec.entropy.decode([payload], height, width, instructions)[0], symbols), instructions
 
 
@@ -39,26 +43,32 @@ def test_tiles_decoded_together_are_those_decoded_alone(codec: Codec) -> None:
     assert torch.equal(codec.entropy.decode(payloads, 9, 14), torch.stack(tiles))
 
 
-def test_tables_for_encoding_are_those_of_decoding(codec: Codec) -> None:
-    """torchac's own decoder, given the tables that encoding used, finds what coder.cpp finds."""
+def test_tables_of_pytorch_are_those_of_the_compiled_coder(codec: Codec) -> None:
+    """So are the payloads of a coder that knows tables only, and what it decodes."""
     symbols = random_symbols(codec, 11, 13)
     tables, chosen = codec.entropy.all_tables(symbols)
     assert not tables[:, 0].any()
     payload = codec.entropy.encode(symbols)
-    assert torch.equal(backend().decode_cdf(tables, payload), chosen.to(torch.int16))
-    assert torch.equal(codec.entropy.decode([payload], 11, 13)[0], symbols)
+    assert OurTables().encode(tables, chosen.to(torch.int16)) == payload
+    assert codec.entropy.encode_with(OurTables(), symbols) == payload
+    assert torch.equal(codec.entropy.decode_with(OurTables(), payload, 11, 13), symbols)
 
 
 def test_symbols_that_the_codec_does_not_have_are_refused(codec: Codec) -> None:
     """Tables are as wide as the widest group's, so that a payload can say more than a channel has."""
     symbols = random_symbols(codec, 6, 5)
+    whole = codec.entropy.encode(symbols)
     symbols[1, 3, 3] = codec.levels[1] + 2
+    with pytest.raises(ValueError, match="channel"):
+        codec.entropy.encode(symbols)
+    broken = codec.entropy.encode_with(OurTables(), symbols)
     with pytest.raises(InvalidInputError):
-        codec.entropy.decode([codec.entropy.encode(symbols)], 6, 5)
-    whole = codec.entropy.encode(random_symbols(codec, 6, 5))
+        codec.entropy.decode([broken], 6, 5)
+    with pytest.raises(InvalidInputError):
+        codec.entropy.decode_with(OurTables(), broken, 6, 5)
     for place in range(4):  # whichever thread meets it
         payloads = [whole] * 4
-        payloads[place] = codec.entropy.encode(symbols)
+        payloads[place] = broken
         with pytest.raises(InvalidInputError):
             codec.entropy.decode(payloads, 6, 5)
 
@@ -85,25 +95,27 @@ def test_sums_of_any_size_decode_as_they_were_encoded(hidden: int, weights: floa
     coder = EntropyCoder(tensors, torch.randn(3, 5).sort(1).values * centres)
     symbols = torch.stack([torch.randint(g.levels, (height, width)) for g in groups for _ in range(g.channels)])
     symbols = symbols.to(torch.uint8)
-    payload = coder.encode(symbols)
-    for instructions in backend().instruction_sets():
+    payload = coder.encode_with(OurTables(), symbols)
+    for instructions in instruction_sets():
+        assert coder.encode(symbols, instructions) == payload, instructions
         assert torch.equal(coder.decode([payload], height, width, instructions)[0], symbols), instructions
 
 
-@given(st.integers(1, 6), st.integers(0, 5), st.integers(0, 2**17), st.integers(0, 2**32), st.integers(0, 99))
+@given(st.integers(1, 6), st.integers(0, 5), st.integers(0, 2**17), st.integers(0, 2**31 - 1), st.integers(0, 99))
 def test_sums_of_sixteen_bits_stay_in_32(rows: int, columns: int, weight: int, bias: int, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    weights = torch.randint(-weight, weight + 1, (rows, columns), generator=generator).double()
-    biases = torch.randint(-bias, bias + 1, (rows,), generator=generator).double()
-    small, offsets, limit = in_sixteen_bits(weights, biases)
+    rng = np.random.default_rng(seed)
+    weights = rng.integers(-weight, weight, (rows, columns), np.int32, endpoint=True)
+    biases = rng.integers(-bias, bias, rows, np.int32, endpoint=True)
+    known, exponential = np.zeros((columns, 3), np.int32), np.array([2**16], np.int32)
+    passes = [(0, 1, rows, known, [(weights, biases)])]
+    ((limit,),) = _native.ContextModel(passes, np.zeros((1, rows), np.int32), exponential).limits
+    offsets = abs(biases.astype(np.int64) + 2**11)
     if limit < 0:
-        assert (weights.numel() and weights.abs().max() >= 2**15) or (biases + 2**11).abs().max() >= 2**31
+        assert abs(weights).max(initial=0) >= 2**15 or offsets.max() >= 2**31
         return
-    assert torch.equal(small.flatten(1)[:rows, :columns].double(), weights)
-    assert torch.equal(offsets[:rows].double(), biases + 2**11)
-    largest = weights.abs().sum(1) * torch.arange(limit, limit + 2)[:, None] + offsets[:rows].double().abs()
-    assert largest[0].max() < 2**31
-    assert limit == 2**15 - 1 or largest[1].max() >= 2**31, "no smaller than it must be"
+    sums = abs(weights.astype(np.int64)).sum(1)
+    assert (sums * limit + offsets).max() < 2**31
+    assert limit == 2**15 - 1 or (sums * (limit + 1) + offsets).max() >= 2**31, "no smaller than it must be"
 
 
 @pytest.mark.parametrize("names", [["exp"], ["01.2.weight", "01.2.bias"], ["00.1.weight", "00.1.bias"], ["groups"]])
@@ -131,6 +143,44 @@ def test_number_of_threads_changes_nothing(codec: Codec) -> None:
         assert torch.equal(codec.entropy.decode([min(payloads)], 30, 40)[0], symbols)
     torch.set_num_threads(before)
     assert len(payloads) == 1
+
+
+def test_python_goes_on_while_a_tile_is_decoded(codec: Codec) -> None:
+    symbols = random_symbols(codec, 256, 256)
+    payload = codec.entropy.encode(symbols)
+    took: list[float] = []
+
+    def decode() -> None:
+        start = time.perf_counter()
+        codec.entropy.decode([payload], 256, 256, "doubles")
+        took.append(time.perf_counter() - start)
+
+    def longest_pause() -> float:
+        thread, pause = threading.Thread(target=decode), 0.0
+        thread.start()
+        before = time.perf_counter()
+        while thread.is_alive():
+            now = time.perf_counter()
+            before, pause = now, max(pause, now - before)
+        return pause
+
+    assert any(longest_pause() < took[-1] / 2 for _ in range(20))
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, 0)])
+def test_compiled_coder_checks_what_it_is_given(codec: Codec, size: tuple[int, int]) -> None:
+    native, (height, width) = codec.entropy.native, size
+    grid = codec.entropy.grid(4, 4)
+    with pytest.raises(ValueError, match="plane"):
+        native.decode([b""], grid, height, width, 1)
+    with pytest.raises(ValueError, match="plane"):
+        native.decode([b""], grid, 3, 4, 1)
+    with pytest.raises(ValueError, match="every pass"):
+        native.decode([b""], grid[1:], 4, 4, 1)
+    with pytest.raises(ValueError, match="instructions"):
+        native.decode([b""], grid, 4, 4, 1, "abacus")
+    with pytest.raises(ValueError, match="channels"):
+        native.encode(np.zeros((1, 4, 4), np.uint8), grid)
 
 
 def test_payload_is_as_long_as_the_tables_say(codec: Codec) -> None:

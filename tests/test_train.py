@@ -237,10 +237,10 @@ def test_shipped_recipes_can_be_read() -> None:
     for path in directory.glob("*classifier-*.toml"):
         parts = read_recipe(path, classifier=ClassifierRecipe, adapter=AdapterRecipe, data=ViewData, schedule=Schedule)
         part = path.stem.removeprefix(parts["classifier"].name)
-        assert part in ("", "-front", "-whole", "-scales", "-lite0")
+        assert part in ("", "-front", "-whole", "-lite0")
         assert bool(parts["adapter"].views) == (part == "-front")
         assert parts["classifier"].whole == (part == "-whole")
-        assert (len(parts["data"].scales) > 1) == (part in ("-scales", "-lite0"))
+        assert (len(parts["data"].scales) > 1) == (part == "-lite0")
         assert (parts["classifier"].lite2 == 0) == (part == "-lite0")
     for path in directory.glob("segmenter-*.toml"):
         parts = read_recipe(path, segmenter=SegmenterRecipe, data=SegmentData, schedule=Schedule)

@@ -17,7 +17,20 @@ from typer.core import TyperCommand, TyperGroup
 from dcu import __version__
 from dcu.errors import DcuError, OutputError
 
-COMMANDS = ("compress", "decode", "classify", "segment", "embed", "info", "verify", "models", "bench", "train", "eval")
+COMMANDS = (
+    "compress",
+    "decode",
+    "classify",
+    "segment",
+    "embed",
+    "info",
+    "verify",
+    "models",
+    "bench",
+    "data",
+    "train",
+    "eval",
+)
 SUMMARIES = {
     "compress": "Images to bitstreams.",
     "decode": "Bitstreams to images.",
@@ -28,6 +41,7 @@ SUMMARIES = {
     "verify": "Whether bitstreams are whole and can be read here.",
     "models": "List, show and verify the installed models.",
     "bench": "What it costs, what it gives, against what people run today.",
+    "data": "List the training and validation sets and build them.",
     "train": "Train codecs, classifiers and segmenters.",
     "eval": "Measure codecs, classifiers and segmenters on real files.",
 }
@@ -115,7 +129,7 @@ def root(
 def main() -> None:
     """Run the command line and leave with the exit code that DESIGN fixes."""
     # Read when torch is loaded: for how long its threads spin between calls, some 0.1 ms. The default is several,
-    # which take a core from what runs then: the decoder, ONNX Runtime (docs/bench.md).
+    # which take a core from what runs then: the decoder, ONNX Runtime (experiments/2026-11-23-latency).
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     sys.exit(run())
 

@@ -36,16 +36,16 @@ def moved(option: str, place: str) -> Any:
 
 
 def start(threads: int | None, device: str) -> str:
-    """Set the number of threads, have the arithmetic coder ready; the device to run on: "cpu" or "cuda"."""
+    """Set the number of threads, check $DCU_CODER; the device to run on: "cpu" or "cuda"."""
     import torch
 
-    from dcu import rangecoder
+    from dcu.entropy import chosen_coder
 
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"--device: {device} is none of auto, cpu, cuda")
     if threads is not None:
         torch.set_num_threads(threads)
-    rangecoder.backend()  # a missing compiler is one error, not one an input
+    chosen_coder()  # one that cannot be had is one error, not one an input
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise UnavailableError("no CUDA device is available")

@@ -88,7 +88,7 @@ def prefetch(make: Callable[[int], R], indices: range) -> Iterator[R]:
 def computes_bf16(device: str) -> bool:
     """Whether a device computes in bf16: CUDA, and CPUs on which oneDNN does (AVX-512 or better on x86).
 
-    Elsewhere PyTorch does without oneDNN, and a step takes twenty times as long as in float32 (docs/classify.md).
+    Elsewhere PyTorch does without oneDNN, and a step takes twenty times as long as in float32 (docs/training.md).
     """
     if device != "cpu":
         return True

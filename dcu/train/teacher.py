@@ -3,8 +3,8 @@
     target = (1 - w) softmax(s0 l0) + w softmax(s2 l2),  w = 1/2 unless a recipe says otherwise
 
 Lite0 gives the features that the student is to have. Of what a view shows Lite2 knows more, and both together more than
-either (docs/classify.md). Both were taught with smoothed labels and say less than they know: ``SHARPER`` are the
-factors, of their logits, with which they are as often right as they say.
+either (experiments/2026-11-25-two-teachers). Both were taught with smoothed labels and say less than they know:
+``SHARPER`` are the factors, of their logits, with which they are as often right as they say.
 """
 
 from __future__ import annotations

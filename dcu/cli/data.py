@@ -1,0 +1,87 @@
+"""``dcu data``: list data sets and build them from clones of public repositories."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dcu.cli.app import complain
+from dcu.datasets.build import build, differences, duplicates, up_to_date
+from dcu.datasets.files import Clones
+from dcu.datasets.table import DATA_SETS, DataSet, Repository
+from dcu.errors import MissingInputError, OutputError, UsageError
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="List the training and validation sets and build them."
+)
+Directory = Annotated[Path, typer.Option("--clones", help="Directory with one git clone per repository.")]
+
+
+@app.command("list")
+def list_sets(clones: Directory = Path("clones")) -> None:
+    """Show every data set and the commands that clone its repositories."""
+    for dataset in DATA_SETS.values():
+        typer.echo(f"{dataset.name}: {dataset.title}\n  terms: {dataset.terms}")
+        for tar in dataset.tars:
+            typer.echo(f"  {tar.name:<24} {tar.images:>6,} images to {tar.purpose.value}")
+        for repository in dataset.repositories:
+            typer.echo(f"  {clone_command(repository, clones)}")
+
+
+@app.command("build")
+def build_sets(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help=f"{', '.join(DATA_SETS)}, or all.")],
+    clones: Directory,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Directory for the tars.")] = Path("data"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing tars.")] = False,
+) -> None:
+    """Write the tars of data sets and compare them with the recorded ones.
+
+    Without the clones that are needed, prints the commands that make them.
+
+    Example: dcu data build kodak --clones clones
+    """
+    chosen = [dataset_named(name) for name in (DATA_SETS if "all" in names else names)]
+    found = Clones(clones)
+    if missing := found.missing({repository: None for dataset in chosen for repository in dataset.repositories}):
+        for repository in missing:
+            typer.echo(clone_command(repository, clones))
+        raise MissingInputError(f"{clones}: {len(missing)} clones are missing; the commands above make them")
+    for dataset in chosen:
+        build_set(dataset, found, output, force)
+
+
+def build_set(dataset: DataSet, clones: Clones, output: Path, force: bool) -> None:
+    """Build one data set; print its tars, and warn of what is not as recorded."""
+    existing = [output / tar.name for tar in dataset.tars if (output / tar.name).exists()]
+    if existing and not force:
+        if up_to_date(dataset, output):
+            typer.echo(f"{dataset.name}: up to date")
+            return
+        raise OutputError(f"{existing[0]}: exists and is not as recorded; --force overwrites it")
+    tars = build(dataset, clones, output)
+    for tar in tars:
+        state = "as recorded" if tar.as_recorded else "not as recorded"
+        typer.echo(f"{tar.path}: {tar.images:,} images, {tar.path.stat().st_size / 1e6:.1f} MB, {state}")
+    for difference in differences(dataset, tars, clones):
+        complain(f"warning: {dataset.name}: {difference}")
+    for duplicate in duplicates(tars):
+        complain(f"note: {dataset.name}: {duplicate}")
+
+
+def dataset_named(name: str) -> DataSet:
+    """The data set of that name."""
+    if name not in DATA_SETS:
+        raise UsageError(f"{name}: no such data set; choose from {', '.join(DATA_SETS)}, or all")
+    return DATA_SETS[name]
+
+
+def clone_command(repository: Repository, clones: Path) -> str:
+    """The command that clones a repository into the directory."""
+    return (
+        f"git clone --depth 1 https://github.com/{repository.name} "
+        f"{shlex.quote(str(clones / repository.name.replace('/', '+')))}  # {repository.megabytes} MB"
+    )

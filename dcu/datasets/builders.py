@@ -1,0 +1,153 @@
+"""Makes the files of every data set out of clones: which images, in which order, under which names."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from PIL import Image
+
+from dcu.datasets.files import Clones
+from dcu.datasets.table import CALTECH, IMAGENETTE, IMAGEWOOF, IMAGEWOOF320, KODAK, SAMPLES, SEGNET, Repository
+
+VALIDATION_PER_CLASS = 120
+CAMVID_PALETTE = (
+    ("Sky", (128, 128, 128)),
+    ("Building", (128, 0, 0)),
+    ("Pole", (192, 192, 128)),
+    ("Road", (128, 64, 128)),
+    ("Pavement", (60, 40, 222)),
+    ("Tree", (128, 128, 0)),
+    ("SignSymbol", (192, 128, 128)),
+    ("Fence", (64, 64, 128)),
+    ("Car", (64, 0, 128)),
+    ("Pedestrian", (64, 64, 0)),
+    ("Bicyclist", (0, 128, 192)),
+    ("Void", (0, 0, 0)),
+)
+"""Name and color of each class of CamVid; its position is the value in label maps. Void is not evaluated."""
+
+
+class Member(NamedTuple):
+    """A file of a data set: the tar it belongs to, its name there, and its content."""
+
+    tar: str
+    name: str
+    data: bytes
+
+
+def is_ilsvrc_validation(path: str) -> bool:
+    """Whether a file is named as an image of the ILSVRC2012 validation set: never trained on."""
+    return "ILSVRC2012_val" in path
+
+
+def imagenet20(clones: Clones) -> Iterator[Member]:
+    """The first 120 images of each class of both ``val`` directories validate; the rest trains."""
+    validation: Counter[str] = Counter()
+    for repository in (IMAGENETTE, IMAGEWOOF):
+        for split, path, data in class_images(clones, repository):
+            wnid = path.parts[1]
+            if split == "val" and validation[wnid] < VALIDATION_PER_CLASS:
+                validation[wnid] += 1
+                yield Member("imagenet20-val.tar", f"{wnid}/{path.name}", data)
+            elif not is_ilsvrc_validation(path.name):
+                yield Member("imagenet20-train.tar", f"{wnid}/{path.name}", data)
+
+
+def imagewoof320(clones: Clones) -> Iterator[Member]:
+    """The dogs at a larger size, without the images that ``imagenet20-val`` holds at 224x224."""
+    seen: Counter[str] = Counter()
+    for split, path, data in class_images(clones, IMAGEWOOF320):
+        wnid = path.parts[1]
+        seen[wnid] += split == "val"
+        validates = split == "val" and seen[wnid] <= VALIDATION_PER_CLASS
+        if not validates and not is_ilsvrc_validation(path.name):
+            yield Member("imagewoof320-train.tar", f"{wnid}/{path.name}", data)
+
+
+def class_images(clones: Clones, repository: Repository) -> Iterator[tuple[str, PurePosixPath, bytes]]:
+    """Split, path and content of the JPEG files of SPLIT/WNID/, those of ``val`` first."""
+    for split in ("val", "train"):
+        for name, data in clones.files(repository, split):
+            if name.lower().endswith((".jpeg", ".jpg")):
+                yield split, PurePosixPath(name), data
+
+
+def imagenet1000(clones: Clones) -> Iterator[Member]:
+    """One image per class: even class numbers train, odd ones validate. Short side at most 256, JPEG."""
+    images = sorted((path, data) for path, data in clones.files(SAMPLES) if path.endswith(".JPEG"))
+    for number, (path, data) in enumerate(images):
+        wnid = path.split("_")[0]
+        tar = "imagenet1000-val.tar" if number % 2 else "imagenet1000-train.tar"
+        yield Member(tar, f"{wnid}/{wnid}.jpg", jpeg(Image.open(io.BytesIO(data)), 256))
+
+
+def caltech101(clones: Clones) -> Iterator[Member]:
+    """Every fifth image of each category validates, the rest trains."""
+    seen: Counter[str] = Counter()
+    for name, data in clones.files(CALTECH, "101_ObjectCategories"):
+        path = PurePosixPath(name)
+        category = path.parts[1]
+        if path.suffix.lower() != ".jpg" or category in ("BACKGROUND_Google", "Faces_easy"):
+            continue
+        seen[category] += 1
+        tar = "caltech101-train.tar" if seen[category] % 5 else "caltech101-val.tar"
+        yield Member(tar, f"{category}/{path.name}", data)
+
+
+def camvid(clones: Clones) -> Iterator[Member]:
+    """JPEG images in ``images/``, indexed label maps in ``labels/``, in the usual three splits."""
+    palette = [value for _, color in CAMVID_PALETTE for value in color]
+    for split in ("train", "val", "test"):
+        tar = f"camvid-{split}.tar"
+        for name, data in clones.files(SEGNET, f"CamVid/{split}", f"CamVid/{split}annot"):
+            stem = PurePosixPath(name).stem
+            image = Image.open(io.BytesIO(data))
+            if "annot" in name:
+                yield Member(tar, f"labels/{stem}.png", label_map(image, palette))
+            else:
+                yield Member(tar, f"images/{stem}.jpg", jpeg(image))
+
+
+def kodak(clones: Clones) -> Iterator[Member]:
+    """The odd-numbered half of Kodak's 24 images, as they are."""
+    for path, data in sorted(clones.files(KODAK, "PhotoCD_PCD0992")):
+        number = int(PurePosixPath(path).stem)
+        if number % 2:
+            yield Member("kodak-odd.tar", f"kodim{number:02d}.png", data)
+
+
+def jpeg(image: Image.Image, short_side: int | None = None) -> bytes:
+    """An image as JPEG of quality 92, reduced to a short side of at most ``short_side`` pixels."""
+    image = image.convert("RGB")
+    if short_side and min(image.size) > short_side:
+        scale = short_side / min(image.size)
+        width, height = (max(short_side, round(side * scale)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=92, subsampling=2, optimize=True)
+    return out.getvalue()
+
+
+def label_map(image: Image.Image, palette: list[int]) -> bytes:
+    """A map of class numbers as an indexed PNG with a palette of its own."""
+    numbers = image if image.mode == "P" else image.convert("L")
+    indexed = Image.frombytes("P", numbers.size, numbers.tobytes())
+    indexed.putpalette(palette)
+    out = io.BytesIO()
+    indexed.save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+Builder = Callable[[Clones], Iterator[Member]]
+LABELED: dict[str, Builder] = {
+    "imagenet20": imagenet20,
+    "imagewoof320": imagewoof320,
+    "imagenet1000": imagenet1000,
+    "caltech101": caltech101,
+    "camvid": camvid,
+    "kodak": kodak,
+}

@@ -1,0 +1,37 @@
+"""Pages of documentation and experiments: links lead somewhere, pages stay short, experiments are complete."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "experiments").rglob("*.md")])
+EXPERIMENTS = sorted(path for path in (ROOT / "experiments").iterdir() if path.is_dir())
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in LINK.findall(page.read_text("utf-8")):
+        if "://" not in target and not target.startswith("#"):
+            assert (page.parent / target.partition("#")[0]).exists(), target
+
+
+def test_pages_stay_short() -> None:
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert len(page.read_text("utf-8").split()) <= 3000, page
+
+
+@pytest.mark.parametrize("directory", EXPERIMENTS, ids=lambda path: path.name)
+def test_experiments_are_complete_and_listed(directory: Path) -> None:
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d-[a-z0-9.-]+", directory.name)
+    assert "**Shipped.**" in (directory / "notes.md").read_text("utf-8")
+    with (directory / "results.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert rows
+    assert all(None not in row and None not in row.values() for row in rows), "as many cells as columns"
+    assert f"({directory.name}/notes.md)" in (ROOT / "experiments" / "README.md").read_text("utf-8")
