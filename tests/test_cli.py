@@ -34,7 +34,7 @@ def test_file_there_and_back(dcu: Dcu, photo: Path, tmp_path: Path) -> None:
     assert dcu("compress", photo, "-o", stream).code == 0
     assert dcu("decode", stream, "-o", back).code == 0
     assert read_image(back.read_bytes()).shape == (40, 52, 3)
-    assert dcu("verify", stream).out.startswith(f"{stream}: whole, {stream.stat().st_size} bytes")
+    assert dcu("verify", stream).out.startswith(f"{stream}: valid, {stream.stat().st_size} bytes")
     shown = dcu("classify", stream, "--top", "2").out
     assert shown.splitlines()[0] == str(stream)
     assert shown.count("%") == 2

@@ -44,8 +44,8 @@ def bench_rate(
     Returns
     -------
     rows : list of dict
-        ``codec``; ``name``; ``answer``, label or mask; ``bytes``, ``bpp`` (means over the files of which ``source``
-        tells, else of those timed, of ``timed_bytes``); ``top1``, ``top5``, ``miou``, where known;
+        ``codec``; ``name``; ``answer``, label or segmentation; ``bytes``, ``bpp`` (means over the files that ``source``
+        describes, else of those timed, of ``timed_bytes``); ``top1``, ``top5``, ``miou``, where known;
         ``parameters`` of the network; ``entropy_macs``, ``synthesis_macs``, ``network_macs`` (1 MAC = 2 FLOPs);
         ``engine``, ``batch``, ``threads``, ``batches`` timed; medians an image of ``read_ms``, ``decode_ms`` (entropy
         decoding, and what rebuilds an image if one is needed), ``network_ms`` and the whole, ``ms``, with its 10 and

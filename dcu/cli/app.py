@@ -1,4 +1,4 @@
-"""Puts the commands together; turns every error into one line and an exit code."""
+"""The command line: loads commands when they are called, turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ COMMANDS = (
     "eval",
 )
 SUMMARIES = {
-    "compress": "Images to bitstreams.",
-    "decode": "Bitstreams to images.",
-    "classify": "Name what is in images, straight from their bitstreams.",
-    "segment": "The class of every pixel, straight from bitstreams.",
-    "embed": "Features of images for search, straight from their bitstreams.",
-    "info": "What is inside bitstreams.",
-    "verify": "Whether bitstreams are whole and can be read here.",
+    "compress": "Compress images to bitstreams.",
+    "decode": "Decode bitstreams to images.",
+    "classify": "Classify images from their bitstreams, without decoding.",
+    "segment": "Semantic segmentation from bitstreams, without decoding.",
+    "embed": "Compute 1280-dimensional embeddings from bitstreams, without decoding.",
+    "info": "Show size, layers, rate and codec of bitstreams.",
+    "verify": "Check the integrity of bitstreams and that their codec is installed.",
     "models": "List, show and verify the installed models.",
-    "bench": "What it costs, what it gives, against what people run today.",
+    "bench": "Benchmark latency, cost and accuracy against conventional codecs.",
     "data": "List the training and validation sets and build them.",
     "train": "Train codecs, classifiers and segmenters.",
-    "eval": "Measure codecs, classifiers and segmenters on real files.",
+    "eval": "Evaluate codecs, classifiers and segmenters on data sets.",
 }
 
 
@@ -105,7 +105,7 @@ class LazyGroup(TyperGroup):
 
 app = typer.Typer(
     cls=LazyGroup,
-    help="Photographs in a few hundred bytes, understood straight from the bitstream.",
+    help="A learned image codec; networks classify and segment its bitstreams without decoding.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -123,7 +123,7 @@ def show_version(wanted: bool) -> None:
 def root(
     version: bool = typer.Option(False, "--version", callback=show_version, is_eager=True, help="Show the version."),
 ) -> None:
-    """Photographs in a few hundred bytes, understood straight from the bitstream."""
+    """A learned image codec; networks classify and segment its bitstreams without decoding."""
 
 
 def main() -> None:

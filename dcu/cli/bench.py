@@ -1,4 +1,4 @@
-"""``dcu bench``: what it costs, what it gives, against what people run today."""
+"""``dcu bench``."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from dcu import store
 from dcu.cli import files, options
 
 app = typer.Typer(add_completion=False)
-Rates = Annotated[list[float] | None, typer.Option("--rate", help="Bits a pixel; repeated.", show_default="0.0983")]
+Rates = Annotated[
+    list[float] | None,
+    typer.Option("--rate", help="Rate of a codec in bits per pixel; repeatable.", show_default="0.0983"),
+]
 Labelled = Annotated[
     Path | None,
     typer.Option("--data", help="Directory or tar whose subdirectories are classes (WNIDs), to measure accuracy on."),
 ]
 Batches = Annotated[
-    list[int] | None, typer.Option("--batch", min=1, help="Images at once; repeated.", show_default="1, 32")
+    list[int] | None, typer.Option("--batch", min=1, help="Batch size; repeatable.", show_default="1, 32")
 ]
 Baselines = Annotated[str, typer.Option("--baselines", help="Formats to compare with: avif,webp,jpeg,jpeg2000,jxl.")]
-Html = Annotated[Path | None, typer.Option("--html", help="A report: tables, plots and images in one file.")]
-Seconds = Annotated[float, typer.Option("--seconds", min=0, help="For how long a rate is timed.")]
+Html = Annotated[Path | None, typer.Option("--html", help="Write a report with tables, plots and images to one file.")]
+Seconds = Annotated[float, typer.Option("--seconds", min=0, help="Seconds of timing per rate.")]
 
 
 @app.command()
@@ -39,9 +42,9 @@ def bench(
     device: options.Device = "auto",
     rivals: Annotated[str, options.moved("--rivals", "--baselines")] = "",
 ) -> None:
-    """Cost, speed from file to label and accuracy, beside the RGB network on other files of as many bytes.
+    """Benchmark latency, cost and accuracy against the RGB network on other formats at equal file size.
 
-    Without --data: on the photographs that dcu carries, accuracy quoted from the cards.
+    Without --data, uses the sample photographs and quotes accuracy from the model cards.
     """
     models = [store.codec_of_rate(one) for one in rate or [0.0983]]
     chosen_device = options.start(threads, device)

@@ -1,4 +1,4 @@
-"""``dcu embed``: features of images for search, straight from their bitstreams."""
+"""``dcu embed``."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def embed(
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """Features of images, 1280 numbers each: one .npy file a bitstream, or one JSON object a line."""
+    """Compute a 1280-dimensional embedding per image: one .npy file per bitstream, or JSON Lines."""
     if json and output is not None:
-        raise UsageError("--json prints, -o writes files: one of them")
+        raise UsageError("--json and -o exclude each other")
     seen = options.chosen_view(view, views)
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
     places = [] if json else files.targets(inputs, found, output, ".npy")

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from dcu.data import Item
 
 CLASSIFIER = "classifier-0.0983"
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure models on real files.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Evaluate models on data sets.")
 Data = Annotated[Path, typer.Argument(help="Directory or uncompressed tar.", show_default=False, readable=False)]
 Record = Annotated[bool, typer.Option("--record", help="Write the results to the model card.")]
 CodecNames = Annotated[
-    list[str] | None, typer.Option("--codec", help="Codec by name or path; repeated.", show_default="all installed")
+    list[str] | None, typer.Option("--codec", help="Codec by name or path; repeatable.", show_default="all installed")
 ]
-Bits = Annotated[bool, typer.Option("--bits", help="Bits a symbol with and without the context model.")]
+Bits = Annotated[bool, typer.Option("--bits", help="Also print bits per symbol with and without the context model.")]
 Baselines = Annotated[str, typer.Option("--baselines", help="Formats to compare with: jpeg,jpeg2000,webp,avif,jxl.")]
-Plot = Annotated[Path | None, typer.Option("--plot", help="Rate-distortion curves: .svg, .png or .pdf.")]
+Plot = Annotated[Path | None, typer.Option("--plot", help="Write rate-distortion curves to this .svg, .png or .pdf.")]
 NetworkName = Annotated[
     str | None,
     typer.Option(
@@ -33,9 +33,12 @@ NetworkName = Annotated[
     ),
 ]
 Agreement = Annotated[
-    bool, typer.Option("--agreement", help="How often it says what the RGB network says of the original; no labels.")
+    bool,
+    typer.Option("--agreement", help="Measure agreement with the RGB teacher instead of accuracy; needs no labels."),
 ]
-Native = Annotated[bool, typer.Option("--native", help="Images as they are, not their 224x224 center.")]
+Native = Annotated[
+    bool, typer.Option("--native", help="Evaluate images at their own size instead of the 224x224 center crop.")
+]
 
 
 @app.command("codec")
@@ -53,7 +56,7 @@ def eval_codec(
     device: options.Device = "auto",
     rivals: Annotated[str, options.moved("--rivals", "--baselines")] = "",
 ) -> None:
-    """Bytes, bits a pixel, PSNR and MS-SSIM of whole files, of every installed codec, and of other formats."""
+    """Rate (bytes, bits per pixel), PSNR and MS-SSIM of the files of each codec, and of other formats."""
     from dcu.data import dataset_name, items
 
     if plot is not None:

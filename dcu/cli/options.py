@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they set."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from dcu.errors import UnavailableError, UsageError
 
 Inputs = Annotated[list[str], typer.Argument(help="Files, directories, or - for standard input.", show_default=False)]
 Output = Annotated[str | None, typer.Option("--output", "-o", help="File or directory; - for standard output.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite files that differ.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON Lines.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no notes.")]
 View = Annotated[str, typer.Option("--view", help="Part of the image that is classified: center or full.")]
-Views = Annotated[int, typer.Option("--views", help="1, or 5: the center and four corners, averaged.")]
+Views = Annotated[int, typer.Option("--views", help="1, or 5: average over the center and four corners.")]
 Network = Annotated[
-    str | None, typer.Option("--network", help="Classifier by name or path.", show_default="by the stream's codec")
+    str | None,
+    typer.Option("--network", help="Classifier by name or path.", show_default="that of the bitstream's codec"),
 ]
 EngineName = Annotated[
-    str, typer.Option("--engine", help="auto, the fastest that is exact enough; pytorch; onnx or int8 (dcu[fast]).")
+    str,
+    typer.Option("--engine", help="auto (the fastest that keeps accuracy), pytorch, onnx or int8 (needs dcu[fast])."),
 ]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.", show_default="all cores")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]

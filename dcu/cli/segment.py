@@ -1,4 +1,4 @@
-"""``dcu segment``: the class of every pixel, straight from bitstreams."""
+"""``dcu segment``."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ def segment(
     inputs: options.Inputs,
     output: options.Output = None,
     overlay: Annotated[
-        str | None, typer.Option("--overlay", help="File or directory for the mask's colors over the decoded image.")
+        str | None, typer.Option("--overlay", help="File or directory for class colors over the decoded image.")
     ] = None,
-    full: Annotated[bool, typer.Option("--full", help="Of large images, the full layer, not the small one.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Of large images, segment the full layer, not the thumbnail layer.")
+    ] = False,
     network: Annotated[
         str | None, typer.Option("--network", help="Segmenter by name or path.", show_default="by the stream's codec")
     ] = None,
@@ -33,7 +35,7 @@ def segment(
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """The class of every pixel, straight from bitstreams: an indexed PNG each, and the share of every class."""
+    """Semantic segmentation from bitstreams: an indexed PNG per image, and the fraction of pixels per class."""
     from dcu.image import encoder
 
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
@@ -42,7 +44,7 @@ def segment(
     if None in overlays or (None in maps and (json or overlay == "-")):
         raise UsageError("standard output takes one thing only")
     if any(place is not None and place.suffix.lower() != ".png" for place in maps):
-        raise UsageError(f"{output}: masks are indexed PNG files")
+        raise UsageError(f"{output}: segmentation maps are indexed PNG files")
     map_of = dict(zip(found, maps, strict=False))
     overlay_of = {s: (p, encoder(p)) for s, p in zip(found, overlays, strict=False) if p is not None}
     chosen_device = options.start(threads, device)

@@ -1,4 +1,4 @@
-"""``dcu verify``: whether bitstreams are whole and can be read here."""
+"""``dcu verify``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def verify(inputs: options.Inputs, quiet: options.Quiet = False) -> int:
-    """Check structure, checksum and that the codec is installed."""
+    """Check structure and checksum of bitstreams, and that their codec is installed."""
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
     failures = files.Failures()
     for source, stream in files.streams(found, failures):
         with failures.of(source.name):
             model = store.codec_for(stream)
             if not quiet:
-                typer.echo(f"{source.name}: whole, {stream.size} bytes, {model.name}")
+                typer.echo(f"{source.name}: valid, {stream.size} bytes, {model.name}")
     return failures.exit_code
