@@ -23,8 +23,9 @@ from dcu.datasets.build import BUILDERS, build, differences, duplicates, up_to_d
 from dcu.datasets.builders import LABELED, Builder, Member
 from dcu.datasets.files import Clones, TarWriter, sha256
 from dcu.datasets.fingerprint import NEAR_DUPLICATE_BITS, HashIndex, fingerprint, mirrored_fingerprint
+from dcu.datasets.images import read_image
 from dcu.datasets.table import DATA_SETS, PhotoSource, Purpose, Repository
-from dcu.datasets.windows import MAX_WINDOWS, read_rgb, windows
+from dcu.datasets.windows import MAX_WINDOWS, windows
 from dcu.errors import BrokenInputError
 
 DOCS = Path(__file__).parent.parent / "docs" / "data.md"
@@ -94,6 +95,7 @@ def reference_tar(path: Path, files: list[tuple[str, bytes]]) -> bytes:
         ("Kodak-Lossless-True-Color-Image-Suite", False),
         ("MohamedBakrAli+Kodak-Lossless-True-Color-Image-Suite", False),
         ("MohamedBakrAli+Kodak-Lossless-True-Color-Image-Suite", True),
+        ("Kodak-Lossless-True-Color-Image-Suite.git", True),
         ("MohamedBakrAli+Kodak-Lossless-True-Color-Image-Suite/repo", True),
     ],
 )
@@ -213,7 +215,7 @@ def test_windows_of_an_image() -> None:
 
 def test_large_images_are_refused_before_they_are_decoded() -> None:
     with pytest.raises(BrokenInputError, match="too large"):
-        read_rgb(encoded(Image.new("1", (10_000, 10_000))))
+        read_image(encoded(Image.new("1", (10_000, 10_000))))
 
 
 def test_near_duplicates_are_found() -> None:
@@ -221,7 +223,7 @@ def test_near_duplicates_are_found() -> None:
     for seed in range(2000, 2040):
         index.add(mirrored_fingerprint(textured(seed)))
     image = textured(2007)
-    smaller, _ = read_rgb(encoded(image.resize((200, 150)), "JPEG"))
+    smaller, _ = read_image(encoded(image.resize((200, 150)), "JPEG"))
     square = ImageOps.fit(image, (224, 224))
     for copy in (image, smaller, ImageOps.mirror(smaller), square):
         assert index.distance(fingerprint(copy)) <= NEAR_DUPLICATE_BITS
@@ -272,6 +274,12 @@ def test_a_damaged_clone_is_one_error(tmp_path: Path) -> None:
             path.unlink()
     with pytest.raises(BrokenInputError):
         build(DATA_SETS["kodak"], Clones(tmp_path), tmp_path / "out")
+
+
+def test_a_damaged_image_is_named(tmp_path: Path) -> None:
+    clone(tmp_path, "imagenet-sample-images", {"n00_x.JPEG": b"not a JPEG"})
+    with pytest.raises(BrokenInputError, match=r"n00_x\.JPEG: not an image"):
+        build(DATA_SETS["imagenet1000"], Clones(tmp_path), tmp_path / "out")
 
 
 def test_a_tar_depends_on_names_and_contents_alone(tmp_path: Path) -> None:
