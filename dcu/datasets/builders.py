@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
@@ -11,7 +10,9 @@ from typing import NamedTuple
 from PIL import Image
 
 from dcu.datasets.files import Clones
+from dcu.datasets.images import jpeg, label_map, read_image
 from dcu.datasets.table import CALTECH, IMAGENETTE, IMAGEWOOF, IMAGEWOOF320, KODAK, SAMPLES, SEGNET, Repository
+from dcu.errors import InvalidInputError
 
 VALIDATION_PER_CLASS = 120
 CAMVID_PALETTE = (
@@ -82,7 +83,7 @@ def imagenet1000(clones: Clones) -> Iterator[Member]:
     for number, (path, data) in enumerate(images):
         wnid = path.split("_")[0]
         tar = "imagenet1000-val.tar" if number % 2 else "imagenet1000-train.tar"
-        yield Member(tar, f"{wnid}/{wnid}.jpg", jpeg(Image.open(io.BytesIO(data)), 256))
+        yield Member(tar, f"{wnid}/{wnid}.jpg", jpeg(opened(path, data), 256))
 
 
 def caltech101(clones: Clones) -> Iterator[Member]:
@@ -105,7 +106,7 @@ def camvid(clones: Clones) -> Iterator[Member]:
         tar = f"camvid-{split}.tar"
         for name, data in clones.files(SEGNET, f"CamVid/{split}", f"CamVid/{split}annot"):
             stem = PurePosixPath(name).stem
-            image = Image.open(io.BytesIO(data))
+            image = opened(name, data)
             if "annot" in name:
                 yield Member(tar, f"labels/{stem}.png", label_map(image, palette))
             else:
@@ -115,31 +116,17 @@ def camvid(clones: Clones) -> Iterator[Member]:
 def kodak(clones: Clones) -> Iterator[Member]:
     """The odd-numbered half of Kodak's 24 images, as they are."""
     for path, data in sorted(clones.files(KODAK, "PhotoCD_PCD0992")):
-        number = int(PurePosixPath(path).stem)
-        if number % 2:
-            yield Member("kodak-odd.tar", f"kodim{number:02d}.png", data)
+        stem = PurePosixPath(path).stem
+        if stem.isdecimal() and int(stem) % 2:
+            yield Member("kodak-odd.tar", f"kodim{int(stem):02}.png", data)
 
 
-def jpeg(image: Image.Image, short_side: int | None = None) -> bytes:
-    """An image as JPEG of quality 92, reduced to a short side of at most ``short_side`` pixels."""
-    image = image.convert("RGB")
-    if short_side and min(image.size) > short_side:
-        scale = short_side / min(image.size)
-        width, height = (max(short_side, round(side * scale)) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=92, subsampling=2, optimize=True)
-    return out.getvalue()
-
-
-def label_map(image: Image.Image, palette: list[int]) -> bytes:
-    """A map of class numbers as an indexed PNG with a palette of its own."""
-    numbers = image if image.mode == "P" else image.convert("L")
-    indexed = Image.frombytes("P", numbers.size, numbers.tobytes())
-    indexed.putpalette(palette)
-    out = io.BytesIO()
-    indexed.save(out, "PNG", optimize=True)
-    return out.getvalue()
+def opened(path: str, data: bytes) -> Image.Image:
+    """The image of a file; raises InvalidInputError with its path."""
+    try:
+        return read_image(data)[0]
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{path}: {error}") from error
 
 
 Builder = Callable[[Clones], Iterator[Member]]

@@ -248,7 +248,14 @@ DATA_SETS = {
         DataSet(
             "codec-windows2",
             "192x192 windows of more photographs: scenes, people, vehicles; none of a photograph of codec-windows",
-            (TarFile("codec-windows2-train.tar", TRAIN, 0, "-"),),
+            (
+                TarFile(
+                    "codec-windows2-train.tar",
+                    TRAIN,
+                    6277,
+                    "a3778728758e6ce29b798a206b085a201ce588201b69ad838bd3aadc0f086b08",
+                ),
+            ),
             (
                 BSDS500,
                 SCENES,
