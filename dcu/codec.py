@@ -93,7 +93,7 @@ class Codec:
         thumbnail = bitstream.thumbnail_size(width, height)
         layers = [self.encode_layer(resize(image, *thumbnail, Image.Resampling.LANCZOS))] if thumbnail else []
         layers.append(self.encode_layer(image))
-        return bitstream.write(self.identity, 0, width, height, layers)
+        return bitstream.write(bitstream.Header(self.identity), width, height, layers)
 
     def encode_layer(self, image: ImageArray) -> list[bytes]:
         """The payload of each tile of an image."""
