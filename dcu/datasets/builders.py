@@ -32,6 +32,27 @@ CAMVID_PALETTE = (
 """Name and color of each class of CamVid; its position is the value in label maps. Void is not evaluated."""
 
 
+VALIDATION_DUPLICATES = frozenset(
+    f"{stem}.JPEG"
+    for stem in """
+    n02086240_4256
+    n02087394_7459
+    n02089973_2308
+    n02089973_5656
+    n02096294_781
+    n02096294_8649
+    n02102040_4704
+    n02105641_14665
+    n02115641_42170
+    n03000684_924
+    n03028079_63677
+    n03417042_2236
+    n03888257_3637
+    """.split()
+)
+"""Images of imagenette and imagewoof that show the same photograph as one of imagenet1000-val or imagenet20-val."""
+
+
 class Member(NamedTuple):
     """A file of a data set: the tar it belongs to, its name there, and its content."""
 
@@ -45,6 +66,11 @@ def is_ilsvrc_validation(path: str) -> bool:
     return "ILSVRC2012_val" in path
 
 
+def may_be_trained_on(name: str) -> bool:
+    """Whether a file of imagenette or imagewoof is no validation image, by its name."""
+    return not is_ilsvrc_validation(name) and name not in VALIDATION_DUPLICATES
+
+
 def imagenet20(clones: Clones) -> Iterator[Member]:
     """The first 120 images of each class of both ``val`` directories validate; the rest trains."""
     validation: Counter[str] = Counter()
@@ -54,7 +80,7 @@ def imagenet20(clones: Clones) -> Iterator[Member]:
             if split == "val" and validation[wnid] < VALIDATION_PER_CLASS:
                 validation[wnid] += 1
                 yield Member("imagenet20-val.tar", f"{wnid}/{path.name}", data)
-            elif not is_ilsvrc_validation(path.name):
+            elif may_be_trained_on(path.name):
                 yield Member("imagenet20-train.tar", f"{wnid}/{path.name}", data)
 
 
@@ -65,7 +91,7 @@ def imagewoof320(clones: Clones) -> Iterator[Member]:
         wnid = path.parts[1]
         seen[wnid] += split == "val"
         validates = split == "val" and seen[wnid] <= VALIDATION_PER_CLASS
-        if not validates and not is_ilsvrc_validation(path.name):
+        if not validates and may_be_trained_on(path.name):
             yield Member("imagewoof320-train.tar", f"{wnid}/{path.name}", data)
 
 
