@@ -53,7 +53,7 @@ sanitize: $(READY)
 	$(BIN)/cmake --build $(SANITIZED)/build
 	packages=$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('platlib'))") && cd $(SANITIZED) && \
 		LD_PRELOAD="$(PRELOAD)" ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(SANITIZED):$$packages \
-		$(abspath $(BIN))/python -S -m pytest tests/test_entropy.py tests/test_arithmetic_coder.py -k "not torchac"
+		$(abspath $(BIN))/python -S -m pytest --capture=sys tests/test_entropy.py tests/test_arithmetic_coder.py tests/test_logistic_coder.py -k "not torchac"
 
 clean:
 	rm -rf $(VENV) build out .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
