@@ -68,7 +68,7 @@ class Codec:
     @classmethod
     def load(cls, name: str | Path = DEFAULT, device: str = "cpu") -> Codec:
         """An installed codec by name or path; raises UnavailableError."""
-        return cls.from_model(store.find(str(name), "codec"), device)
+        return cls.from_model(store.find(name, "codec"), device)
 
     @classmethod
     def from_model(cls, model: store.Model, device: str = "cpu") -> Codec:

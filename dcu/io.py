@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,3 +31,22 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path``; raises OSError."""
     with replacing(path) as part, part.open("xb") as file:
         file.write(data)
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """The bytes of a regular file of at most ``most`` bytes; of nothing else a byte is read.
+
+    Raises
+    ------
+    OSError
+        It cannot be opened.
+    ValueError
+        It is larger, or a device, pipe or directory.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("not a regular file")
+        if status.st_size > most:
+            raise ValueError(f"larger than {most} bytes")
+        return file.read(most)

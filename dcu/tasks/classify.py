@@ -74,7 +74,7 @@ class Classifier:
     @classmethod
     def load(cls, name: str | Path = "classifier-0.0983", device: str = "cpu", engine: str = "auto") -> Classifier:
         """An installed classifier by name or path, on one of ``dcu.engines.NAMES``; raises UnavailableError."""
-        model = store.find(str(name), "classifier")
+        model = store.find(name, "classifier")
         return cls(model, codec_of(model.identity, device), device, engine)
 
     def __call__(self, data: bytes, top: int = 5, view: str = "centre") -> Predictions:

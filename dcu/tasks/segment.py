@@ -79,7 +79,7 @@ class Segmenter:
     @classmethod
     def load(cls, name: str | Path = "segmenter-0.0983", device: str = "cpu") -> Segmenter:
         """An installed segmenter by name or path; raises UnavailableError."""
-        model = store.find(str(name), "segmenter")
+        model = store.find(name, "segmenter")
         return cls(model, codec_of(model.identity, device), device)
 
     def __call__(self, data: bytes | Stream, full: bool = False) -> SegmentationMap:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dcu import store
+from dcu.cards import COUNTERPARTS
 from dcu.codec import Codec
 from dcu.data import Item
 from dcu.entropy import integer_tensors
@@ -102,7 +103,7 @@ def classifier_model(run: Run, task: ClassifierTask, codec: Codec, items: list[I
     card |= {"teacher": f"EfficientNet-Lite0 on the original image, Lite2 with a share of {task.recipe.lite2:g}"}
     card |= origin(run, asdict(task.recipe), items) | {"labels": store.imagenet_labels()}
     model = store.write_model(directory, card, tensors)
-    return model if model.kind in store.COUNTERPARTS else store.amend(model, classifier_cost(Classifier(model, codec)))
+    return model if model.kind in COUNTERPARTS else store.amend(model, classifier_cost(Classifier(model, codec)))
 
 
 def segmenter_model(run: Run, task: SegmenterTask, codec: Codec, items: list[Item], directory: Path) -> store.Model:
