@@ -63,8 +63,9 @@ class OneOf:
 
 Count = Annotated[int, Between(0, 2**53)]
 Share = Annotated[float, Between(0, 1)]
-Name = Annotated[str, Between(1, 255), Matching(r"(?!\.\.?$)[^/\\\x00-\x1f]+", "a name without separators")]
+NAME = r"(?!\.\.?$)[^/\\\x00-\x1f]{1,255}"
 """Of a model: one part of a path, and none that leads elsewhere."""
+Name = Annotated[str, Matching(NAME, "a name without separators")]
 
 
 def build(cls: type[T], table: Any, others: bool = False) -> T:

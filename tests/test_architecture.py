@@ -17,7 +17,7 @@ FLOORS = [
     {"train", "evaluate"},
     {"tasks"},
     {"codec", "data", "datasets"},
-    {"entropy", "store", "weights", "engines"},
+    {"entropy", "install", "store", "weights", "engines"},
     {"bitstream", "image", "nets"},
     {"io", "paths", "cards", "schema"},
     {"errors", "geometry", ""},

@@ -820,7 +820,7 @@ def test_codec_and_reader_learn_together_and_the_classifier_goes_on(
     tensors, scalars = first.load()
     tensors["average.analysis.head.bias"] += 1  # what no three steps do
     first.save(tensors, scalars | {"task": scalars["task"] | {"lambda": 0.5}})
-    assert dcu("train", "codec", joint, *common, "--start", first.path, "--out", models / "tiny").code == 0
+    assert dcu("train", "codec", joint, *common, "--start", first.path, "--out", models / "tiny", "--force").code == 0
     second = Checkpoint(runs / "joint" / "checkpoint.safetensors")
     tensors, scalars = second.load()
     assert float(tensors["average.analysis.head.bias"].mean()) == pytest.approx(1, abs=0.1)
@@ -836,7 +836,7 @@ def test_codec_and_reader_learn_together_and_the_classifier_goes_on(
     assert float(went_on["average.join.norm.bias"].mean()) == pytest.approx(1, abs=0.1)
     assert dcu("models", "verify", models / "tiny", models / "c").code == 0
     starts = ["--start", first.path, "--start", runs / "classifier" / "checkpoint.safetensors"]
-    again = ["--data", images, "--runs", tmp_path / "again", "--minutes", 0, "--out", models / "tiny"]
+    again = ["--data", images, "--runs", tmp_path / "again", "--minutes", 0, "--out", models / "tiny", "--force"]
     assert dcu("train", "codec", joint, *again, *starts).code == 0
     went_on = load_file(tmp_path / "again" / "joint" / "checkpoint.safetensors")
     assert float(went_on["average.analysis.head.bias"].mean()) == pytest.approx(1, abs=0.1)

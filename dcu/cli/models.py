@@ -1,4 +1,4 @@
-"""``dcu models``: list, show and verify the installed models."""
+"""``dcu models``: list, show, verify and remove installed models."""
 
 from __future__ import annotations
 
@@ -7,24 +7,28 @@ from typing import Annotated
 
 import typer
 
-from dcu import store
+from dcu import install, store
 from dcu.cli import files, options
 from dcu.errors import UnavailableError
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, show and verify the installed models.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, show, verify and remove installed models.")
 Names = Annotated[list[str] | None, typer.Argument(help="Names or paths.", show_default="all")]
 
 
 @app.command("list")
-def list_models(as_json: options.Json = False) -> None:
+def list_models(as_json: options.Json = False) -> int:
     """Every installed model, a line each."""
-    for model in store.installed():
-        if as_json:
-            facts = {key: model.card.get(key) for key in ("name", "kind", "codec", "fingerprint", "bytes")}
-            files.print_json(facts | {"folder": str(model.directory)})
-        else:
-            size = f"{model.card.get('bytes', 0) / 1e6:.1f} MB"
-            typer.echo(f"{model.name:<24} {model.kind:<12} {model.fingerprint[:8]}  {size:>8}  {model.directory}")
+    failures = files.Failures()
+    for directory in store.directories():
+        with failures.of(str(directory)):
+            model = store.read_model(directory)
+            if as_json:
+                facts = {key: model.card.get(key) for key in ("name", "kind", "codec", "fingerprint", "bytes")}
+                files.print_json(facts | {"folder": str(model.directory)})
+            else:
+                size = f"{model.facts.bytes / 1e6:.1f} MB"
+                typer.echo(f"{model.name:<24} {model.kind:<12} {model.fingerprint[:8]}  {size:>8}  {model.directory}")
+    return failures.exit_code
 
 
 @app.command()
@@ -70,3 +74,9 @@ def check(model: store.Model) -> None:
     for name, value in facts.items():
         if model.card.get(name) != value:
             raise UnavailableError(f"{name} is {value}, its card says {model.card.get(name)}")
+
+
+@app.command()
+def remove(name: Annotated[str, typer.Argument(help="Name of a model in the user's data directory.")]) -> None:
+    """Remove a model that you installed; those that dcu ships stay."""
+    typer.echo(f"removed {install.remove(name)}")

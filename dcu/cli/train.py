@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dcu import paths, store
+from dcu import install, paths, store
 from dcu.cli import files, options
-from dcu.errors import UsageError
+from dcu.errors import DcuError, UsageError
 
 if TYPE_CHECKING:
+    from dcu.data import Item
     from dcu.train.loop import Run
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train codecs, classifiers and segmenters.")
 Recipe = Annotated[
-    Path, typer.Argument(help="Recipe (TOML): a path, or the name of one that dcu ships.", show_default=False)
+    str, typer.Argument(help="Recipe (TOML): a path, or the name of one that dcu ships.", show_default=False)
 ]
 RecipeOrLabels = Annotated[
-    Path | None, typer.Argument(help="Recipe (TOML), as for codecs; none with --labels.", show_default=False)
+    str | None, typer.Argument(help="Recipe (TOML), as for codecs; none with --labels.", show_default=False)
 ]
 DATA = typer.Option("--data", help="Directory or uncompressed tar of images, or a directory of such tars; repeated.")
 Data = Annotated[list[Path], DATA]
@@ -40,34 +41,60 @@ Labels = Annotated[
     typer.Option("--labels", help="Directory or tar of one's own classes: a directory each, of images or bitstreams."),
 ]
 CodecName = Annotated[str, typer.Option("--codec", help="Codec whose latents are read (with --labels).")]
+ForceModel = Annotated[bool, typer.Option("--force", help="Overwrite or hide an existing model of that name.")]
 Minutes = Annotated[float | None, typer.Option("--minutes", min=0, help="Stop after so long; --resume goes on.")]
 DEFAULT_CODEC = "codec-0.0983"
 
 
-def recipe_path(recipe: Path) -> Path:
-    """A recipe by path, or by the name of one that dcu ships."""
-    inside = paths.shipped("configs") / f"{recipe.name.removesuffix('.toml')}.toml"
-    return inside if not recipe.exists() and inside.exists() else recipe
+def recipe_path(recipe: str) -> Path:
+    """The file of a recipe: a path, which contains a separator or ends in .toml, or the name of one that dcu ships."""
+    named = not store.is_path(recipe) and not recipe.endswith(".toml")
+    return paths.shipped("configs") / f"{recipe}.toml" if named else Path(recipe)
 
 
-def train(run: Run, start: list[Path], resume: bool, minutes: float | None, write: Callable[[], Path]) -> None:
-    """Run the loop, from the start, from other weights, or from the checkpoint; then write the model, once."""
+def train(
+    run: Run,
+    items: list[Item],
+    directory: Path | None,
+    start: list[Path],
+    resume: bool,
+    minutes: float | None,
+    force: bool,
+    write: Callable[[], Path],
+) -> None:
+    """Run the loop, from the start, from other weights, or from the checkpoint; then write the model, once.
+
+    Where ``directory`` is to hold the model, it must harm no other: before the training, and again after it.
+    """
     from rich.console import Console
 
     from dcu.train import parallel
+    from dcu.train.export import is_earlier_state
+
+    def check_free() -> None:
+        if directory is not None:
+            install.check_free(directory, force or (resume and is_earlier_state(directory, run, items)))
 
     if resume and start:
         raise UsageError("--start begins a run, --resume continues one")
-    if resume:
-        run.resume()
-    elif run.checkpoint.path.exists():
-        raise UsageError(f"{run.checkpoint.path}: a run is there already; --resume continues it, or name other --runs")
-    for path in start:
-        run.start(path)
-    if not run.train(minutes, Console(stderr=True)) and parallel.rank() == 0:
-        typer.echo(f"stopped at step {run.step} of {run.schedule.steps}; --resume continues", err=True)
-    if parallel.rank() == 0:
-        typer.echo(str(write()))
+    with run.alone():
+        if resume:
+            run.resume()
+        elif run.checkpoint.path.exists():
+            there = f"{run.checkpoint.path}: a run is there already"
+            raise UsageError(f"{there}; --resume continues it, or name other --runs")
+        for path in start:
+            run.start(path)
+        check_free()
+        if not run.train(minutes, Console(stderr=True)) and parallel.rank() == 0:
+            typer.echo(f"stopped at step {run.step} of {run.schedule.steps}; --resume continues", err=True)
+        if parallel.rank() == 0:
+            try:
+                check_free()
+            except DcuError as error:
+                kept = f"{run.checkpoint.path} is kept: --resume with another --out writes the model"
+                raise type(error)(f"{error}; {kept}") from error
+            typer.echo(str(write()))
 
 
 @app.command("codec")
@@ -78,6 +105,7 @@ def train_codec(
     runs: Runs = Path("runs"),
     start: Start = None,
     resume: Resume = False,
+    force: ForceModel = False,
     minutes: Minutes = None,
     threads: options.Threads = None,
     device: options.Device = "auto",
@@ -97,11 +125,12 @@ def train_codec(
     if "variable_rate" in read_tables(path):
         parts = read_recipe(path, variable_rate=VariableRateRecipe, data=VariableRateData, schedule=Schedule)
         with parallel.processes(chosen_device):
+            items = gather(data)
             variable = VariableRateTask(
-                parts["variable_rate"], parts["data"], gather(data), parts["schedule"].seed, chosen_device
+                parts["variable_rate"], parts["data"], items, parts["schedule"].seed, chosen_device
             )
             run = Run(variable, parts["schedule"], runs / path.stem)
-            train(run, start or [], resume, minutes, lambda: run.checkpoint.path)
+            train(run, items, None, start or [], resume, minutes, force, lambda: run.checkpoint.path)
         return
     parts = read_recipe(path, codec=CodecRecipe, reader=ReaderRecipe, data=CodecData, schedule=Schedule)
     items = gather(data)
@@ -112,8 +141,12 @@ def train_codec(
         else:
             task = CodecTask(parts["codec"], *common)
         run = Run(task, parts["schedule"], runs / path.stem)
-        directory = out or paths.user_models() / task.recipe.name
-        train(run, start or [], resume, minutes, lambda: codec_model(run, task, items, directory).directory)
+        directory = install.place_for(task.recipe.name, out)
+
+        def write() -> Path:
+            return codec_model(run, task, items, directory).directory
+
+        train(run, items, directory, start or [], resume, minutes, force, write)
 
 
 @app.command("classifier")
@@ -126,6 +159,7 @@ def train_classifier(
     runs: Runs = Path("runs"),
     start: Start = None,
     resume: Resume = False,
+    force: ForceModel = False,
     minutes: Minutes = None,
     threads: options.Threads = None,
     device: options.Device = "auto",
@@ -136,7 +170,7 @@ def train_classifier(
     if labels is not None:
         if data or start or resume or minutes is not None:
             raise UsageError("--labels needs neither --data nor --start, --resume or --minutes")
-        train_head(labels, codec, out, options.start(threads, device))
+        train_head(labels, codec, out, force, options.start(threads, device))
         return
     if recipe is None or not data:
         raise UsageError("--data is needed")
@@ -162,10 +196,12 @@ def train_classifier(
         else:
             task = ClassifierTask(parts["classifier"], *common)
         run = Run(task, parts["schedule"], runs / path.stem)
-        directory = out or paths.user_models() / task.recipe.name
-        train(
-            run, start or [], resume, minutes, lambda: classifier_model(run, task, loaded, items, directory).directory
-        )
+        directory = install.place_for(task.recipe.name, out)
+
+        def write() -> Path:
+            return classifier_model(run, task, loaded, items, directory).directory
+
+        train(run, items, directory, start or [], resume, minutes, force, write)
 
 
 @app.command("segmenter")
@@ -176,6 +212,7 @@ def train_segmenter(
     runs: Runs = Path("runs"),
     start: Start = None,
     resume: Resume = False,
+    force: ForceModel = False,
     minutes: Minutes = None,
     threads: options.Threads = None,
     device: options.Device = "auto",
@@ -197,8 +234,12 @@ def train_segmenter(
         codec = Codec.load(parts["segmenter"].codec, chosen_device)
         task = SegmenterTask(parts["segmenter"], parts["data"], codec, found, parts["schedule"].seed)
         run = Run(task, parts["schedule"], runs / path.stem)
-        items, directory = [pair.image for pair in found], out or paths.user_models() / task.recipe.name
-        train(run, start or [], resume, minutes, lambda: segmenter_model(run, task, codec, items, directory).directory)
+        items, directory = [pair.image for pair in found], install.place_for(task.recipe.name, out)
+
+        def write() -> Path:
+            return segmenter_model(run, task, codec, items, directory).directory
+
+        train(run, items, directory, start or [], resume, minutes, force, write)
 
 
 @app.command("mean")
@@ -216,6 +257,7 @@ def train_mean(
     odds: Annotated[
         float | None, typer.Option("--odds", help="Of these classes, times what they are.", show_default="2")
     ] = None,
+    force: ForceModel = False,
 ) -> None:
     """The mean of several runs' weights, often better than each of them."""
     from dcu.data import gather
@@ -223,13 +265,15 @@ def train_mean(
 
     if odds is not None and expect is None:
         raise UsageError("--odds are those of the classes that --expect names")
+    directory = install.place_for(out.name, out)
+    install.check_free(directory, force)
     found = [store.find(name) for name in models]
     expected = sorted({item.label for item in gather([expect])}) if expect else ()
     odds = 2 if odds is None else odds
-    typer.echo(str(mean_model(found, shares or [1.0] * len(found), out, rgb, expected, odds).directory))
+    typer.echo(str(mean_model(found, shares or [1.0] * len(found), directory, rgb, expected, odds).directory))
 
 
-def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:
+def train_head(labels: Path, codec: str, out: Path | None, force: bool, device: str) -> None:
     """Fit a new last layer to one's own classes; say how well it names images that were kept aside."""
     import torch
 
@@ -240,9 +284,8 @@ def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:
     model = store.find(codec, "codec")
     classifier = Classifier.load(store.find_network("classifier", model.fingerprint).directory, device)
     found = items(labels, LABELLED)
-    directory = out or paths.user_models() / f"{dataset_name(labels)}-{model.name.removeprefix('codec-')}"
-    if out is None and (paths.shipped("models") / directory.name).exists():
-        raise UsageError(f"{directory.name}: would hide the model of that name; choose another with --out")
+    directory = install.place_for(f"{dataset_name(labels)}-{model.name.removeprefix('codec-')}", out)
+    install.check_free(directory, force)
     started = time.monotonic()
     written, metrics = own_classifier(classifier, found, files.progress(found, "looking", False), directory)
     took = {

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, TypeVar
@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from dcu.errors import InvalidInputError, OutputError
+from dcu.errors import InvalidInputError, OutputError, UsageError
+from dcu.io import locked
 from dcu.train import parallel
 from dcu.train.checkpoint import Checkpoint, load_optimizer_state, optimizer_state
 from dcu.train.optimizers import make_optimizer
@@ -126,6 +127,27 @@ class Run:
         self.step = 0
         self.started_from: dict[str, Any] | None = None
         self.checkpoint = Checkpoint(directory / "checkpoint.safetensors")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other trainings out of the run's directory, the first process for all.
+
+        Raises
+        ------
+        UsageError
+            Another one is running there.
+        OutputError
+            The directory cannot be written.
+        """
+        with ExitStack() as held:
+            try:
+                if parallel.rank() == 0:
+                    held.enter_context(locked(self.directory / "lock"))
+            except BlockingIOError as error:
+                raise UsageError(f"{self.directory}: another training is running there; name other --runs") from error
+            except OSError as error:
+                raise OutputError(f"{self.directory}: {error.strerror}") from error
+            yield
 
     def save(self) -> None:
         """Write a checkpoint, the first process for all."""
