@@ -22,7 +22,10 @@ MOST_DEPTH = 32
 MOST_COLORS = 256
 """Classes of a segmenter: indices of a palette."""
 
+Input = Literal["latent", "decoded", "original"]
+"""What networks are trained on."""
 Digest = Annotated[str, Matching("[0-9a-f]{64}", "64 hexadecimal digits")]
+Color = Annotated[str, Matching("#[0-9a-fA-F]{6}", "a color #rrggbb")]
 Size = Annotated[float, Between(0, 2**53)]
 
 
@@ -32,7 +35,7 @@ class Label:
 
     label: str
     wnid: str | None = None
-    color: Annotated[str, Matching("#[0-9a-fA-F]{6}", "a color #rrggbb")] | None = None
+    color: Color | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Card:
     temperature: Annotated[float, Between(1e-3, 1e3)] = 1.0
     int8: bool = True
     void: Annotated[int, Between(0, 255)] = 255
-    input: Literal["latent", "decoded", "original"] = "latent"
+    input: Input = "latent"
     labels: tuple[Label, ...] = ()
     figures: tuple[Metrics, ...] = ()
     rivals: Rivals | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -54,23 +54,34 @@ def verify(names: Names = None) -> int:
 
 def check(model: store.Model) -> None:
     """Compare what a card states with what is there; raises UnavailableError."""
+    import torch
+
     from dcu.codec import Codec
     from dcu.evaluate.cost import classifier_cost, codec_cost, segmenter_cost
+    from dcu.geometry import LATENT_CROP
     from dcu.tasks.classify import Classifier
     from dcu.tasks.segment import Segmenter
 
-    facts = {
+    facts: dict[str, Any] = {
         "name": model.directory.name,
         "parameters": sum(tensor.numel() for tensor in model.weights().values()),
         "bytes": (model.directory / store.WEIGHTS).stat().st_size,
     }
+    answer = torch.zeros(0)
     if model.kind == "codec":
-        facts |= codec_cost(Codec.from_model(model))
+        codec = Codec.from_model(model)
+        facts |= codec_cost(codec)
+        answer = codec.synthesis(torch.zeros(1, len(codec.levels), 1, 1))
     elif model.kind == "classifier":
-        facts |= classifier_cost(Classifier.load(model.directory))
+        classifier = Classifier.load(model.directory, engine="pytorch")
+        facts |= classifier_cost(classifier)
+        answer = classifier.probabilities([[torch.zeros(1, len(classifier.codec.levels), LATENT_CROP, LATENT_CROP)]])
     elif model.kind == "segmenter":
         segmenter = Segmenter.load(model.directory)
         facts |= {"macs": segmenter_cost(segmenter.network, "latent", segmenter.codec)}
+        answer = segmenter.network(torch.zeros(1, len(segmenter.codec.levels), LATENT_CROP, LATENT_CROP))
+    if not torch.isfinite(answer).all():
+        raise UnavailableError("its network gives no finite numbers")
     for name, value in facts.items():
         if model.card.get(name) != value:
             raise UnavailableError(f"{name} is {value}, its card says {model.card.get(name)}")
