@@ -266,11 +266,17 @@ def find_network(kind: str, codec_fingerprint: str) -> Model:
     UnavailableError
         There is none.
     """
-    models = networks(kind, codec_fingerprint)
-    if not models:
+    model = default_network(kind, codec_fingerprint)
+    if model is None:
         raise UnavailableError(f"no {kind} for the codec with the fingerprint {codec_fingerprint[:8]} is installed")
+    return model
+
+
+def default_network(kind: str, codec_fingerprint: str) -> Model | None:
+    """The same, or None where there is none."""
+    models = networks(kind, codec_fingerprint)
     named = [model for model in models if model.name == str(model.facts.codec).replace("codec", kind, 1)]
-    return (named or models)[0]
+    return next(iter(named or models), None)
 
 
 def fingerprint(levels: list[int], centers: Tensor, context: dict[str, Tensor]) -> str:
@@ -330,11 +336,21 @@ def amend(model: Model, facts: dict[str, Any]) -> Model:
 
 
 def record(model: Model, metrics: dict[str, Any]) -> Model:
-    """State metrics on a model's card, with today's date, in the place of earlier ones of that kind and data set."""
+    """State metrics on a model's card, with today's date, in the place of earlier ones of that kind and data set.
+
+    What was compared with other formats on as many images stays for those that are not compared again.
+    """
 
     def kind(entry: dict[str, Any]) -> tuple[Any, bool]:
         return entry["dataset"], "agreement" in entry
 
-    others = [entry for entry in model.card["figures"] if kind(entry) != kind(metrics)]
+    figures = model.card.get("figures", [])
+    others = [entry for entry in figures if kind(entry) != kind(metrics)]
+    compared: dict[str, Any] = {}
+    for entry in figures:
+        if kind(entry) == kind(metrics) and entry.get("count") == metrics.get("count"):
+            compared |= entry.get("against") or {}
+    if compared := compared | metrics.get("against", {}):
+        metrics = metrics | {"against": compared}
     dated = metrics | {"date": datetime.date.today().isoformat()}
     return amend(model, {"figures": [*others, dated]})

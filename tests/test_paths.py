@@ -38,7 +38,7 @@ def test_commands_without_a_home_directory(dcu: Dcu, photo: Path, tmp_path: Path
     for command in (("verify", tmp_path / "x.bin"), ("info", tmp_path / "x.bin"), ("models", "list")):
         assert dcu(*command).code == 0
     removed = dcu("models", "remove", "codec-0.0983")
-    assert (removed.code, one_line(removed.err)) == (69, True)
+    assert (removed.code, one_line(removed.err)) == (2, True)
 
 
 @pytest.mark.parametrize("variable", ["XDG_DATA_HOME", "XDG_CACHE_HOME"])

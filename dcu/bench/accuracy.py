@@ -34,11 +34,11 @@ def accuracy_of(codec: store.Model, rows: Sequence[dict[str, Any]], source: str 
         row["name"]: {key: row[key] for key in ("bytes", "bpp", "top1", "top5", "macs")} | {"source": source}
         for row in rows
     }
-    for network in store.networks("segmenter", codec.fingerprint):
-        stated = max(network.card.get("figures", []), key=lambda each: each["dataset"] == STREETS, default=None)
+    if network := store.default_network("segmenter", codec.fingerprint):
+        stated = max(network.facts.figures, key=lambda each: each.dataset == STREETS, default=None)
         if stated:
-            told = f"quoted from the card: {stated['dataset']}, {stated['count']} images"
-            metrics[network.name] = {"miou": stated["miou"], "source": told}
+            told = f"quoted from the card: {stated.dataset}, {stated.count} images"
+            metrics[network.name] = {"miou": stated.miou, "source": told}
     sides = {found[1]: int(row["side"]) for row in rows if (found := RIVAL.match(row["name"]))}
     return Accuracy(metrics, sides, source)
 

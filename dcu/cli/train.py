@@ -11,6 +11,7 @@ import typer
 
 from dcu import install, paths, store
 from dcu.cli import files, options
+from dcu.cli.app import complain
 from dcu.errors import DcuError, UsageError
 
 if TYPE_CHECKING:
@@ -163,15 +164,14 @@ def train_classifier(
     minutes: Minutes = None,
     threads: options.Threads = None,
     device: options.Device = "auto",
-) -> None:
+) -> int:
     """Distil a classifier on a codec's latents from the RGB network; or, with --labels, one of one's own classes."""
     if (recipe is None) == (labels is None):
         raise UsageError("a recipe and its --data, or --labels: one of them")
     if labels is not None:
         if data or start or resume or minutes is not None:
             raise UsageError("--labels needs neither --data nor --start, --resume or --minutes")
-        train_head(labels, codec, out, force, options.start(threads, device))
-        return
+        return train_head(labels, codec, out, force, options.start(threads, device))
     if recipe is None or not data:
         raise UsageError("--data is needed")
     chosen_device = options.start(threads, device)
@@ -202,6 +202,7 @@ def train_classifier(
             return classifier_model(run, task, loaded, items, directory).directory
 
         train(run, items, directory, start or [], resume, minutes, force, write)
+    return 0
 
 
 @app.command("segmenter")
@@ -270,10 +271,10 @@ def train_mean(
     found = [store.find(name) for name in models]
     expected = sorted({item.label for item in gather([expect])}) if expect else ()
     odds = 2 if odds is None else odds
-    typer.echo(str(mean_model(found, shares or [1.0] * len(found), directory, rgb, expected, odds).directory))
+    typer.echo(str(mean_model(found, shares or [1.0] * len(found), directory, rgb, expected, odds, force).directory))
 
 
-def train_head(labels: Path, codec: str, out: Path | None, force: bool, device: str) -> None:
+def train_head(labels: Path, codec: str, out: Path | None, force: bool, device: str) -> int:
     """Fit a new last layer to one's own classes; say how well it names images that were kept aside."""
     import torch
 
@@ -287,13 +288,24 @@ def train_head(labels: Path, codec: str, out: Path | None, force: bool, device: 
     directory = install.place_for(f"{dataset_name(labels)}-{model.name.removeprefix('codec-')}", out)
     install.check_free(directory, force)
     started = time.monotonic()
-    written, metrics = own_classifier(classifier, found, files.progress(found, "looking", False), directory)
+    failures: list[DcuError] = []
+
+    def report(error: DcuError) -> None:
+        failures.append(error)
+        complain(str(error))
+
+    progress = files.progress(found, "looking", False)
+    written, metrics = own_classifier(classifier, found, progress, directory, report, force)
     took = {
         "minutes": round((time.monotonic() - started) / 60, 1),
         "threads": torch.get_num_threads(),
         "device": device,
     }
     store.amend(written, {"took": took})
-    counts = f"{len(written.card['labels'])} classes, {len(found)} images; {metrics['count']} images kept aside"
+    counts = f"{len(written.facts.labels)} classes, {len(found) - len(failures)} images"
+    counts += f"; {metrics['count']} images kept aside"
     typer.echo(f"{counts}: top-1 {100 * metrics['top1']:.1f} %, top-5 {100 * metrics['top5']:.1f} %", err=True)
     typer.echo(str(written.directory))
+    if failures:
+        complain(f"{len(failures)} of {len(found)} images were left out: they cannot be read")
+    return failures[0].exit_code if failures else 0

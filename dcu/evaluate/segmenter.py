@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from dcu import store
 from dcu.codec import Codec
 from dcu.data import Pair
-from dcu.errors import InvalidInputError
+from dcu.errors import InvalidInputError, UnavailableError
 from dcu.geometry import BLOCK
 from dcu.image import ImageArray, pad
 from dcu.nets import channels_last

@@ -35,10 +35,11 @@ from dcu.nets.norms import NORM_BATCHES, add_norms, fold_norms, measure_norms, r
 from dcu.schema import Between, Name, Share
 from dcu.tasks.classify import Classifier, undiluted
 from dcu.tasks.rgb import RgbClassifier, rgb_network
+from dcu.train import parallel
 from dcu.train.inputs import network_input
 from dcu.train.recipe import Depth, Width, check_size
 from dcu.train.teacher import SHARPER, Teacher
-from dcu.train.views import AGE, Sampler, ViewData, fewer, hold_out, large_enough, mixed, random_crop, random_view
+from dcu.train.views import Sampler, ViewData, fewer, hold_out, large_enough, mixed, random_crop, random_view
 
 STARTED = 4
 """Batches from which the scale of latents and features is taken."""
@@ -233,9 +234,10 @@ class ClassifierTask:
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """What a step sees: its :meth:`views`; those of an earlier step, if due and not kept; its number."""
-        due = self.data.again > 0 and step >= AGE and step - AGE not in self.distilled_by_step
+        earlier = step - self.data.age(parallel.count())
+        due = self.data.again > 0 and earlier >= 0 and earlier not in self.distilled_by_step
         scale = self.data.scale(step)
-        return *self.views(step, scale), *(self.views(step - AGE, scale) if due else ()), torch.tensor(step)
+        return *self.views(step, scale), *(self.views(earlier, scale) if due else ()), torch.tensor(step)
 
     def views(self, step: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         """A step's own views (n, side, side, 3) uint8; the class each shows, (n,), -1 where unknown or not alone.
@@ -274,7 +276,7 @@ class ClassifierTask:
         distilled = self.distilled(*views[:2])
         if again:
             self.distilled_by_step[step] = Distillation(*(part[:again].clone() for part in distilled))
-        earlier = self.distilled_by_step.pop(step - AGE, None)
+        earlier = self.distilled_by_step.pop(step - self.data.age(parallel.count()), None)
         if views[2:]:  # after a resume
             earlier = self.distilled(*(part[:again] for part in views[2:]))
         if earlier:

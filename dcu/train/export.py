@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dcu import cards, store
+from dcu import cards, install, store
 from dcu.codec import Codec
 from dcu.data import Item
 from dcu.entropy import integer_tensors
@@ -175,6 +175,7 @@ def mean_model(
     rgb_share: float = 0.0,
     expected: Sequence[str] = (),
     odds: float = 1.0,
+    force: bool = False,
 ) -> store.Model:
     """Write the mean of several runs' classifiers, or segmenters, each with its share; the card is the first's.
 
@@ -227,6 +228,7 @@ def mean_model(
     ]
     card |= {"name": directory.name, "mean_of": of, "figures": []} | ({"rgb_share": rgb_share} if rgb_share else {})
     card |= {"expects": {"classes": list(expected), "odds": odds}} if expected else {}
+    install.check_free(directory, force)
     return store.write_model(
         directory, card, {name: tensor.to(everyone[0][name].dtype) for name, tensor in mean.items()}
     )

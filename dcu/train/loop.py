@@ -240,8 +240,8 @@ class Run:
     def train(self, minutes: float | None, console: Console) -> bool:
         """Train to the end of the schedule, or for so many minutes; True when the schedule is done.
 
-        Every validation appends one JSON object to ``log.jsonl``. Ctrl-C ends the step under way, leaves a checkpoint
-        from which the run resumes exactly, and then interrupts.
+        Every validation, and the last step before a stop, appends one JSON object to ``log.jsonl``. Ctrl-C ends the
+        step under way, leaves a checkpoint from which the run resumes exactly, and then interrupts.
         """
         started = time.monotonic()
         self.task.module.train()
@@ -257,11 +257,13 @@ class Run:
                 metrics = self.train_step(batch)
                 progress.update(bar, completed=self.step, description=f"loss {metrics['loss']:.4f}")
                 last = self.step == self.schedule.steps
-                if last or self.step % self.schedule.validate_every == 0:
+                due = last or self.step % self.schedule.validate_every == 0
+                if due:
                     metrics |= self.validate()
-                    self.log(metrics | {"seconds": time.monotonic() - started}, console)
                 late = minutes is not None and time.monotonic() - started > 60 * minutes
                 stop = parallel.mean(float(late or interrupted.is_set()), self.task.device) > 0
+                if due or stop:
+                    self.log(metrics | {"seconds": time.monotonic() - started}, console)
                 if last or stop or self.step % self.schedule.checkpoint_every == 0:
                     self.save()
                 if stop:

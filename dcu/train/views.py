@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -20,7 +21,7 @@ from dcu.train.recipe import Batch, DatasetWeights, HeldOut
 PART = (40, 184)
 """Sides in pixels of the box that cut-mix takes from another view of 224x224."""
 AGE = 64
-"""Steps after which views are seen again."""
+"""Steps after which views are seen again, at least."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class ViewData:
             raise ValueError(f"at_standard_size = {self.at_standard_size}: not a share")
         if not self.scales or AGE % len(self.scales) or not all(1 <= scale <= 4 for scale in self.scales):
             raise ValueError(f"scales = {list(self.scales)}: numbers of 1 to 4, as many as divide {AGE}")
+
+    def age(self, processes: int) -> int:
+        """Steps after which views are seen again: ``AGE``, or more, so that one process, and one scale, sees both."""
+        period = math.lcm(processes, len(self.scales))
+        return -(-AGE // period) * period
 
     def scale(self, step: int) -> float:
         """The scale of a step's views, and of those that it sees again."""
