@@ -57,12 +57,16 @@ class Codec:
             self.quantizer = Quantizer(self.levels)
             self.quantizer.centers.data.copy_(centers)
             width, depth = transform_shape(tensors, "analysis")
-            self.analysis = load_transform(Analysis(len(self.levels), width, depth), tensors, "analysis.")
+            with torch.device("meta"):  # nothing is allocated for what the weights do not hold
+                analysis = Analysis(len(self.levels), width, depth)
+            self.analysis = load_transform(analysis, tensors, "analysis.")
             self.analysis_halo = 2 * depth
             width, depth = transform_shape(tensors, "synthesis")
-            self.synthesis = load_transform(Synthesis(len(self.levels), width, depth), tensors, "synthesis.")
+            with torch.device("meta"):
+                synthesis = Synthesis(len(self.levels), width, depth)
+            self.synthesis = load_transform(synthesis, tensors, "synthesis.")
             self.synthesis_halo = 2 * depth + 1
-        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        except (LookupError, RuntimeError, ValueError, TypeError) as error:
             raise UnavailableError(f"{name}: its weights are not those of a codec") from error
         for module in (self.analysis, self.synthesis, self.quantizer):
             module.to(device).requires_grad_(False)
@@ -70,7 +74,7 @@ class Codec:
     @classmethod
     def load(cls, name: str | Path = DEFAULT, device: str = "cpu") -> Codec:
         """An installed codec by name or path; raises UnavailableError."""
-        return cls.from_model(store.find(str(name), "codec"), device)
+        return cls.from_model(store.find(name, "codec"), device)
 
     @classmethod
     def from_model(cls, model: store.Model, device: str = "cpu") -> Codec:
@@ -217,7 +221,8 @@ def transform_shape(tensors: dict[str, Tensor], name: str) -> tuple[int, int]:
 
 def load_transform(module: T, tensors: dict[str, Tensor], prefix: str) -> T:
     """Fill a transform with its part of the weights, in float32 and channels last."""
-    module.load_state_dict({n.removeprefix(prefix): t.float() for n, t in tensors.items() if n.startswith(prefix)})
+    own = {n.removeprefix(prefix): t.float() for n, t in tensors.items() if n.startswith(prefix)}
+    module.load_state_dict(own, assign=True)
     return channels_last(module).eval()
 
 

@@ -17,9 +17,9 @@ FLOORS = [
     {"train", "evaluate"},
     {"tasks"},
     {"codec", "data", "datasets"},
-    {"entropy", "store", "engines"},
+    {"entropy", "install", "store", "weights", "engines"},
     {"bitstream", "image", "nets"},
-    {"io", "paths"},
+    {"io", "paths", "cards", "schema"},
     {"errors", "geometry", ""},
 ]
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}

@@ -14,7 +14,8 @@ import torch
 
 from dcu import store
 from dcu.bench import measure, table
-from dcu.bench.pipelines import files_of
+from dcu.bench.gallery import gallery
+from dcu.bench.pipelines import files_of, pipelines
 from dcu.codec import Codec
 from dcu.entropy.coder import position_index
 from dcu.evaluate import classifier as evaluate_classifier
@@ -163,3 +164,17 @@ def test_baselines_are_recorded_for_the_bench(
 
 def test_what_it_was_measured_on_is_said() -> None:
     assert f"torch {torch.__version__}" in table.machine()
+
+
+@pytest.mark.usefixtures("random_rgb")
+def test_classes_of_ones_own_are_not_what_the_report_shows(own_models: Path, codec: Codec) -> None:
+    """A classifier that sorts before the codec's own, fitted to the same latents, names nothing in the gallery."""
+    card = store.read_model(own_models / "classifier-0.0983").card
+    labels = [{"label": name} for name in ("mine", "yours", "theirs")]
+    weights = store.read_model(own_models / "classifier-0.0983").weights()
+    store.write_model(own_models / "animals", card | {"name": "animals", "labels": labels}, weights)
+    (row,) = gallery({"photo": smooth_image(64, 64)}, [store.find("codec-0.0983")], [])
+    named = {label for shown in row[1:] for label, _ in shown.names}
+    assert named == {"cat", "dog", "tea"}
+    rows = pipelines(store.find("codec-0.0983"), [smooth_image(224, 224)], [], {}, "cpu")
+    assert [row.name for row in rows] == ["classifier-0.0983", "RGB on codec-0.0983", "RGB on the original"]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dcu import store
 from dcu.codec import Codec
 from dcu.data import items
 from dcu.evaluate import baselines, curves
@@ -274,3 +275,27 @@ def test_bits_a_symbol_of_the_same_symbols(codec: Codec, tmp_path: Path) -> None
     symbols = np.stack([codec.analyze(item.image()).numpy() for item in items(tmp_path)], 1).reshape(3, -1)
     shares = [np.unique(channel, return_counts=True)[1] / channel.size for channel in symbols]
     assert bits["histogram"] == pytest.approx(np.mean([-(p * np.log2(p)).sum() for p in shares]), abs=1e-3)
+
+
+def test_ties_are_not_right() -> None:
+    """One rule for what is evaluated and what is compared: an answer is right where its score is the highest alone."""
+    scores = torch.tensor([[1.0, 2.0, 0.0], [2.0, 2.0, 0.0], [math.nan, 2.0, 0.0], [0.0, math.nan, 0.0]])
+    numbers = torch.ones(4, dtype=torch.long)
+    assert evaluate_classifier.ranks(scores, numbers).tolist() == [0, 1, 1, 2]
+    metrics = evaluate_classifier.evaluate(evaluate_classifier.Outputs(scores, numbers, 0.1), 1.0)
+    contender = evaluate_classifier.Contender(Pipeline("original"), 0, lambda data: scores[int(data)])
+    for row in range(4):
+        contender.enter(b"%d" % row, 1)
+    assert contender.row()["top1"] == 0.25
+    assert (metrics["top1"], metrics["top5"]) == (0.25, 1.0)
+
+
+def test_what_was_compared_before_stays_on_the_card(tmp_path: Path) -> None:
+    """`eval codec --record` without other formats, or with some of them."""
+    model = write_codec(tmp_path / "codec")
+    for against in ({"jpeg": {"psnr": 1}, "webp": {"psnr": 2}}, {}, {"webp": {"psnr": 3}}):
+        model = store.record(model, {"dataset": "kodak", "count": 6} | ({"against": against} if against else {}))
+    (figure,) = store.read_model(model.directory).card["figures"]
+    assert figure["against"] == {"jpeg": {"psnr": 1}, "webp": {"psnr": 3}}
+    model = store.record(model, {"dataset": "kodak", "count": 7})
+    assert "against" not in model.card["figures"][0], "measured on other images"

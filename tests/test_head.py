@@ -94,8 +94,6 @@ def test_data_that_gives_no_classes(dcu: Dcu, labels: Path, tmp_path: Path) -> N
     (labels / "single").mkdir()
     (labels / "light" / "1.png").rename(labels / "single" / "1.png")
     refused(2, "labels/single")
-    (labels / "single" / "2.png").write_bytes(b"no picture")
-    refused(65, "labels/single/2.png")
     for name in ("light", "single"):
         for path in (labels / name).iterdir():
             path.unlink()
@@ -107,8 +105,30 @@ def test_bitstream_of_another_codec(dcu: Dcu, bins: Path, tmp_path: Path) -> Non
     (bins / "dark" / "0.bin").write_bytes(other.compress(smooth_image(64, 64)))
     answer = dcu("train", "head", bins, "--out", tmp_path / "own")
     assert answer.code == 69
-    assert one_line(answer.err)
-    assert "dark/0.bin" in answer.err
+    assert "bins/dark/0.bin" in answer.err
+    assert "1 of 10 images were left out" in answer.err
+    assert dcu("models", "verify", tmp_path / "own").code == 0
+
+
+def test_images_that_cannot_be_read_are_left_out(dcu: Dcu, labels: Path, bins: Path, tmp_path: Path) -> None:
+    (labels / "dark" / "2.png").write_bytes(b"no image")
+    (labels / "light" / "0.png").write_bytes(png(smooth_image(224, 224))[:300])
+    answer = dcu("train", "classifier", "--labels", labels, "--out", tmp_path / "own")
+    assert answer.code == 65
+    reported = [line for line in answer.err.splitlines() if line.startswith("dcu: ")]
+    assert [line.split(":")[1] for line in reported[:2]] == [" labels/dark/2.png", " labels/light/0.png"]
+    assert "2 of 10 images were left out" in reported[2]
+    assert json.loads((tmp_path / "own" / "card.json").read_text())["data"] == {"labels": 8}
+    assert named_right(dcu, bins, tmp_path / "own") >= 9
+
+
+def test_too_few_images_that_can_be_read(dcu: Dcu, labels: Path, tmp_path: Path) -> None:
+    for index in range(4):
+        (labels / "dark" / f"{index}.png").write_bytes(b"no image")
+    answer = dcu("train", "classifier", "--labels", labels, "--out", tmp_path / "own")
+    assert answer.code == 65
+    assert "too few images are left" in answer.err
+    assert not (tmp_path / "own").exists()
 
 
 @pytest.mark.parametrize("arguments", [[], ["a", "--data", "b"], ["a", "--resume"], ["a", "b"]])

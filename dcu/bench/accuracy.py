@@ -56,11 +56,11 @@ def accuracy_of(codec: store.Model, rows: Sequence[dict[str, Any]], source: str 
         )
         for row in rows
     }
-    for network in store.networks("segmenter", codec.fingerprint):
-        stated = max(network.card.get("figures", []), key=lambda each: each["dataset"] == STREETS, default=None)
+    if network := store.default_network("segmenter", codec.fingerprint):
+        stated = max(network.facts.figures, key=lambda each: each.dataset == STREETS, default=None)
         if stated:
-            quote = f"quoted from the card: {stated['dataset']}, {stated['count']} images"
-            metrics[Pipeline("latent", network.name)] = Metrics(miou=stated["miou"], source=quote)
+            quote = f"quoted from the card: {stated.dataset}, {stated.count} images"
+            metrics[Pipeline("latent", network.name)] = Metrics(miou=stated.miou, source=quote)
     return Accuracy(metrics, source)
 
 

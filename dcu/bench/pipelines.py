@@ -19,7 +19,7 @@ from dcu.engines import Engine, available, engines, pytorch
 from dcu.errors import UnavailableError
 from dcu.evaluate.baselines import FORMATS, PNG
 from dcu.evaluate.classifier import SIDES
-from dcu.evaluate.cost import macs
+from dcu.evaluate.cost import codec_cost, macs
 from dcu.evaluate.pipeline import Pipeline
 from dcu.geometry import CROP, LATENT_CROP
 from dcu.image import ImageArray, resize
@@ -88,18 +88,17 @@ def pipelines(
     UnavailableError
         No classifier is installed for that codec.
     """
-    networks = store.networks("classifier", model.fingerprint)
-    if not networks:
-        raise UnavailableError(f"no classifier is installed for {model.name}")
+    classifier = store.find_network("classifier", model.fingerprint)
+    segmenter = store.default_network("segmenter", model.fingerprint)
     codec = codec_of(model.identity, device)
     files = [codec.compress(image) for image in images]
-    per_pixel = model.card["macs_per_pixel"]
+    per_pixel = codec_cost(codec)["macs_per_pixel"]
     entropy, synthesis = (int(per_pixel[part]) * CROP**2 for part in ("context", "synthesis"))
     rgb = rgb_or_untrained().to(device)
     cost = macs(rgb, torch.zeros(1, 3, CROP, CROP))
-    rows = [latent_pipeline(Classifier(network, codec, device), files, entropy) for network in networks]
-    segmenters = store.networks("segmenter", model.fingerprint)
-    rows += [segmentation_pipeline(Segmenter(network, codec, device), files, entropy) for network in segmenters]
+    rows = [latent_pipeline(Classifier(classifier, codec, device), files, entropy)]
+    if segmenter:
+        rows.append(segmentation_pipeline(Segmenter(segmenter, codec, device), files, entropy))
     parts = {"entropy": entropy, "synthesis": synthesis, "network": cost}
     by_rgb = partial(engines, rgb, threads=torch.get_num_threads())
     rows.append(

@@ -1,34 +1,35 @@
-"""``dcu models``: list, show and verify the installed models."""
+"""``dcu models``: list, show, verify and remove installed models."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from dcu import store
+from dcu import install, store
 from dcu.cli import files, options
 from dcu.errors import UnavailableError
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, show and verify the installed models.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, show, verify and remove installed models.")
 Names = Annotated[list[str] | None, typer.Argument(help="Names or paths.", show_default="all")]
 
 
 @app.command("list")
-def list_models(as_json: options.Json = False) -> None:
+def list_models(as_json: options.Json = False) -> int:
     """List every installed model."""
-    models = list(store.installed())
-    if as_json:
-        keys = ("name", "kind", "codec", "fingerprint", "bytes")
-        rows = [{key: m.card.get(key) for key in keys} | {"directory": str(m.directory)} for m in models]
-    else:
-        rows = [
-            {"name": m.name, "kind": m.kind, "fingerprint": m.fingerprint[:8]}
-            | {"MB": round(m.card.get("bytes", 0) / 1e6, 1), "directory": str(m.directory)}
-            for m in models
-        ]
+    failures, rows = files.Failures(), []
+    for directory in store.directories():
+        with failures.of(str(directory)):
+            model = store.read_model(directory)
+            row: dict[str, Any] = {"name": model.name, "kind": model.kind}
+            if as_json:
+                row |= {key: model.card.get(key) for key in ("codec", "fingerprint", "bytes")}
+            else:
+                row |= {"fingerprint": model.fingerprint[:8], "MB": f"{model.facts.bytes / 1e6:.1f}"}
+            rows.append(row | {"directory": str(model.directory)})
     files.print_rows(rows, as_json)
+    return failures.exit_code
 
 
 @app.command()
@@ -54,23 +55,40 @@ def verify(names: Names = None) -> int:
 
 def check(model: store.Model) -> None:
     """Compare what a card states with what is there; raises UnavailableError."""
+    import torch
+
     from dcu.codec import Codec
     from dcu.evaluate.cost import classifier_cost, codec_cost, segmenter_cost
+    from dcu.geometry import LATENT_CROP
     from dcu.tasks.classify import Classifier
     from dcu.tasks.segment import Segmenter
 
-    facts = {
+    facts: dict[str, Any] = {
         "name": model.directory.name,
         "parameters": sum(tensor.numel() for tensor in model.weights().values()),
         "bytes": (model.directory / store.WEIGHTS).stat().st_size,
     }
+    answer = torch.zeros(0)
     if model.kind == "codec":
-        facts |= codec_cost(Codec.from_model(model))
+        codec = Codec.from_model(model)
+        facts |= codec_cost(codec)
+        answer = codec.synthesis(torch.zeros(1, len(codec.levels), 1, 1))
     elif model.kind == "classifier":
-        facts |= classifier_cost(Classifier.load(model.directory))
+        classifier = Classifier.load(model.directory, engine="pytorch")
+        facts |= classifier_cost(classifier)
+        answer = classifier.probabilities([[torch.zeros(1, len(classifier.codec.levels), LATENT_CROP, LATENT_CROP)]])
     elif model.kind == "segmenter":
         segmenter = Segmenter.load(model.directory)
         facts |= {"macs": segmenter_cost(segmenter.network, "latent", segmenter.codec)}
+        answer = segmenter.network(torch.zeros(1, len(segmenter.codec.levels), LATENT_CROP, LATENT_CROP))
+    if not torch.isfinite(answer).all():
+        raise UnavailableError("its network gives no finite numbers")
     for name, value in facts.items():
         if model.card.get(name) != value:
             raise UnavailableError(f"{name} is {value}, its card says {model.card.get(name)}")
+
+
+@app.command()
+def remove(name: Annotated[str, typer.Argument(help="Name of a model in the user's data directory.")]) -> None:
+    """Remove a model that you installed; those that dcu ships stay."""
+    typer.echo(f"removed {install.remove(name)}")

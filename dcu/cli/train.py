@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dcu import paths, store
+from dcu import install, paths, store
 from dcu.cli import files, options
-from dcu.errors import UsageError
+from dcu.cli.app import complain
+from dcu.errors import DcuError, UsageError
 
 if TYPE_CHECKING:
+    from dcu.data import Item
     from dcu.train.loop import Run
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train codecs, classifiers and segmenters.")
 Recipe = Annotated[
-    Path, typer.Argument(help="Recipe (TOML): a path, or the name of one that dcu ships.", show_default=False)
+    str, typer.Argument(help="Recipe (TOML): a path, or the name of one that dcu ships.", show_default=False)
 ]
 Data = Annotated[
     list[Path],
@@ -33,33 +35,59 @@ Start = Annotated[
     typer.Option("--start", help="Checkpoint of another run to begin with; a codec's, then maybe its reader's."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint.")]
+ForceModel = Annotated[bool, typer.Option("--force", help="Overwrite or hide an existing model of that name.")]
 Minutes = Annotated[float | None, typer.Option("--minutes", min=0, help="Stop after so long; --resume goes on.")]
 
 
-def recipe_path(recipe: Path) -> Path:
-    """A recipe by path, or by the name of one that dcu ships."""
-    inside = paths.shipped("configs") / f"{recipe.name.removesuffix('.toml')}.toml"
-    return inside if not recipe.exists() and inside.exists() else recipe
+def recipe_path(recipe: str) -> Path:
+    """The file of a recipe: a path, which contains a separator or ends in .toml, or the name of one that dcu ships."""
+    named = not store.is_path(recipe) and not recipe.endswith(".toml")
+    return paths.shipped("configs") / f"{recipe}.toml" if named else Path(recipe)
 
 
-def train(run: Run, start: list[Path], resume: bool, minutes: float | None, write: Callable[[], Path]) -> None:
-    """Run the loop, from the start, from other weights, or from the checkpoint; then write the model, once."""
+def train(
+    run: Run,
+    items: list[Item],
+    directory: Path | None,
+    start: list[Path],
+    resume: bool,
+    minutes: float | None,
+    force: bool,
+    write: Callable[[], Path],
+) -> None:
+    """Run the loop, from the start, from other weights, or from the checkpoint; then write the model, once.
+
+    Where ``directory`` is to hold the model, it must harm no other: before the training, and again after it.
+    """
     from rich.console import Console
 
     from dcu.train import parallel
+    from dcu.train.export import is_earlier_state
+
+    def check_free() -> None:
+        if directory is not None:
+            install.check_free(directory, force or (resume and is_earlier_state(directory, run, items)))
 
     if resume and start:
         raise UsageError("--start begins a run, --resume continues one")
-    if resume:
-        run.resume()
-    elif run.checkpoint.path.exists():
-        raise UsageError(f"{run.checkpoint.path}: a run is there already; --resume continues it, or name other --runs")
-    for path in start:
-        run.start(path)
-    if not run.train(minutes, Console(stderr=True)) and parallel.rank() == 0:
-        typer.echo(f"stopped at step {run.step} of {run.schedule.steps}; --resume continues", err=True)
-    if parallel.rank() == 0:
-        typer.echo(str(write()))
+    with run.alone():
+        if resume:
+            run.resume()
+        elif run.checkpoint.path.exists():
+            there = f"{run.checkpoint.path}: a run is there already"
+            raise UsageError(f"{there}; --resume continues it, or name other --runs")
+        for path in start:
+            run.start(path)
+        check_free()
+        if not run.train(minutes, Console(stderr=True)) and parallel.rank() == 0:
+            typer.echo(f"stopped at step {run.step} of {run.schedule.steps}; --resume continues", err=True)
+        if parallel.rank() == 0:
+            try:
+                check_free()
+            except DcuError as error:
+                kept = f"{run.checkpoint.path} is kept: --resume with another --out writes the model"
+                raise type(error)(f"{error}; {kept}") from error
+            typer.echo(str(write()))
 
 
 @app.command("codec")
@@ -70,6 +98,7 @@ def train_codec(
     runs: Runs = Path("runs"),
     start: Start = None,
     resume: Resume = False,
+    force: ForceModel = False,
     minutes: Minutes = None,
     threads: options.Threads = None,
     device: options.Device = "auto",
@@ -89,11 +118,12 @@ def train_codec(
     if "variable_rate" in read_tables(path):
         parts = read_recipe(path, variable_rate=VariableRateRecipe, data=VariableRateData, schedule=Schedule)
         with parallel.processes(chosen_device):
+            items = gather(data)
             variable = VariableRateTask(
-                parts["variable_rate"], parts["data"], gather(data), parts["schedule"].seed, chosen_device
+                parts["variable_rate"], parts["data"], items, parts["schedule"].seed, chosen_device
             )
             run = Run(variable, parts["schedule"], runs / path.stem)
-            train(run, start or [], resume, minutes, lambda: run.checkpoint.path)
+            train(run, items, None, start or [], resume, minutes, force, lambda: run.checkpoint.path)
         return
     parts = read_recipe(path, codec=CodecRecipe, reader=ReaderRecipe, data=CodecData, schedule=Schedule)
     items = gather(data)
@@ -104,8 +134,12 @@ def train_codec(
         else:
             task = CodecTask(parts["codec"], *common)
         run = Run(task, parts["schedule"], runs / path.stem)
-        directory = out or paths.user_models() / task.recipe.name
-        train(run, start or [], resume, minutes, lambda: codec_model(run, task, items, directory).directory)
+        directory = install.place_for(task.recipe.name, out)
+
+        def write() -> Path:
+            return codec_model(run, task, items, directory).directory
+
+        train(run, items, directory, start or [], resume, minutes, force, write)
 
 
 @app.command("classifier")
@@ -116,6 +150,7 @@ def train_classifier(
     runs: Runs = Path("runs"),
     start: Start = None,
     resume: Resume = False,
+    force: ForceModel = False,
     minutes: Minutes = None,
     threads: options.Threads = None,
     device: options.Device = "auto",
@@ -144,10 +179,12 @@ def train_classifier(
         else:
             task = ClassifierTask(parts["classifier"], *common)
         run = Run(task, parts["schedule"], runs / path.stem)
-        directory = out or paths.user_models() / task.recipe.name
-        train(
-            run, start or [], resume, minutes, lambda: classifier_model(run, task, loaded, items, directory).directory
-        )
+        directory = install.place_for(task.recipe.name, out)
+
+        def write() -> Path:
+            return classifier_model(run, task, loaded, items, directory).directory
+
+        train(run, items, directory, start or [], resume, minutes, force, write)
 
 
 @app.command("segmenter")
@@ -158,6 +195,7 @@ def train_segmenter(
     runs: Runs = Path("runs"),
     start: Start = None,
     resume: Resume = False,
+    force: ForceModel = False,
     minutes: Minutes = None,
     threads: options.Threads = None,
     device: options.Device = "auto",
@@ -179,8 +217,12 @@ def train_segmenter(
         codec = Codec.load(parts["segmenter"].codec, chosen_device)
         task = SegmenterTask(parts["segmenter"], parts["data"], codec, found, parts["schedule"].seed)
         run = Run(task, parts["schedule"], runs / path.stem)
-        items, directory = [pair.image for pair in found], out or paths.user_models() / task.recipe.name
-        train(run, start or [], resume, minutes, lambda: segmenter_model(run, task, codec, items, directory).directory)
+        items, directory = [pair.image for pair in found], install.place_for(task.recipe.name, out)
+
+        def write() -> Path:
+            return segmenter_model(run, task, codec, items, directory).directory
+
+        train(run, items, directory, start or [], resume, minutes, force, write)
 
 
 @app.command("mean")
@@ -198,6 +240,7 @@ def train_mean(
     odds: Annotated[
         float | None, typer.Option("--odds", help="Of these classes, times what they are.", show_default="2")
     ] = None,
+    force: ForceModel = False,
 ) -> None:
     """The mean of several runs' weights, often better than each of them."""
     from dcu.data import gather
@@ -205,10 +248,12 @@ def train_mean(
 
     if odds is not None and expect is None:
         raise UsageError("--odds are those of the classes that --expect names")
+    directory = install.place_for(out.name, out)
+    install.check_free(directory, force)
     found = [store.find(name) for name in models]
     expected = sorted({item.label for item in gather([expect])}) if expect else ()
     odds = 2 if odds is None else odds
-    typer.echo(str(mean_model(found, shares or [1.0] * len(found), out, rgb, expected, odds).directory))
+    typer.echo(str(mean_model(found, shares or [1.0] * len(found), directory, rgb, expected, odds, force).directory))
 
 
 @app.command("head")
@@ -218,9 +263,10 @@ def train_head(
     ],
     codec: Annotated[str, typer.Option("--codec", help="Codec whose latents are classified.")] = "codec-0.0983",
     out: Out = None,
+    force: ForceModel = False,
     threads: options.Threads = None,
     device: options.Device = "auto",
-) -> None:
+) -> int:
     """Fit the last layer of the codec's classifier to custom classes, one directory per class."""
     chosen_device = options.start(threads, device)
     import torch
@@ -232,17 +278,27 @@ def train_head(
     model = store.find(codec, "codec")
     classifier = Classifier.load(store.find_network("classifier", model.fingerprint).directory, chosen_device)
     found = items(labels, LABELLED)
-    directory = out or paths.user_models() / f"{dataset_name(labels)}-{model.name.removeprefix('codec-')}"
-    if out is None and (paths.shipped("models") / directory.name).exists():
-        raise UsageError(f"{directory.name}: would hide the model of that name; choose another with --out")
+    directory = install.place_for(f"{dataset_name(labels)}-{model.name.removeprefix('codec-')}", out)
+    install.check_free(directory, force)
     started = time.monotonic()
-    written, metrics = own_classifier(classifier, found, files.progress(found, "looking", False), directory)
+    failures: list[DcuError] = []
+
+    def report(error: DcuError) -> None:
+        failures.append(error)
+        complain(str(error))
+
+    progress = files.progress(found, "looking", False)
+    written, metrics = own_classifier(classifier, found, progress, directory, report, force)
     took = {
         "minutes": round((time.monotonic() - started) / 60, 1),
         "threads": torch.get_num_threads(),
         "device": chosen_device,
     }
     store.amend(written, {"took": took})
-    counts = f"{len(written.card['labels'])} classes, {len(found)} images; {metrics['count']} held-out images"
+    counts = f"{len(written.facts.labels)} classes, {len(found) - len(failures)} images"
+    counts += f"; {metrics['count']} held-out images"
     typer.echo(f"{counts}: top-1 {100 * metrics['top1']:.1f} %, top-5 {100 * metrics['top5']:.1f} %", err=True)
     typer.echo(str(written.directory))
+    if failures:
+        complain(f"{len(failures)} of {len(found)} images were left out: they cannot be read")
+    return failures[0].exit_code if failures else 0

@@ -33,22 +33,21 @@ CAMVID_PALETTE = (
 
 
 VALIDATION_DUPLICATES = frozenset(
-    f"{stem}.JPEG"
-    for stem in """
-    n02086240_4256
-    n02087394_7459
-    n02089973_2308
-    n02089973_5656
-    n02096294_781
-    n02096294_8649
-    n02102040_4704
-    n02105641_14665
-    n02115641_42170
-    n03000684_924
-    n03028079_63677
-    n03417042_2236
-    n03888257_3637
-    """.split()
+    {
+        "n02086240_4256.JPEG",
+        "n02087394_7459.JPEG",
+        "n02089973_2308.JPEG",
+        "n02089973_5656.JPEG",
+        "n02096294_781.JPEG",
+        "n02096294_8649.JPEG",
+        "n02102040_4704.JPEG",
+        "n02105641_14665.JPEG",
+        "n02115641_42170.JPEG",
+        "n03000684_924.JPEG",
+        "n03028079_63677.JPEG",
+        "n03417042_2236.JPEG",
+        "n03888257_3637.JPEG",
+    }
 )
 """Images of imagenette and imagewoof that show the same photograph as one of imagenet1000-val or imagenet20-val."""
 

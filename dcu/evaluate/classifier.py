@@ -111,22 +111,32 @@ def run_dataset(classifier: Classifier, numbers: Sequence[int], progress: Iterab
     return Outputs(torch.cat(logits), torch.tensor(numbers), bits / len(numbers))
 
 
+def ranks(scores: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """(n,) places of the right classes ``numbers`` (n,) among ``scores`` (n, classes); 0 is first.
+
+    What ties with the right class, or is no number, is placed before it: a prediction is correct only where its score
+    is the highest alone.
+    """
+    right = scores.gather(1, numbers[:, None])
+    return (~(scores < right)).sum(1) - 1
+
+
 def evaluate(outputs: Outputs, temperature: float) -> dict[str, Any]:
     """Figures of a data set.
 
     Returns
     -------
     dict
-        ``count``; ``top1``, ``top5`` as fractions of 1; ``ece``, see :func:`calibration_error`; mean ``bpp``.
+        ``count``; ``top1``, ``top5`` as fractions of 1, see :func:`ranks`; ``ece``, see :func:`calibration_error`; mean
+        ``bpp``.
     """
-    best = outputs.logits.topk(min(5, outputs.logits.shape[1]), dim=1).indices
-    hits = best == outputs.numbers[:, None]
+    places = ranks(outputs.logits, outputs.numbers)
     confidence = torch.softmax(outputs.logits / temperature, 1).amax(1)
     return {
-        "count": len(hits),
-        "top1": round(float(hits[:, 0].float().mean()), 5),
-        "top5": round(float(hits.any(1).float().mean()), 5),
-        "ece": round(calibration_error(confidence, hits[:, 0]), 4),
+        "count": len(places),
+        "top1": round(float((places < 1).float().mean()), 5),
+        "top5": round(float((places < 5).float().mean()), 5),
+        "ece": round(calibration_error(confidence, places < 1), 4),
         "bpp": round(outputs.bpp, 5),
     }
 
@@ -156,7 +166,7 @@ class Contender:
     macs: int
     label: Callable[[bytes], torch.Tensor]  # a file to its scores, (classes,)
     sizes: list[int] = field(default_factory=list)
-    ranks: list[int] = field(default_factory=list)  # of the right class, 0 is first
+    ranks: list[int] = field(default_factory=list)  # of the right class, as :func:`ranks` says
     milliseconds: list[float] = field(default_factory=list)
 
     def enter(self, data: bytes, number: int) -> None:
@@ -165,7 +175,7 @@ class Contender:
         scores = self.label(data)
         self.milliseconds.append(1e3 * (time.perf_counter() - started))
         self.sizes.append(len(data))
-        self.ranks.append(int((scores > scores[number]).sum()))
+        self.ranks.append(int(ranks(scores[None], torch.tensor([number]))))
 
     def row(self) -> dict[str, Any]:
         """The metrics; the time is a median after a few files of warming up."""

@@ -63,10 +63,10 @@ class Classifier:
 
     def __init__(self, model: store.Model, codec: Codec, device: str = "cpu", engine: str = "auto") -> None:
         self.model, self.name, self.codec, self.device = model, model.name, codec, device
-        self.keeps_int8 = bool(model.card.get("int8", True))  # a card may say that it loses
+        self.keeps_int8 = model.facts.int8  # a card may say that it loses
         self.engine = engines.chosen(engine, device, self.keeps_int8)
         LOG.debug("%s on %s, engine %s", model.name, device, self.engine)
-        self.temperature = float(model.card.get("temperature", 1.0))
+        self.temperature = model.facts.temperature
         self.labels: list[dict[str, Any]] = model.card.get("labels", [])
         if model.fingerprint != codec.fingerprint:
             raise UnavailableError(f"{model.name}: reads latents of another codec than {codec.name}")
@@ -77,7 +77,7 @@ class Classifier:
     @classmethod
     def load(cls, name: str | Path = "classifier-0.0983", device: str = "cpu", engine: str = "auto") -> Classifier:
         """An installed classifier by name or path, on one of ``dcu.engines.NAMES``; raises UnavailableError."""
-        model = store.find(str(name), "classifier")
+        model = store.find(name, "classifier")
         return cls(model, codec_of(model.identity, device), device, engine)
 
     def __call__(self, data: bytes, top: int = 5, view: str = "center") -> Predictions:
@@ -148,6 +148,8 @@ class Classifier:
     def predict(self, images: Sequence[Views], top: int = 5) -> list[Predictions]:
         """The ``top`` most probable classes of each image."""
         probabilities = self.probabilities(images)
+        if not torch.isfinite(probabilities).all():
+            raise UnavailableError(f"{self.name}: its network gives no finite numbers")
         best = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
         return [
             Predictions(tuple(map(self.prediction, indices, values)), self.name, self.codec.name)
@@ -195,10 +197,11 @@ def build_network(model: store.Model) -> LatentClassifier:
     """The network of a classifier's weights, which alone say of what shape it is."""
     tensors = {name: tensor.float() for name, tensor in model.weights().items()}
     try:
-        network = LatentClassifier(*adapter_shape(tensors), tensors["backbone.classifier.bias"].shape[0])
+        with torch.device("meta"):  # nothing is allocated for what the weights do not hold
+            network = LatentClassifier(*adapter_shape(tensors), tensors["backbone.classifier.bias"].shape[0])
         network.backbone.remove_blocks(removed_blocks(tensors))
-        network.load_state_dict(tensors)
-    except (KeyError, RuntimeError, ValueError) as error:
+        network.load_state_dict(tensors, assign=True)
+    except (LookupError, RuntimeError, ValueError, TypeError) as error:
         raise UnavailableError(f"{model.name}: its weights are not those of a classifier") from error
     return network.eval().requires_grad_(False)
 

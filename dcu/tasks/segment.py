@@ -69,7 +69,7 @@ class Segmenter:
         labels: list[dict[str, Any]] = model.card.get("labels", [])
         self.labels = tuple(str(entry["label"]) for entry in labels)
         self.palette = tuple(color(str(entry["color"])) for entry in labels)
-        self.void = int(model.card.get("void", 255))
+        self.void = model.facts.void
         if model.fingerprint != codec.fingerprint:
             raise UnavailableError(f"{model.name}: reads latents of another codec than {codec.name}")
         self.network = channels_last(build_network(model)).to(device)
@@ -79,7 +79,7 @@ class Segmenter:
     @classmethod
     def load(cls, name: str | Path = "segmenter-0.0983", device: str = "cpu") -> Segmenter:
         """An installed segmenter by name or path; raises UnavailableError."""
-        model = store.find(str(name), "segmenter")
+        model = store.find(name, "segmenter")
         return cls(model, codec_of(model.identity, device), device)
 
     def __call__(self, data: bytes | Stream, full: bool = False) -> SegmentationMap:
@@ -127,9 +127,10 @@ def build_network(model: store.Model) -> LatentSegmenter:
     tensors = {name: tensor.float() for name, tensor in model.weights().items()}
     try:
         classes = len(tensors["head.answer.bias"]) // (BLOCK // STRIDE) ** 2
-        network = LatentSegmenter(*adapter_shape(tensors), len(tensors["pyramid.mix.bias"]), classes)
-        network.load_state_dict(tensors)
-    except (KeyError, RuntimeError, ValueError) as error:
+        with torch.device("meta"):  # nothing is allocated for what the weights do not hold
+            network = LatentSegmenter(*adapter_shape(tensors), len(tensors["pyramid.mix.bias"]), classes)
+        network.load_state_dict(tensors, assign=True)
+    except (LookupError, RuntimeError, ValueError, TypeError) as error:
         raise UnavailableError(f"{model.name}: its weights are not those of a segmenter") from error
     return network.eval().requires_grad_(False)
 
