@@ -24,6 +24,7 @@ COMMANDS = (
     "info",
     "verify",
     "models",
+    "formats",
     "bench",
     "data",
     "train",
@@ -38,6 +39,7 @@ SUMMARIES = {
     "info": "What is inside bitstreams.",
     "verify": "Whether bitstreams are whole and can be read here.",
     "models": "List, show and verify the installed models.",
+    "formats": "List the image formats that are read and written.",
     "bench": "What it costs, what it gives, against what people run today.",
     "data": "List the training and validation sets and build them.",
     "train": "Train codecs, classifiers and segmenters.",
@@ -94,6 +96,7 @@ def run() -> int:
     """Run the command line; the exit code."""
     open_descriptors()
     try:
+        import_module("dcu.cli.notes").install()
         command = typer.main.get_command(app)
         with command.make_context("dcu", sys.argv[1:]) as context:  # main() would turn a closed pipe into exit code 1
             code = command.invoke(context)
