@@ -6,6 +6,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from dcu.errors import InvalidInputError
+
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes of a value of each type."""
 INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
@@ -92,29 +94,39 @@ class Layout:
             directory, at = self.read(data, at)
             yield directory
 
-    def file(self, entries: dict[int, Entry], pixels: bytes) -> bytes:
-        """A TIFF file of one directory behind ``pixels``, which begin with room for the file's header."""
-        pixels += bytes(-len(pixels) % 8)
-        mark = b"II" if self.order == "<" else b"MM"
-        head = (
-            mark + struct.pack(f"{self.order}HHHQ", 43, 8, 0, len(pixels))
-            if self.big
-            else mark + struct.pack(f"{self.order}HI", 42, len(pixels))
-        )
-        count_format, offset_format = ("Q", "Q") if self.big else ("H", "I")
-        after = len(pixels) + struct.calcsize(f"={count_format}{offset_format}")
-        after += len(entries) * (20 if self.big else 12)
+    def classic_file(self, entries: dict[int, Entry], pixels: bytes) -> bytes:
+        """A classic TIFF file of one directory behind ``pixels``, whose first 8 bytes become the file's header.
+
+        Raises
+        ------
+        InvalidInputError
+            It does not fit in 4 GiB.
+        """
+        start = len(pixels) + len(pixels) % 2
+        at = start + 2 + 12 * len(entries) + 4
         packed, tail = [], bytearray()
-        for tag, entry in sorted(entries.items()):
-            count = len(entry.value) // SIZES[entry.type]
-            packed.append(struct.pack(f"{self.order}HH{offset_format}", tag, entry.type, count))
-            if len(entry.value) <= self.offset_size:
-                packed.append(entry.value.ljust(self.offset_size, b"\0"))
-                continue
-            packed.append(struct.pack(self.order + offset_format, after + len(tail)))
-            tail += entry.value + bytes(-len(entry.value) % 8)
-        counted = struct.pack(self.order + count_format, len(entries))
-        return b"".join((head, memoryview(pixels)[len(head) :], counted, *packed, bytes(self.offset_size), tail))
+        for tag, entry in ((tag, self._narrow(entry)) for tag, entry in sorted(entries.items())):
+            packed.append(struct.pack(f"{self.order}HHI", tag, entry.type, len(entry.value) // SIZES[entry.type]))
+            if len(entry.value) <= 4:
+                packed.append(entry.value.ljust(4, b"\0"))
+            else:
+                packed.append(struct.pack(f"{self.order}I", at + len(tail)))
+                tail += entry.value + bytes(len(entry.value) % 2)
+        if at + len(tail) >= 2**32:
+            raise InvalidInputError("unsupported TIFF image (of 4 GiB or more)")
+        head = (b"II" if self.order == "<" else b"MM") + struct.pack(f"{self.order}HI", 42, start)
+        counted = bytes(len(pixels) % 2) + struct.pack(f"{self.order}H", len(entries))
+        return b"".join((head, memoryview(pixels)[8:], counted, *packed, bytes(4), tail))
+
+    def _narrow(self, entry: Entry) -> Entry:
+        """An entry in a type of classic TIFF; raises InvalidInputError where a value has more than 32 bits."""
+        if entry.type not in (16, 17, 18):
+            return entry
+        numbers = Directory(self.order, {0: entry}).numbers(0)
+        try:
+            return Entry(4, struct.pack(f"{self.order}{len(numbers)}I", *numbers))
+        except struct.error as error:
+            raise InvalidInputError("damaged TIFF image (an offset is outside the file)") from error
 
 
 def layout(data: bytes) -> tuple[Layout, int] | None:

@@ -38,7 +38,8 @@ def value_range(read: Callable[[], Iterable[Samples]], kind: str, bits: int) -> 
     total = negative = undefined = 0
     above = np.zeros(len(WHITES), np.int64)
     largest = 0.0
-    for samples in read():
+    for part in read():
+        samples = part.astype(np.float32) if part.dtype == np.float16 else part
         total += samples.size
         negative += int(np.count_nonzero(samples < 0))
         above += [int(np.count_nonzero(samples > white)) for white in WHITES]

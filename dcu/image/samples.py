@@ -110,7 +110,7 @@ class SampleLayout:
         self, data: bytes, decode: Decode, pieces: tuple[tuple[int, int], ...], height: int
     ) -> NDArray[np.uint8]:
         """The same of compressed pieces."""
-        body = bytearray(self.layout.offset_size * 2)
+        body = bytearray(8)
         starts, sizes = [], []
         for start, size in pieces:
             starts.append(len(body))
@@ -125,7 +125,7 @@ class SampleLayout:
         else:
             entries |= {278: self._entry(self.rows)}
             entries |= {STRIP_OFFSETS: self._entry(*starts), STRIP_SIZES: self._entry(*sizes)}
-        return decode(self.layout.file(entries, bytes(body)))
+        return decode(self.layout.classic_file(entries, bytes(body)))
 
     def _entry(self, *values: int) -> Entry:
         return Entry(4, np.array(values, f"{self.layout.order}u4").tobytes())

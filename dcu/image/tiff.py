@@ -84,7 +84,7 @@ def reduced(data: bytes, kind: Layout, directory: Directory) -> bytes:
     entries = {tag: entry for tag, entry in directory.entries.items() if tag in PIXEL_TAGS}
     if COLOR_MAP in entries:
         entries[COLOR_MAP] = color_map(directory, entries[COLOR_MAP])
-    return kind.file(entries, data)
+    return kind.classic_file(entries, data)
 
 
 def color_map(directory: Directory, entry: Entry) -> Entry:
