@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -17,6 +17,7 @@ from PIL import Image, ImageFile
 
 from dcu.errors import InvalidInputError, UnavailableError
 from dcu.image.jxl import check_jxl
+from dcu.image.limits import max_pixels, pillow_limit, too_large
 
 EXTRA = "formats"
 
@@ -61,6 +62,7 @@ FORMATS = (
     Format("HEIF", (".heic", ".heif", ".hif"), plugin=Plugin("pillow-heif", "pillow_heif", "HeifImageFile")),
     Format("ICNS", (".icns",)),
     Format("ICO", (".ico",)),
+    Format("IMT"),
     Format("IM", (".im",), (".im",)),
     Format("JPEG", (".jfif", ".jpe", ".jpeg", ".jpg", ".mpo"), (".jfif", ".jpe", ".jpeg", ".jpg")),
     Format("JPEG2000", (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx"), (".j2c", ".j2k", ".jp2", ".jpc")),
@@ -120,7 +122,7 @@ SIGNATURES = {
 """Formats that are not supported, by their first bytes."""
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 UNSUPPORTED = re.compile(
-    r"unsupported|not (yet )?supported|not available|cannot handle|unknown|unimplemented|unhandled", re.I
+    r"unsupported|not (yet )?supported|not available|not configured|cannot handle|unknown|unimplemented|unhandled", re.I
 )
 """How decoders say that a file is valid, but of a kind that they do not decode."""
 
@@ -154,9 +156,8 @@ def open_image(data: bytes, formats: Collection[str] = BY_NAME.keys()) -> Image.
         if accept and accept(data[:16]) is not True:
             continue
         try:
-            opened: ImageFile.ImageFile = factory(io.BytesIO(data), "")
-            return opened
-        except MemoryError:
+            return unlimited(factory, data)
+        except (InvalidInputError, MemoryError):
             raise
         except Exception as error:  # headers that are not as they should be raise nearly anything
             refused = refused or (f"{kind(error)} {name} image ({reason(error)})" if accept else "")
@@ -178,12 +179,23 @@ def opened_by_plugin(format: Format, data: bytes) -> Image.Image:
             f'{format.name} images need {format.plugin.package}: pip install "dcu[{EXTRA}]"'
         ) from error
     try:
-        opened: ImageFile.ImageFile = reader(io.BytesIO(data), "")
-        return opened
-    except MemoryError:
+        return unlimited(reader, data)
+    except (InvalidInputError, MemoryError):
         raise
     except Exception as error:
         raise InvalidInputError(f"{kind(error)} {format.name} image ({reason(error)})") from error
+
+
+def unlimited(reader: Callable[..., ImageFile.ImageFile], data: bytes) -> ImageFile.ImageFile:
+    """What a reader of Pillow's makes of a file, whatever Pillow's limit is; raises InvalidInputError if too large."""
+    try:
+        return reader(io.BytesIO(data), "")
+    except Image.DecompressionBombError:
+        try:
+            with pillow_limit(max_pixels(), always=True):
+                return reader(io.BytesIO(data), "")
+        except Image.DecompressionBombError as error:
+            raise too_large("its size") from error
 
 
 def kind(error: Exception) -> str:

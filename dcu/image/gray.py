@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -12,8 +13,11 @@ from dcu.image.container import log
 
 OUTLIERS = 0.01
 """Share of the samples that may lie outside the range that they are scaled from; they are clipped."""
-WHITES = (1.0, 255.0, 65535.0, 2.0**32 - 1)
-"""What white is in images whose type does not state it; 1 for floating-point samples only."""
+HIGHLIGHT = 16.0
+"""Floating-point samples that are not larger are taken as 0 to 1 with highlights."""
+INTEGER_BITS = (8, 16, 32)
+FLOAT_BITS = (8, 10, 12, 14, 16, 24, 32)
+"""What else white can be: the largest integer of so many bits."""
 Samples = NDArray[Any]
 
 
@@ -21,7 +25,8 @@ def value_range(read: Callable[[], Iterable[Samples]], kind: str, bits: int) -> 
     """The values of black and white.
 
     Unsigned samples of up to 16 bits use their full range, signed ones that from 0 on unless there are negative ones.
-    Wider and floating-point samples rarely do: white is the smallest of :data:`WHITES` that is not exceeded.
+    Wider and floating-point samples rarely do: white is the smallest value that hardly any sample exceeds, of those
+    that are usual.
 
     Parameters
     ----------
@@ -32,30 +37,26 @@ def value_range(read: Callable[[], Iterable[Samples]], kind: str, bits: int) -> 
     bits
         Bits of a sample.
     """
-    most = float(2 ** (bits - (kind == "i")) - 1)
+    most = math.inf if kind == "f" else 2.0 ** (bits - (kind == "i")) - 1
     if kind == "u" and bits <= 16:
         return 0, most
+    limits = [2.0**n - 1 for n in (FLOAT_BITS if kind == "f" else INTEGER_BITS) if n < bits or kind == "f"]
+    whites = [1.0, *limits] if kind == "f" else [*limits, most]
     total = negative = undefined = 0
-    above = np.zeros(len(WHITES), np.int64)
-    largest = 0.0
+    above = np.zeros(len(whites), np.int64)
     for part in read():
-        samples = part.astype(np.float32) if part.dtype == np.float16 else part
+        samples = part.astype(np.float32) if part.dtype.str[1:] == "f2" else part
         total += samples.size
         negative += int(np.count_nonzero(samples < 0))
-        above += [int(np.count_nonzero(samples > white)) for white in WHITES]
-        if kind == "f":
-            undefined += int(np.count_nonzero(np.isnan(samples)))
-            largest = max(largest, float(np.max(samples, initial=0, where=np.isfinite(samples))))
+        above += [int(np.count_nonzero(samples > (HIGHLIGHT if white == 1 else white))) for white in whites]
+        undefined += int(np.count_nonzero(np.isnan(samples))) if kind == "f" else 0
     if undefined:
         log.warning("%d samples are not numbers; they are black", undefined)
-    if kind == "i" and bits <= 16:
-        return (-most - 1 if negative > OUTLIERS * total else 0), most
     if kind == "i" and negative > OUTLIERS * total:
         return -most - 1, most
-    candidates = WHITES if kind == "f" else [white for white in WHITES[1:] if white < most]
-    fallback = largest if kind == "f" else most
-    enough = (w for w in candidates if above[WHITES.index(w)] <= OUTLIERS * total)
-    return 0, next(enough, fallback)
+    if kind == "i" and bits <= 16:
+        return 0, most
+    return 0, next((white for white, n in zip(whites, above, strict=True) if n <= OUTLIERS * total), whites[-1])
 
 
 def to_bytes(samples: Samples, black: float, white: float) -> NDArray[np.uint8]:

@@ -21,6 +21,8 @@ UNSUPPORTED = {0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF}
 """Hierarchical frames, and arithmetic coding without loss."""
 MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+FILLERS = (0x00, 0xAA, 0x55, 0xFE, 0x6D)
+"""Bytes that a truncated scan goes on with, to see whether they change the image."""
 MULTIPLE_VIEWS = (0x020001, 0x020002, 0x020003)
 """Types of the images of a multi-picture file that are no previews: panorama, disparity, multiple angles."""
 
@@ -129,18 +131,22 @@ def views(index: bytes) -> int:
 def complete(pixels: list[Segment], decode: Callable[[bytes], Image.Image]) -> bool:
     """Whether a file that ends without its end marker has all its pixels.
 
-    It has where they do not depend on what follows: two files that go on differently decode to the same image.
+    It has where they do not depend on what follows: files that go on differently decode to the same image.
     """
     if not pixels or pixels[-1].marker != SCAN or not all_coefficients(pixels):
         return False
     *others, last = pixels
     last = last._replace(coded=last.coded.rstrip(b"\xff"))
     restarts = len(RESTART.findall(last.coded))
-    digests = set()
-    for filler in (b"\x00" * 64, b"\xaa" * 64):
-        going_on = b"".join(filler + bytes((0xFF, 0xD0 + (restarts + i) % 8)) for i in range(8))
-        digests.add(digest(decode(joined([*others, last], going_on + filler))))
-    return len(digests) == 1
+
+    def going_on(filler: int) -> bytes:
+        """The digest of the image where the coded bytes go on in one way, also behind the next restart markers."""
+        more = b"".join(bytes([filler] * 64) + bytes((0xFF, 0xD0 + (restarts + i) % 8)) for i in range(8))
+        return digest(decode(joined([*others, last], more + bytes([filler] * 64))))
+
+    first, *more = FILLERS
+    expected = going_on(first)
+    return all(going_on(filler) == expected for filler in more)
 
 
 def all_coefficients(pixels: list[Segment]) -> bool:

@@ -28,10 +28,14 @@ def max_pixels() -> int:
 
 def check_size(width: int, height: int) -> None:
     """Raise InvalidInputError where an image has more pixels than :func:`max_pixels`."""
+    if width * height > max_pixels():
+        raise too_large(f"{width}x{height}")
+
+
+def too_large(size: str) -> InvalidInputError:
+    """The error for an image of a size."""
     most = max_pixels()
-    if width * height > most:
-        limit = "2^28" if most == MAX_PIXELS else f"{most} ({VARIABLE})"
-        raise InvalidInputError(f"{width}x{height} is more than {limit} pixels")
+    return InvalidInputError(f"{size} is more than {'2^28' if most == MAX_PIXELS else f'{most} ({VARIABLE})'} pixels")
 
 
 @contextmanager

@@ -15,23 +15,30 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_METADATA = 2**24
 """Larger profiles and texts, in bytes after decompression, are left out."""
 GRAY, TRUECOLOR, INDEXED = 0, 2, 3
-CRITICAL = (b"IHDR", b"IDAT")
 PRINTED_EXIF = b"Raw profile type exif"
 
 
 class Chunk(NamedTuple):
-    """A chunk's name, content, and bytes as they are in the file."""
+    """A chunk's name, content and checksum."""
 
     name: bytes
-    body: bytes
-    whole: memoryview
+    content: memoryview
+    checksum: bytes
 
     @property
     def intact(self) -> bool:
-        """Whether its checksum is right."""
-        return len(self.whole) == 12 + len(self.body) and zlib.crc32(self.whole[4:-4]) == int.from_bytes(
-            self.whole[-4:], "big"
-        )
+        """Whether the checksum is right."""
+        return self.checksum == checksum(self.name, self.content)
+
+    @property
+    def file(self) -> tuple[bytes, bytes, memoryview, bytes]:
+        """The chunk as it is in a file."""
+        return len(self.content).to_bytes(4, "big"), self.name, self.content, self.checksum
+
+
+def checksum(name: bytes, content: bytes | memoryview) -> bytes:
+    """The checksum of a chunk."""
+    return zlib.crc32(content, zlib.crc32(name)).to_bytes(4, "big")
 
 
 class PNG(NamedTuple):
@@ -45,35 +52,38 @@ class PNG(NamedTuple):
 def chunks(data: bytes) -> Iterator[Chunk]:
     """The chunks up to the end, the last one perhaps truncated."""
     at, view = len(SIGNATURE), memoryview(data)
-    while at + 8 <= len(data):
-        length, name = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
-        if name == b"IEND":
-            return
-        body = b"" if name == b"IDAT" else data[at + 8 : at + 8 + length]
-        yield Chunk(name, body, view[at : at + 12 + length])
-        at += 12 + length
+    while at + 8 <= len(data) and (name := data[at + 4 : at + 8]) != b"IEND":
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        yield Chunk(name, view[at + 8 : end], data[end : end + 4])
+        at = end + 4
 
 
 def parse(data: bytes) -> PNG:
     """The file without what its pixels do not need; raises InvalidInputError where it has no header."""
     found = list(chunks(data))
-    if not found or found[0].name != b"IHDR" or len(found[0].body) != 13:
+    if not found or found[0].name != b"IHDR" or len(found[0].content) != 13:
         raise InvalidInputError("damaged PNG image (no header)")
-    bits, color = found[0].body[8:10]
-    by_name = {one.name: one for one in reversed(found) if one.name in CRITICAL or one.intact}
+    bits, color = found[0].content[8:10]
 
-    def body(name: bytes) -> bytes:
-        return by_name[name].body if name in by_name else b""
+    def first(name: bytes) -> bytes:
+        """The content of the first intact chunk of a name."""
+        return next((bytes(one.content) for one in found if one.name == name and one.intact), b"")
 
-    kept = {*CRITICAL, *([b"PLTE"] if color == INDEXED else [])}
-    parts = [one.whole for one in found if one.name in kept or ((one.name, color) == (b"tRNS", INDEXED) and one.intact)]
-    clean = b"".join((SIGNATURE, *parts, bytes(4), b"IEND\xaeB`\x82"))
+    kept = [found[0]]
+    if color == INDEXED:
+        kept += [one for one in found if one.name == b"PLTE" or (one.name == b"tRNS" and one.intact)]
+    pixels = memoryview(b"".join(one.content for one in found if one.name == b"IDAT"))
+    kept += [Chunk(b"IDAT", pixels, checksum(b"IDAT", pixels)), Chunk(b"IEND", pixels[:0], b"\xaeB`\x82")]
     names = [one.name for one in found]
     before = names[: names.index(b"IDAT")] if b"IDAT" in names else names
-    images = int.from_bytes(body(b"acTL")[:4], "big") + (b"fcTL" not in before) if body(b"acTL") else 1
-    profile = body(b"iCCP").partition(b"\0")[2]
-    container = Container("PNG", clean, turned(found, body(b"eXIf")), unpacked(profile[1:]), images)
-    return PNG(container, transparent(body(b"tRNS"), bits, color), bits)
+    container = Container(
+        "PNG",
+        b"".join((SIGNATURE, *(part for one in kept for part in one.file))),
+        turned(found, first(b"eXIf")),
+        unpacked(first(b"iCCP").partition(b"\0")[2][1:]),
+        names.count(b"fcTL") + (b"fcTL" not in before) if b"acTL" in before else 1,
+    )
+    return PNG(container, transparent(first(b"tRNS"), bits, color), bits)
 
 
 def transparent(chunk: bytes, bits: int, color: int) -> tuple[int, ...]:
@@ -89,7 +99,7 @@ def turned(found: list[Chunk], exif: bytes) -> int:
     turned = orientation(exif)
     for one in found:
         if turned == 1 and one.name in (b"tEXt", b"zTXt", b"iTXt") and one.intact:
-            key, _, text = one.body.partition(b"\0")
+            key, _, text = bytes(one.content).partition(b"\0")
             if key == PRINTED_EXIF:
                 printed = text if one.name == b"tEXt" else unpacked(text[1:]) or b""
                 turned = orientation(printed_bytes(printed))

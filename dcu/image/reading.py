@@ -18,7 +18,7 @@ from dcu.image.container import Container, log, xmp_orientation
 from dcu.image.directory import orientation
 from dcu.image.formats import kind, open_image, reason
 from dcu.image.gray import Samples, to_bytes, value_range
-from dcu.image.limits import check_size, max_pixels
+from dcu.image.limits import check_size, max_pixels, too_large
 from dcu.image.samples import SampleLayout
 from dcu.image.strips import Strip, assemble, load, pillow_strips, rows
 
@@ -70,7 +70,7 @@ def read_image(
     except (DcuError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
-        raise InvalidInputError(f"more than {max_pixels()} pixels") from error
+        raise too_large("its size") from error
     except Exception as error:  # decoders raise nearly anything on damaged files
         raise InvalidInputError(f"{kind(error)} image ({reason(error)})") from error
 
@@ -181,17 +181,19 @@ def difference(image: Image.Image, color: tuple[int, ...]) -> NDArray[np.uint8]:
 def from_tiff(data: bytes, behind: Color) -> ImageArray:
     """The image of a TIFF file; raises InvalidInputError where libtiff finds it damaged."""
     with libtiff.messages() as messages:
-        file = tiff.parse(data)
-        note_images(file.container)
-        if file.samples:
-            size, strips = (file.samples.width, file.samples.height), sample_strips(data, file, file.samples)
-        else:
-            image = load(open_sized(file.container.data, "TIFF"))
-            size, strips = image.size, pillow_strips(image)
-        result = assemble(size, strips, file.container, behind)
-    for severity, module, text in messages:
-        if severity == "error" or module.startswith("Fax"):
-            raise InvalidInputError(f"damaged TIFF image ({module}: {text.partition('%')[0].strip()})")
+        try:
+            file = tiff.parse(data)
+            note_images(file.container)
+            if file.samples:
+                size, strips = (file.samples.width, file.samples.height), sample_strips(data, file, file.samples)
+            else:
+                image = load(open_sized(file.container.data, "TIFF"))
+                size, strips = image.size, pillow_strips(image)
+            result = assemble(size, strips, file.container, behind)
+        except OSError as error:
+            raise tiff.refused(messages) or error from error
+    if refused := tiff.refused(messages):
+        raise refused
     return result
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +11,8 @@ import numpy as np
 from dcu.errors import InvalidInputError
 from dcu.image.container import Container
 from dcu.image.directory import ORIENTATION, Directory, Entry, Layout, layout, valid
+from dcu.image.formats import UNSUPPORTED
+from dcu.image.libtiff import Message
 from dcu.image.limits import check_size
 from dcu.image.samples import BYTEWISE, SampleLayout, sample_layout
 
@@ -17,6 +21,8 @@ PIXEL_TAGS = frozenset(
     | {347, *range(512, 522), 529, 530, 531, 532}
 )
 COLOR_MAP, PROFILE, SUBFILE, OLD_SUBFILE = 320, 34675, 254, 255
+PLACEHOLDER = re.compile(r"%[-+ #0-9.*]*(?:hh|ll|[hlzjtLI]|I64)*[a-zA-Z]")
+"""Of a value in a format string of C."""
 REDUCED_OR_MASK = 0b101
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
 
@@ -67,9 +73,24 @@ def parse(data: bytes) -> TIFF:
     extra = directory.numbers(338)
     alpha = extra[0] == 1 if extra and extra[0] in (1, 2) else None
     samples = sample_layout(kind, directory) if beyond_pillow(directory) else None
-    if samples and samples.samples < (3 if photometric == RGB else 1) + (alpha is not None):
+    needed = (3 if photometric == RGB else 1) + (alpha is not None)
+    if samples and samples.samples < needed:
         raise InvalidInputError("damaged TIFF image (samples are missing)")
+    if samples and samples.planar:
+        samples = replace(samples, samples=needed)
     return TIFF(container, samples, photometric, alpha)
+
+
+def refused(messages: list[Message]) -> InvalidInputError | None:
+    """Why libtiff finds a file damaged or unsupported; None where it does not.
+
+    Warnings count where fax data do not fill their lines.
+    """
+    for severity, module, text in messages:
+        if severity == "error" or module.startswith("Fax"):
+            kind = "unsupported" if UNSUPPORTED.search(text) else "damaged"
+            return InvalidInputError(f"{kind} TIFF image ({PLACEHOLDER.sub('...', text)})")
+    return None
 
 
 def beyond_pillow(directory: Directory) -> bool:
