@@ -26,6 +26,7 @@ COMMANDS = (
     "info",
     "verify",
     "models",
+    "formats",
     "bench",
     "data",
     "train",
@@ -40,18 +41,12 @@ SUMMARIES = {
     "info": "Show size, layers, rate and codec of bitstreams.",
     "verify": "Check the integrity of bitstreams and that their codec is installed.",
     "models": "List, show and verify the installed models.",
+    "formats": "List the image formats that are read and written.",
     "bench": "Benchmark latency, cost and accuracy against conventional codecs.",
     "data": "List the training and validation sets and build them.",
     "train": "Train codecs, classifiers and segmenters.",
     "eval": "Evaluate codecs, classifiers and segmenters on data sets.",
 }
-
-
-class Notes(logging.Handler):
-    """The library's log on standard error, a line per record."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        complain(record.getMessage())
 
 
 def set_level(level: int) -> Callable[[Any, Any, bool], bool]:
@@ -137,10 +132,8 @@ def main() -> None:
 def run() -> int:
     """Run the command line; the exit code."""
     open_descriptors()
-    log = logging.getLogger("dcu")
-    log.handlers = [Notes()]
-    log.setLevel(logging.INFO)
     try:
+        import_module("dcu.cli.notes").install()
         command = typer.main.get_command(app)
         with command.make_context("dcu", sys.argv[1:]) as context:  # main() would turn a closed pipe into exit code 1
             code = command.invoke(context)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dcu.cli import notes
 from dcu.cli.app import complain, out_of_memory
 from dcu.errors import DcuError, InvalidInputError, MissingInputError, OutputError, UsageError
 from dcu.io import write_atomic
@@ -149,7 +150,8 @@ class Failures:
     def of(self, name: str) -> Iterator[None]:
         """Report an error of one input under its name."""
         try:
-            yield
+            with notes.about(name):
+                yield
         except DcuError as error:
             message = str(error)
             self.exit_code = self.exit_code or error.exit_code

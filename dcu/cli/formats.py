@@ -1,0 +1,33 @@
+"""``dcu formats``: the image formats that are read and written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from dcu.cli import files, options
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def formats(json: options.Json = False) -> None:
+    """List the image formats: their extensions, and which are read and written.
+
+    Formats with an extra need `pip install "dcu[EXTRA]"`.
+    """
+    from dcu.image import FORMATS
+
+    rows: list[dict[str, Any]] = []
+    for format in FORMATS:
+        extensions, written = list(format.extensions), list(format.written)
+        rows.append(
+            {
+                "format": format.name,
+                "read": extensions if json else " ".join(extensions) or "any",
+                "write": written if json else " ".join(written),
+                "extra": format.extra,
+            }
+        )
+    files.print_rows(rows, json)

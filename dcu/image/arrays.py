@@ -1,0 +1,54 @@
+"""RGB arrays: padding, resampling, cropping, comparing."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dcu.geometry import CROP, RESIZE
+
+ImageArray = NDArray[np.uint8]
+"""(H, W, 3) uint8, sRGB."""
+
+
+def pad(image: ImageArray, multiple: int) -> ImageArray:
+    """Repeat the last row and column until both sides are multiples; ``image[:H, :W]`` crops back."""
+    height, width = image.shape[:2]
+    return np.pad(image, ((0, -height % multiple), (0, -width % multiple), (0, 0)), mode="edge")
+
+
+def resize(image: ImageArray, width: int, height: int, filter: Image.Resampling) -> ImageArray:
+    """Resample to width x height, antialiased where it shrinks."""
+    if (height, width) == image.shape[:2]:
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), filter))
+
+
+def standard_resize(image: ImageArray) -> ImageArray:
+    """The field's protocol before its crop: a short side of ``RESIZE`` (bicubic).
+
+    An image that is CROP x CROP already stays as it is.
+    """
+    height, width = image.shape[:2]
+    if height == width == CROP:
+        return image
+    scale = RESIZE / min(height, width)
+    width, height = max(RESIZE, round(width * scale)), max(RESIZE, round(height * scale))
+    return resize(image, width, height, Image.Resampling.BICUBIC)
+
+
+def standard_crop(image: ImageArray) -> ImageArray:
+    """The field's protocol: the center ``CROP`` x ``CROP`` of :func:`standard_resize`."""
+    image = standard_resize(image)
+    height, width = image.shape[:2]
+    top, left = (height - CROP) // 2, (width - CROP) // 2
+    return image[top : top + CROP, left : left + CROP]
+
+
+def psnr(image: ImageArray, decoded: ImageArray) -> float:
+    """Peak signal to noise ratio in dB over all three channels: 10 log10(255^2 / MSE)."""
+    error = np.square(image.astype(np.float64) - decoded).mean()
+    return math.inf if error == 0 else float(10 * math.log10(255**2 / error))
