@@ -75,6 +75,19 @@ def read_image(data: bytes, background: str = "white") -> ImageArray:
             raise InvalidInputError(f"damaged image ({error})") from error
 
 
+def from_pillow(image: Image.Image) -> ImageArray:
+    """A Pillow image as :func:`read_image` reads its file, on white; raises InvalidInputError."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            color, alpha = split_alpha(upright(image))
+            return lay_on(to_srgb(color, image.info.get("icc_profile")), alpha, parse_color("white"))
+        except (InvalidInputError, MemoryError):
+            raise
+        except Exception as error:  # decoders raise nearly anything on damaged files
+            raise InvalidInputError(f"damaged image ({error})") from error
+
+
 def check_size(width: int, height: int) -> None:
     """Raise InvalidInputError where an image has more than 2^28 pixels."""
     if width * height > MAX_PIXELS:
