@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import logging
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from dcu import paths
@@ -32,23 +33,20 @@ def kept(name: str, title: str, make: Callable[[], bytes]) -> bytes:
     place = paths.cache_directory() / name
     if (data := complete(place)) is not None:
         return data
-    try:
-        make_directory(place.parent)
-        with alone(place, title):
-            if (data := complete(place)) is None:
-                data = made(title, make)
+    with locked(place, title) as trouble:
+        if (data := complete(place)) is not None:
+            return data
+        log.warning("dcu: preparing %s, once", title)
+        data = make()
+        if not trouble:
+            try:
                 write_durably(place, data)
                 write_durably(digest_of(place), f"{hashlib.sha256(data).hexdigest()}\n".encode())
-    except OSError as error:
-        log.warning("dcu: %s could not be kept in %s: %s", title, place.parent, error.strerror)
-        return data if data is not None else made(title, make)
+            except OSError as error:
+                trouble = reason(error)
+    if trouble:
+        log.warning("dcu: %s could not be kept in %s: %s", title, place.parent, trouble)
     return data
-
-
-def made(title: str, make: Callable[[], bytes]) -> bytes:
-    """What ``make`` gives, after a line for those who wait."""
-    log.warning("dcu: preparing %s, once", title)
-    return make()
 
 
 def digest_of(place: Path) -> Path:
@@ -67,29 +65,40 @@ def complete(place: Path) -> bytes | None:
     return data if digest.split() == [hashlib.sha256(data).hexdigest().encode()] else None
 
 
-def make_directory(directory: Path) -> None:
-    """Create a directory for its owner alone; raises OSError where it cannot be, or is one of others."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    check_ours(directory)
-
-
 def check_ours(directory: Path) -> None:
     """Refuse a directory whose files others may replace; raises OSError."""
     status = directory.stat()
     if status.st_uid not in (0, os.geteuid()) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PermissionError(0, "other users may write there")
+        raise PermissionError(errno.EPERM, "other users may write there")
 
 
 @contextmanager
-def alone(place: Path, title: str) -> Iterator[None]:
-    """Hold the lock of a file; it ends with the process. Raises OSError where the directory is read-only."""
-    with place.with_name(f"{place.name}.lock").open("ab") as lock:
+def locked(place: Path, title: str) -> Iterator[str]:
+    """Hold the lock of a file, which ends with the process, in a directory that is created for its owner alone.
+
+    Yields why nothing can be written there; nothing, where it can.
+    """
+    with ExitStack() as held:
+        trouble = ""
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.warning("dcu: waiting for another process that prepares %s", title)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            check_ours(place.parent)
+            lock = held.enter_context(place.with_name(f"{place.name}.lock").open("ab"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.warning("dcu: waiting for another process that prepares %s", title)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError:
+                pass  # a file system without locks
+        except OSError as error:
+            trouble = reason(error)
+        yield trouble
+
+
+def reason(error: OSError) -> str:
+    """What an error says."""
+    return error.strerror or str(error)
 
 
 def write_durably(path: Path, data: bytes) -> None:
