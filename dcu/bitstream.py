@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dcu.errors import InvalidInputError
 from dcu.geometry import BLOCK
@@ -44,7 +44,7 @@ class Layer:
 
     width: int
     height: int
-    tiles: tuple[bytes, ...]
+    tiles: tuple[bytes, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # cards are read without torch
 
     from dcu.bitstream import Stream
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 CARD, WEIGHTS = "card.json", "weights.safetensors"
 ID_BYTES = 4
 TENSOR_NAMES = {"backbone": "trunk", "adapter": "front", "centers": "centres"}
@@ -214,7 +214,7 @@ def find(name: str | Path, kind: str | None = None) -> Model:
             near = f"; ./{name} is a path" if name and os.path.isfile(os.path.join(name, CARD)) else ""
             raise UnavailableError(f"{name}: no such model is installed{near}")
         model = read_model(there[0])
-    LOG.debug("%s: %s", name, model.directory)
+    log.debug("%s: %s", name, model.directory)
     if kind is not None and model.kind != kind:
         raise UnavailableError(f"{name}: a {model.kind}, not a {kind}")
     return model

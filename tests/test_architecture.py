@@ -12,13 +12,14 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "dcu"
 FLOORS = [
-    {"cli", "__main__"},
+    {"cli", "__main__", "api"},
     {"bench"},
     {"train", "evaluate"},
     {"tasks"},
     {"codec", "data", "datasets"},
     {"entropy", "install", "store", "weights", "engines"},
-    {"bitstream", "image", "nets"},
+    {"arguments"},
+    {"bitstream", "image", "nets", "cache", "threads"},
     {"io", "paths", "cards", "schema"},
     {"errors", "geometry", ""},
 ]

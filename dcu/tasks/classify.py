@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dcu import engines, store
+from dcu import arguments, engines, store
 from dcu.bitstream import Stream
 from dcu.codec import Codec, codec_of
 from dcu.data import sample_items
@@ -20,13 +21,15 @@ from dcu.errors import UnavailableError
 from dcu.geometry import LATENT_CROP, LATENT_RESIZE
 from dcu.nets import channels_last
 from dcu.nets.latent import LatentClassifier, adapter_shape, removed_blocks
+from dcu.threads import each, inference
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 Views = list[Tensor]
-"""Latents (1, C, h, w) of one image."""
-MAX_POSITIONS = 32 * 28 * 28
-"""Latent positions that go through the network together: bounds memory."""
-
+"""Latents (1, C, h, w) of one image; of more than ``MOST`` positions their symbols, uint8."""
+MOST = 2**16
+"""Latent positions (2^22 pixels) up to which a view goes through the network in one piece."""
+PIECE = 2**8
+"""Latent positions a side of the fixed grid in which a larger one does; its features are the mean over all of it."""
 DILUTION = 0.625
 """What fills a larger square is spread over more positions than the network was taught: logits fall by this power."""
 
@@ -65,7 +68,7 @@ class Classifier:
         self.model, self.name, self.codec, self.device = model, model.name, codec, device
         self.keeps_int8 = model.facts.int8  # a card may say that it loses
         self.engine = engines.chosen(engine, device, self.keeps_int8)
-        LOG.debug("%s on %s, engine %s", model.name, device, self.engine)
+        log.debug("%s on %s, engine %s", model.name, device, self.engine)
         self.temperature = model.facts.temperature
         self.labels: list[dict[str, Any]] = model.card.get("labels", [])
         if model.fingerprint != codec.fingerprint:
@@ -76,43 +79,107 @@ class Classifier:
 
     @classmethod
     def load(cls, name: str | Path = "classifier-0.0983", device: str = "cpu", engine: str = "auto") -> Classifier:
-        """An installed classifier by name or path, on one of ``dcu.engines.NAMES``; raises UnavailableError."""
-        model = store.find(name, "classifier")
+        """An installed classifier by name or path, on one of ``dcu.engines.NAMES``.
+
+        Raises
+        ------
+        UnavailableError
+            There is none of that name, or the engine is not installed.
+        TypeError, ValueError
+            Arguments of other types, devices or engines that do not exist.
+        """
+        arguments.device(device), arguments.one_of(engine, engines.NAMES, "engine")
+        model = store.find(arguments.model_name(name), "classifier")
         return cls(model, codec_of(model.identity, device), device, engine)
 
-    def __call__(self, data: bytes, top: int = 5, view: str = "center") -> Predictions:
-        """Name what a bitstream shows; ``view`` is one of ``VIEWS``."""
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.model, self.codec, self.device, self.engine)
+
+    def __repr__(self) -> str:
+        return f"<Classifier {self.name}, {len(self.labels)} classes, {self.engine} on {self.device}>"
+
+    def __call__(self, data: arguments.Data | Stream, top: int = 5, view: str = "center") -> Predictions:
+        """Classify what a bitstream shows.
+
+        Parameters
+        ----------
+        data : bytes-like or Stream
+            Of the codec that the classifier is for.
+        top : int
+            How many classes, 1 or more.
+        view : str
+            One of ``VIEWS``.
+
+        Raises
+        ------
+        InvalidInputError, UnavailableError, TypeError
+            As :meth:`dcu.Codec.read`.
+        ValueError
+            ``top`` or ``view`` is none of these.
+        """
         return self.predict(self.look([self.codec.read(data)], view), top)[0]
 
     def look(self, streams: Sequence[Stream], view: str = "center") -> list[Views]:
         """What the network is to see of each stream's smallest layer; ``view`` is one of ``VIEWS``."""
-        for stream in streams:
-            self.codec.check(stream)
-        return [VIEWS[view](latent) for latent in self.codec.latents(streams)]
+        arguments.one_of(view, VIEWS, "view")
+        symbols = self.codec.symbols([self.codec.read(stream).layers[0] for stream in streams])
+        seen = [VIEWS[view](layer[None]) for layer in symbols]
+        latents = iter(self.codec.dequantize([part for views in seen for part in views if positions(part) <= MOST]))
+        return [[next(latents) if positions(part) <= MOST else part for part in views] for views in seen]
 
     def embed(self, images: Sequence[Views]) -> Tensor:
         """(n, 1280) float32, the features from which the classes are told, each the mean over an image's views."""
-        return self.through(self.network.features, images)
+        return self.through(self.features, images)
 
     def probabilities(self, images: Sequence[Views]) -> Tensor:
         """(n, classes), each the mean over an image's views."""
-        return self.through(lambda latent: torch.softmax(self.logits(latent).float() / self.temperature, 1), images)
 
-    def logits(self, latent: Tensor) -> Tensor:
-        """(B, classes) of latents of one size: the field's square by the fastest engine, others by PyTorch.
+        def of(views: Views) -> list[Tensor]:
+            return [torch.softmax(logits.float() / self.temperature, 1) for logits in self.logits(views)]
+
+        return self.through(of, images)
+
+    def features(self, views: Views) -> list[Tensor]:
+        """(1, 1280) of each view, by PyTorch."""
+        return routed(views, lambda view: self.pooled.each if positions(view) <= MOST else self.large_features)
+
+    def logits(self, views: Views) -> list[Tensor]:
+        """(1, classes) of each view: of the field's square by the fastest engine, of others by PyTorch.
 
         Those of larger latents are brought to the scale of the field's square, for which the temperature is right.
         """
-        if self.engine != "pytorch" and latent.shape[-2:] == (LATENT_CROP, LATENT_CROP):
-            return self.fast(latent)
-        return undiluted(self.network(latent), latent[0, 0].numel())
+
+        def way(view: Tensor) -> Callable[[Views], list[Tensor]]:
+            if view.shape[-2:] == (LATENT_CROP, LATENT_CROP):
+                return self.fast.each
+            return self.whole.each if positions(view) <= MOST else self.large_logits
+
+        return list(map(undiluted, routed(views, way), map(positions, views)))
+
+    def large_features(self, views: Views) -> list[Tensor]:
+        """(1, 1280) of each large view, of which there are the symbols: the mean over its pieces."""
+        return [mean_of_pieces(view, lambda piece: self.features(self.codec.dequantize([piece]))[0]) for view in views]
+
+    def large_logits(self, views: Views) -> list[Tensor]:
+        """(1, classes) of each large view."""
+        return each(self.network.backbone.classifier, self.large_features(views))
 
     @functools.cached_property
-    def fast(self) -> engines.Engine:
+    def whole(self) -> engines.Ready:
+        """The network in PyTorch."""
+        return self.on("pytorch")
+
+    @functools.cached_property
+    def pooled(self) -> engines.Ready:
+        """The network in PyTorch, up to its features."""
+        return engines.pytorch(self.network, "features")
+
+    @functools.cached_property
+    def fast(self) -> engines.Ready:
         """What runs the network on the field's squares."""
         return self.on(self.engine)
 
-    def on(self, engine: str) -> engines.Engine:
+    def on(self, engine: str) -> engines.Ready:
         """The network on one of ``dcu.engines.TITLES``; ranges of eight bits come from ``sample_items`` photographs."""
         if engine == "pytorch":
             return engines.pytorch(self.network)
@@ -126,27 +193,18 @@ class Classifier:
             return engines.quantized(exported(), torch.cat(views).clone())
 
         make, kind = (exported, "float32") if engine == "onnx" else (quantized, f"{engines.weight_bits()}bit")
-        return engines.kept(f"{self.name}-{self.model.card['sha256'][:16]}-{kind}", make, torch.get_num_threads())
+        key, title = f"{self.name}-{self.model.card['sha256'][:16]}-{kind}", f"{self.name} ({kind})"
+        return engines.kept(key, title, make, torch.get_num_threads())
 
-    @torch.inference_mode()
-    def through(self, network: Callable[[Tensor], Tensor], images: Sequence[Views]) -> Tensor:
-        """The mean of what a network gives for the views of each image; those of one size go through together."""
-        flat = [(owner, view) for owner, views in enumerate(images) for view in views]
-        answers: dict[int, Tensor] = {}
-        sizes = [view.shape[-2:] for _, view in flat]
-        for size in set(sizes):
-            members = [index for index, s in enumerate(sizes) if s == size]
-            most = max(1, MAX_POSITIONS // (size[0] * size[1]))
-            for part in (members[at : at + most] for at in range(0, len(members), most)):
-                batch = torch.cat([flat[index][1] for index in part]).to(self.device)
-                answer = network(batch.contiguous(memory_format=torch.channels_last)).float().cpu()
-                answers |= dict(zip(part, answer, strict=True))
-        owners = torch.tensor([owner for owner, _ in flat])
-        stacked = torch.stack([answers[index] for index in range(len(flat))])
-        return torch.stack([stacked[owners == owner].mean(0) for owner in range(len(images))])
+    @inference
+    def through(self, network: Callable[[Views], list[Tensor]], images: Sequence[Views]) -> Tensor:
+        """The mean of what a network gives for the views of each image."""
+        answers = iter(network([view.to(self.device) for views in images for view in views]))
+        return torch.stack([torch.cat([next(answers) for _ in views]).float().mean(0).cpu() for views in images])
 
     def predict(self, images: Sequence[Views], top: int = 5) -> list[Predictions]:
         """The ``top`` most probable classes of each image."""
+        arguments.at_least_one(top, "top")
         probabilities = self.probabilities(images)
         if not torch.isfinite(probabilities).all():
             raise UnavailableError(f"{self.name}: its network gives no finite numbers")
@@ -160,6 +218,27 @@ class Classifier:
         """A class number with its names."""
         label = self.labels[index]
         return Prediction(label["label"], label.get("wnid"), index, probability)
+
+
+def positions(latent: Tensor) -> int:
+    """How many latent positions a view has."""
+    return math.prod(latent.shape[-2:])
+
+
+def routed(views: Views, way: Callable[[Tensor], Callable[[Views], list[Tensor]]]) -> list[Tensor]:
+    """The answer to each view, those that go the same way together."""
+    ways = [way(view) for view in views]
+    answers = {
+        one: iter(one([view for view, other in zip(views, ways, strict=True) if other == one])) for one in set(ways)
+    }
+    return [next(answers[one]) for one in ways]
+
+
+def mean_of_pieces(view: Tensor, features: Callable[[Tensor], Tensor]) -> Tensor:
+    """The mean of features over a view's positions, computed piece by piece on a fixed grid."""
+    pieces = [piece for rows in view.split(PIECE, 2) for piece in rows.split(PIECE, 3)]
+    sums = torch.stack([features(piece) * positions(piece) for piece in pieces])
+    return sums.sum(0) / positions(view)
 
 
 def undiluted(logits: Tensor, positions: int) -> Tensor:

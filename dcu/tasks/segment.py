@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from dcu import store
+from dcu import arguments, engines, store
 from dcu.bitstream import Layer, Stream
 from dcu.codec import Codec, codec_of, in_pieces
 from dcu.errors import UnavailableError
@@ -23,9 +23,14 @@ from dcu.image import ImageArray
 from dcu.nets import channels_last
 from dcu.nets.latent import adapter_shape
 from dcu.nets.segmenter import STRIDE, LatentSegmenter
+from dcu.threads import inference
 
 HALO = 32
 """Latent positions around a piece of a large image: 256 pixels of surroundings."""
+BAND = 2**24
+"""Logits at the image's size that are in memory at once, 64 MiB: those of 11 classes and 2^20 pixels in one piece."""
+ROWS = 64
+"""Rows of a segmentation map that are counted, or colored, together: bounds memory."""
 OPACITY = 0.5
 """Of the colors over the image."""
 
@@ -43,19 +48,27 @@ class SegmentationMap:
     @property
     def class_fractions(self) -> dict[str, float]:
         """The share of the image's pixels that each class has."""
-        counts = np.bincount(self.classes.ravel(), minlength=len(self.labels))
+        parts = (self.classes[top : top + ROWS] for top in range(0, len(self.classes), ROWS))  # counted in 64 bits each
+        counts = np.sum([np.bincount(part.ravel(), minlength=len(self.labels)) for part in parts], axis=0)
         return {label: float(count) / self.classes.size for label, count in zip(self.labels, counts, strict=True)}
 
     def image(self) -> Image.Image:
         """An indexed image: index = position in ``labels``."""
-        image = Image.fromarray(self.classes).convert("P")
+        height, width = self.classes.shape
+        image = Image.frombuffer("P", (width, height), np.ascontiguousarray(self.classes), "raw", "P", 0, 1)
         image.putpalette(np.array(self.palette, np.uint8).tobytes())
         return image
 
-    def over(self, image: ImageArray) -> ImageArray:
-        """The image (H, W, 3) under the classes' colors."""
-        colors = np.array(self.palette, np.float32)[self.classes]
-        return np.rint(OPACITY * colors + (1 - OPACITY) * image).astype(np.uint8)
+    def over(self, image: arguments.AnyImage) -> ImageArray:
+        """The image (H, W, 3), or Pillow's, under the classes' colors; raises TypeError and ValueError."""
+        image = arguments.image(image)
+        if image.shape[:2] != self.classes.shape:
+            raise ValueError(f"an image of {self.classes.shape} is needed, not of {image.shape[:2]}")
+        palette, out = np.array(self.palette, np.float32), np.empty_like(image)
+        for top in range(0, len(image), ROWS):
+            rows = slice(top, top + ROWS)
+            out[rows] = np.rint(OPACITY * palette[self.classes[rows]] + (1 - OPACITY) * image[rows])
+        return out
 
 
 class Segmenter:
@@ -65,7 +78,7 @@ class Segmenter:
     """
 
     def __init__(self, model: store.Model, codec: Codec, device: str = "cpu") -> None:
-        self.name, self.codec, self.device = model.name, codec, device
+        self.model, self.name, self.codec, self.device = model, model.name, codec, device
         labels: list[dict[str, Any]] = model.card.get("labels", [])
         self.labels = tuple(str(entry["label"]) for entry in labels)
         self.palette = tuple(color(str(entry["color"])) for entry in labels)
@@ -73,19 +86,33 @@ class Segmenter:
         if model.fingerprint != codec.fingerprint:
             raise UnavailableError(f"{model.name}: reads latents of another codec than {codec.name}")
         self.network = channels_last(build_network(model)).to(device)
+        self.run = engines.pytorch(self.network)
         if len(labels) * (BLOCK // STRIDE) ** 2 != self.network.head.answer.out_channels:
             raise UnavailableError(f"{model.name}: its card has not one label a class")
 
     @classmethod
     def load(cls, name: str | Path = "segmenter-0.0983", device: str = "cpu") -> Segmenter:
-        """An installed segmenter by name or path; raises UnavailableError."""
-        model = store.find(name, "segmenter")
+        """An installed segmenter by name or path; raises UnavailableError, TypeError or ValueError for arguments."""
+        arguments.device(device)
+        model = store.find(arguments.model_name(name), "segmenter")
         return cls(model, codec_of(model.identity, device), device)
 
-    def __call__(self, data: bytes | Stream, full: bool = False) -> SegmentationMap:
-        """The mask of a bitstream, at the image's size; of its thumbnail layer, enlarged, unless ``full``."""
-        stream = self.codec.read(data) if isinstance(data, bytes) else data
-        self.codec.check(stream)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.model, self.codec, self.device)
+
+    def __repr__(self) -> str:
+        return f"<Segmenter {self.name}, {len(self.labels)} classes, on {self.device}>"
+
+    def __call__(self, data: arguments.Data | Stream, full: bool = False) -> SegmentationMap:
+        """The mask of a bitstream, at the image's size; of its thumbnail layer, enlarged, unless ``full``.
+
+        Raises
+        ------
+        InvalidInputError, UnavailableError, TypeError
+            As :meth:`dcu.Codec.read`.
+        """
+        stream = self.codec.read(data)
+        arguments.instance(full, bool, "full")
         layer = stream.full if full else stream.layers[0]
         classes = self.classes(layer)
         size = (stream.full.height, stream.full.width)
@@ -94,18 +121,32 @@ class Segmenter:
             classes = np.asarray(resized)
         return SegmentationMap(classes, self.labels, self.palette, self.name, self.codec.name)
 
-    @torch.inference_mode()
+    @inference
     def classes(self, layer: Layer) -> NDArray[np.uint8]:
         """The class of every pixel of a layer, (height, width)."""
-        latent = self.codec.quantizer.latent(self.codec.symbols([layer])[0][None].to(self.device))
+        symbols = self.codec.symbols([layer])[0][None]
 
         def piece(rows: slice, columns: slice) -> Tensor:
-            logits = self.network(latent[:, :, rows, columns].contiguous(memory_format=torch.channels_last))
-            return enlarged(logits).argmax(1).to(torch.uint8).cpu()
+            (latent,) = self.codec.dequantize([symbols[:, :, rows, columns]])
+            return most_probable(self.run(latent)).cpu()
 
-        h, w = latent.shape[-2:]
+        h, w = symbols.shape[-2:]
         classes = torch.empty(1, h * BLOCK, w * BLOCK, dtype=torch.uint8)
-        return in_pieces(piece, classes, h, w, BLOCK, HALO)[0, : layer.height, : layer.width].numpy()
+        in_pieces(piece, classes, h, w, BLOCK, HALO)
+        return np.ascontiguousarray(classes[0, : layer.height, : layer.width].numpy())
+
+
+def most_probable(logits: Tensor) -> Tensor:
+    """The class (1, 4 h, 4 w) uint8 of the largest of the enlarged logits, (1, classes, h, w), in bands of rows."""
+    _, classes, h, w = logits.shape
+    rows = max(1, BAND // (classes * w * STRIDE**2))
+    bands = []
+    for top in range(0, h, rows):
+        first, last = max(0, top - 1), min(h, top + rows + 1)  # a row more on either side, for what is between rows
+        band = enlarged(logits[:, :, first:last]).argmax(1).to(torch.uint8)
+        start = (top - first) * STRIDE
+        bands.append(band[:, start : start + min(rows, h - top) * STRIDE])
+    return torch.cat(bands, 1)
 
 
 def enlarged(logits: Tensor) -> Tensor:
