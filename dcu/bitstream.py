@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from dcu.errors import InvalidInputError
 from dcu.geometry import BLOCK
@@ -31,6 +32,8 @@ CHECKSUM_BYTES = 4
 TILE = 256  # latent positions a side
 THUMBNAIL_FROM = 1024  # short side, in pixels, from which on there is a thumbnail layer
 THUMBNAIL_SHORT = 256  # short side of the thumbnail layer
+START = 8  # bytes before the first number of the header
+CHUNK = 2**20  # bytes that are read of a file at once: memory follows what is there, not what a header says
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,56 @@ def unpack_tiles(payload: memoryview, count: int) -> tuple[bytes, ...]:
     return tuple(tiles)
 
 
-def read(data: bytes | memoryview) -> Stream:
+@dataclass(frozen=True)
+class Header:
+    """What stands before the payloads: the size (width, height) and the bytes of each layer."""
+
+    codec: bytes
+    operating_point: int
+    sizes: tuple[tuple[int, int], ...]
+    lengths: tuple[int, ...]
+    header_bytes: int
+
+    @property
+    def end(self) -> int:
+        """Where the payloads end and the checksum begins."""
+        return self.header_bytes + sum(self.lengths)
+
+
+def most_bytes(width: int, height: int) -> int:
+    """What the payload of a layer can have at most: 4 bytes a pixel of whole blocks, more than the image itself."""
+    return 4 * math.prod(latent_size(width, height)) * BLOCK**2
+
+
+def read_header(data: memoryview) -> Header:
+    """Parse the header at the beginning of ``data``; raises InvalidInputError."""
+    if not data:
+        raise InvalidInputError("empty stream")
+    if data[:2] != MAGIC[: len(data)]:
+        raise InvalidInputError("not a dcu bitstream")
+    if len(data) < START:
+        raise InvalidInputError("stream is cut short")
+    if data[2] != VERSION:
+        raise InvalidInputError(f"bitstream of version {data[2]}; this dcu reads version {VERSION}")
+    flags, codec = data[3], bytes(data[4:START])
+    width, at = read_number(data, START)
+    height, at = read_number(data, at)
+    width, height = width + 1, height + 1
+    check_size(width, height)
+    thumbnail = thumbnail_size(width, height)
+    if bool(flags & 1) != bool(thumbnail):
+        raise InvalidInputError("the header contradicts itself about the thumbnail layer")
+    sizes = tuple(size for size in (thumbnail, (width, height)) if size)
+    lengths = []
+    for size in sizes:
+        length, at = read_number(data, at)
+        if length > most_bytes(*size):
+            raise InvalidInputError("the header states more bytes than its image can need")
+        lengths.append(length)
+    return Header(codec, flags >> 1, sizes, tuple(lengths), at)
+
+
+def read(data: bytes | bytearray | memoryview) -> Stream:
     """Parse the stream at the beginning of ``data``; ``Stream.size`` says where it ends.
 
     Raises
@@ -164,47 +216,38 @@ def read(data: bytes | memoryview) -> Stream:
         Not a stream, of another version, cut short, or its checksum is wrong.
     """
     data = memoryview(data)
-    if not data:
-        raise InvalidInputError("empty stream")
-    if data[:2] != MAGIC[: len(data)]:
-        raise InvalidInputError("not a dcu bitstream")
-    if len(data) < 8:
-        raise InvalidInputError("stream is cut short")
-    if data[2] != VERSION:
-        raise InvalidInputError(f"bitstream of version {data[2]}; this dcu reads version {VERSION}")
-    flags, codec = data[3], bytes(data[4:8])
-    width, at = read_number(data, 8)
-    height, at = read_number(data, at)
-    width, height = width + 1, height + 1
-    check_size(width, height)
-    thumbnail = thumbnail_size(width, height)
-    if bool(flags & 1) != bool(thumbnail):
-        raise InvalidInputError("the header contradicts itself about the thumbnail layer")
-    sizes = [size for size in (thumbnail, (width, height)) if size]
-    lengths = []
-    for _ in sizes:
-        length, at = read_number(data, at)
-        lengths.append(length)
-    end = at + sum(lengths)
+    header = read_header(data)
+    end = header.end
     if end + CHECKSUM_BYTES > len(data):
         raise InvalidInputError("stream is cut short")
     if zlib.crc32(data[:end]).to_bytes(CHECKSUM_BYTES, "little") != data[end : end + CHECKSUM_BYTES]:
         raise InvalidInputError("checksum is wrong: the stream is damaged")
-    layers, start = [], at
-    for (w, h), length in zip(sizes, lengths, strict=True):
+    layers, start = [], header.header_bytes
+    for (w, h), length in zip(header.sizes, header.lengths, strict=True):
         count = math.prod(-(-side // TILE) for side in latent_size(w, h))
         tiles = unpack_tiles(data[start : start + length], count)
         layers.append(Layer(w, h, tiles))
         start += length
-    return Stream(codec, flags >> 1, layers[0] if thumbnail else None, layers[-1], at, tuple(lengths))
+    thumbnail = layers[0] if len(layers) > 1 else None
+    return Stream(header.codec, header.operating_point, thumbnail, layers[-1], header.header_bytes, header.lengths)
 
 
-def split(data: bytes | memoryview) -> Iterator[Stream]:
-    """The streams that follow one another in ``data``; raises like :func:`read` where one is broken."""
-    rest = memoryview(data)
-    while True:
-        stream = read(rest)
-        yield stream
-        rest = rest[stream.size :]
-        if not rest:
-            return
+def read_from(file: BinaryIO) -> Stream | None:
+    """The next stream of a buffered file, read no further than it goes; None at the file's end.
+
+    A file that is no stream is refused after its first bytes, whatever its size; raises like :func:`read`.
+    """
+    data = bytearray(file.read(START))
+    if not data:
+        return None
+    if len(data) == START and data.startswith(MAGIC + bytes([VERSION])):
+        missing = 3 + (data[3] & 1)  # numbers: width, height, the length of each layer
+        while missing and (byte := file.read(1)):
+            data += byte
+            missing -= byte[0] < 0x80
+            if len(data) > START + 5 * 4:
+                break
+        size = read_header(memoryview(data)).end + CHECKSUM_BYTES
+        while len(data) < size and (part := file.read(min(size - len(data), CHUNK))):
+            data += part
+    return read(data)

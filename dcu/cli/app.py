@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import sys
 from importlib import import_module
@@ -13,6 +12,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from dcu import __version__
+from dcu.cli import signals
+from dcu.cli.console import complain, open_streams, say, silence
 from dcu.errors import DcuError, OutputError
 
 COMMANDS = (
@@ -56,7 +57,9 @@ class LazyGroup(TyperGroup):
             return None
         if ctx.resilient_parsing or "--help" in sys.argv[1:2] or len(sys.argv) == 1:
             return TyperCommand(name, help=SUMMARIES[name])
-        return typer.main.get_command(import_module(f"dcu.cli.{name}").app)
+        commands = import_module(f"dcu.cli.{name}").app
+        commands.rich_markup_mode = None  # markup would take "[fast]" for a style
+        return typer.main.get_command(commands)
 
 
 app = typer.Typer(
@@ -65,13 +68,14 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 
 def show_version(wanted: bool) -> None:
     """Print the version and leave."""
     if wanted:
-        typer.echo(f"dcu {__version__}")
+        say(f"dcu {__version__}")
         raise typer.Exit
 
 
@@ -83,16 +87,18 @@ def root(
 
 
 def main() -> None:
-    """Run the command line and leave with the exit code that DESIGN fixes."""
+    """Run the command line and leave with its exit code (docs/reference/exit-codes.md)."""
     # Read when torch is loaded: for how long its threads spin between calls, some 0.1 ms. The default is several,
     # which take a core from what runs then: the decoder, ONNX Runtime (experiments/2026-11-23-latency).
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    sys.exit(run())
+    open_streams()
+    code = run()
+    signals.ignore()
+    sys.exit(code)
 
 
 def run() -> int:
     """Run the command line; the exit code."""
-    open_descriptors()
     try:
         command = typer.main.get_command(app)
         with command.make_context("dcu", sys.argv[1:]) as context:  # main() would turn a closed pipe into exit code 1
@@ -101,12 +107,12 @@ def run() -> int:
         return code if isinstance(code, int) else 0
     except typer.Exit as leave:
         return leave.exit_code
-    except (BrokenPipeError, SystemExit):  # rich leaves with SystemExit where the pipe behind its help is closed
+    except BrokenPipeError:
         silence(1)
         return 0
     except (KeyboardInterrupt, typer.Abort):
         complain("interrupted")
-        return 130
+        return signals.exit_code()
     except Exception as error:
         if os.environ.get("DCU_DEBUG") == "1":
             raise
@@ -139,26 +145,3 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(
         said in str(error) for said in ("not enough memory", "allocate memory", "out of memory")
     )
-
-
-def complain(message: str) -> None:
-    """One line on standard error; where nobody reads it any more, the work goes on."""
-    line = " ".join(message.splitlines())
-    try:
-        print(f"dcu: {line}", file=sys.stderr, flush=True)
-    except OSError:
-        silence(2)
-
-
-def open_descriptors() -> None:
-    """Give closed standard streams a place to go, and names that are no text a form that can be printed."""
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def silence(descriptor: int) -> None:
-    """Send the rest of a standard stream nowhere, the interpreter's own last flush with it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

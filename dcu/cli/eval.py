@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dcu import store
-from dcu.cli import files, options
+from dcu.cli import console, files, options, places
 from dcu.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 CLASSIFIER = "classifier-0.0983"
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure models on real files.")
-Data = Annotated[Path, typer.Argument(help="Directory or uncompressed tar.", show_default=False, readable=False)]
+Data = Annotated[
+    Path,
+    typer.Argument(
+        help="Directory or uncompressed tar.", show_default=False, parser=options.input_path, metavar="DATA"
+    ),
+]
 Record = Annotated[bool, typer.Option("--record", help="State the metrics on the model's card.")]
 CodecNames = Annotated[
     list[str] | None, typer.Option("--codec", help="Codec by name or path; repeated.", show_default="all installed")
@@ -26,7 +31,12 @@ Calibrate = Annotated[
 ]
 Bits = Annotated[bool, typer.Option("--bits", help="Bits a symbol with and without the context model.")]
 Baselines = Annotated[str, typer.Option("--rivals", help="Formats to compare with: jpeg,jpeg2000,webp,avif,jxl.")]
-Plot = Annotated[Path | None, typer.Option("--plot", help="Rate-distortion curves: .svg, .png or .pdf.")]
+Plot = Annotated[
+    Path | None,
+    typer.Option(
+        "--plot", parser=options.output_path, metavar="FILE", help="Rate-distortion curves: .svg, .png or .pdf."
+    ),
+]
 NetworkName = Annotated[
     str | None,
     typer.Option(
@@ -64,6 +74,10 @@ def eval_codec(
         files.check_free(plot, force)  # before minutes of measuring
     models = [store.find(name, "codec") for name in codec] if codec else store.installed_codecs()
     found = items(data)
+    if plot is not None:
+        places.refuse(plot, [item.path for item in found], "--plot")
+    if plot is not None or record:
+        console.outlive_stdout()
     dataset = dataset_name(data)
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
@@ -77,22 +91,22 @@ def eval_codec(
     ours = []
     for model in models:
         loaded = Codec.from_model(model, chosen_device)
-        shown = files.progress(found, f"measuring {model.name}", quiet)
+        shown = console.progress(found, f"measuring {model.name}", quiet)
         metrics = evaluate(loaded, (item.image() for item in shown))
         ours.append({"dataset": dataset, "name": model.name} | metrics)
-        files.print_rows(ours[-1:], json)
+        console.print_rows(ours[-1:], json)
         if bits:
-            files.print_rows([{"dataset": dataset, "name": model.name} | bits_per_symbol(loaded, found)], json)
+            console.print_rows([{"dataset": dataset, "name": model.name} | bits_per_symbol(loaded, found)], json)
     measured = [
         {"dataset": dataset} | measure_setting(*setting, (item.image() for item in found))
-        for setting in files.progress(settings(formats), "measuring other formats", quiet)
+        for setting in console.progress(settings(formats), "measuring other formats", quiet)
     ]
     drawn = curves.of(ours, measured)
     for format in formats:
-        files.print_rows(drawn["psnr"][format], json)
+        console.print_rows(drawn["psnr"][format], json)
     against = curves.differences(ours, drawn)
-    files.print_rows(against, json)
-    files.print_rows(curves.savings(drawn), json)
+    console.print_rows(against, json)
+    console.print_rows(curves.savings(drawn), json)
     if record:
         for model, row in zip(models, ours, strict=True):
             metrics = {k: v for k, v in row.items() if k != "name" and k not in TIMES}
@@ -133,6 +147,8 @@ def eval_classifier(
     named = None if network is None else store.find(network, "classifier")
     found = items(data, SUFFIXES if baselines or agreement else LABELLED)
     model = named or classifier_of(found[0])
+    if record or calibrate:
+        console.outlive_stdout()
     dataset = dataset_name(data)
     chosen_device = options.start(threads, device)
     from dcu.evaluate.baselines import parse
@@ -141,17 +157,17 @@ def eval_classifier(
 
     formats = parse(baselines)
     classifier = Classifier.load(model.directory, chosen_device, chosen)
-    shown = files.progress(found, "measuring", quiet)
+    shown = console.progress(found, "measuring", quiet)
     if formats:
         tuned = store.networks("rgb-classifier", model.fingerprint)
         rows = compare(classifier, found, shown, formats, *tuned[:1])
-        files.print_rows([{"dataset": dataset} | row for row in rows], json)
+        console.print_rows([{"dataset": dataset} | row for row in rows], json)
         if record:
             untimed = [{name: value for name, value in row.items() if name != "ms"} for row in rows]
             store.amend(model, {"rivals": {"dataset": dataset, "rows": untimed}})
         return
     if agreement:
-        numbers = rgb_numbers(classifier, files.progress(found, "asking the RGB network", quiet))
+        numbers = rgb_numbers(classifier, console.progress(found, "asking the RGB network", quiet))
     else:
         numbers = class_numbers(classifier, found)
     answers, temperature = ask(classifier, numbers, shown, native), classifier.temperature
@@ -163,7 +179,7 @@ def eval_classifier(
     facts |= {"temperature": temperature, "engine": "pytorch" if native else classifier.engine}
     if agreement:
         facts = {key: facts[key] for key in ("dataset", "count", "bpp", "engine")} | {"agreement": facts["top1"]}
-    files.print_rows([{"network": model.name} | facts], json)
+    console.print_rows([{"network": model.name} | facts], json)
     if record:
         store.record(model, facts)
 
@@ -199,6 +215,8 @@ def eval_segmenter(
     from dcu.data import dataset_name, pairs
 
     model, found = store.find(network), pairs(data)
+    if record:
+        console.outlive_stdout()
     chosen_device = options.start(threads, device)
     from dcu.codec import codec_of
     from dcu.evaluate.segmenter import LatentAnswer, RgbCounterpart, evaluate
@@ -209,7 +227,7 @@ def eval_segmenter(
         asked = RgbCounterpart(model, codec_of(model.identity))
     else:
         asked = LatentAnswer(Segmenter.load(model.directory, chosen_device))
-    facts = {"dataset": dataset_name(data)} | evaluate(asked, found, files.progress(found, "measuring", quiet))
-    files.print_rows([facts], json)
+    facts = {"dataset": dataset_name(data)} | evaluate(asked, found, console.progress(found, "measuring", quiet))
+    console.print_rows([facts], json)
     if record:
         store.record(model, facts)

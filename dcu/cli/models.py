@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 
 from dcu import store
-from dcu.cli import files, options
+from dcu.cli import options
+from dcu.cli.console import print_json, say
+from dcu.cli.files import Inputs
+from dcu.cli.report import Report
 from dcu.errors import UnavailableError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, show and verify the installed models.")
@@ -21,31 +24,38 @@ def list_models(as_json: options.Json = False) -> None:
     for model in store.installed():
         if as_json:
             facts = {key: model.card.get(key) for key in ("name", "kind", "codec", "fingerprint", "bytes")}
-            files.print_json(facts | {"folder": str(model.directory)})
+            print_json(facts | {"folder": str(model.directory)})
         else:
             size = f"{model.card.get('bytes', 0) / 1e6:.1f} MB"
-            typer.echo(f"{model.name:<24} {model.kind:<12} {model.fingerprint[:8]}  {size:>8}  {model.directory}")
+            say(f"{model.name:<24} {model.kind:<12} {model.fingerprint[:8]}  {size:>8}  {model.directory}")
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="Name or path.")]) -> None:
-    """A model's card, without its list of labels."""
+def show(name: Annotated[str, typer.Argument(help="Name or path.")], as_json: options.Json = False) -> None:
+    """A model's card, without its list of labels: JSON, with --json on one line."""
     card = {key: value for key, value in store.find(name).card.items() if key != "labels"}
-    typer.echo(json.dumps(card, indent=1, ensure_ascii=False))
+    if as_json:
+        print_json(card)
+    else:
+        say(*json.dumps(card, indent=1, ensure_ascii=False).splitlines())
 
 
 @app.command()
-def verify(names: Names = None) -> int:
+def verify(names: Names = None, as_json: options.Json = False) -> int:
     """Check weights, fingerprints and costs against cards, and that each network's codec is there."""
     directories = [store.find(name).directory for name in names] if names else list(store.directories())
     if not directories:
         raise UnavailableError("no model is installed")
-    failures = files.Failures()
+    report = Report(Inputs([directory.name for directory in directories]), as_json, quiet=False)
     for directory in directories:
-        with failures.of(directory.name):
-            check(store.read_model(directory))
-            typer.echo(f"{directory.name}: as its card says")
-    return failures.exit_code
+        with report.of(directory.name):
+            model = store.read_model(directory)
+            check(model)
+            if as_json:
+                print_json({"input": directory.name, "kind": model.kind, "fingerprint": model.fingerprint})
+            else:
+                say(f"{directory.name}: as its card says")
+    return report.exit_code
 
 
 def check(model: store.Model) -> None:

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dcu.errors import UnavailableError, UsageError
+from dcu.errors import MissingInputError, UnavailableError, UsageError
+
+
+def input_path(name: str) -> Path:
+    """A path that is read; an empty name is one that does not exist, not the current directory."""
+    if not name:
+        raise MissingInputError("'': No such file or directory")
+    return Path(name)
+
+
+def output_path(name: str) -> Path:
+    """A path that is written; raises UsageError where the name is empty."""
+    if not name:
+        raise UsageError("the name of the output is empty")
+    return Path(name)
+
 
 Inputs = Annotated[list[str], typer.Argument(help="Files, directories, or - for standard input.", show_default=False)]
 Output = Annotated[str | None, typer.Option("--output", "-o", help="File or directory; - for standard output.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="JSON Lines: one object per input; a failed one has error and exit_code.")
+]
+KeepExtension = Annotated[
+    bool, typer.Option("--keep-extension", help="Keep the input's extension in the output's name: a.jpg.bin.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that differ.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes, no summary.")]
 View = Annotated[str, typer.Option("--view", help="What of an image is seen: its center, or full.")]
 Views = Annotated[int, typer.Option("--views", help="1, or 5: the center and four corners, averaged.")]
 Network = Annotated[

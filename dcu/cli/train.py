@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dcu import paths, store
-from dcu.cli import files, options
+from dcu.cli import console, options, places
 from dcu.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,11 +23,23 @@ Recipe = Annotated[
 RecipeOrLabels = Annotated[
     Path | None, typer.Argument(help="Recipe (TOML), as for codecs; none with --labels.", show_default=False)
 ]
-DATA = typer.Option("--data", help="Directory or uncompressed tar of images, or a directory of such tars; repeated.")
+DATA = typer.Option(
+    "--data",
+    parser=options.input_path,
+    metavar="PATH",
+    help="Directory or uncompressed tar of images, or a directory of such tars; repeated.",
+)
 Data = Annotated[list[Path], DATA]
 OptionalData = Annotated[list[Path] | None, DATA]
 Out = Annotated[
-    Path | None, typer.Option("--out", help="Directory of the model.", show_default="the user's data directory")
+    Path | None,
+    typer.Option(
+        "--out",
+        parser=options.output_path,
+        metavar="DIR",
+        help="Directory of the model.",
+        show_default="the user's data directory",
+    ),
 ]
 Runs = Annotated[Path, typer.Option("--runs", help="Where checkpoint and log are kept.")]
 Start = Annotated[
@@ -37,7 +49,12 @@ Start = Annotated[
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint.")]
 Labels = Annotated[
     Path | None,
-    typer.Option("--labels", help="Directory or tar of one's own classes: a directory each, of images or bitstreams."),
+    typer.Option(
+        "--labels",
+        parser=options.input_path,
+        metavar="PATH",
+        help="Directory or tar of one's own classes: a directory each, of images or bitstreams.",
+    ),
 ]
 CodecName = Annotated[str, typer.Option("--codec", help="Codec whose latents are read (with --labels).")]
 Minutes = Annotated[float | None, typer.Option("--minutes", min=0, help="Stop after so long; --resume goes on.")]
@@ -65,9 +82,10 @@ def train(run: Run, start: list[Path], resume: bool, minutes: float | None, writ
     for path in start:
         run.start(path)
     if not run.train(minutes, Console(stderr=True)) and parallel.rank() == 0:
-        typer.echo(f"stopped at step {run.step} of {run.schedule.steps}; --resume continues", err=True)
+        console.note(f"stopped at step {run.step} of {run.schedule.steps}; --resume continues")
     if parallel.rank() == 0:
-        typer.echo(str(write()))
+        console.outlive_stdout()
+        console.say(str(write()))
 
 
 @app.command("codec")
@@ -155,7 +173,8 @@ def train_classifier(
     parts = read_recipe(path, classifier=ClassifierRecipe, adapter=AdapterRecipe, data=ViewData, schedule=Schedule)
     items = gather(data)
     with parallel.processes(chosen_device):
-        loaded = Codec.load(parts["classifier"].codec, chosen_device)
+        model = store.find(parts["classifier"].codec, "codec")
+        loaded = Codec.from_model(model, chosen_device)
         common = (parts["data"], loaded, items, parts["schedule"].seed)
         if parts["adapter"].views:
             task: ClassifierTask = AdapterTask(parts["classifier"], parts["adapter"], *common)
@@ -163,6 +182,7 @@ def train_classifier(
             task = ClassifierTask(parts["classifier"], *common)
         run = Run(task, parts["schedule"], runs / path.stem)
         directory = out or paths.user_models() / task.recipe.name
+        places.refuse(directory, [model.directory], "--out")
         train(
             run, start or [], resume, minutes, lambda: classifier_model(run, task, loaded, items, directory).directory
         )
@@ -171,7 +191,12 @@ def train_classifier(
 @app.command("segmenter")
 def train_segmenter(
     recipe: Recipe,
-    data: Annotated[Path, typer.Option("--data", help="Directory or uncompressed tar of images/ and labels/.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data", parser=options.input_path, metavar="PATH", help="Directory or tar of images/ and labels/."
+        ),
+    ],
     out: Out = None,
     runs: Runs = Path("runs"),
     start: Start = None,
@@ -194,10 +219,12 @@ def train_segmenter(
     parts = read_recipe(path, segmenter=SegmenterRecipe, data=SegmentData, schedule=Schedule)
     found = pairs(data)
     with parallel.processes(chosen_device):
-        codec = Codec.load(parts["segmenter"].codec, chosen_device)
+        model = store.find(parts["segmenter"].codec, "codec")
+        codec = Codec.from_model(model, chosen_device)
         task = SegmenterTask(parts["segmenter"], parts["data"], codec, found, parts["schedule"].seed)
         run = Run(task, parts["schedule"], runs / path.stem)
         items, directory = [pair.image for pair in found], out or paths.user_models() / task.recipe.name
+        places.refuse(directory, [model.directory], "--out")
         train(run, start or [], resume, minutes, lambda: segmenter_model(run, task, codec, items, directory).directory)
 
 
@@ -206,7 +233,9 @@ def train_mean(
     models: Annotated[
         list[str], typer.Argument(help="Classifiers or segmenters by name or path, two; one with --rgb, --expect.")
     ],
-    out: Annotated[Path, typer.Option("--out", help="Directory of the model.")],
+    out: Annotated[
+        Path, typer.Option("--out", parser=options.output_path, metavar="DIR", help="Directory of the model.")
+    ],
     shares: Annotated[list[float] | None, typer.Option("--share", help="Of each; repeated.", show_default="1")] = None,
     rgb: Annotated[float, typer.Option("--rgb", help="Share of the RGB network's own late layers in the mean's.")] = 0,
     expect: Annotated[
@@ -226,7 +255,9 @@ def train_mean(
     found = [store.find(name) for name in models]
     expected = sorted({item.label for item in gather([expect])}) if expect else ()
     odds = 2 if odds is None else odds
-    typer.echo(str(mean_model(found, shares or [1.0] * len(found), out, rgb, expected, odds).directory))
+    places.refuse(out, [model.directory for model in found], "--out")
+    console.outlive_stdout()
+    console.say(str(mean_model(found, shares or [1.0] * len(found), out, rgb, expected, odds).directory))
 
 
 def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:
@@ -238,13 +269,15 @@ def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:
     from dcu.train.head import own_classifier
 
     model = store.find(codec, "codec")
-    classifier = Classifier.load(store.find_network("classifier", model.fingerprint).directory, device)
+    network = store.find_network("classifier", model.fingerprint)
+    classifier = Classifier.load(network.directory, device)
     found = items(labels, LABELLED)
     directory = out or paths.user_models() / f"{dataset_name(labels)}-{model.name.removeprefix('codec-')}"
     if out is None and (paths.shipped("models") / directory.name).exists():
         raise UsageError(f"{directory.name}: would hide the model of that name; choose another with --out")
+    places.refuse(directory, [network.directory, model.directory], "--out")
     started = time.monotonic()
-    written, metrics = own_classifier(classifier, found, files.progress(found, "looking", False), directory)
+    written, metrics = own_classifier(classifier, found, console.progress(found, "looking", False), directory)
     took = {
         "minutes": round((time.monotonic() - started) / 60, 1),
         "threads": torch.get_num_threads(),
@@ -252,5 +285,6 @@ def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:
     }
     store.amend(written, {"took": took})
     counts = f"{len(written.card['labels'])} classes, {len(found)} images; {metrics['count']} images kept aside"
-    typer.echo(f"{counts}: top-1 {100 * metrics['top1']:.1f} %, top-5 {100 * metrics['top5']:.1f} %", err=True)
-    typer.echo(str(written.directory))
+    console.note(f"{counts}: top-1 {100 * metrics['top1']:.1f} %, top-5 {100 * metrics['top5']:.1f} %")
+    console.outlive_stdout()
+    console.say(str(written.directory))
