@@ -46,7 +46,7 @@ class Source:
             if self.path is None:
                 yield sys.stdin.buffer
             elif not self.name:
-                raise MissingInputError("'': No such file or directory")
+                raise MissingInputError("No such file or directory")
             else:
                 with self.path.open("rb") as file:
                     yield file

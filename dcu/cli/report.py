@@ -64,7 +64,7 @@ class Report:
             raise error
         self.failed += 1
         self.exit_code = self.exit_code or code
-        complain(message if isinstance(error, OutputError) else f"{name}: {message}")
+        complain(message if isinstance(error, OutputError) else f"{name or repr(name)}: {message}")
         if self.json:
             print_json({"input": name, "error": message, "exit_code": code}, error=self.json_to_stderr)
 
