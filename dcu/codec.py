@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ from dcu.nets.transforms import Analysis, Synthesis
 
 T = TypeVar("T", bound=nn.Module)
 
+LOG = logging.getLogger(__name__)
 DEFAULT = "codec-0.0983"
 ONE_PIECE = 2**14
 """Latent positions (2^20 pixels) up to which an image goes through the transforms in one piece."""
@@ -74,6 +76,7 @@ class Codec:
     def from_model(cls, model: store.Model, device: str = "cpu") -> Codec:
         """The codec of a model's directory; raises UnavailableError where it is not what its card says."""
         codec = cls(model.weights(), model.name, device)
+        LOG.debug("%s from %s on %s", model.name, model.directory, device)
         if codec.fingerprint != model.fingerprint:
             raise UnavailableError(f"{model.name}: its fingerprint is not that of its card")
         return codec
@@ -90,7 +93,7 @@ class Codec:
         thumbnail = bitstream.thumbnail_size(width, height)
         layers = [self.encode_layer(resize(image, *thumbnail, Image.Resampling.LANCZOS))] if thumbnail else []
         layers.append(self.encode_layer(image))
-        return bitstream.write(self.identity, 0, width, height, layers)
+        return bitstream.write(bitstream.Header(self.identity), width, height, layers)
 
     def encode_layer(self, image: ImageArray) -> list[bytes]:
         """The payload of each tile of an image."""

@@ -6,7 +6,6 @@ import contextlib
 import io
 import logging
 import os
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from dcu.entropy import instruction_sets
 from dcu.errors import UnavailableError
 from dcu.io import write_atomic
 
+LOG = logging.getLogger(__name__)
 Engine = Callable[[Tensor], Tensor]
 """A batch to the network's answer to it."""
 ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -166,7 +166,7 @@ def kept(key: str, make: Callable[[], bytes], threads: int) -> Engine:
     place = cache_directory() / f"{tag}.onnx"
     with contextlib.suppress(Exception):  # ONNX Runtime's own errors share no class
         return onnx_runtime(place.read_bytes(), threads)
-    print("dcu: preparing the network for ONNX Runtime, once", file=sys.stderr, flush=True)
+    LOG.info("preparing the network for ONNX Runtime, once")
     model = make()
     with contextlib.suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -27,24 +27,25 @@ def replacing(path: Path) -> Iterator[Path]:
         The temporary file cannot be made or renamed.
     """
     remove_stale(path.parent)
-    part, lock = locked_part(path.parent)
+    part, lock = path.with_name(f".dcu-{secrets.token_hex(8)}.part"), -1
     try:
+        lock = locked(part)
         yield part
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-        os.close(lock)
+        if lock >= 0:
+            os.close(lock)
 
 
-def locked_part(directory: Path) -> tuple[Path, int]:
-    """A new temporary file and the descriptor that holds its lock."""
+def locked(part: Path) -> int:
+    """Make a temporary file; the descriptor that holds its lock."""
     while True:
-        part = directory / f".dcu-{secrets.token_hex(8)}.part"
         lock = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with suppress(OSError):  # a file system without locks: nobody can take it for stale there
             fcntl.flock(lock, fcntl.LOCK_EX)
         if os.fstat(lock).st_nlink:  # else another process took it for stale before it was locked
-            return part, lock
+            return lock
         os.close(lock)
 
 

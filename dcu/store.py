@@ -9,6 +9,7 @@ import contextlib
 import datetime
 import hashlib
 import json
+import logging
 import os
 import re
 import struct
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # cards are read without torch
 
     from dcu.bitstream import Stream
 
+LOG = logging.getLogger(__name__)
 CARD, WEIGHTS = "card.json", "weights.safetensors"
 COUNTERPARTS = ("rgb-classifier", "rgb-segmenter")
 """Networks on decoded images, for comparison only."""
@@ -200,6 +202,7 @@ def find(name: str, kind: str | None = None) -> Model:
     if directory is None:
         raise UnavailableError(f"{name}: no such model is installed")
     model = read_model(directory.resolve())
+    LOG.debug("%s: %s", name, model.directory)
     if kind is not None and model.kind != kind:
         raise UnavailableError(f"{name}: a {model.kind}, not a {kind}")
     return model

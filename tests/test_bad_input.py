@@ -53,7 +53,7 @@ def test_missing_stream(dcu: Dcu, tmp_path: Path) -> None:
 
 def test_header_of_a_giant(dcu: Dcu, tmp_path: Path) -> None:
     path = tmp_path / "giant.bin"
-    path.write_bytes(bitstream.write(b"abcd", 0, 100_000, 100_000, [[b""], [b""]]))
+    path.write_bytes(bitstream.write(bitstream.Header(b"abcd"), 100_000, 100_000, [[b""], [b""]]))
     answer = dcu("classify", path)
     assert answer.code == 65
     assert one_line(answer.err)
@@ -61,7 +61,7 @@ def test_header_of_a_giant(dcu: Dcu, tmp_path: Path) -> None:
 
 def test_operating_point_that_the_codec_lacks(dcu: Dcu, codec: Codec, tmp_path: Path) -> None:
     path = tmp_path / "point.bin"
-    path.write_bytes(bitstream.write(codec.identity, 3, 8, 8, [[b"x"]]))
+    path.write_bytes(bitstream.write(bitstream.Header(codec.identity, 3), 8, 8, [[b"x"]]))
     for command in ("verify", "classify"):
         assert dcu(command, path).code == 65
 
@@ -110,7 +110,9 @@ def test_a_broken_payload_spoils_no_other_of_its_batch(dcu: Dcu, tmp_path: Path,
     """Its checksum is right, its symbols do not exist: found out only while many are decoded together."""
     symbols = codec.analyze(smooth_image(16, 24)).clone()
     symbols[1, 1, 1] = codec.levels[1] + 2
-    broken = bitstream.write(codec.identity, 0, 24, 16, [[codec.entropy.encode_with(OurTables(), symbols)]])
+    broken = bitstream.write(
+        bitstream.Header(codec.identity), 24, 16, [[codec.entropy.encode_with(OurTables(), symbols)]]
+    )
     for name, data in (("a.bin", stream), ("b.bin", broken), ("c.bin", stream)):
         (tmp_path / name).write_bytes(data)
     answer = dcu("classify", tmp_path, "--json", "-q")

@@ -32,7 +32,7 @@ def test_rows_without_data(dcu: Dcu, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock that gains a millisecond whenever it is read: what else the machine does changes no figure."""
     ticks = itertools.count()
     monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: 1e-3 * next(ticks)))
-    answer = dcu("bench", "--seconds", "0", "--batch", "1", "--batch", "3", "--rivals", "webp", "--json")
+    answer = dcu("bench", "--seconds", "0", "--batch", "1", "--batch", "3", "--baselines", "webp", "--json")
     assert answer.code == 0, answer.err
     rows = answer.lines
     names = [row["name"] for row in rows[::2]]
@@ -50,8 +50,8 @@ def test_rows_without_data(dcu: Dcu, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ours["synthesis_macs"] == 0 < decoded["synthesis_macs"]
     assert ours["bytes"] == decoded["bytes"]
     assert webp["speedup"] == 1
-    assert webp["of_today"]["bytes"] == webp["of_today"]["macs"] == webp["of_today"]["parameters"] == 1
-    assert ours["of_today"]["macs"] == pytest.approx(table.macs_of(ours) / table.macs_of(webp), abs=1e-3)
+    assert webp["relative"]["bytes"] == webp["relative"]["macs"] == webp["relative"]["parameters"] == 1
+    assert ours["relative"]["macs"] == pytest.approx(table.macs_of(ours) / table.macs_of(webp), abs=1e-3)
     assert {row["codec"] for row in rows} == {"codec-0.0983"}
     assert ours["network_macs"] == store.find("classifier-0.0983").card["macs"]
 
@@ -78,13 +78,15 @@ def test_table_for_people_and_what_cards_say(dcu: Dcu, own_models: Path) -> None
     ]
     rows = [row | {"count": 9, "bpp": 0.1} for row in rows]
     store.amend(store.find("classifier-0.0983"), {"rivals": {"dataset": "some-val", "rows": rows}})
-    answer = dcu("bench", "--seconds", "0", "--batch", "1", "--rivals", "webp")
+    answer = dcu("bench", "--seconds", "0", "--batch", "1", "--baselines", "webp")
     assert "50.0 %" in answer.out
     assert "RGB on webp 64x64" in answer.out
     assert "25.0 %" in answer.out
     assert "quoted from the card: some-val, 9 images" in answer.err
     assert re.search(r"^classifier-0.0983 .* quoted ", answer.out, re.MULTILINE), "the table itself says so too"
-    assert re.search(r"^classifier-0.0983 .* 2.0$", answer.out, re.MULTILINE), "right twice as often as what people run"
+    assert re.search(r"^classifier-0.0983 .* 2.0 *$", answer.out, re.MULTILINE), (
+        "right twice as often as what people run"
+    )
 
 
 @pytest.mark.usefixtures("random_rgb")
@@ -98,13 +100,13 @@ def test_interrupted_bench_keeps_what_there_is(dcu: Dcu, monkeypatch: pytest.Mon
         return once(self)
 
     monkeypatch.setattr(measure.Runner, "once", interrupted)
-    answer = dcu("bench", "--seconds", "0", "--batch", "6", "--rivals", "webp", "--json", "--quiet")
+    answer = dcu("bench", "--seconds", "0", "--batch", "6", "--baselines", "webp", "--json", "--quiet")
     assert answer.code == 130
     assert [row["name"] for row in answer.lines] == ["classifier-0.0983", "RGB on codec-0.0983"]
     assert one_line(answer.err)
 
 
-@pytest.mark.parametrize("options", [["--rate", "9"], ["--rivals", "gif"], ["--data", "nowhere"], ["--batch", "0"]])
+@pytest.mark.parametrize("options", [["--rate", "9"], ["--baselines", "gif"], ["--data", "nowhere"], ["--batch", "0"]])
 def test_wrong_calls_are_one_line(dcu: Dcu, options: list[str]) -> None:
     answer = dcu("bench", *options)
     assert answer.code in (2, 66)
@@ -153,7 +155,7 @@ def test_baselines_are_recorded_for_the_bench(
     (tmp_path / "set" / "n00000000").mkdir(parents=True)
 
     (tmp_path / "set" / "n00000000" / "0.png").write_bytes(png(smooth_image(32, 32)))
-    call = ["eval", "classifier", tmp_path / "set", "--network", "classifier-0.0983", "--rivals", "webp", "--record"]
+    call = ["eval", "baselines", tmp_path / "set", "--network", "classifier-0.0983", "--formats", "webp", "--record"]
     assert dcu(*call).code == 0
     card = json.loads((own_models / "classifier-0.0983" / "card.json").read_text())
     assert card["rivals"] == {"dataset": "set", "rows": [{"name": "x", "side": 224, "count": 1}]}

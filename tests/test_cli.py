@@ -34,7 +34,7 @@ def test_file_there_and_back(dcu: Dcu, photo: Path, tmp_path: Path) -> None:
     assert dcu("compress", photo, "-o", stream).code == 0
     assert dcu("decode", stream, "-o", back).code == 0
     assert read_image(back.read_bytes()).shape == (40, 52, 3)
-    assert dcu("verify", stream).out.startswith(f"{stream}: whole, {stream.stat().st_size} bytes")
+    assert dcu("verify", stream).out.startswith(f"{stream}: valid, {stream.stat().st_size} bytes")
     shown = dcu("classify", stream, "--top", "2").out
     assert shown.splitlines()[0] == str(stream)
     assert shown.count("%") == 2
@@ -206,6 +206,13 @@ def test_interrupt_leaves_whole_files_only(tmp_path: Path) -> None:
     for path in written:
         assert path.suffix == ".bin"
         assert bitstream.read(path.read_bytes()).size == path.stat().st_size
+
+
+def test_verbose_logs_what_is_loaded_and_quiet_does_not(dcu: Dcu, photo: Path, tmp_path: Path) -> None:
+    call = ("compress", photo, "-o", tmp_path / "x.bin", "--force")
+    assert "dcu: codec-0.0983 from" in dcu(*call, "-v").err
+    assert "codec-0.0983 from" not in dcu(*call).err
+    assert dcu(*call, "--quiet").err == ""
 
 
 def test_help_is_there_for_every_command(dcu: Dcu) -> None:

@@ -107,7 +107,7 @@ def test_operating_point_that_the_codec_lacks_is_refused(codec: Codec) -> None:
     data = codec.compress(smooth_image(8, 8))
     payload = bitstream.read(data).full.tiles
     with pytest.raises(InvalidInputError):
-        codec.decode(bitstream.write(codec.identity, 3, 8, 8, [payload]))
+        codec.decode(bitstream.write(bitstream.Header(codec.identity, 3), 8, 8, [payload]))
 
 
 def test_bytes_after_the_stream_are_refused(codec: Codec) -> None:

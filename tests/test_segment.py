@@ -114,7 +114,7 @@ def test_segment_writes_segmentation_maps_and_overlays(dcu: Dcu, street: Path, t
             assert mask.getpalette()[:6] == [0, 0, 255, 16, 32, 48]  # type: ignore[index]
             numbers = np.asarray(mask)
         assert numbers.shape == (40, 56)
-        assert line["shares"]["road"] == pytest.approx((numbers == 1).mean(), abs=1e-6)
+        assert line["class_fractions"]["road"] == pytest.approx((numbers == 1).mean(), abs=1e-6)
         assert read_image((tmp_path / "over" / name).read_bytes()).shape == (40, 56, 3)
     assert "%" in dcu("segment", tmp_path / "bins" / "0.bin", "-o", tmp_path / "one.png").out
     assert dcu("segment", tmp_path / "bins", "--json").lines == lines
@@ -263,11 +263,11 @@ def test_bench_times_segmenters_and_quotes_their_cards(dcu: Dcu, segmenter: Path
     card = json.loads((segmenter / "card.json").read_text())
     card["figures"] = [{"dataset": "streets", "count": 7, "miou": 0.25}]
     (segmenter / "card.json").write_text(json.dumps(card))
-    answer = dcu("bench", "--seconds", "0", "--batch", "2", "--rivals", "webp", "--json")
+    answer = dcu("bench", "--seconds", "0", "--batch", "2", "--baselines", "webp", "--json")
     assert answer.code == 0, answer.err
     rows = {row["name"]: row for row in answer.lines if row["engine"] == "PyTorch"}
     masks, labels = rows["segmenter-0.0983"], rows["classifier-0.0983"]
-    assert (masks["answer"], labels["answer"]) == ("mask", "label")
+    assert (masks["answer"], labels["answer"]) == ("segmentation", "label")
     assert (masks["miou"], masks["top1"], labels["miou"]) == (0.25, None, None)
     assert masks["source"] == "quoted from the card: streets, 7 images"
     assert masks["bytes"] == labels["bytes"]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dcu.bench.pipelines import Pipeline
+from dcu.bench.pipelines import TimedPipeline
 from dcu.engines import TITLES, Engine
 
 TURN = 6
@@ -30,7 +30,7 @@ STAGES = ("read", "decode", "network")
 class Runner:
     """One way on one engine, at one batch size."""
 
-    def __init__(self, pipeline: Pipeline, engine: str, run: Engine, batch: int) -> None:
+    def __init__(self, pipeline: TimedPipeline, engine: str, run: Engine, batch: int) -> None:
         self.pipeline, self.engine, self.run, self.batch = pipeline, engine, run, batch
         self.milliseconds: list[tuple[float, ...]] = []  # of each stage, an image
         self.seconds = 0.0  # that were counted
@@ -76,7 +76,7 @@ class Runner:
             "ms": round(float(np.median(whole)), 2),
             "ms_10": round(float(low), 2),
             "ms_90": round(float(high), 2),
-            "pictures_per_second": round(1e3 / float(np.median(whole)), 1),
+            "images_per_second": round(1e3 / float(np.median(whole)), 1),
         }
 
 
@@ -86,7 +86,7 @@ def settle(batch: Tensor) -> None:
         torch.cuda.synchronize()
 
 
-def runners(rows: Sequence[Pipeline], batches: Sequence[int]) -> list[list[Runner]]:
+def runners(rows: Sequence[TimedPipeline], batches: Sequence[int]) -> list[list[Runner]]:
     """For each way, one runner an engine and batch size; ways that share a network share its engines."""
     ready: dict[int, dict[str, Engine]] = {}
     for pipeline in rows:

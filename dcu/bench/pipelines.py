@@ -20,6 +20,7 @@ from dcu.errors import UnavailableError
 from dcu.evaluate.baselines import FORMATS, PNG
 from dcu.evaluate.classifier import SIDES
 from dcu.evaluate.cost import macs
+from dcu.evaluate.pipeline import Pipeline
 from dcu.geometry import CROP, LATENT_CROP
 from dcu.image import ImageArray, resize
 from dcu.nets.efficientnet import EfficientNetLite
@@ -30,17 +31,22 @@ from dcu.tasks.segment import Segmenter, enlarged
 
 
 @dataclass
-class Pipeline:
-    """One way from a file to a label, in three stages: read, decode, network."""
+class TimedPipeline:
+    """A pipeline in three stages, read, decode and network, and the files that it is timed on."""
 
-    name: str
+    pipeline: Pipeline
     files: list[bytes]
     read: Callable[[bytes], Any]
     decode: Callable[[Sequence[Any]], Tensor]  # what the network gets of files, (B, ...)
     network: nn.Module
     macs: dict[str, int]  # of entropy decoding's network, synthesis, network
     engines: Callable[[Tensor], dict[str, Engine]]  # what can run it, of `dcu.engines.TITLES`; what it gets is shown
-    answer: str = "label"  # or mask, which is compared with no label
+    answer: str = "label"  # or segmentation, which is compared with no label
+
+    @property
+    def name(self) -> str:
+        """As tables call it."""
+        return self.pipeline.name
 
     @property
     def parameters(self) -> int:
@@ -72,11 +78,10 @@ def files_of(format: str, images: Sequence[ImageArray], most: float, side: int |
 
 def pipelines(
     model: store.Model, images: Sequence[ImageArray], baselines: Sequence[str], sides: dict[str, int], device: str
-) -> list[Pipeline]:
+) -> list[TimedPipeline]:
     """Every way at a codec's rate, for images (224, 224, 3) uint8: networks on latents first, the original last.
 
-    ``sides``: to what each format reduces the image, where that is known. Names are those of
-    :func:`dcu.evaluate.classifier.compare`.
+    ``sides``: to what each format reduces the image, where that is known.
 
     Raises
     ------
@@ -97,18 +102,25 @@ def pipelines(
     rows += [segmentation_pipeline(Segmenter(network, codec, device), files, entropy) for network in segmenters]
     parts = {"entropy": entropy, "synthesis": synthesis, "network": cost}
     by_rgb = partial(engines, rgb, threads=torch.get_num_threads())
-    rows.append(Pipeline(f"RGB on {codec.name}", files, codec.read, rgb_decoder(codec), rgb, parts, by_rgb))
+    rows.append(
+        TimedPipeline(Pipeline("decoded", codec.name), files, codec.read, rgb_decoder(codec), rgb, parts, by_rgb)
+    )
     only = {"entropy": 0, "synthesis": 0, "network": cost}
     for name in baselines:
         side, theirs = files_of(name, images, sum(map(len, files)) / len(files), sides.get(name))
         rows.append(
-            Pipeline(f"RGB on {name} {side}x{side}", theirs, bytes, pillow_decoder(name, device), rgb, only, by_rgb)
+            TimedPipeline(
+                Pipeline("format", name, side), theirs, bytes, pillow_decoder(name, device), rgb, only, by_rgb
+            )
         )
     originals = [PNG.encode(image, 1, 1.0) for image in images]
-    return [*rows, Pipeline("RGB on the original", originals, bytes, pillow_decoder("png", device), rgb, only, by_rgb)]
+    return [
+        *rows,
+        TimedPipeline(Pipeline("original"), originals, bytes, pillow_decoder("png", device), rgb, only, by_rgb),
+    ]
 
 
-def latent_pipeline(classifier: Classifier, files: list[bytes], entropy: int) -> Pipeline:
+def latent_pipeline(classifier: Classifier, files: list[bytes], entropy: int) -> TimedPipeline:
     """Bitstream to label: no image on the way; on the engines that `dcu classify` runs."""
     network, codec = classifier.network, classifier.codec
     parts = latent_parts(network, codec, entropy)
@@ -116,7 +128,9 @@ def latent_pipeline(classifier: Classifier, files: list[bytes], entropy: int) ->
     def ready(_: Tensor) -> dict[str, Engine]:
         return {engine: classifier.on(engine) for engine in available(classifier.device, classifier.keeps_int8)}
 
-    return Pipeline(classifier.name, files, codec.read, latents_of(codec), network, parts, ready)
+    return TimedPipeline(
+        Pipeline("latent", classifier.name), files, codec.read, latents_of(codec), network, parts, ready
+    )
 
 
 class SegmentationMaps(nn.Module):
@@ -130,7 +144,7 @@ class SegmentationMaps(nn.Module):
         return enlarged(self.network(latent)).argmax(1)
 
 
-def segmentation_pipeline(segmenter: Segmenter, files: list[bytes], entropy: int) -> Pipeline:
+def segmentation_pipeline(segmenter: Segmenter, files: list[bytes], entropy: int) -> TimedPipeline:
     """Bitstream to mask: no decoding of pixels on the way there either."""
     network, codec = SegmentationMaps(segmenter.network).eval(), segmenter.codec
     parts = latent_parts(network, codec, entropy)
@@ -138,7 +152,16 @@ def segmentation_pipeline(segmenter: Segmenter, files: list[bytes], entropy: int
     def ready(_: Tensor) -> dict[str, Engine]:
         return {"pytorch": pytorch(network)}  # what masks are made with
 
-    return Pipeline(segmenter.name, files, codec.read, latents_of(codec), network, parts, ready, answer="mask")
+    return TimedPipeline(
+        Pipeline("latent", segmenter.name),
+        files,
+        codec.read,
+        latents_of(codec),
+        network,
+        parts,
+        ready,
+        answer="segmentation",
+    )
 
 
 def latent_parts(network: nn.Module, codec: Codec, entropy: int) -> dict[str, int]:

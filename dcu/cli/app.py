@@ -1,10 +1,12 @@
-"""Puts the commands together; turns every error into one line and an exit code."""
+"""The command line: loads commands when they are called, turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -14,8 +16,12 @@ from typer.core import TyperCommand, TyperGroup
 from dcu import __version__
 from dcu.cli import signals
 from dcu.cli.console import complain, open_streams, say, silence
-from dcu.errors import DcuError, OutputError
+from dcu.cli.report import out_of_memory
+from dcu.errors import DcuError, MissingInputError, OutputError, UsageError
 
+OUTPUTS = frozenset({"html", "out", "output", "plot", "runs"})
+"""Options whose paths are written."""
+MISSING = "'': No such file or directory"
 COMMANDS = (
     "compress",
     "decode",
@@ -31,19 +37,74 @@ COMMANDS = (
     "eval",
 )
 SUMMARIES = {
-    "compress": "Images to bitstreams.",
-    "decode": "Bitstreams to images.",
-    "classify": "Name what is in images, straight from their bitstreams.",
-    "segment": "The class of every pixel, straight from bitstreams.",
-    "embed": "Features of images for search, straight from their bitstreams.",
-    "info": "What is inside bitstreams.",
-    "verify": "Whether bitstreams are whole and can be read here.",
+    "compress": "Compress images to bitstreams.",
+    "decode": "Decode bitstreams to images.",
+    "classify": "Classify images from their bitstreams, without decoding.",
+    "segment": "Semantic segmentation from bitstreams, without decoding.",
+    "embed": "Compute 1280-dimensional embeddings from bitstreams, without decoding.",
+    "info": "Show size, layers, rate and codec of bitstreams.",
+    "verify": "Check the integrity of bitstreams and that their codec is installed.",
     "models": "List, show and verify the installed models.",
-    "bench": "What it costs, what it gives, against what people run today.",
+    "bench": "Benchmark latency, cost and accuracy against conventional codecs.",
     "data": "List the training and validation sets and build them.",
     "train": "Train codecs, classifiers and segmenters.",
-    "eval": "Measure codecs, classifiers and segmenters on real files.",
+    "eval": "Evaluate codecs, classifiers and segmenters on data sets.",
 }
+
+
+class Notes(logging.Handler):
+    """The library's log on standard error, a line per record."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        complain(record.getMessage())
+
+
+def set_level(level: int) -> Callable[[Any, Any, bool], bool]:
+    """The callback of an option that sets the level of the library's log."""
+
+    def callback(context: Any, option: Any, given: bool) -> bool:
+        if given:
+            logging.getLogger("dcu").setLevel(level)
+        return given
+
+    return callback
+
+
+def with_log_options(command: Any) -> Any:
+    """Add ``--verbose`` to a command, or to each of a group; have ``--quiet`` silence the log; refuse empty paths."""
+    for inner in getattr(command, "commands", {}).values():
+        with_log_options(inner)
+    if not hasattr(command, "commands"):
+        for option in command.params:
+            if option.name == "quiet":
+                option.callback = set_level(logging.WARNING)
+            if option.type.name in ("path", "file", "directory"):
+                option.type.convert = named(option.name, option.type.convert)
+        command.params.append(verbose_option())
+    return command
+
+
+def named(option: str, convert: Callable[..., Any]) -> Callable[..., Any]:
+    """The conversion of a path that refuses an empty name, which would be the current directory."""
+
+    def converted(value: Any, *more: Any) -> Any:
+        if value == "":
+            raise UsageError(f"--{option}: the name is empty") if option in OUTPUTS else MissingInputError(MISSING)
+        return convert(value, *more)
+
+    return converted
+
+
+def verbose_option() -> Any:
+    """The option ``--verbose`` as typer makes it, for any command."""
+    maker = typer.Typer(add_completion=False)
+
+    @maker.command()
+    def command(verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what the library does.")) -> None: ...
+
+    option = typer.main.get_command(maker).params[0]
+    option.expose_value, option.callback = False, set_level(logging.DEBUG)
+    return option
 
 
 class LazyGroup(TyperGroup):
@@ -59,12 +120,12 @@ class LazyGroup(TyperGroup):
             return TyperCommand(name, help=SUMMARIES[name])
         commands = import_module(f"dcu.cli.{name}").app
         commands.rich_markup_mode = None  # markup would take "[fast]" for a style
-        return typer.main.get_command(commands)
+        return with_log_options(typer.main.get_command(commands))
 
 
 app = typer.Typer(
     cls=LazyGroup,
-    help="Photographs in a few hundred bytes, understood straight from the bitstream.",
+    help="A learned image codec; networks classify and segment its bitstreams without decoding.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -83,7 +144,7 @@ def show_version(wanted: bool) -> None:
 def root(
     version: bool = typer.Option(False, "--version", callback=show_version, is_eager=True, help="Show the version."),
 ) -> None:
-    """Photographs in a few hundred bytes, understood straight from the bitstream."""
+    """A learned image codec; networks classify and segment its bitstreams without decoding."""
 
 
 def main() -> None:
@@ -99,6 +160,9 @@ def main() -> None:
 
 def run() -> int:
     """Run the command line; the exit code."""
+    log = logging.getLogger("dcu")
+    log.handlers = [Notes()]
+    log.setLevel(logging.INFO)
     try:
         command = typer.main.get_command(app)
         with command.make_context("dcu", sys.argv[1:]) as context:  # main() would turn a closed pipe into exit code 1
@@ -107,7 +171,7 @@ def run() -> int:
         return code if isinstance(code, int) else 0
     except typer.Exit as leave:
         return leave.exit_code
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # rich leaves with SystemExit where the pipe behind its help is closed
         silence(1)
         return 0
     except (KeyboardInterrupt, typer.Abort):
@@ -138,10 +202,3 @@ def answer(error: Exception) -> int:
     reason = str(error).partition("\n")[0]
     complain(f"unexpected {type(error).__name__}: {reason} (DCU_DEBUG=1 shows where)")
     return 1
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether there was not enough memory, as Python or torch say it."""
-    return isinstance(error, MemoryError) or any(
-        said in str(error) for said in ("not enough memory", "allocate memory", "out of memory")
-    )

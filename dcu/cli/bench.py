@@ -1,4 +1,4 @@
-"""``dcu bench``: what it costs, what it gives, against what people run today."""
+"""``dcu bench``."""
 
 from __future__ import annotations
 
@@ -11,27 +11,20 @@ from dcu import store
 from dcu.cli import console, files, options, places
 
 app = typer.Typer(add_completion=False)
-Rates = Annotated[list[float] | None, typer.Option("--rate", help="Bits a pixel; repeated.", show_default="0.0983")]
+Rates = Annotated[
+    list[float] | None,
+    typer.Option("--rate", help="Rate of a codec in bits per pixel; repeatable.", show_default="0.0983"),
+]
 Labelled = Annotated[
     Path | None,
-    typer.Option(
-        "--data",
-        parser=options.input_path,
-        metavar="PATH",
-        help="Directory or tar whose subdirectories are classes (WNIDs), to measure accuracy on.",
-    ),
+    typer.Option("--data", help="Directory or tar whose subdirectories are classes (WNIDs), to measure accuracy on."),
 ]
 Batches = Annotated[
-    list[int] | None, typer.Option("--batch", min=1, help="Images at once; repeated.", show_default="1, 32")
+    list[int] | None, typer.Option("--batch", min=1, help="Batch size; repeatable.", show_default="1, 32")
 ]
-Baselines = Annotated[str, typer.Option("--rivals", help="Formats to compare with: avif,webp,jpeg,jpeg2000,jxl.")]
-Html = Annotated[
-    Path | None,
-    typer.Option(
-        "--html", parser=options.output_path, metavar="FILE", help="A report: tables, plots, images; one file."
-    ),
-]
-Seconds = Annotated[float, typer.Option("--seconds", min=0, help="For how long a rate is timed.")]
+Baselines = Annotated[str, typer.Option("--baselines", help="Formats to compare with: avif,webp,jpeg,jpeg2000,jxl.")]
+Html = Annotated[Path | None, typer.Option("--html", help="Write a report with tables, plots and images to one file.")]
+Seconds = Annotated[float, typer.Option("--seconds", min=0, help="Seconds of timing per rate.")]
 
 
 @app.command()
@@ -47,10 +40,11 @@ def bench(
     quiet: options.Quiet = False,
     threads: options.Threads = None,
     device: options.Device = "auto",
+    rivals: Annotated[str, options.moved("--rivals", "--baselines")] = "",
 ) -> None:
-    """Cost, speed from file to label and accuracy, beside the RGB network on other files of as many bytes.
+    """Benchmark latency, cost and accuracy against the RGB network on other formats at equal file size.
 
-    Without --data: on the photographs that dcu carries, accuracy quoted from the cards.
+    Without --data, uses the sample photographs and quotes accuracy from the model cards.
     """
     models = [store.codec_of_rate(one) for one in rate or [0.0983]]
     chosen_device = options.start(threads, device)
@@ -60,7 +54,7 @@ def bench(
     from dcu.data import dataset_name, items
     from dcu.evaluate.baselines import parse
 
-    formats, found = parse(baselines), items(data) if data else []
+    formats, found = parse(baselines, "--baselines"), items(data) if data else []
     if html is not None:
         check_packages()
         places.refuse(html, [item.path for item in found], "--html")

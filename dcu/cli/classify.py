@@ -1,4 +1,4 @@
-"""``dcu classify``: what is in an image, straight from its bitstream."""
+"""``dcu classify``."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def classify(
     inputs: options.Inputs,
-    top: Annotated[int, typer.Option(min=1, help="How many classes.")] = 5,
-    min_probability: Annotated[float, typer.Option(min=0, max=1, help="Less probable classes are left out.")] = 0.0,
-    view: options.View = "centre",
+    top: Annotated[int, typer.Option(min=1, help="Number of classes to print.")] = 5,
+    min_probability: Annotated[float, typer.Option(min=0, max=1, help="Omit classes with a lower probability.")] = 0.0,
+    view: options.View = "center",
     views: options.Views = 1,
     network: options.Network = None,
     engine: options.EngineName = "auto",
@@ -30,7 +30,7 @@ def classify(
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """Name what is in images, straight from their bitstreams: no image is rebuilt."""
+    """Classify images from their bitstreams, without decoding."""
     seen, chosen = options.chosen_view(view, views), options.chosen_engine(engine)
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
     report = Report(found, json, quiet)

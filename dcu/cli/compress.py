@@ -1,4 +1,4 @@
-"""``dcu compress``: images to bitstreams."""
+"""``dcu compress``."""
 
 from __future__ import annotations
 
@@ -23,11 +23,15 @@ app = typer.Typer(add_completion=False)
 def compress(
     inputs: options.Inputs,
     output: options.Output = None,
-    rate: Annotated[float | None, typer.Option(help="Operating point by its name: bits a pixel.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Target rate in bits per pixel: the rate of an installed codec.")
+    ] = None,
     codec: Annotated[str | None, typer.Option(help="Codec by name or path.")] = None,
-    target_bytes: Annotated[int | None, typer.Option(min=1, help="The highest rate that fits an image in.")] = None,
-    target_psnr: Annotated[float | None, typer.Option(help="The lowest rate that gives so many dB.")] = None,
-    background: Annotated[str, typer.Option(help="Color behind transparent images.")] = "white",
+    target_bytes: Annotated[
+        int | None, typer.Option(min=1, help="Use the highest rate whose file has at most N bytes.")
+    ] = None,
+    target_psnr: Annotated[float | None, typer.Option(help="Use the lowest rate that reaches this PSNR in dB.")] = None,
+    background: Annotated[str, typer.Option(help="Background color of transparent images.")] = "white",
     keep_extension: options.KeepExtension = False,
     json: options.Json = False,
     force: options.Force = False,
@@ -35,13 +39,13 @@ def compress(
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """Images to bitstreams."""
+    """Compress images to bitstreams."""
     from dcu.image import SUFFIXES, parse_color, read_image
 
     wishes = {"--rate": rate, "--codec": codec, "--target-bytes": target_bytes, "--target-psnr": target_psnr}
     chosen = [name for name, value in wishes.items() if value is not None]
     if len(chosen) > 1:
-        raise UsageError(f"{chosen[0]} and {chosen[1]} both choose the codec")
+        raise UsageError(f"{chosen[0]} and {chosen[1]} exclude each other")
     parse_color(background)
     found = files.sources(inputs, SUFFIXES, "images")
     target = places.choose(found, output, ".bin", keep_extension)

@@ -18,6 +18,8 @@ from dcu.errors import OutputError
 T = TypeVar("T")
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, separators of lines, marks that turn the direction of text, and bytes that are no text."""
+WIDE = 1000
+"""Columns of tables that are no terminal's: no cell is wrapped."""
 REDRAWN = 0.1
 """Seconds between two states of the progress line."""
 
@@ -75,7 +77,7 @@ def text_stream(raw: Descriptor, like: TextIO | None) -> TextIO:
 
 def outlive_stdout() -> None:
     """From now on a closed pipe ends only the lines on standard output: files are still to be written."""
-    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    raw = None if isinstance(sys.stdout, ClosedOutput) else getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if isinstance(raw, Descriptor):
         raw.forgiven = lambda error: error.errno == errno.EPIPE
 
@@ -130,12 +132,22 @@ def print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         for row in rows:
             print_json(row)
-    elif rows:
-        values = [["" if value is None else printable(str(value)) for value in row.values()] for row in rows]
-        cells = [list(rows[0]), *values]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = ["  ".join(cell.ljust(n) for cell, n in zip(line, widths, strict=True)).rstrip() for line in cells]
-        say(*lines, "")
+        return
+    if rows:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for name, value in rows[0].items():
+            table.add_column(Text(name), justify="right" if isinstance(value, int | float) else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text("" if value is None else printable(str(value))) for value in row.values()))
+        clear()
+        console = Console() if sys.stdout.isatty() else Console(width=WIDE, color_system=None)
+        console.print(table)
+        console.print()
 
 
 def progress(values: Sequence[T], what: str, quiet: bool) -> Iterable[T]:

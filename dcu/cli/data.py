@@ -33,7 +33,7 @@ def list_sets(clones: Directory = Path("clones")) -> None:
 
 @app.command("build")
 def build_sets(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help=f"{', '.join(DATA_SETS)}, or all.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help=f"{', '.join(DATA_SETS)}, or all.")],
     clones: Directory,
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory for the tars.")] = Path("data"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing tars.")] = False,

@@ -1,4 +1,4 @@
-"""``dcu decode``: bitstreams to images."""
+"""``dcu decode``."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ app = typer.Typer(add_completion=False)
 def decode(
     inputs: options.Inputs,
     output: options.Output = None,
-    format: Annotated[str, typer.Option(help="Ending of the names in a directory, and the format of a pipe.")] = "png",
+    format: Annotated[
+        str, typer.Option(help="Extension of files in a directory, and format on standard output.")
+    ] = "png",
     force: options.Force = False,
     quiet: options.Quiet = False,
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """Bitstreams to images, in the format that the name's ending says."""
+    """Decode bitstreams to images, in the format of the file extension."""
     from dcu.image import encoder
 
     suffix = f".{format.removeprefix('.')}"
     if not suffix[1:].isalnum():
-        raise UsageError(f"--format: {format} is no ending")
+        raise UsageError(f"--format: {format} is not a file extension")
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
     target = places.choose(found, output, suffix)
     places.check(found, target)

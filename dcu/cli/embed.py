@@ -1,4 +1,4 @@
-"""``dcu embed``: features of images for search, straight from their bitstreams."""
+"""``dcu embed``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ app = typer.Typer(add_completion=False)
 def embed(
     inputs: options.Inputs,
     output: options.Output = None,
-    view: options.View = "centre",
+    view: options.View = "center",
     views: options.Views = 1,
     network: options.Network = None,
     json: options.Json = False,
@@ -26,9 +26,9 @@ def embed(
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """Features of images, 1280 numbers each: one .npy file a bitstream, or one JSON object a line."""
+    """Compute a 1280-dimensional embedding per image: one .npy file per bitstream, or JSON Lines."""
     if json and output is not None:
-        raise UsageError("--json prints, -o writes files: one of them")
+        raise UsageError("--json and -o exclude each other")
     seen = options.chosen_view(view, views)
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
     target = None if json else places.choose(found, output, ".npy")

@@ -1,4 +1,4 @@
-"""``dcu info``: what is inside a bitstream."""
+"""``dcu info``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def info(inputs: options.Inputs, json: options.Json = False, quiet: options.Quiet = False) -> int:
-    """What is inside bitstreams: size, layers, bytes by part, bits a pixel, codec."""
+    """Show size, layers, bytes per part, bits per pixel and codec of bitstreams."""
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
     report = Report(found, json, quiet)
     for source, read in files.streams(progress(found.sources, "reading", quiet)):

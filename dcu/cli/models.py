@@ -9,7 +9,7 @@ import typer
 
 from dcu import store
 from dcu.cli import options
-from dcu.cli.console import print_json, say
+from dcu.cli.console import print_json, print_rows, say
 from dcu.cli.files import Inputs
 from dcu.cli.report import Report
 from dcu.errors import UnavailableError
@@ -20,14 +20,18 @@ Names = Annotated[list[str] | None, typer.Argument(help="Names or paths.", show_
 
 @app.command("list")
 def list_models(as_json: options.Json = False) -> None:
-    """Every installed model, a line each."""
-    for model in store.installed():
-        if as_json:
-            facts = {key: model.card.get(key) for key in ("name", "kind", "codec", "fingerprint", "bytes")}
-            print_json(facts | {"folder": str(model.directory)})
-        else:
-            size = f"{model.card.get('bytes', 0) / 1e6:.1f} MB"
-            say(f"{model.name:<24} {model.kind:<12} {model.fingerprint[:8]}  {size:>8}  {model.directory}")
+    """List every installed model."""
+    models = list(store.installed())
+    if as_json:
+        keys = ("name", "kind", "codec", "fingerprint", "bytes")
+        rows = [{key: m.card.get(key) for key in keys} | {"directory": str(m.directory)} for m in models]
+    else:
+        rows = [
+            {"name": m.name, "kind": m.kind, "fingerprint": m.fingerprint[:8]}
+            | {"MB": round(m.card.get("bytes", 0) / 1e6, 1), "directory": str(m.directory)}
+            for m in models
+        ]
+    print_rows(rows, as_json)
 
 
 @app.command()

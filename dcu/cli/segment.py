@@ -1,4 +1,4 @@
-"""``dcu segment``: the class of every pixel, straight from bitstreams."""
+"""``dcu segment``."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ def segment(
     inputs: options.Inputs,
     output: options.Output = None,
     overlay: Annotated[
-        str | None, typer.Option("--overlay", help="File or directory for the mask's colors over the decoded image.")
+        str | None, typer.Option("--overlay", help="File or directory for class colors over the decoded image.")
     ] = None,
-    full: Annotated[bool, typer.Option("--full", help="Of large images, the full layer, not the small one.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Of large images, segment the full layer, not the thumbnail layer.")
+    ] = False,
     network: Annotated[
         str | None, typer.Option("--network", help="Segmenter by name or path.", show_default="by the stream's codec")
     ] = None,
@@ -34,7 +36,7 @@ def segment(
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """The class of every pixel, straight from bitstreams: an indexed PNG each, and the share of every class."""
+    """Semantic segmentation from bitstreams: an indexed PNG per image, and the fraction of pixels per class."""
     from dcu.image import encoder
 
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
@@ -45,7 +47,7 @@ def segment(
     if sum(each.piped for each in wanted) + json > 1 or (overlays and overlays.piped):
         raise UsageError("standard output takes one thing only")
     if maps and maps.file and maps.file.suffix.lower() != ".png":
-        raise UsageError(f"{output}: masks are indexed PNG files")
+        raise UsageError(f"{output}: segmentation maps are indexed PNG files")
     if overlays and overlays.file:
         encoder(overlays.file)  # an unknown format is an error before any work
     places.check(found, *wanted)
@@ -84,7 +86,7 @@ def show(name: str, segmentation: SegmentationMap, json: bool) -> None:
     if json:
         shares = {label: round(share, 6) for label, share in segmentation.class_fractions.items()}
         height, width = segmentation.classes.shape
-        facts = {"input": name, "width": width, "height": height, "shares": shares}
+        facts = {"input": name, "width": width, "height": height, "class_fractions": shares}
         console.print_json(facts | {"network": segmentation.network, "codec": segmentation.codec})
         return
     ranked = sorted(segmentation.class_fractions.items(), key=lambda entry: -entry[1])

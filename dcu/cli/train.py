@@ -20,26 +20,12 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train codecs
 Recipe = Annotated[
     Path, typer.Argument(help="Recipe (TOML): a path, or the name of one that dcu ships.", show_default=False)
 ]
-RecipeOrLabels = Annotated[
-    Path | None, typer.Argument(help="Recipe (TOML), as for codecs; none with --labels.", show_default=False)
+Data = Annotated[
+    list[Path],
+    typer.Option("--data", help="Directory or uncompressed tar of images, or a directory of such tars; repeated."),
 ]
-DATA = typer.Option(
-    "--data",
-    parser=options.input_path,
-    metavar="PATH",
-    help="Directory or uncompressed tar of images, or a directory of such tars; repeated.",
-)
-Data = Annotated[list[Path], DATA]
-OptionalData = Annotated[list[Path] | None, DATA]
 Out = Annotated[
-    Path | None,
-    typer.Option(
-        "--out",
-        parser=options.output_path,
-        metavar="DIR",
-        help="Directory of the model.",
-        show_default="the user's data directory",
-    ),
+    Path | None, typer.Option("--out", help="Directory of the model.", show_default="the user's data directory")
 ]
 Runs = Annotated[Path, typer.Option("--runs", help="Where checkpoint and log are kept.")]
 Start = Annotated[
@@ -47,18 +33,7 @@ Start = Annotated[
     typer.Option("--start", help="Checkpoint of another run to begin with; a codec's, then maybe its reader's."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint.")]
-Labels = Annotated[
-    Path | None,
-    typer.Option(
-        "--labels",
-        parser=options.input_path,
-        metavar="PATH",
-        help="Directory or tar of one's own classes: a directory each, of images or bitstreams.",
-    ),
-]
-CodecName = Annotated[str, typer.Option("--codec", help="Codec whose latents are read (with --labels).")]
 Minutes = Annotated[float | None, typer.Option("--minutes", min=0, help="Stop after so long; --resume goes on.")]
-DEFAULT_CODEC = "codec-0.0983"
 
 
 def recipe_path(recipe: Path) -> Path:
@@ -136,10 +111,8 @@ def train_codec(
 
 @app.command("classifier")
 def train_classifier(
-    recipe: RecipeOrLabels = None,
-    data: OptionalData = None,
-    labels: Labels = None,
-    codec: CodecName = DEFAULT_CODEC,
+    recipe: Recipe,
+    data: Data,
     out: Out = None,
     runs: Runs = Path("runs"),
     start: Start = None,
@@ -147,17 +120,9 @@ def train_classifier(
     minutes: Minutes = None,
     threads: options.Threads = None,
     device: options.Device = "auto",
+    labels: Annotated[str, options.moved("--labels", "dcu train head")] = "",
 ) -> None:
-    """Distil a classifier on a codec's latents from the RGB network; or, with --labels, one of one's own classes."""
-    if (recipe is None) == (labels is None):
-        raise UsageError("a recipe and its --data, or --labels: one of them")
-    if labels is not None:
-        if data or start or resume or minutes is not None:
-            raise UsageError("--labels needs neither --data nor --start, --resume or --minutes")
-        train_head(labels, codec, out, options.start(threads, device))
-        return
-    if recipe is None or not data:
-        raise UsageError("--data is needed")
+    """Distill a classifier on a codec's latents from the RGB network."""
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
     from dcu.data import gather
@@ -173,8 +138,7 @@ def train_classifier(
     parts = read_recipe(path, classifier=ClassifierRecipe, adapter=AdapterRecipe, data=ViewData, schedule=Schedule)
     items = gather(data)
     with parallel.processes(chosen_device):
-        model = store.find(parts["classifier"].codec, "codec")
-        loaded = Codec.from_model(model, chosen_device)
+        loaded = Codec.load(parts["classifier"].codec, chosen_device)
         common = (parts["data"], loaded, items, parts["schedule"].seed)
         if parts["adapter"].views:
             task: ClassifierTask = AdapterTask(parts["classifier"], parts["adapter"], *common)
@@ -182,7 +146,6 @@ def train_classifier(
             task = ClassifierTask(parts["classifier"], *common)
         run = Run(task, parts["schedule"], runs / path.stem)
         directory = out or paths.user_models() / task.recipe.name
-        places.refuse(directory, [model.directory], "--out")
         train(
             run, start or [], resume, minutes, lambda: classifier_model(run, task, loaded, items, directory).directory
         )
@@ -191,12 +154,7 @@ def train_classifier(
 @app.command("segmenter")
 def train_segmenter(
     recipe: Recipe,
-    data: Annotated[
-        Path,
-        typer.Option(
-            "--data", parser=options.input_path, metavar="PATH", help="Directory or tar of images/ and labels/."
-        ),
-    ],
+    data: Annotated[Path, typer.Option("--data", help="Directory or uncompressed tar of images/ and labels/.")],
     out: Out = None,
     runs: Runs = Path("runs"),
     start: Start = None,
@@ -219,12 +177,10 @@ def train_segmenter(
     parts = read_recipe(path, segmenter=SegmenterRecipe, data=SegmentData, schedule=Schedule)
     found = pairs(data)
     with parallel.processes(chosen_device):
-        model = store.find(parts["segmenter"].codec, "codec")
-        codec = Codec.from_model(model, chosen_device)
+        codec = Codec.load(parts["segmenter"].codec, chosen_device)
         task = SegmenterTask(parts["segmenter"], parts["data"], codec, found, parts["schedule"].seed)
         run = Run(task, parts["schedule"], runs / path.stem)
         items, directory = [pair.image for pair in found], out or paths.user_models() / task.recipe.name
-        places.refuse(directory, [model.directory], "--out")
         train(run, start or [], resume, minutes, lambda: segmenter_model(run, task, codec, items, directory).directory)
 
 
@@ -233,9 +189,7 @@ def train_mean(
     models: Annotated[
         list[str], typer.Argument(help="Classifiers or segmenters by name or path, two; one with --rgb, --expect.")
     ],
-    out: Annotated[
-        Path, typer.Option("--out", parser=options.output_path, metavar="DIR", help="Directory of the model.")
-    ],
+    out: Annotated[Path, typer.Option("--out", help="Directory of the model.")],
     shares: Annotated[list[float] | None, typer.Option("--share", help="Of each; repeated.", show_default="1")] = None,
     rgb: Annotated[float, typer.Option("--rgb", help="Share of the RGB network's own late layers in the mean's.")] = 0,
     expect: Annotated[
@@ -260,8 +214,18 @@ def train_mean(
     console.say(str(mean_model(found, shares or [1.0] * len(found), out, rgb, expected, odds).directory))
 
 
-def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:
-    """Fit a new last layer to one's own classes; say how well it names images that were kept aside."""
+@app.command("head")
+def train_head(
+    labels: Annotated[
+        Path, typer.Argument(help="Directory or tar with one directory of images or bitstreams per class.")
+    ],
+    codec: Annotated[str, typer.Option("--codec", help="Codec whose latents are classified.")] = "codec-0.0983",
+    out: Out = None,
+    threads: options.Threads = None,
+    device: options.Device = "auto",
+) -> None:
+    """Fit the last layer of the codec's classifier to custom classes, one directory per class."""
+    chosen_device = options.start(threads, device)
     import torch
 
     from dcu.data import LABELLED, dataset_name, items
@@ -270,7 +234,7 @@ def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:
 
     model = store.find(codec, "codec")
     network = store.find_network("classifier", model.fingerprint)
-    classifier = Classifier.load(network.directory, device)
+    classifier = Classifier.load(network.directory, chosen_device)
     found = items(labels, LABELLED)
     directory = out or paths.user_models() / f"{dataset_name(labels)}-{model.name.removeprefix('codec-')}"
     if out is None and (paths.shipped("models") / directory.name).exists():
@@ -281,10 +245,10 @@ def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:
     took = {
         "minutes": round((time.monotonic() - started) / 60, 1),
         "threads": torch.get_num_threads(),
-        "device": device,
+        "device": chosen_device,
     }
     store.amend(written, {"took": took})
-    counts = f"{len(written.card['labels'])} classes, {len(found)} images; {metrics['count']} images kept aside"
+    counts = f"{len(written.card['labels'])} classes, {len(found)} images; {metrics['count']} held-out images"
     console.note(f"{counts}: top-1 {100 * metrics['top1']:.1f} %, top-5 {100 * metrics['top5']:.1f} %")
     console.outlive_stdout()
     console.say(str(written.directory))

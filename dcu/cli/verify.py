@@ -1,4 +1,4 @@
-"""``dcu verify``: whether bitstreams are whole and can be read here."""
+"""``dcu verify``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def verify(inputs: options.Inputs, json: options.Json = False, quiet: options.Quiet = False) -> int:
-    """Check structure, checksum and that the codec is installed."""
+    """Check structure and checksum of bitstreams, and that their codec is installed."""
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
     report = Report(found, json, quiet, prints=json or not quiet)
     for source, read in files.streams(progress(found.sources, "verifying", quiet)):
@@ -24,5 +24,5 @@ def verify(inputs: options.Inputs, json: options.Json = False, quiet: options.Qu
             if json:
                 print_json({"input": source.name, "bytes": stream.size, "codec": model.name})
             elif not quiet:
-                say(f"{source.name}: whole, {stream.size} bytes, {model.name}")
+                say(f"{source.name}: valid, {stream.size} bytes, {model.name}")
     return report.finish()

@@ -101,12 +101,12 @@ def reduced(image: ImageArray, scale: float) -> ImageArray:
     return resize(image, *size, Image.Resampling.LANCZOS) if scale < 1 else image
 
 
-def parse(names: str) -> list[str]:
+def parse(names: str, option: str) -> list[str]:
     """The formats of a list with commas, all of them there; raises UsageError, UnavailableError."""
     chosen = list(dict.fromkeys(name.strip().lower() for name in names.split(","))) if names else []
     for name in chosen:
         if name not in FORMATS:
-            raise UsageError(f"--rivals: {name} is none of {', '.join(FORMATS)}")
+            raise UsageError(f"{option}: {name} is none of {', '.join(FORMATS)}")
         FORMATS[name].check()
     return chosen
 

@@ -20,6 +20,7 @@ from dcu.data import Item
 from dcu.errors import InvalidInputError, UsageError
 from dcu.evaluate.baselines import FORMATS, PNG
 from dcu.evaluate.cost import classifier_cost, codec_cost, macs
+from dcu.evaluate.pipeline import Pipeline
 from dcu.geometry import CROP
 from dcu.image import ImageArray, resize, standard_crop
 from dcu.nets.rgb import CLASSES
@@ -72,8 +73,8 @@ def rgb_numbers(classifier: Classifier, items: Iterable[Item]) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a classifier said of a data set: logits (n, classes), the right classes (n,), mean bpp of the files."""
+class Outputs:
+    """Outputs of a classifier on a data set: logits (n, classes), true classes (n,), mean bpp of the files."""
 
     logits: torch.Tensor
     numbers: torch.Tensor
@@ -95,7 +96,7 @@ def stream_of(codec: Codec, item: Item, native: bool) -> Stream:
         return codec.read(item.read())
 
 
-def ask(classifier: Classifier, numbers: Sequence[int], progress: Iterable[Item], native: bool) -> Answers:
+def run_dataset(classifier: Classifier, numbers: Sequence[int], progress: Iterable[Item], native: bool) -> Outputs:
     """The field's protocol: center 224 of short side 256, compressed to a whole file, read back, classified.
 
     ``numbers`` are the right classes of the items that ``progress`` gives. With ``native`` an image is compressed as
@@ -107,10 +108,10 @@ def ask(classifier: Classifier, numbers: Sequence[int], progress: Iterable[Item]
         streams = [stream_of(classifier.codec, item, native) for item in batch]
         bits += sum(8 * stream.size / (stream.full.width * stream.full.height) for stream in streams)
         logits.append(classifier.through(classifier.logits, classifier.look(streams)))
-    return Answers(torch.cat(logits), torch.tensor(numbers), bits / len(numbers))
+    return Outputs(torch.cat(logits), torch.tensor(numbers), bits / len(numbers))
 
 
-def evaluate(answers: Answers, temperature: float) -> dict[str, Any]:
+def evaluate(outputs: Outputs, temperature: float) -> dict[str, Any]:
     """Figures of a data set.
 
     Returns
@@ -118,15 +119,15 @@ def evaluate(answers: Answers, temperature: float) -> dict[str, Any]:
     dict
         ``count``; ``top1``, ``top5`` as fractions of 1; ``ece``, see :func:`calibration_error`; mean ``bpp``.
     """
-    best = answers.logits.topk(min(5, answers.logits.shape[1]), dim=1).indices
-    hits = best == answers.numbers[:, None]
-    confidence = torch.softmax(answers.logits / temperature, 1).amax(1)
+    best = outputs.logits.topk(min(5, outputs.logits.shape[1]), dim=1).indices
+    hits = best == outputs.numbers[:, None]
+    confidence = torch.softmax(outputs.logits / temperature, 1).amax(1)
     return {
         "count": len(hits),
         "top1": round(float(hits[:, 0].float().mean()), 5),
         "top5": round(float(hits.any(1).float().mean()), 5),
         "ece": round(calibration_error(confidence, hits[:, 0]), 4),
-        "bpp": round(answers.bpp, 5),
+        "bpp": round(outputs.bpp, 5),
     }
 
 
@@ -140,21 +141,20 @@ def calibration_error(confidence: torch.Tensor, right: torch.Tensor) -> float:
     return float(excess.abs().sum()) / len(confidence)
 
 
-def best_temperature(answers: Answers) -> float:
+def best_temperature(outputs: Outputs) -> float:
     """The temperature at which a data set's right classes are most probable (Guo et al.), within 1 %."""
     ladder = 1.01 ** torch.arange(-160, 161)
-    losses = [float(F.cross_entropy(answers.logits / t, answers.numbers)) for t in ladder]
+    losses = [float(F.cross_entropy(outputs.logits / t, outputs.numbers)) for t in ladder]
     return round(float(ladder[int(np.argmin(losses))]), 3)
 
 
 @dataclass
 class Contender:
-    """One way from a file to a label, and what it has reached."""
+    """A pipeline, and what it has reached."""
 
-    name: str
+    pipeline: Pipeline
     macs: int
     label: Callable[[bytes], torch.Tensor]  # a file to its scores, (classes,)
-    side: int = CROP  # of the image in the file
     sizes: list[int] = field(default_factory=list)
     ranks: list[int] = field(default_factory=list)  # of the right class, 0 is first
     milliseconds: list[float] = field(default_factory=list)
@@ -171,8 +171,8 @@ class Contender:
         """The metrics; the time is a median after a few files of warming up."""
         ranks = np.array(self.ranks)
         return {
-            "name": self.name,
-            "side": self.side,
+            "name": self.pipeline.name,
+            "side": self.pipeline.side,
             "count": len(ranks),
             "bytes": round(float(np.mean(self.sizes)), 1),
             "bpp": round(8 * float(np.mean(self.sizes)) / CROP**2, 4),
@@ -233,16 +233,16 @@ def compare(
     def latent(data: bytes) -> torch.Tensor:
         return classifier.probabilities(classifier.look([codec.read(data)]))[0]
 
-    ours = Contender(classifier.name, entropy + classifier_cost(classifier)["macs"], latent)
+    ours = Contender(Pipeline("latent", classifier.name), entropy + classifier_cost(classifier)["macs"], latent)
     rebuilt = entropy + synthesis + cost
-    decoded = [Contender(f"RGB on {codec.name}", rebuilt, lambda data: look(codec.decode(data)))]
+    decoded = [Contender(Pipeline("decoded", codec.name), rebuilt, lambda data: look(codec.decode(data)))]
     if tuned is not None:
         weights = RgbClassifier(classifier.device, tuned.weights())
-        name = f"RGB tuned on {codec.name}"
-        decoded.append(Contender(name, rebuilt, lambda data: look(codec.decode(data), weights)))
-    original = Contender("RGB on the original", cost, lambda data: look(PNG.decode(data, CROP, CROP)))
+        pipeline = Pipeline("decoded", codec.name, tuned=True)
+        decoded.append(Contender(pipeline, rebuilt, lambda data: look(codec.decode(data), weights)))
+    original = Contender(Pipeline("original"), cost, lambda data: look(PNG.decode(data, CROP, CROP)))
     theirs = {
-        (name, side): Contender(f"RGB on {name} {side}x{side}", cost, by_format(name), side)
+        (name, side): Contender(Pipeline("format", name, side), cost, by_format(name))
         for name in formats
         for side in SIDES
     }

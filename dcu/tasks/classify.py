@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from dcu.geometry import LATENT_CROP, LATENT_RESIZE
 from dcu.nets import channels_last
 from dcu.nets.latent import LatentClassifier, adapter_shape, removed_blocks
 
+LOG = logging.getLogger(__name__)
 Views = list[Tensor]
 """Latents (1, C, h, w) of one image."""
 MAX_POSITIONS = 32 * 28 * 28
@@ -63,6 +65,7 @@ class Classifier:
         self.model, self.name, self.codec, self.device = model, model.name, codec, device
         self.keeps_int8 = bool(model.card.get("int8", True))  # a card may say that it loses
         self.engine = engines.chosen(engine, device, self.keeps_int8)
+        LOG.debug("%s on %s, engine %s", model.name, device, self.engine)
         self.temperature = float(model.card.get("temperature", 1.0))
         self.labels: list[dict[str, Any]] = model.card.get("labels", [])
         if model.fingerprint != codec.fingerprint:
@@ -77,11 +80,11 @@ class Classifier:
         model = store.find(str(name), "classifier")
         return cls(model, codec_of(model.identity, device), device, engine)
 
-    def __call__(self, data: bytes, top: int = 5, view: str = "centre") -> Predictions:
+    def __call__(self, data: bytes, top: int = 5, view: str = "center") -> Predictions:
         """Name what a bitstream shows; ``view`` is one of ``VIEWS``."""
         return self.predict(self.look([self.codec.read(data)], view), top)[0]
 
-    def look(self, streams: Sequence[Stream], view: str = "centre") -> list[Views]:
+    def look(self, streams: Sequence[Stream], view: str = "center") -> list[Views]:
         """What the network is to see of each stream's smallest layer; ``view`` is one of ``VIEWS``."""
         for stream in streams:
             self.codec.check(stream)
@@ -184,7 +187,7 @@ def five(latent: Tensor) -> Views:
     return center(latent) + corners
 
 
-VIEWS: dict[str, Callable[[Tensor], Views]] = {"centre": center, "five": five, "full": lambda latent: [latent]}
+VIEWS: dict[str, Callable[[Tensor], Views]] = {"center": center, "five": five, "full": lambda latent: [latent]}
 """What a network may see of a latent (1, C, h, w): the center, five squares, all of it."""
 
 

@@ -27,7 +27,7 @@ from dcu.train.joint import JointTask
 from dcu.train.loop import Run
 from dcu.train.segmenter import SegmenterTask
 
-LICENSE = "GPL-3.0-or-later; trained on images for research"
+LICENSE = "Apache-2.0; trained on images for research"
 OF_ONE_MODEL = (
     "figures",
     "temperature",

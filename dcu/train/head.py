@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from dcu import store
 from dcu.data import Item
 from dcu.errors import UsageError
-from dcu.evaluate.classifier import Answers, best_temperature, evaluate, stream_of
+from dcu.evaluate.classifier import Outputs, best_temperature, evaluate, stream_of
 from dcu.evaluate.cost import classifier_cost
 from dcu.image import standard_crop
 from dcu.tasks.classify import Classifier, Views
@@ -155,16 +155,16 @@ def own_classifier(
     aside = kept_aside(seen.numbers)
     features, numbers = seen.of(~aside)
     judged, right = seen.of(aside, center=True)
-    best: tuple[float, float, Answers] | None = None
+    best: tuple[float, float, Outputs] | None = None
     for decay in DECAYS:
-        answers = Answers(F.linear(judged, *fit(features, numbers, len(names), decay)), right, float("nan"))
-        loss = float(F.cross_entropy(answers.logits, right))
+        outputs = Outputs(F.linear(judged, *fit(features, numbers, len(names), decay)), right, float("nan"))
+        loss = float(F.cross_entropy(outputs.logits, right))
         if best is None or loss < best[0]:
-            best = (loss, decay, answers)
+            best = (loss, decay, outputs)
     assert best is not None
-    _, decay, answers = best
-    temperature = best_temperature(answers)
-    metrics = evaluate(answers, temperature)
+    _, decay, outputs = best
+    temperature = best_temperature(outputs)
+    metrics = evaluate(outputs, temperature)
     del metrics["bpp"]
     weight, bias = fit(*seen.of(torch.ones_like(aside)), len(names), decay)
     known = {entry["wnid"]: entry for entry in store.imagenet_labels()}
