@@ -21,8 +21,9 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import BinaryIO
 
 from dcu.errors import InvalidInputError
 from dcu.geometry import BLOCK
@@ -36,6 +37,8 @@ LARGEST_METADATA = 2**20
 TILE = 256  # latent positions a side
 THUMBNAIL_FROM = 1024  # short side, in pixels, from which on there is a thumbnail layer
 THUMBNAIL_SHORT = 256  # short side of the thumbnail layer
+START = 9  # bytes from which on numbers follow, in version 1 from the last of them on
+CHUNK = 2**20  # bytes that are read of a file at once: memory follows what is there, not what a header says
 
 
 @dataclass(frozen=True)
@@ -192,20 +195,34 @@ def unpack_tiles(payload: memoryview, count: int) -> tuple[bytes, ...]:
     return tuple(tiles)
 
 
-def read(data: bytes | memoryview) -> Stream:
-    """Parse the stream at the beginning of ``data``; ``Stream.size`` says where it ends.
+@dataclass(frozen=True)
+class Head:
+    """What stands before the contents: the size (width, height) of each layer, the bytes of each content."""
 
-    Raises
-    ------
-    InvalidInputError
-        Not a stream, of another version, cut short, or its checksum is wrong.
-    """
-    data = memoryview(data)
+    header: Header
+    sizes: tuple[tuple[int, int], ...]
+    metadata_bytes: int
+    payload_bytes: tuple[int, ...]
+    header_bytes: int
+
+    @property
+    def end(self) -> int:
+        """Where the contents end and the checksum begins."""
+        return self.header_bytes + self.metadata_bytes + sum(self.payload_bytes)
+
+
+def most_bytes(width: int, height: int) -> int:
+    """What the payload of a layer can have at most: 4 bytes a pixel of whole blocks, more than the image itself."""
+    return 4 * math.prod(latent_size(width, height)) * BLOCK**2
+
+
+def read_head(data: memoryview) -> Head:
+    """Parse what stands before the contents at the beginning of ``data``; raises InvalidInputError."""
     if not data:
         raise InvalidInputError("empty stream")
     if data[:2] != MAGIC[: len(data)]:
         raise InvalidInputError("not a dcu bitstream")
-    if len(data) < 9:
+    if len(data) < START:
         raise InvalidInputError("stream is cut short")
     version = data[2]
     if version not in VERSIONS:
@@ -220,27 +237,65 @@ def read(data: bytes | memoryview) -> Stream:
     thumbnail = thumbnail_size(width, height)
     if flagged != bool(thumbnail):
         raise InvalidInputError("the header contradicts itself about the thumbnail layer")
-    sizes = [size for size in (thumbnail, (width, height)) if size]
-    lengths = []
-    for _ in range(has_metadata + len(sizes)):
+    sizes = tuple(size for size in (thumbnail, (width, height)) if size)
+    metadata_bytes, lengths = 0, []
+    if has_metadata:
+        metadata_bytes, at = read_number(data, at)
+        if not 1 <= metadata_bytes <= LARGEST_METADATA:
+            raise InvalidInputError("the metadata are empty, or larger than 2^20 bytes")
+    for size in sizes:
         length, at = read_number(data, at)
+        if length > most_bytes(*size):
+            raise InvalidInputError("the header states more bytes than its image can need")
         lengths.append(length)
-    end = at + sum(lengths)
+    return Head(Header(codec, point, version, machines), sizes, metadata_bytes, tuple(lengths), at)
+
+
+def read(data: bytes | bytearray | memoryview) -> Stream:
+    """Parse the stream at the beginning of ``data``; ``Stream.size`` says where it ends.
+
+    Raises
+    ------
+    InvalidInputError
+        Not a stream, of another version, cut short, or its checksum is wrong.
+    """
+    data = memoryview(data)
+    head = read_head(data)
+    end = head.end
     if end + CHECKSUM_BYTES > len(data):
         raise InvalidInputError("stream is cut short")
     if zlib.crc32(data[:end]).to_bytes(CHECKSUM_BYTES, "little") != data[end : end + CHECKSUM_BYTES]:
         raise InvalidInputError("checksum is wrong: the stream is damaged")
-    metadata = bytes(data[at : at + lengths.pop(0)]) if has_metadata else b""
-    if has_metadata and not 1 <= len(metadata) <= LARGEST_METADATA:
-        raise InvalidInputError("the metadata are empty, or larger than 2^20 bytes")
-    layers, start = [], at + len(metadata)
-    for (w, h), length in zip(sizes, lengths, strict=True):
+    start = head.header_bytes + head.metadata_bytes
+    header, layers = replace(head.header, metadata=bytes(data[head.header_bytes : start])), []
+    for (w, h), length in zip(head.sizes, head.payload_bytes, strict=True):
         count = math.prod(-(-side // TILE) for side in latent_size(w, h))
         tiles = unpack_tiles(data[start : start + length], count)
         layers.append(Layer(w, h, tiles))
         start += length
-    header = Header(codec, point, version, machines, metadata)
-    return Stream(header, layers[0] if thumbnail else None, layers[-1], at, tuple(lengths))
+    thumbnail = layers[0] if len(layers) > 1 else None
+    return Stream(header, thumbnail, layers[-1], head.header_bytes, head.payload_bytes)
+
+
+def read_from(file: BinaryIO) -> Stream | None:
+    """The next stream of a buffered file, read no further than it goes; None at the file's end.
+
+    A file that is no stream is refused after its first bytes, whatever its size; raises like :func:`read`.
+    """
+    data = bytearray(file.read(START))
+    if not data:
+        return None
+    if len(data) == START and data[:2] == MAGIC and data[2] in VERSIONS:
+        _, thumbnail, metadata, _ = read_flags_1(data[3]) if data[2] == 1 else read_flags_2(memoryview(data)[3:5])
+        numbers = 3 + thumbnail + metadata  # width, height, the length of each content
+        missing = numbers - (data[2] == 1 and data[8] < 0x80)
+        while missing and len(data) < START + 5 * numbers and (byte := file.read(1)):
+            data += byte
+            missing -= byte[0] < 0x80
+        size = read_head(memoryview(data)).end + CHECKSUM_BYTES
+        while len(data) < size and (part := file.read(min(size - len(data), CHUNK))):
+            data += part
+    return read(data)
 
 
 def read_flags_1(flags: int) -> tuple[int, bool, bool, bool]:
@@ -254,14 +309,3 @@ def read_flags_2(data: memoryview) -> tuple[int, bool, bool, bool]:
     if flags >> 9:
         raise InvalidInputError("the header has flags that this dcu does not know")
     return flags & 63, bool(flags & 64), bool(flags & 128), bool(flags & 256)
-
-
-def split(data: bytes | memoryview) -> Iterator[Stream]:
-    """The streams that follow one another in ``data``; raises like :func:`read` where one is broken."""
-    rest = memoryview(data)
-    while True:
-        stream = read(rest)
-        yield stream
-        rest = rest[stream.size :]
-        if not rest:
-            return

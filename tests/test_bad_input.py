@@ -85,10 +85,10 @@ def test_stream_cut_anywhere_names_nothing(dcu: Dcu, tmp_path: Path, stream: byt
     directory.mkdir()
     for end in range(len(stream)):
         (directory / f"{end:04}.bin").write_bytes(stream[:end])
-    answer = dcu("classify", directory, "--json")
+    answer = dcu("classify", directory, "--json", "-q")
     assert answer.code == 65
-    assert answer.out == ""
-    assert answer.err.count("dcu: ") == answer.err.count("\n") == len(stream)
+    assert {line["exit_code"] for line in answer.lines} == {65}
+    assert answer.err.count("dcu: ") == answer.err.count("\n") == len(answer.lines) == len(stream)
 
 
 def test_flipped_bits_name_nothing(dcu: Dcu, tmp_path: Path, stream: bytes) -> None:
@@ -99,7 +99,7 @@ def test_flipped_bits_name_nothing(dcu: Dcu, tmp_path: Path, stream: bytes) -> N
         damaged[bit // 8] ^= 1 << bit % 8
         (directory / f"{bit:05}.bin").write_bytes(damaged)
     for command in ("verify", "classify"):
-        answer = dcu(command, directory)
+        answer = dcu(command, directory, "-q")
         assert answer.code == 65
         assert answer.out == ""
         assert answer.err.count("dcu: ") == answer.err.count("\n") == 8 * len(stream)
@@ -115,9 +115,13 @@ def test_a_broken_payload_spoils_no_other_of_its_batch(dcu: Dcu, tmp_path: Path,
     )
     for name, data in (("a.bin", stream), ("b.bin", broken), ("c.bin", stream)):
         (tmp_path / name).write_bytes(data)
-    answer = dcu("classify", tmp_path, "--json")
+    answer = dcu("classify", tmp_path, "--json", "-q")
     assert answer.code == 65
-    assert [Path(line["input"]).name for line in answer.lines] == ["a.bin", "c.bin"]
+    assert [(Path(line["input"]).name, "error" in line) for line in answer.lines] == [
+        ("a.bin", False),
+        ("b.bin", True),
+        ("c.bin", False),
+    ]
     assert one_line(answer.err)
 
 
@@ -229,7 +233,7 @@ def test_full_disk(dcu: Dcu, photo: Path, tmp_path: Path, monkeypatch: pytest.Mo
     opened = Path.open
 
     def full(self: Path, mode: str = "r", *more: Any, **options: Any) -> Any:
-        if mode != "xb":
+        if self.suffix != ".part":
             return opened(self, mode, *more, **options)
         with opened(self, mode) as file:
             file.write(b"begun")
@@ -327,8 +331,9 @@ def test_image_that_memory_does_not_hold(
         return latents(self, streams)
 
     monkeypatch.setattr(Codec, "latents", small_machine)
-    answer = dcu("classify", tmp_path, "--json")
-    assert [Path(line["input"]).name for line in answer.lines] == ["a.bin", "c.bin"]
+    answer = dcu("classify", tmp_path, "--json", "-q")
+    assert [Path(line["input"]).name for line in answer.lines] == ["a.bin", "b.bin", "c.bin"]
+    assert answer.lines[1]["error"] == "not enough memory"
     assert answer.code == 1
     assert answer.err == f"dcu: {tmp_path / 'b.bin'}: not enough memory\n"
 

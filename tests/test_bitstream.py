@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import zlib
 
 import pytest
@@ -115,11 +116,44 @@ def test_every_flipped_bit_is_noticed(stream: bytes) -> None:
 
 
 def test_streams_follow_one_another() -> None:
-    assert [s.size for s in bitstream.split(STREAM + STREAM)] == [len(STREAM)] * 2
-    streams = bitstream.split(STREAM + b"rest")
-    assert next(streams).size == len(STREAM)
+    file = io.BytesIO(STREAM + STREAM + b"rest")
+    for _ in range(2):
+        stream = bitstream.read_from(file)
+        assert stream is not None
+        assert stream.size == len(STREAM)
     with pytest.raises(InvalidInputError):
-        next(streams)
+        bitstream.read_from(file)
+    assert bitstream.read_from(file) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"no stream",
+        bytes(100),
+        STREAM[:3] + b"\x01" + STREAM[4:],
+        STREAM[:8] + b"\xff" * 30,
+        bitstream.write(bitstream.Header(b"abcd"), 8, 8, [[bytes(4 * 64 + 1)]]),
+    ],
+)
+def test_what_is_no_stream_is_refused_after_its_header(data: bytes) -> None:
+    class Endless(io.RawIOBase):
+        taken = 0
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+            part = (data + bytes(len(buffer)))[self.taken : self.taken + len(buffer)] if self.taken < len(data) else b""
+            part = part or bytes(len(buffer))
+            buffer[: len(part)] = part
+            self.taken += len(part)
+            return len(part)
+
+    endless = Endless()
+    with pytest.raises(InvalidInputError):
+        bitstream.read_from(io.BufferedReader(endless))
+    assert endless.taken <= 2 * io.DEFAULT_BUFFER_SIZE
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from dcu import store
 from dcu.codec import Codec
 from dcu.data import pairs
 from dcu.errors import InvalidInputError, MissingInputError
@@ -26,7 +25,6 @@ from dcu.train.segmenter import SegmentData, random_part
 
 from .conftest import Dcu, one_line, png, process, smooth_image
 
-LABELS = [{"label": "sky", "colour": "#0000ff"}, {"label": "road", "colour": "#102030"}]
 RECIPE = """
 [segmenter]
 name = "tiny-segmenter"
@@ -43,15 +41,6 @@ held_out = 1
 steps = 2
 learning_rate = 1e-3
 """
-
-
-@pytest.fixture
-def segmenter(own_models: Path, codec: Codec) -> Path:
-    torch.manual_seed(3)
-    network = LatentSegmenter(3, 4, 1, 0, 8, 2)
-    card: dict[str, Any] = {"name": "segmenter-0.0983", "kind": "segmenter", "codec": codec.name, "figures": []}
-    card |= {"fingerprint": codec.fingerprint, "labels": LABELS, "void": 7}
-    return store.write_model(own_models / "segmenter-0.0983", card, network.state_dict()).directory
 
 
 def label_map(numbers: np.ndarray[Any, Any]) -> bytes:

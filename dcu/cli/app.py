@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import logging
 import os
 import sys
@@ -15,8 +14,14 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from dcu import __version__
-from dcu.errors import DcuError, OutputError
+from dcu.cli import notes, signals
+from dcu.cli.console import complain, open_streams, say, silence
+from dcu.cli.report import out_of_memory
+from dcu.errors import DcuError, MissingInputError, OutputError, UsageError
 
+OUTPUTS = frozenset({"html", "out", "output", "plot", "runs"})
+"""Options whose paths are written."""
+MISSING = "'': No such file or directory"
 COMMANDS = (
     "compress",
     "decode",
@@ -61,15 +66,28 @@ def set_level(level: int) -> Callable[[Any, Any, bool], bool]:
 
 
 def with_log_options(command: Any) -> Any:
-    """Add ``--verbose`` to a command, or to each command of a group; have ``--quiet`` silence the log."""
+    """Add ``--verbose`` to a command, or to each of a group; have ``--quiet`` silence the log; refuse empty paths."""
     for inner in getattr(command, "commands", {}).values():
         with_log_options(inner)
     if not hasattr(command, "commands"):
         for option in command.params:
             if option.name == "quiet":
                 option.callback = set_level(logging.WARNING)
+            if option.type.name in ("path", "file", "directory"):
+                option.type.convert = named(option.name, option.type.convert)
         command.params.append(verbose_option())
     return command
+
+
+def named(option: str, convert: Callable[..., Any]) -> Callable[..., Any]:
+    """The conversion of a path that refuses an empty name, which would be the current directory."""
+
+    def converted(value: Any, *more: Any) -> Any:
+        if value == "":
+            raise UsageError(f"--{option}: the name is empty") if option in OUTPUTS else MissingInputError(MISSING)
+        return convert(value, *more)
+
+    return converted
 
 
 def verbose_option() -> Any:
@@ -95,7 +113,9 @@ class LazyGroup(TyperGroup):
             return None
         if ctx.resilient_parsing or "--help" in sys.argv[1:2] or len(sys.argv) == 1:
             return TyperCommand(name, help=SUMMARIES[name])
-        return with_log_options(typer.main.get_command(import_module(f"dcu.cli.{name}").app))
+        commands = import_module(f"dcu.cli.{name}").app
+        commands.rich_markup_mode = None  # markup would take "[fast]" for a style
+        return with_log_options(typer.main.get_command(commands))
 
 
 app = typer.Typer(
@@ -104,13 +124,14 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 
 def show_version(wanted: bool) -> None:
     """Print the version and leave."""
     if wanted:
-        typer.echo(f"dcu {__version__}")
+        say(f"dcu {__version__}")
         raise typer.Exit
 
 
@@ -122,18 +143,20 @@ def root(
 
 
 def main() -> None:
-    """Run the command line and leave with the exit code that DESIGN fixes."""
+    """Run the command line and leave with its exit code (docs/reference/exit-codes.md)."""
     # Read when torch is loaded: for how long its threads spin between calls, some 0.1 ms. The default is several,
     # which take a core from what runs then: the decoder, ONNX Runtime (experiments/2026-11-23-latency).
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    sys.exit(run())
+    open_streams()
+    code = run()
+    signals.ignore()
+    sys.exit(code)
 
 
 def run() -> int:
     """Run the command line; the exit code."""
-    open_descriptors()
     try:
-        import_module("dcu.cli.notes").install()
+        notes.install()
         command = typer.main.get_command(app)
         with command.make_context("dcu", sys.argv[1:]) as context:  # main() would turn a closed pipe into exit code 1
             code = command.invoke(context)
@@ -146,7 +169,7 @@ def run() -> int:
         return 0
     except (KeyboardInterrupt, typer.Abort):
         complain("interrupted")
-        return 130
+        return signals.exit_code()
     except Exception as error:
         if os.environ.get("DCU_DEBUG") == "1":
             raise
@@ -172,33 +195,3 @@ def answer(error: Exception) -> int:
     reason = str(error).partition("\n")[0]
     complain(f"unexpected {type(error).__name__}: {reason} (DCU_DEBUG=1 shows where)")
     return 1
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether there was not enough memory, as Python or torch say it."""
-    return isinstance(error, MemoryError) or any(
-        said in str(error) for said in ("not enough memory", "allocate memory", "out of memory")
-    )
-
-
-def complain(message: str) -> None:
-    """One line on standard error; where nobody reads it any more, the work goes on."""
-    line = " ".join(message.splitlines())
-    try:
-        print(f"dcu: {line}", file=sys.stderr, flush=True)
-    except OSError:
-        silence(2)
-
-
-def open_descriptors() -> None:
-    """Give closed standard streams a place to go, and names that are no text a form that can be printed."""
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def silence(descriptor: int) -> None:
-    """Send the rest of a standard stream nowhere, the interpreter's own last flush with it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

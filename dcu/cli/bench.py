@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dcu import store
-from dcu.cli import files, options
+from dcu.cli import console, files, options, places
 
 app = typer.Typer(add_completion=False)
 Rates = Annotated[
@@ -57,6 +57,8 @@ def bench(
     formats, found = parse(baselines, "--baselines"), items(data) if data else []
     if html is not None:
         check_packages()
+        places.refuse(html, [item.path for item in found], "--html")
+        console.outlive_stdout()
         files.check_free(html, force)  # before minutes of measuring
     sections, whole = [], True
     for model in models:
@@ -66,7 +68,7 @@ def bench(
                     model,
                     dataset_name(data),
                     found,
-                    lambda every: files.progress(every, "naming", quiet),
+                    lambda every: console.progress(every, "naming", quiet),
                     formats,
                     chosen_device,
                 )
@@ -85,18 +87,18 @@ def bench(
             batch or [1, 32],
             seconds,
             chosen_device,
-            lambda rounds: files.progress(rounds, "timing", quiet),
+            lambda rounds: console.progress(rounds, "timing", quiet),
         )
         sections.append(Section(model, rows, known))
         for part in [rows] if json else columns(rows):
-            files.print_rows(part, json)
+            console.print_rows(part, json)
         if known.source and not json:
             note(f"top-1, top-5, bytes: {known.source}", quiet)
         if not whole:
             break
     if html is not None and sections:
         images = report_images(found)
-        page = report(sections, images, formats, lambda steps: files.progress(steps, "writing the report", quiet))
+        page = report(sections, images, formats, lambda steps: console.progress(steps, "writing the report", quiet))
         files.put(html, page.encode(), force)
     if not whole:
         raise KeyboardInterrupt
@@ -105,4 +107,4 @@ def bench(
 def note(text: str, quiet: bool) -> None:
     """A line for people on standard error."""
     if not quiet:
-        typer.echo(text, err=True)
+        console.note(text)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dcu import store
-from dcu.cli import files, options
+from dcu.cli import console, files, options, places
 from dcu.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,6 +65,10 @@ def eval_codec(
         files.check_free(plot, force)  # before minutes of measuring
     models = [store.find(name, "codec") for name in codec] if codec else store.installed_codecs()
     found = items(data)
+    if plot is not None:
+        places.refuse(plot, [item.path for item in found], "--plot")
+    if plot is not None or record:
+        console.outlive_stdout()
     dataset = dataset_name(data)
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
@@ -78,22 +82,22 @@ def eval_codec(
     ours = []
     for model in models:
         loaded = Codec.from_model(model, chosen_device)
-        shown = files.progress(found, f"measuring {model.name}", quiet)
+        shown = console.progress(found, f"measuring {model.name}", quiet)
         metrics = evaluate(loaded, (item.image() for item in shown))
         ours.append({"dataset": dataset, "name": model.name} | metrics)
-        files.print_rows(ours[-1:], json)
+        console.print_rows(ours[-1:], json)
         if bits:
-            files.print_rows([{"dataset": dataset, "name": model.name} | bits_per_symbol(loaded, found)], json)
+            console.print_rows([{"dataset": dataset, "name": model.name} | bits_per_symbol(loaded, found)], json)
     measured = [
         {"dataset": dataset} | measure_setting(*setting, (item.image() for item in found))
-        for setting in files.progress(settings(formats), "measuring other formats", quiet)
+        for setting in console.progress(settings(formats), "measuring other formats", quiet)
     ]
     drawn = curves.of(ours, measured)
     for format in formats:
-        files.print_rows(drawn["psnr"][format], json)
+        console.print_rows(drawn["psnr"][format], json)
     against = curves.differences(ours, drawn)
-    files.print_rows(against, json)
-    files.print_rows(curves.savings(drawn), json)
+    console.print_rows(against, json)
+    console.print_rows(curves.savings(drawn), json)
     if record:
         for model, row in zip(models, ours, strict=True):
             metrics = {k: v for k, v in row.items() if k != "name" and k not in TIMES}
@@ -135,15 +139,15 @@ def eval_classifier(
 
     classifier = Classifier.load(model.directory, chosen_device, chosen)
     if agreement:
-        numbers = rgb_numbers(classifier, files.progress(found, "running the RGB network", quiet))
+        numbers = rgb_numbers(classifier, console.progress(found, "running the RGB network", quiet))
     else:
         numbers = class_numbers(classifier, found)
-    outputs = run_dataset(classifier, numbers, files.progress(found, "measuring", quiet), native)
+    outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), native)
     facts = {"dataset": dataset_name(data)} | evaluate(outputs, classifier.temperature)
     facts |= {"temperature": classifier.temperature, "engine": "pytorch" if native else classifier.engine}
     if agreement:
         facts = {key: facts[key] for key in ("dataset", "count", "bpp", "engine")} | {"agreement": facts["top1"]}
-    files.print_rows([{"network": model.name} | facts], json)
+    console.print_rows([{"network": model.name} | facts], json)
     if record:
         store.record(model, facts)
 
@@ -170,11 +174,11 @@ def eval_calibrate(
 
     classifier = Classifier.load(model.directory, chosen_device, chosen)
     numbers = class_numbers(classifier, found)
-    outputs = run_dataset(classifier, numbers, files.progress(found, "measuring", quiet), native=False)
+    outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), native=False)
     temperature = best_temperature(outputs)
     store.amend(model, {"temperature": temperature, "calibrated_on": {"dataset": dataset, "count": len(found)}})
     facts = {"network": model.name, "dataset": dataset} | evaluate(outputs, temperature)
-    files.print_rows([facts | {"temperature": temperature, "engine": classifier.engine}], json)
+    console.print_rows([facts | {"temperature": temperature, "engine": classifier.engine}], json)
 
 
 @app.command("baselines")
@@ -204,8 +208,8 @@ def eval_baselines(
     chosen = parse(formats, "--formats")
     classifier = Classifier.load(model.directory, chosen_device, "pytorch")  # as the RGB network
     tuned = store.networks("rgb-classifier", model.fingerprint)
-    rows = compare(classifier, found, files.progress(found, "measuring", quiet), chosen, *tuned[:1])
-    files.print_rows([{"dataset": dataset} | row for row in rows], json)
+    rows = compare(classifier, found, console.progress(found, "measuring", quiet), chosen, *tuned[:1])
+    console.print_rows([{"dataset": dataset} | row for row in rows], json)
     if record:
         untimed = [{name: value for name, value in row.items() if name != "ms"} for row in rows]
         store.amend(model, {"rivals": {"dataset": dataset, "rows": untimed}})
@@ -252,7 +256,7 @@ def eval_segmenter(
         asked = RgbCounterpart(model, codec_of(model.identity))
     else:
         asked = LatentAnswer(Segmenter.load(model.directory, chosen_device))
-    facts = {"dataset": dataset_name(data)} | evaluate(asked, found, files.progress(found, "measuring", quiet))
-    files.print_rows([facts], json)
+    facts = {"dataset": dataset_name(data)} | evaluate(asked, found, console.progress(found, "measuring", quiet))
+    console.print_rows([facts], json)
     if record:
         store.record(model, facts)

@@ -8,7 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from dcu import install, store
-from dcu.cli import files, options
+from dcu.cli import options
+from dcu.cli.console import print_json, print_rows, say
+from dcu.cli.files import Inputs
+from dcu.cli.report import Report
 from dcu.errors import UnavailableError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, show, verify and remove installed models.")
@@ -18,9 +21,10 @@ Names = Annotated[list[str] | None, typer.Argument(help="Names or paths.", show_
 @app.command("list")
 def list_models(as_json: options.Json = False) -> int:
     """List every installed model."""
-    failures, rows = files.Failures(), []
-    for directory in store.directories():
-        with failures.of(str(directory)):
+    directories = list(store.directories())
+    report, rows = Report(Inputs([str(directory) for directory in directories]), as_json, quiet=True), []
+    for directory in directories:
+        with report.of(str(directory)):
             model = store.read_model(directory)
             row: dict[str, Any] = {"name": model.name, "kind": model.kind}
             if as_json:
@@ -28,29 +32,36 @@ def list_models(as_json: options.Json = False) -> int:
             else:
                 row |= {"fingerprint": model.fingerprint[:8], "MB": f"{model.facts.bytes / 1e6:.1f}"}
             rows.append(row | {"directory": str(model.directory)})
-    files.print_rows(rows, as_json)
-    return failures.exit_code
+    print_rows(rows, as_json)
+    return report.exit_code
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="Name or path.")]) -> None:
-    """A model's card, without its list of labels."""
+def show(name: Annotated[str, typer.Argument(help="Name or path.")], as_json: options.Json = False) -> None:
+    """A model's card, without its list of labels: JSON, with --json on one line."""
     card = {key: value for key, value in store.find(name).card.items() if key != "labels"}
-    typer.echo(json.dumps(card, indent=1, ensure_ascii=False))
+    if as_json:
+        print_json(card)
+    else:
+        say(*json.dumps(card, indent=1, ensure_ascii=False).splitlines())
 
 
 @app.command()
-def verify(names: Names = None) -> int:
+def verify(names: Names = None, as_json: options.Json = False) -> int:
     """Check weights, fingerprints and costs against cards, and that each network's codec is there."""
     directories = [store.find(name).directory for name in names] if names else list(store.directories())
     if not directories:
         raise UnavailableError("no model is installed")
-    failures = files.Failures()
+    report = Report(Inputs([directory.name for directory in directories]), as_json, quiet=False)
     for directory in directories:
-        with failures.of(directory.name):
-            check(store.read_model(directory))
-            typer.echo(f"{directory.name}: as its card says")
-    return failures.exit_code
+        with report.of(directory.name):
+            model = store.read_model(directory)
+            check(model)
+            if as_json:
+                print_json({"input": directory.name, "kind": model.kind, "fingerprint": model.fingerprint})
+            else:
+                say(f"{directory.name}: as its card says")
+    return report.exit_code
 
 
 def check(model: store.Model) -> None:
@@ -91,4 +102,4 @@ def check(model: store.Model) -> None:
 @app.command()
 def remove(name: Annotated[str, typer.Argument(help="Name of a model in the user's data directory.")]) -> None:
     """Remove a model that you installed; those that dcu ships stay."""
-    typer.echo(f"removed {install.remove(name)}")
+    say(f"removed {install.remove(name)}")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from dcu.cli.app import complain
+from dcu.cli.console import complain
 
 _input: ContextVar[str] = ContextVar("input", default="")
 

@@ -10,9 +10,12 @@ from dcu.errors import UnavailableError, UsageError
 
 Inputs = Annotated[list[str], typer.Argument(help="Files, directories, or - for standard input.", show_default=False)]
 Output = Annotated[str | None, typer.Option("--output", "-o", help="File or directory; - for standard output.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON Lines.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON Lines; for a failed input error and exit_code.")]
+KeepExtension = Annotated[
+    bool, typer.Option("--keep-extension", help="Keep the extension of inputs in names of outputs: a.jpg.bin.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no notes.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress, notes or summary.")]
 View = Annotated[str, typer.Option("--view", help="Part of the image that is classified: center or full.")]
 Views = Annotated[int, typer.Option("--views", help="1, or 5: average over the center and four corners.")]
 Network = Annotated[

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dcu import install, paths, store
-from dcu.cli import files, options
-from dcu.cli.app import complain
+from dcu.cli import console, options, places
 from dcu.errors import DcuError, UsageError
 
 if TYPE_CHECKING:
@@ -80,14 +79,15 @@ def train(
             run.start(path)
         check_free()
         if not run.train(minutes, Console(stderr=True)) and parallel.rank() == 0:
-            typer.echo(f"stopped at step {run.step} of {run.schedule.steps}; --resume continues", err=True)
+            console.note(f"stopped at step {run.step} of {run.schedule.steps}; --resume continues")
         if parallel.rank() == 0:
             try:
                 check_free()
             except DcuError as error:
                 kept = f"{run.checkpoint.path} is kept: --resume with another --out writes the model"
                 raise type(error)(f"{error}; {kept}") from error
-            typer.echo(str(write()))
+            console.outlive_stdout()
+            console.say(str(write()))
 
 
 @app.command("codec")
@@ -253,7 +253,9 @@ def train_mean(
     found = [store.find(name) for name in models]
     expected = sorted({item.label for item in gather([expect])}) if expect else ()
     odds = 2 if odds is None else odds
-    typer.echo(str(mean_model(found, shares or [1.0] * len(found), directory, rgb, expected, odds, force).directory))
+    places.refuse(directory, [model.directory for model in found], "--out")
+    console.outlive_stdout()
+    console.say(str(mean_model(found, shares or [1.0] * len(found), directory, rgb, expected, odds, force).directory))
 
 
 @app.command("head")
@@ -276,18 +278,20 @@ def train_head(
     from dcu.train.head import own_classifier
 
     model = store.find(codec, "codec")
-    classifier = Classifier.load(store.find_network("classifier", model.fingerprint).directory, chosen_device)
+    network = store.find_network("classifier", model.fingerprint)
+    classifier = Classifier.load(network.directory, chosen_device)
     found = items(labels, LABELLED)
     directory = install.place_for(f"{dataset_name(labels)}-{model.name.removeprefix('codec-')}", out)
     install.check_free(directory, force)
+    places.refuse(directory, [network.directory, model.directory], "--out")
     started = time.monotonic()
     failures: list[DcuError] = []
 
     def report(error: DcuError) -> None:
         failures.append(error)
-        complain(str(error))
+        console.complain(str(error))
 
-    progress = files.progress(found, "looking", False)
+    progress = console.progress(found, "looking", False)
     written, metrics = own_classifier(classifier, found, progress, directory, report, force)
     took = {
         "minutes": round((time.monotonic() - started) / 60, 1),
@@ -297,8 +301,9 @@ def train_head(
     store.amend(written, {"took": took})
     counts = f"{len(written.facts.labels)} classes, {len(found) - len(failures)} images"
     counts += f"; {metrics['count']} held-out images"
-    typer.echo(f"{counts}: top-1 {100 * metrics['top1']:.1f} %, top-5 {100 * metrics['top5']:.1f} %", err=True)
-    typer.echo(str(written.directory))
+    console.note(f"{counts}: top-1 {100 * metrics['top1']:.1f} %, top-5 {100 * metrics['top5']:.1f} %")
+    console.outlive_stdout()
+    console.say(str(written.directory))
     if failures:
-        complain(f"{len(failures)} of {len(found)} images were left out: they cannot be read")
+        console.complain(f"{len(failures)} of {len(found)} images were left out: they cannot be read")
     return failures[0].exit_code if failures else 0
