@@ -73,21 +73,26 @@ def with_log_options(command: Any) -> Any:
         for option in command.params:
             if option.name == "quiet":
                 option.callback = set_level(logging.WARNING)
-            if option.type.name in ("path", "file", "directory"):
-                option.type.convert = named(option.name, option.type.convert)
+            if takes_path(option):
+                option.process_value = named(option.name, option.process_value)
         command.params.append(verbose_option())
     return command
 
 
-def named(option: str, convert: Callable[..., Any]) -> Callable[..., Any]:
-    """The conversion of a path that refuses an empty name, which would be the current directory."""
+def takes_path(option: Any) -> bool:
+    """Whether the values of an option or argument are paths."""
+    return "Path" in str(option.type_descriptor.annotation)
 
-    def converted(value: Any, *more: Any) -> Any:
-        if value == "":
+
+def named(option: str, process: Callable[..., Any]) -> Callable[..., Any]:
+    """The processing of an option that refuses an empty path, which would be the current directory."""
+
+    def processed(context: Any, value: Any) -> Any:
+        if "" in (value if isinstance(value, list | tuple) else [value]):
             raise UsageError(f"--{option}: the name is empty") if option in OUTPUTS else MissingInputError(MISSING)
-        return convert(value, *more)
+        return process(context, value)
 
-    return converted
+    return processed
 
 
 def verbose_option() -> Any:
