@@ -44,7 +44,7 @@ def child(arguments: list[str], environment: dict[str, str], directory: str, str
     sys.stdin, sys.stdout, sys.stderr = (
         None if stream is None else io.TextIOWrapper(open(number, "rb" if number == 0 else "wb", closefd=False))  # noqa: SIM115
         for number, stream in enumerate(streams)
-    )  # type: ignore[assignment]
+    )
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(directory)
