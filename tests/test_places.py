@@ -169,7 +169,7 @@ def test_an_empty_name_is_no_input(dcu: Dcu, here: Path, command: str, target: s
         ["bench", "--html", ""],
         ["eval", "codec", "sub", "--plot", ""],
         ["train", "codec", "tiny", "--data", "sub", "--out", ""],
-        ["train", "classifier", "--labels", "sub", "--out", ""],
+        ["train", "head", "sub", "--out", ""],
         ["train", "mean", "classifier-0.0983", "--out", ""],
     ],
 )
@@ -188,7 +188,7 @@ def test_an_empty_output_is_a_wrong_call(dcu: Dcu, here: Path, call: list[str]) 
         ["eval", "classifier", ""],
         ["bench", "--data", ""],
         ["train", "codec", "tiny", "--data", ""],
-        ["train", "classifier", "--labels", ""],
+        ["train", "head", ""],
     ],
 )
 def test_an_empty_name_is_no_data_set(dcu: Dcu, here: Path, call: list[str]) -> None:
@@ -200,7 +200,7 @@ def test_reports_and_models_do_not_replace_what_they_are_made_of(dcu: Dcu, here:
     shutil.make_archive("set", "tar", here, "a.png")
     for call in (
         ["eval", "codec", ".", "--codec", "codec-0.0983", "--plot", "sub/../a.png", "--force"],
-        ["bench", "--data", "set.tar", "--html", "./set.tar", "--force", "--rivals", ""],
+        ["bench", "--data", "set.tar", "--html", "./set.tar", "--force", "--baselines", ""],
         ["train", "mean", "classifier-0.0983", "--out", own_models / "codec-0.0983" / ".." / "classifier-0.0983"],
     ):
         answer = dcu(*call)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -268,12 +267,16 @@ def test_progress_is_for_terminals_only(work: Path) -> None:
     assert "\x1b" not in run("info", "bins", "-q", scratch=work, err="terminal").err
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["verify", "codec-0.0983", "none"], ["show", "codec-0.0983"]])
+@pytest.mark.parametrize(
+    "arguments", [["list"], ["show", "codec-0.0983"], ["verify", "codec-0.0983", "classifier-0.0983"]]
+)
 def test_models_speak_json(dcu: Dcu, own_models: Path, arguments: list[str]) -> None:
-    (own_models / "none").mkdir()
-    (own_models / "none" / "card.json").write_text("{}")
+    (own_models / "classifier-0.0983" / "weights.safetensors").write_bytes(b"")
     answer = dcu("models", *arguments, "--json")
-    lines = [json.loads(line) for line in answer.out.splitlines()]
-    assert lines
+    assert answer.lines
     if arguments[0] == "verify":
-        assert [line["input"] for line in lines] == ["codec-0.0983"]
+        assert answer.code == 69
+        assert [(line["input"], line.get("exit_code")) for line in answer.lines] == [
+            ("codec-0.0983", None),
+            ("classifier-0.0983", 69),
+        ]

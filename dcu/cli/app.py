@@ -19,8 +19,9 @@ from dcu.cli.console import complain, open_streams, say, silence
 from dcu.cli.report import out_of_memory
 from dcu.errors import DcuError, MissingInputError, OutputError, UsageError
 
-OUTPUTS = frozenset({"html", "out", "output", "plot", "runs"})
-"""Options whose paths are written."""
+INPUTS = frozenset({"clones", "data", "expect", "labels", "recipe", "start"})
+OUTPUTS = frozenset({"html", "out", "output", "overlay", "plot", "runs"})
+"""Options and arguments that are paths; those of files in any number are looked at in ``files``."""
 MISSING = "'': No such file or directory"
 COMMANDS = (
     "compress",
@@ -73,23 +74,19 @@ def with_log_options(command: Any) -> Any:
         for option in command.params:
             if option.name == "quiet":
                 option.callback = set_level(logging.WARNING)
-            if takes_path(option):
-                option.process_value = named(option.name, option.process_value)
+            if option.name in INPUTS | OUTPUTS:
+                option.process_value = refusing_empty_names(option)
         command.params.append(verbose_option())
     return command
 
 
-def takes_path(option: Any) -> bool:
-    """Whether the values of an option or argument are paths."""
-    return "Path" in str(option.type_descriptor.annotation)
-
-
-def named(option: str, process: Callable[..., Any]) -> Callable[..., Any]:
-    """The processing of an option that refuses an empty path, which would be the current directory."""
+def refusing_empty_names(option: Any) -> Callable[[Any, Any], Any]:
+    """How an option for paths takes its value: an empty name would be the current directory."""
+    process: Callable[[Any, Any], Any] = option.process_value
 
     def processed(context: Any, value: Any) -> Any:
         if "" in (value if isinstance(value, list | tuple) else [value]):
-            raise UsageError(f"--{option}: the name is empty") if option in OUTPUTS else MissingInputError(MISSING)
+            raise UsageError(f"--{option.name}: empty name") if option.name in OUTPUTS else MissingInputError(MISSING)
         return process(context, value)
 
     return processed
