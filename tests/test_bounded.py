@@ -83,7 +83,7 @@ def test_a_pipe_that_never_ends(dcu: Dcu, tmp_path: Path, command: str) -> None:
 
 
 def test_images_through_a_pipe_and_with_much_else(dcu: Dcu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = png(smooth_image(200, 200)) + bytes(2**17)
+    data = png(smooth_image(200, 200)) + bytes(2**21)
     (tmp_path / "x.png").write_bytes(data)
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
