@@ -231,7 +231,7 @@ def test_signals_leave_complete_files_only(work: Path, codec: Codec, command: st
         (directory / f"{index:04}{'.png' if command == 'compress' else '.bin'}").write_bytes(data)
 
     def end(pid: int) -> None:
-        while not list(work.glob("out/*")):
+        while not list(work.glob("out/[!.]*")):
             time.sleep(0.01)
         os.kill(pid, number)
 

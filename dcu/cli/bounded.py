@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import warnings
 from typing import BinaryIO
 
 from PIL import Image
@@ -12,11 +13,12 @@ from PIL import Image
 from dcu.errors import InvalidInputError
 from dcu.image import MAX_PIXELS
 
-HEAD = 2**16
+HEAD = 2**20
 """Bytes that show what a file is; shorter files are read as they are."""
-CHUNK = 2**20
 SPARE_BYTES, BYTES_PER_PIXEL = 2**29, 64
 """What an image file may have at most: metadata and further images, and so much for each pixel."""
+LATE_BYTES, LATE_JPEG_BYTES = 2**30, 2**26
+"""What a file may have whose first bytes do not state its size in pixels. Pillow looks for a JPEG's byte by byte."""
 
 
 def read_image_file(file: BinaryIO) -> bytes:
@@ -34,11 +36,9 @@ def read_image_file(file: BinaryIO) -> bytes:
         raise InvalidInputError("not an image that Pillow can read")
     whole, size = io.BytesIO(), regular_size(file)
     whole.write(head)
-    most = SPARE_BYTES + BYTES_PER_PIXEL * pixels(io.BytesIO(head) if size is None else file)
-    if size is not None:
-        file.seek(HEAD)
+    most = most_bytes(head)
     while (size or 0) <= most and whole.tell() <= most:
-        if not (part := file.read(CHUNK)):
+        if not (part := file.read(HEAD)):
             return whole.getvalue()
         whole.write(part)
     raise InvalidInputError(f"more than {most >> 20} MiB: too large for its pixels")
@@ -62,10 +62,10 @@ def recognized(head: bytes) -> bool:
         return False
 
 
-def pixels(file: BinaryIO) -> int:
-    """How many pixels an image has, as far as its header can be read; at most those that dcu takes."""
+def most_bytes(head: bytes) -> int:
+    """How many bytes an image file that begins so may have, by its pixels; memory follows the file, not this."""
     try:
-        image = Image.open(file)  # not closed: the file belongs to the caller
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(head)) as image:
+            return SPARE_BYTES + BYTES_PER_PIXEL * min(image.width * image.height, MAX_PIXELS)
     except Exception:  # plugins raise nearly anything
-        return 0
-    return min(image.width * image.height, MAX_PIXELS)
+        return LATE_JPEG_BYTES if head.startswith(b"\xff\xd8\xff") else LATE_BYTES

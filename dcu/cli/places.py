@@ -90,6 +90,7 @@ def check(found: Inputs, *chosen: Places, keepable: bool = False) -> None:
     UsageError
         With the first such place, and how many inputs have a name that is taken.
     """
+    forget()
     given = {place_key(0 if source.path is None else source.path): source.name for source in found.sources}
     given.pop(None, None)
     taken: dict[Hashable, tuple[str, Places]] = {}
@@ -133,6 +134,7 @@ def advice(found: Inputs, places: Places) -> str:
 
 def refuse(output: Path, inputs: Iterable[Path], option: str) -> None:
     """Raise UsageError where an output is one of the inputs."""
+    forget()
     key = place_key(output)
     for path in inputs:
         if place_key(path) == key:
@@ -153,6 +155,12 @@ def place_key(place: str | Path | int) -> Hashable:
         return there
     parent, name = os.path.split(place if not os.path.islink(place) else os.path.realpath(place))
     return directory_key(parent), folded(parent, name)
+
+
+def forget() -> None:
+    """Look at directories afresh: they are as they are now while one call is checked."""
+    directory_key.cache_clear()
+    ignores_case.cache_clear()
 
 
 @functools.lru_cache(maxsize=2**12)
