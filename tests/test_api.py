@@ -109,7 +109,9 @@ def calls(codec: Codec, classifier: Classifier, segmenter: Segmenter) -> dict[st
 
 def test_streams_of_another_codec(codec: Codec, segmenter: Segmenter) -> None:
     """Whether parsed or not: they would give an image, but a wrong one."""
-    other = Codec.from_model(write_codec(paths.user_models() / "other", seed=7))
+    models = paths.user_models()
+    assert models is not None
+    other = Codec.from_model(write_codec(models / "other", seed=7))
     data = other.compress(smooth_image(40, 56))
     for name, call in calls(codec, Classifier.load(), segmenter).items():
         for given in (data, bitstream.read(data)):
@@ -201,7 +203,7 @@ def test_other_arguments(codec: Codec, segmenter: Segmenter) -> None:
     for top, error in ((0, ValueError), (-1, ValueError), (True, TypeError), (2.0, TypeError), ("5", TypeError)):
         for call in (classifier, dcu.classify):
             with pytest.raises(error, match="top"):
-                call(data, top=top)  # type: ignore[operator]
+                call(data, top=top)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="left"):
         classifier(data, view="left")
     with pytest.raises(TypeError, match="view"):

@@ -198,16 +198,17 @@ class Classifier:
 
     @inference
     def through(self, network: Callable[[Views], list[Tensor]], images: Sequence[Views]) -> Tensor:
-        """The mean of what a network gives for the views of each image."""
+        """The mean of what a network gives for the views of each image; UnavailableError where it is not finite."""
         answers = iter(network([view.to(self.device) for views in images for view in views]))
-        return torch.stack([torch.cat([next(answers) for _ in views]).float().mean(0).cpu() for views in images])
+        means = [torch.cat([next(answers) for _ in views]).float().mean(0).cpu() for views in images]
+        if not all(bool(torch.isfinite(mean).all()) for mean in means):
+            raise UnavailableError(f"{self.name}: its network gives no finite numbers")
+        return torch.stack(means)
 
     def predict(self, images: Sequence[Views], top: int = 5) -> list[Predictions]:
         """The ``top`` most probable classes of each image."""
         arguments.at_least_one(top, "top")
         probabilities = self.probabilities(images)
-        if not torch.isfinite(probabilities).all():
-            raise UnavailableError(f"{self.name}: its network gives no finite numbers")
         best = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
         return [
             Predictions(tuple(map(self.prediction, indices, values)), self.name, self.codec.name)
