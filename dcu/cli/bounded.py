@@ -11,7 +11,8 @@ from typing import BinaryIO
 from PIL import Image
 
 from dcu.errors import InvalidInputError
-from dcu.image import MAX_PIXELS
+from dcu.image import MAX_PIXELS, open_image
+from dcu.image.formats import BY_NAME, signature
 
 HEAD = 2**20
 """Bytes that show what a file is; shorter files are read as they are."""
@@ -26,17 +27,14 @@ def read_image_file(file: BinaryIO) -> bytes:
 
     Raises
     ------
-    InvalidInputError
-        Not an image, or a file far too large for its pixels.
+    InvalidInputError, UnavailableError
+        Not an image, or a file far too large for its pixels; a package that reads it is not installed.
     """
     head = file.read(HEAD)
     if len(head) < HEAD:
         return head
-    if not recognized(head):
-        raise InvalidInputError("not an image that Pillow can read")
-    whole, size = io.BytesIO(), regular_size(file)
+    most, whole, size = most_bytes(head), io.BytesIO(), regular_size(file)
     whole.write(head)
-    most = most_bytes(head)
     while (size or 0) <= most and whole.tell() <= most:
         if not (part := file.read(HEAD)):
             return whole.getvalue()
@@ -50,22 +48,27 @@ def regular_size(file: BinaryIO) -> int | None:
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
-def recognized(head: bytes) -> bool:
-    """Whether a file that begins so may be an image, as Pillow's plugins tell."""
-    Image.init()
-    if any(accept(head[:16]) for _, accept in Image.OPEN.values() if accept):
-        return True
+def stated_pixels(head: bytes) -> int | None:
+    """How many pixels an image has, by the first bytes of its file; None where they do not say.
+
+    Raises
+    ------
+    InvalidInputError, UnavailableError
+        Not an image; one that only a package reads that is not installed.
+    """
     try:
-        with Image.open(io.BytesIO(head), formats=[name for name, (_, accept) in Image.OPEN.items() if not accept]):
-            return True
-    except Exception:  # plugins raise nearly anything
-        return False
+        with warnings.catch_warnings(action="ignore"), open_image(head) as image:
+            return image.width * image.height
+    except InvalidInputError:
+        begins = head[:16]
+        known = [Image.OPEN[name][1] for name in BY_NAME if name in Image.OPEN]
+        if signature(head) or any(accept and accept(begins) is True for accept in known):
+            return None  # its header is longer, or damaged: whoever reads all of it tells
+        raise
 
 
 def most_bytes(head: bytes) -> int:
-    """How many bytes an image file that begins so may have, by its pixels; memory follows the file, not this."""
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(head)) as image:
-            return SPARE_BYTES + BYTES_PER_PIXEL * min(image.width * image.height, MAX_PIXELS)
-    except Exception:  # plugins raise nearly anything
+    """How many bytes an image file that begins so may have; memory follows the file, not this."""
+    if (pixels := stated_pixels(head)) is None:
         return LATE_JPEG_BYTES if head.startswith(b"\xff\xd8\xff") else LATE_BYTES
+    return SPARE_BYTES + BYTES_PER_PIXEL * min(pixels, MAX_PIXELS)
