@@ -198,7 +198,7 @@ def test_other_arguments(codec: Codec, segmenter: Segmenter) -> None:
     for top, error in ((0, ValueError), (-1, ValueError), (True, TypeError), (2.0, TypeError), ("5", TypeError)):
         for call in (classifier, dcu.classify):
             with pytest.raises(error, match="top"):
-                call(data, top=top)  # type: ignore[operator]
+                call(data, top=top)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="left"):
         classifier(data, view="left")
     with pytest.raises(TypeError, match="view"):

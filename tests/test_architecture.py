@@ -17,7 +17,7 @@ FLOORS = [
     {"train", "evaluate"},
     {"tasks"},
     {"codec", "data", "datasets"},
-    {"entropy", "store", "engines"},
+    {"entropy", "store", "engines", "regions"},
     {"arguments"},
     {"bitstream", "image", "nets", "cache", "threads"},
     {"io", "paths"},
