@@ -29,6 +29,7 @@ from dcu.image import ImageArray, pad, psnr, resize
 from dcu.nets import channels_last
 from dcu.nets.quantizer import Quantizer
 from dcu.nets.transforms import Analysis, Synthesis
+from dcu.regions import Box, common, moved, size, whole
 from dcu.threads import inference
 
 T = TypeVar("T", bound=nn.Module)
@@ -170,22 +171,27 @@ class Codec:
             raise InvalidInputError(f"{self.name} has no operating point {stream.operating_point}")
 
     @inference
-    def symbols(self, layers: Sequence[Layer]) -> list[Tensor]:
-        """The symbols (C, h, w) uint8 of each layer; tiles of one size are decoded together, on all threads."""
+    def symbols(self, layers: Sequence[Layer], boxes: Sequence[Box] | None = None) -> list[Tensor]:
+        """The symbols (C, h, w) uint8 of each layer, or of a box of latent positions of each.
+
+        Tiles of one size are decoded together, on all threads; those outside of the boxes are not decoded.
+        """
         out, tiles = [], defaultdict(list)
-        for layer in layers:
-            h, w = bitstream.latent_size(layer.width, layer.height)
-            out.append(torch.empty(len(self.levels), h, w, dtype=torch.uint8))
+        for layer, (rows, columns) in zip(layers, boxes or map(whole, layers), strict=True):
+            out.append(torch.empty(len(self.levels), size(rows), size(columns), dtype=torch.uint8))
             grid = bitstream.tile_grid(layer.width, layer.height)
-            for (rows, columns), payload in zip(grid, layer.tiles, strict=True):
-                place = out[-1][:, rows, columns]
-                tiles[place.shape[1:]].append((place, payload))
+            for (own_rows, own_columns), payload in zip(grid, layer.tiles, strict=True):
+                y, x = common(rows, own_rows), common(columns, own_columns)
+                if size(y) and size(x):
+                    place = out[-1][:, moved(y, -rows.start), moved(x, -columns.start)]
+                    part = moved(y, -own_rows.start), moved(x, -own_columns.start)
+                    tiles[size(own_rows), size(own_columns)].append((place, part, payload))
         for (h, w), members in tiles.items():
             at_once = max(1, SYMBOLS_AT_ONCE // (len(self.levels) * h * w))
-            for part in (members[at : at + at_once] for at in range(0, len(members), at_once)):
-                decoded = self.entropy.decode([payload for _, payload in part], h, w)
-                for (place, _), symbols in zip(part, decoded, strict=True):
-                    place.copy_(symbols)
+            for group in (members[at : at + at_once] for at in range(0, len(members), at_once)):
+                decoded = self.entropy.decode([payload for _, _, payload in group], h, w)
+                for (place, (y, x), _), symbols in zip(group, decoded, strict=True):
+                    place.copy_(symbols[:, y, x])
         return out
 
     @inference
@@ -238,23 +244,23 @@ def analysis_input(images: Tensor) -> Tensor:
 def in_pieces(
     transform: Callable[[slice, slice], Tensor], out: Tensor, h: int, w: int, scale: int, halo: int
 ) -> Tensor:
-    """Fill ``out`` (channels, h * scale, w * scale) by a transform of latent rows and columns.
+    """Fill ``out`` (channels, up to h * scale, up to w * scale) by a transform of latent rows and columns.
 
     Up to ``ONE_PIECE`` positions in one piece; above, on a fixed grid of pieces, each computed with a halo of its
-    receptive field and cropped.
+    receptive field and cropped. Pieces follow each other along the shorter side first.
     """
     side = max(h, w) if h * w <= ONE_PIECE else PIECE
-    for top in range(0, h, side):
-        for left in range(0, w, side):
-            bottom, right = min(top + side, h), min(left + side, w)
-            rows, columns = (
-                slice(max(0, top - halo), min(h, bottom + halo)),
-                slice(max(0, left - halo), min(w, right + halo)),
-            )
-            part = transform(rows, columns)
-            y, x = (top - rows.start) * scale, (left - columns.start) * scale
-            height, width = (bottom - top) * scale, (right - left) * scale
-            out[:, top * scale : bottom * scale, left * scale : right * scale] = part[:, y : y + height, x : x + width]
+    places = [(top, left) for top in range(0, h, side) for left in range(0, w, side)]
+    for top, left in sorted(places, key=lambda place: place[::-1]) if h < w else places:
+        bottom, right = min(top + side, h), min(left + side, w)
+        rows, columns = (
+            slice(max(0, top - halo), min(h, bottom + halo)),
+            slice(max(0, left - halo), min(w, right + halo)),
+        )
+        part = transform(rows, columns)
+        place = out[:, top * scale : bottom * scale, left * scale : right * scale]
+        y, x = (top - rows.start) * scale, (left - columns.start) * scale
+        place.copy_(part[:, y : y + place.shape[1], x : x + place.shape[2]])
     return out
 
 

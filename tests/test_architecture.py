@@ -17,7 +17,7 @@ FLOORS = [
     {"train", "evaluate"},
     {"tasks"},
     {"codec", "data", "datasets"},
-    {"entropy", "install", "store", "weights", "engines"},
+    {"entropy", "install", "store", "weights", "engines", "regions"},
     {"arguments"},
     {"bitstream", "image", "nets", "cache", "threads"},
     {"io", "paths", "cards", "schema"},

@@ -160,6 +160,8 @@ def open_image(data: bytes, formats: Collection[str] = BY_NAME.keys()) -> Image.
         except (InvalidInputError, MemoryError):
             raise
         except Exception as error:  # headers that are not as they should be raise nearly anything
+            if name == "AVIF" and b"Exif" in data:  # which is invalid perhaps: open it without
+                return open_image(data.replace(b"Exif", b"skip"), formats)
             refused = refused or (f"{kind(error)} {name} image ({reason(error)})" if accept else "")
     if refused:
         raise InvalidInputError(refused)

@@ -1,7 +1,8 @@
-"""What libtiff says while it decodes: to dcu, not to standard error.
+"""Errors that libtiff finds while it decodes: to dcu, not to standard error.
 
-libtiff prints messages unless the program installs handlers, which hold for the whole process. dcu's are installed
-only while it decodes; messages of other threads are passed on to the handlers that were there before.
+libtiff prints them unless the program installs a handler, which holds for the whole process. dcu's is installed only
+while it decodes; errors of other threads are passed on to the handler that was there before. (Pillow switches
+warnings off.)
 """
 
 from __future__ import annotations
@@ -16,34 +17,31 @@ from PIL import Image
 
 HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
 """void handler(const char *module, const char *format, va_list), which is passed as one pointer."""
-KINDS = {"error": "TIFFSetErrorHandler", "warning": "TIFFSetWarningHandler"}
-Message = tuple[str, str, str]
-"""Kind, module, and the message before its values are put in."""
 
 _heard = threading.local()
 _lock = threading.Lock()
 _users = 0
-_previous: dict[str, Any] = {}
+_previous: Any = None
 
 
-def _handler(kind: str) -> Any:
-    def handle(module: bytes | None, text: bytes | None, values: int | None) -> None:
-        messages = getattr(_heard, "messages", None)
-        if messages is not None:
-            messages.append((kind, (module or b"").decode("latin-1"), (text or b"").decode("latin-1")))
-        elif previous := _previous.get(kind):
-            previous(module, text, values)
-
-    return HANDLER(handle)
+def _handle(module: bytes | None, text: bytes | None, values: int | None) -> None:
+    messages = getattr(_heard, "messages", None)
+    if messages is not None:
+        messages.append((text or b"").decode("latin-1"))
+    elif _previous:
+        _previous(module, text, values)
 
 
-_HANDLERS = {kind: _handler(kind) for kind in KINDS}
+_HANDLER = HANDLER(_handle)
 
 
 @contextmanager
-def messages() -> Iterator[list[Message]]:
-    """What libtiff says in this thread; nothing where its functions are not to be found (Pillow on Windows)."""
-    heard: list[Message] = []
+def errors() -> Iterator[list[str]]:
+    """What libtiff reports in this thread: C format strings, without their values.
+
+    Nothing where its functions are not to be found (Pillow on Windows).
+    """
+    heard: list[str] = []
     _heard.messages = heard
     _install(1)
     try:
@@ -54,22 +52,19 @@ def messages() -> Iterator[list[Message]]:
 
 
 def _install(change: int) -> None:
-    """Install the handlers for the first user, and restore the previous ones after the last."""
-    global _users
+    """Install the handler for the first user, and restore the previous one after the last."""
+    global _users, _previous
     with _lock:
         _users += change
-        if _users == (1 if change > 0 else 0):
-            for kind, name in KINDS.items():
-                if (function := _setter(name)) is not None:
-                    found = function(_HANDLERS[kind] if change > 0 else _previous.get(kind) or HANDLER())
-                    _previous[kind] = found if change > 0 else None
+        if _users == (1 if change > 0 else 0) and (install := _installer()) is not None:
+            _previous = install(_HANDLER if change > 0 else _previous or HANDLER())
 
 
-def _setter(name: str) -> Any:
-    """A function of the libtiff that Pillow's extension module is linked with; None where there is none."""
+def _installer() -> Any:
+    """TIFFSetErrorHandler of the libtiff that Pillow's extension module is linked with; None where there is none."""
     path = getattr(getattr(Image, "core", None), "__file__", None)
     try:
-        function = getattr(ctypes.CDLL(path), name)
+        function = ctypes.CDLL(path).TIFFSetErrorHandler
     except (AttributeError, OSError, TypeError):
         return None
     function.restype, function.argtypes = HANDLER, [HANDLER]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dcu.errors import DcuError, InvalidInputError, MissingInputError
-from dcu.image import jpeg, libtiff, png, tiff
+from dcu.image import fax, jpeg, libtiff, png, tiff
 from dcu.image.arrays import ImageArray
 from dcu.image.color import Color, parse_color
 from dcu.image.container import Container, log, xmp_orientation
@@ -194,7 +194,7 @@ def difference(image: Image.Image, color: tuple[int, ...]) -> NDArray[np.uint8]:
 
 def from_tiff(data: bytes, behind: Color) -> ImageArray:
     """The image of a TIFF file; raises InvalidInputError where libtiff finds it damaged."""
-    with libtiff.messages() as messages:
+    with libtiff.errors() as errors:
         try:
             file = tiff.parse(data)
             note_images(file.container)
@@ -203,10 +203,12 @@ def from_tiff(data: bytes, behind: Color) -> ImageArray:
             else:
                 image = load(open_sized(file.container.data, "TIFF"))
                 size, strips = image.size, pillow_strips(image)
+                if file.directory.number(259, 1) == fax.GROUP3 and fax.damaged(data, file.directory, image):
+                    raise InvalidInputError("damaged TIFF image (fax lines)")
             result = assemble(size, strips, file.container, behind)
         except OSError as error:
-            raise tiff.refused(messages) or error from error
-    if refused := tiff.refused(messages):
+            raise tiff.refused(errors) or error from error
+    if refused := tiff.refused(errors):
         raise refused
     return result
 

@@ -12,7 +12,6 @@ from dcu.errors import InvalidInputError
 from dcu.image.container import Container
 from dcu.image.directory import ORIENTATION, Directory, Entry, Layout, layout, valid
 from dcu.image.formats import UNSUPPORTED
-from dcu.image.libtiff import Message
 from dcu.image.limits import check_size
 from dcu.image.samples import BYTEWISE, SampleLayout, sample_layout
 
@@ -34,6 +33,7 @@ class TIFF(NamedTuple):
     """
 
     container: Container
+    directory: Directory
     samples: SampleLayout | None
     photometric: int
     alpha: bool | None
@@ -78,26 +78,23 @@ def parse(data: bytes) -> TIFF:
         raise InvalidInputError("damaged TIFF image (samples are missing)")
     if samples and samples.planar:
         samples = replace(samples, samples=needed)
-    return TIFF(container, samples, photometric, alpha)
+    return TIFF(container, directory, samples, photometric, alpha)
 
 
-def refused(messages: list[Message]) -> InvalidInputError | None:
-    """Why libtiff finds a file damaged or unsupported; None where it does not.
-
-    Warnings count where fax data do not fill their lines.
-    """
-    for severity, module, text in messages:
-        if severity == "error" or module.startswith("Fax"):
-            kind = "unsupported" if UNSUPPORTED.search(text) else "damaged"
-            return InvalidInputError(f"{kind} TIFF image ({PLACEHOLDER.sub('...', text)})")
+def refused(errors: list[str]) -> InvalidInputError | None:
+    """Why libtiff finds a file damaged or unsupported; None where it does not."""
+    for text in errors:
+        kind = "unsupported" if UNSUPPORTED.search(text) else "damaged"
+        return InvalidInputError(f"{kind} TIFF image ({PLACEHOLDER.sub('...', text.partition(' at ')[0])})")
     return None
 
 
 def beyond_pillow(directory: Directory) -> bool:
     """Whether the samples are of a kind that Pillow reads wrongly, or only in some byte orders and layouts."""
-    wide = max(directory.numbers(258, (1,))) > 8 or directory.number(339, 1) != 1
+    bits, planar = max(directory.numbers(258, (1,))), directory.number(284, 1) == 2
+    unusual = bits > 8 or directory.number(339, 1) != 1 or (planar and bits == 8)
     colors = directory.number(262, 0) in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB)
-    return wide and colors and directory.number(259, 1) in BYTEWISE
+    return unusual and colors and directory.number(259, 1) in BYTEWISE
 
 
 def reduced(data: bytes, kind: Layout, directory: Directory) -> bytes:

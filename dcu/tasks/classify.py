@@ -13,22 +13,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dcu import arguments, engines, store
-from dcu.bitstream import Stream
+from dcu import arguments, bitstream, engines, store
+from dcu.bitstream import TILE, Layer, Stream
 from dcu.codec import Codec, codec_of
 from dcu.data import sample_items
 from dcu.errors import UnavailableError
 from dcu.geometry import LATENT_CROP, LATENT_RESIZE
 from dcu.nets import channels_last
 from dcu.nets.latent import LatentClassifier, adapter_shape, removed_blocks
+from dcu.regions import Box, grid, positions, whole
 from dcu.threads import each, inference
 
 log = logging.getLogger(__name__)
-Views = list[Tensor]
-"""Latents (1, C, h, w) of one image; of more than ``MOST`` positions their symbols, uint8."""
+View = Tensor | Layer
+"""A latent (1, C, h, w); a layer of which more than ``MOST`` positions are to be seen, which is all of it."""
+Views = Sequence[View]
+"""What is seen of one image."""
 MOST = 2**16
 """Latent positions (2^22 pixels) up to which a view goes through the network in one piece."""
-PIECE = 2**8
+PIECE = TILE
 """Latent positions a side of the fixed grid in which a larger one does; its features are the mean over all of it."""
 DILUTION = 0.625
 """What fills a larger square is spread over more positions than the network was taught: logits fall by this power."""
@@ -122,10 +125,22 @@ class Classifier:
     def look(self, streams: Sequence[Stream], view: str = "center") -> list[Views]:
         """What the network is to see of each stream's smallest layer; ``view`` is one of ``VIEWS``."""
         arguments.one_of(view, VIEWS, "view")
-        symbols = self.codec.symbols([self.codec.read(stream).layers[0] for stream in streams])
-        seen = [VIEWS[view](layer[None]) for layer in symbols]
-        latents = iter(self.codec.dequantize([part for views in seen for part in views if positions(part) <= MOST]))
-        return [[next(latents) if positions(part) <= MOST else part for part in views] for views in seen]
+        layers = [self.codec.read(stream).layers[0] for stream in streams]
+        boxes = [VIEWS[view](*bitstream.latent_size(layer.width, layer.height)) for layer in layers]
+        small = [(layer, box) for layer, part in zip(layers, boxes, strict=True) for box in part if fits(box)]
+        latents = iter(self.latents(small))
+        return [
+            [next(latents) if fits(box) else layer for box in part] for layer, part in zip(layers, boxes, strict=True)
+        ]
+
+    def latents(self, boxes: Sequence[tuple[Layer, Box]]) -> list[Tensor]:
+        """The latent (1, C, h, w) of boxes of layers; a layer of one tile is decoded once."""
+        once = {layer: whole(layer) for layer, _ in boxes if len(layer.tiles) == 1}
+        decoded = dict(zip(once, self.codec.symbols(list(once), list(once.values())), strict=True))
+        others = [(layer, box) for layer, box in boxes if layer not in once]
+        rest = iter(self.codec.symbols([layer for layer, _ in others], [box for _, box in others]))
+        parts = [decoded[layer][:, *box] if layer in once else next(rest) for layer, box in boxes]
+        return self.codec.dequantize([part[None] for part in parts])
 
     def embed(self, images: Sequence[Views]) -> Tensor:
         """(n, 1280) float32, the features from which the classes are told, each the mean over an image's views."""
@@ -141,7 +156,7 @@ class Classifier:
 
     def features(self, views: Views) -> list[Tensor]:
         """(1, 1280) of each view, by PyTorch."""
-        return routed(views, lambda view: self.pooled.each if positions(view) <= MOST else self.large_features)
+        return routed(views, lambda view: self.large_features if isinstance(view, Layer) else self.pooled.each)
 
     def logits(self, views: Views) -> list[Tensor]:
         """(1, classes) of each view: of the field's square by the fastest engine, of others by PyTorch.
@@ -149,23 +164,29 @@ class Classifier:
         Those of larger latents are brought to the scale of the field's square, for which the temperature is right.
         """
 
-        def way(view: Tensor) -> Callable[[Views], list[Tensor]]:
-            if view.shape[-2:] == (LATENT_CROP, LATENT_CROP):
-                return self.fast.each
-            return self.whole.each if positions(view) <= MOST else self.large_logits
+        def way(view: View) -> Callable[[Any], list[Tensor]]:
+            if isinstance(view, Layer):
+                return self.large_logits
+            return self.fast.each if view.shape[-2:] == (LATENT_CROP, LATENT_CROP) else self.plain.each
 
-        return list(map(undiluted, routed(views, way), map(positions, views)))
+        return list(map(undiluted, routed(views, way), map(positions_of, views)))
 
-    def large_features(self, views: Views) -> list[Tensor]:
-        """(1, 1280) of each large view, of which there are the symbols: the mean over its pieces."""
-        return [mean_of_pieces(view, lambda piece: self.features(self.codec.dequantize([piece]))[0]) for view in views]
+    def large_features(self, layers: Sequence[Layer]) -> list[Tensor]:
+        """(1, 1280) of each large layer: the mean over its tiles, which are decoded one after the other."""
 
-    def large_logits(self, views: Views) -> list[Tensor]:
-        """(1, classes) of each large view."""
-        return each(self.network.backbone.classifier, self.large_features(views))
+        def mean(layer: Layer) -> Tensor:
+            tiles = grid(whole(layer), PIECE)
+            sums = (self.pooled(self.latents([(layer, tile)])[0]) * positions(tile) for tile in tiles)
+            return functools.reduce(torch.add, sums) / positions_of(layer)
+
+        return list(map(mean, layers))
+
+    def large_logits(self, layers: Sequence[Layer]) -> list[Tensor]:
+        """(1, classes) of each large layer."""
+        return each(self.network.backbone.classifier, self.large_features(layers))
 
     @functools.cached_property
-    def whole(self) -> engines.Ready:
+    def plain(self) -> engines.Ready:
         """The network in PyTorch."""
         return self.on("pytorch")
 
@@ -189,7 +210,7 @@ class Classifier:
 
         def quantized() -> bytes:
             streams = [self.codec.read(self.codec.compress(item.image())) for item in sample_items()]
-            views = [view for latent in self.codec.latents(streams) for view in five(latent)]
+            views = [view for views in self.look(streams, "five") for view in views if isinstance(view, Tensor)]
             return engines.quantized(exported(), torch.cat(views).clone())
 
         make, kind = (exported, "float32") if engine == "onnx" else (quantized, f"{engines.weight_bits()}bit")
@@ -199,7 +220,8 @@ class Classifier:
     @inference
     def through(self, network: Callable[[Views], list[Tensor]], images: Sequence[Views]) -> Tensor:
         """The mean of what a network gives for the views of each image; UnavailableError where it is not finite."""
-        answers = iter(network([view.to(self.device) for views in images for view in views]))
+        flat = [view for views in images for view in views]
+        answers = iter(network([view if isinstance(view, Layer) else view.to(self.device) for view in flat]))
         means = [torch.cat([next(answers) for _ in views]).float().mean(0).cpu() for views in images]
         if not all(bool(torch.isfinite(mean).all()) for mean in means):
             raise UnavailableError(f"{self.name}: its network gives no finite numbers")
@@ -221,12 +243,17 @@ class Classifier:
         return Prediction(label["label"], label.get("wnid"), index, probability)
 
 
-def positions(latent: Tensor) -> int:
+def fits(box: Box) -> bool:
+    """Whether a view goes through the network in one piece."""
+    return positions(box) <= MOST
+
+
+def positions_of(view: View) -> int:
     """How many latent positions a view has."""
-    return math.prod(latent.shape[-2:])
+    return positions(whole(view)) if isinstance(view, Layer) else math.prod(view.shape[-2:])
 
 
-def routed(views: Views, way: Callable[[Tensor], Callable[[Views], list[Tensor]]]) -> list[Tensor]:
+def routed(views: Views, way: Callable[[View], Callable[[Any], list[Tensor]]]) -> list[Tensor]:
     """The answer to each view, those that go the same way together."""
     ways = [way(view) for view in views]
     answers = {
@@ -235,42 +262,38 @@ def routed(views: Views, way: Callable[[Tensor], Callable[[Views], list[Tensor]]
     return [next(answers[one]) for one in ways]
 
 
-def mean_of_pieces(view: Tensor, features: Callable[[Tensor], Tensor]) -> Tensor:
-    """The mean of features over a view's positions, computed piece by piece on a fixed grid."""
-    pieces = [piece for rows in view.split(PIECE, 2) for piece in rows.split(PIECE, 3)]
-    sums = torch.stack([features(piece) * positions(piece) for piece in pieces])
-    return sums.sum(0) / positions(view)
-
-
 def undiluted(logits: Tensor, positions: int) -> Tensor:
     """Logits of a latent of so many positions, brought to the scale of the field's square if it is larger."""
     scale: float = max(1.0, positions / LATENT_CROP**2) ** DILUTION
     return logits * scale
 
 
-def square(latent: Tensor) -> int:
+def square(h: int, w: int) -> int:
     """Side of the field's square: 7/8 of the short side, as 224 of 256; all of it up to 28."""
-    short = min(latent.shape[-2:])
+    short = min(h, w)
     return short if short <= LATENT_CROP else max(LATENT_CROP, short * LATENT_CROP // LATENT_RESIZE)
 
 
-def center(latent: Tensor) -> Views:
+def center(h: int, w: int) -> list[Box]:
     """The field's square in the middle."""
-    side = square(latent)
-    top, left = ((size - side) // 2 for size in latent.shape[-2:])
-    return [latent[:, :, top : top + side, left : left + side]]
+    side = square(h, w)
+    top, left = (h - side) // 2, (w - side) // 2
+    return [(slice(top, top + side), slice(left, left + side))]
 
 
-def five(latent: Tensor) -> Views:
+def five(h: int, w: int) -> list[Box]:
     """The field's square in the middle and in the four corners."""
-    side = square(latent)
-    h, w = latent.shape[-2:]
-    corners = [latent[:, :, y : y + side, x : x + side] for y in (0, h - side) for x in (0, w - side)]
-    return center(latent) + corners
+    side = square(h, w)
+    corners = [(slice(y, y + side), slice(x, x + side)) for y in (0, h - side) for x in (0, w - side)]
+    return center(h, w) + corners
 
 
-VIEWS: dict[str, Callable[[Tensor], Views]] = {"center": center, "five": five, "full": lambda latent: [latent]}
-"""What a network may see of a latent (1, C, h, w): the center, five squares, all of it."""
+VIEWS: dict[str, Callable[[int, int], list[Box]]] = {
+    "center": center,
+    "five": five,
+    "full": lambda h, w: [(slice(0, h), slice(0, w))],
+}
+"""What a network may see of a latent of h x w positions: the center, five squares, all of it."""
 
 
 def build_network(model: store.Model) -> LatentClassifier:

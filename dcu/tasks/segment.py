@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dcu import arguments, engines, store
-from dcu.bitstream import Layer, Stream
+from dcu.bitstream import TILE, Layer, Stream, latent_size
 from dcu.codec import Codec, codec_of, in_pieces
 from dcu.errors import UnavailableError
 from dcu.geometry import BLOCK
@@ -23,10 +23,13 @@ from dcu.image import ImageArray
 from dcu.nets import channels_last
 from dcu.nets.latent import adapter_shape
 from dcu.nets.segmenter import STRIDE, LatentSegmenter
+from dcu.regions import common, grid, moved, size, whole
 from dcu.threads import inference
 
 HALO = 32
 """Latent positions around a piece of a large image: 256 pixels of surroundings."""
+TILES_AT_ONCE = 16
+"""Tiles that are decoded together, as far as a line of them has so many: for threads to share."""
 BAND = 2**24
 """Logits at the image's size that are in memory at once, 64 MiB: those of 11 classes and 2^20 pixels in one piece."""
 ROWS = 64
@@ -124,16 +127,48 @@ class Segmenter:
     @inference
     def classes(self, layer: Layer) -> NDArray[np.uint8]:
         """The class of every pixel of a layer, (height, width)."""
-        symbols = self.codec.symbols([layer])[0][None]
+        symbols = Lines(self.codec, layer)
 
         def piece(rows: slice, columns: slice) -> Tensor:
-            (latent,) = self.codec.dequantize([symbols[:, :, rows, columns]])
+            (latent,) = self.codec.dequantize([symbols.box(rows, columns)])
             return most_probable(self.run(latent)).cpu()
 
-        h, w = symbols.shape[-2:]
-        classes = torch.empty(1, h * BLOCK, w * BLOCK, dtype=torch.uint8)
-        in_pieces(piece, classes, h, w, BLOCK, HALO)
-        return np.ascontiguousarray(classes[0, : layer.height, : layer.width].numpy())
+        h, w = latent_size(layer.width, layer.height)
+        classes = torch.empty(1, layer.height, layer.width, dtype=torch.uint8)
+        return in_pieces(piece, classes, h, w, BLOCK, HALO)[0].numpy()
+
+
+class Lines:
+    """The symbols of a layer for boxes that follow each other along its longer side.
+
+    Tiles are decoded in lines across it, and those that are behind are forgotten: bounds memory.
+    """
+
+    def __init__(self, codec: Codec, layer: Layer) -> None:
+        self.codec, self.layer = codec, layer
+        rows, columns = whole(layer)
+        self.wide = size(rows) < size(columns)
+        self.across = rows if self.wide else columns
+        along = columns if self.wide else rows
+        length = TILE * max(1, TILES_AT_ONCE * TILE // size(self.across))
+        self.lines = [line for line, _ in grid((along, slice(0, 1)), length)]
+        self.decoded: dict[int, Tensor] = {}
+
+    def box(self, rows: slice, columns: slice) -> Tensor:
+        """The symbols (1, C, h, w) uint8 of a box."""
+        along = columns if self.wide else rows
+        needed = [number for number, line in enumerate(self.lines) if size(common(line, along))]
+        self.decoded = {number: self.decoded[number] for number in needed if number in self.decoded}
+        for number in needed:
+            if number not in self.decoded:
+                line = self.lines[number]
+                place = (self.across, line) if self.wide else (line, self.across)
+                (self.decoded[number],) = self.codec.symbols([self.layer], [place])
+        parts = [(self.decoded[number], self.lines[number]) for number in needed]
+        inside = [(symbols, moved(common(line, along), -line.start)) for symbols, line in parts]
+        if self.wide:
+            return torch.cat([symbols[:, rows, part] for symbols, part in inside], 2)[None]
+        return torch.cat([symbols[:, part, columns] for symbols, part in inside], 1)[None]
 
 
 def most_probable(logits: Tensor) -> Tensor:
