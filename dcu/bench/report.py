@@ -67,7 +67,7 @@ def report(
 
     def measured(images: Iterable[ImageArray], show: Callable[[Sequence[Any]], Iterable[Any]]) -> tuple[Rows, Rows]:
         ours = [{"name": codec.name} | evaluate(codec, images) for codec in codecs]
-        return ours, [measure_setting(*setting, images=images) for setting in show(settings(formats))]
+        return ours, [measure_setting(name, value, scale, images) for name, value, scale in show(settings(formats))]
 
     if seconds is not None:
         started = time.monotonic()
