@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import Tensor
 
 from dcu import bitstream
 from dcu.bitstream import Stream
 from dcu.cli import files
 from dcu.codec import Codec, codec_of
+from dcu.tasks.classify import Classifier, Views
 
 from .conftest import Dcu, OurTables, one_line, png, process, random_codec, smooth_image
 from .test_image import huge_png, truncated_jpeg
@@ -321,16 +321,16 @@ def test_image_that_memory_does_not_hold(
     """It is that input's error; the others are answered."""
     for name, side in (("a", 40), ("b", 80), ("c", 40)):
         (tmp_path / f"{name}.bin").write_bytes(codec.compress(smooth_image(side, side)))
-    latents = Codec.latents
+    look = Classifier.look
 
-    def small_machine(self: Codec, streams: Sequence[Stream]) -> list[Tensor]:
+    def small_machine(self: Classifier, streams: Sequence[Stream], view: str = "center") -> list[Views]:
         if any(stream.full.width > 40 for stream in streams):
             raise RuntimeError(
                 "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
             )
-        return latents(self, streams)
+        return look(self, streams, view)
 
-    monkeypatch.setattr(Codec, "latents", small_machine)
+    monkeypatch.setattr(Classifier, "look", small_machine)
     answer = dcu("classify", tmp_path, "--json", "-q")
     assert [Path(line["input"]).name for line in answer.lines] == ["a.bin", "b.bin", "c.bin"]
     assert answer.lines[1]["error"] == "not enough memory"

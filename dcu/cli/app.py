@@ -184,7 +184,10 @@ def answer(error: Exception) -> int:
         complain(str(error))
         return error.exit_code
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # of click, or of typer's copy of it
-        if message := error.format_message():  # none where help was shown instead
+        message = error.format_message()
+        if type(error).__name__ == "NoArgsIsHelpError":
+            say(*message.splitlines())
+        elif message:  # none where help was shown instead
             complain(message)
         return int(error.exit_code)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):

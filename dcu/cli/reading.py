@@ -63,8 +63,7 @@ def answers(
         given: dict[int, T] = {}
         for classifier in dict.fromkeys(each.classifier for each in batch if each.classifier):
             members = {index: each for index, each in enumerate(batch) if each.classifier is classifier}
-            if seen := views_of_streams(classifier, members, view):
-                given |= dict(zip(seen, ask(classifier, list(seen.values())), strict=True))
+            given |= answered(members, lambda part, c=classifier: ask(c, c.look(part, view)))  # type: ignore[misc]
         for index, each in enumerate(batch):
             if each.error:
                 report.fail(each.source.name, each.error)
@@ -82,18 +81,18 @@ def positions(question: Question) -> int:
     return math.prod(latent_size(layer.width, layer.height))
 
 
-def views_of_streams(classifier: Classifier, members: dict[int, Question], view: str) -> dict[int, Views]:
-    """What the network sees of streams, by their key: of all together, or one by one where that fails.
+def answered(members: dict[int, Question], ask: Callable[[list[Stream]], Sequence[T]]) -> dict[int, T]:
+    """The answers to questions, by their key: to all together, or one by one where that fails.
 
-    A stream that fails gets its error.
+    A question that fails gets its error.
     """
     streams = {key: each.stream for key, each in members.items() if each.stream}
     with suppress(*TROUBLE):
-        return dict(zip(streams, classifier.look(list(streams.values()), view), strict=True))
-    seen: dict[int, Views] = {}
+        return dict(zip(streams, ask(list(streams.values())), strict=True))
+    given: dict[int, T] = {}
     for key, stream in streams.items():
         try:
-            (seen[key],) = classifier.look([stream], view)
+            (given[key],) = ask([stream])
         except TROUBLE as error:
             members[key].error = error
-    return seen
+    return given
