@@ -154,7 +154,7 @@ def train_classifier(
     minutes: Minutes = None,
     threads: options.Threads = None,
     device: options.Device = "auto",
-    labels: Annotated[str, options.moved("--labels", "dcu train head")] = "",
+    labels: Annotated[str | None, options.moved("--labels", "dcu train head")] = None,
 ) -> None:
     """Distill a classifier on a codec's latents from the RGB network."""
     chosen_device = options.start(threads, device)
@@ -248,12 +248,12 @@ def train_mean(
 
     if odds is not None and expect is None:
         raise UsageError("--odds are those of the classes that --expect names")
-    directory = install.place_for(out.name, out)
-    install.check_free(directory, force)
     found = [store.find(name) for name in models]
+    directory = install.place_for(out.name, out)
+    places.refuse(directory, [model.directory for model in found], "--out")
+    install.check_free(directory, force)
     expected = sorted({item.label for item in gather([expect])}) if expect else ()
     odds = 2 if odds is None else odds
-    places.refuse(directory, [model.directory for model in found], "--out")
     console.outlive_stdout()
     console.say(str(mean_model(found, shares or [1.0] * len(found), directory, rgb, expected, odds, force).directory))
 
@@ -282,8 +282,8 @@ def train_head(
     classifier = Classifier.load(network.directory, chosen_device)
     found = items(labels, LABELLED)
     directory = install.place_for(f"{dataset_name(labels)}-{model.name.removeprefix('codec-')}", out)
-    install.check_free(directory, force)
     places.refuse(directory, [network.directory, model.directory], "--out")
+    install.check_free(directory, force)
     started = time.monotonic()
     failures: list[DcuError] = []
 
