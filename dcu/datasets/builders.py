@@ -12,6 +12,7 @@ from PIL import Image
 
 from dcu.datasets.files import Clones
 from dcu.datasets.table import CALTECH, IMAGENETTE, IMAGEWOOF, IMAGEWOOF320, KODAK, SAMPLES, SEGNET, Repository
+from dcu.image import open_image
 
 VALIDATION_PER_CLASS = 120
 CAMVID_PALETTE = (
@@ -82,7 +83,7 @@ def imagenet1000(clones: Clones) -> Iterator[Member]:
     for number, (path, data) in enumerate(images):
         wnid = path.split("_")[0]
         tar = "imagenet1000-val.tar" if number % 2 else "imagenet1000-train.tar"
-        yield Member(tar, f"{wnid}/{wnid}.jpg", jpeg(Image.open(io.BytesIO(data)), 256))
+        yield Member(tar, f"{wnid}/{wnid}.jpg", jpeg(open_image(data), 256))
 
 
 def caltech101(clones: Clones) -> Iterator[Member]:
@@ -105,7 +106,7 @@ def camvid(clones: Clones) -> Iterator[Member]:
         tar = f"camvid-{split}.tar"
         for name, data in clones.files(SEGNET, f"CamVid/{split}", f"CamVid/{split}annot"):
             stem = PurePosixPath(name).stem
-            image = Image.open(io.BytesIO(data))
+            image = open_image(data)
             if "annot" in name:
                 yield Member(tar, f"labels/{stem}.png", label_map(image, palette))
             else:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from dcu.errors import InvalidInputError
+from dcu.image import open_image
 
 WINDOW = 192
 SCALES = (0.35, 0.9)
@@ -40,7 +41,7 @@ def read_rgb(data: bytes, draft: int | None = None) -> tuple[Image.Image, tuple[
         Not an image, damaged, or of more than ``MAX_PIXELS``.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(data) as image:
             size = image.size
             if size[0] * size[1] > MAX_PIXELS:
                 raise InvalidInputError("the image is too large")
