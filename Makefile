@@ -1,23 +1,26 @@
 # make demo: what dcu does, on samples/.   make test: does it hold?   make readme: its tables, from cards and a new bench.
-# All set up .venv on a fresh clone.
+# All set up .venv on a fresh clone, with the compiled coder.
+# make build: that coder beside its Python code, for a checkout that is not installed.   make sanitize: its tests under
+# AddressSanitizer and UndefinedBehaviorSanitizer.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test lint format readme clean
+NATIVE := CMakeLists.txt $(wildcard dcu/entropy/src/*)
 
-$(READY): pyproject.toml
+.PHONY: demo test lint format readme build sanitize clean
+
+$(READY): pyproject.toml $(NATIVE)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
-	$(BIN)/python -c "from dcu.entropy.rangecoder import backend; backend()"
 	touch $@
 
 readme: $(READY)
-	$(BIN)/dcu bench --rate 0.0983 --rivals avif,webp --seconds 90 --json > docs/bench.jsonl.part
+	$(BIN)/dcu bench --rate 0.0983 --baselines avif,webp --seconds 90 --json > docs/bench.jsonl.part
 	mv docs/bench.jsonl.part docs/bench.jsonl
 	$(BIN)/python docs/readme.py
 
@@ -36,5 +39,21 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+build: $(READY)
+	$(BIN)/cmake -S . -B build -DPython_EXECUTABLE=$(abspath $(BIN))/python
+	$(BIN)/cmake --build build
+
+# In a copy of the package; -S: without the editable install, whose modules come first.
+SANITIZED := $(abspath build/sanitized)
+PRELOAD = $(shell $(CXX) -print-file-name=libasan.so) $(shell $(CXX) -print-file-name=libstdc++.so)
+sanitize: $(READY)
+	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED) && cp -R dcu tests pyproject.toml $(SANITIZED)
+	$(BIN)/cmake -S . -B $(SANITIZED)/build -DPython_EXECUTABLE=$(abspath $(BIN))/python \
+		-DDCU_SANITIZE=ON -DDCU_OUTPUT=$(SANITIZED)/dcu/entropy
+	$(BIN)/cmake --build $(SANITIZED)/build
+	packages=$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('platlib'))") && cd $(SANITIZED) && \
+		LD_PRELOAD="$(PRELOAD)" ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(SANITIZED):$$packages \
+		$(abspath $(BIN))/python -S -m pytest --capture=sys tests/test_entropy.py tests/test_arithmetic_coder.py tests/test_logistic_coder.py -k "not torchac"
+
 clean:
-	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) build out .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

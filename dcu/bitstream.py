@@ -1,15 +1,18 @@
-"""The container, version 1: write, read, verify. Knows nothing of networks.
+"""The container, versions 1 and 2: write, read, verify. Knows nothing of networks.
 
 ==========  ==========  =========================================================================
 field       bytes       meaning
 ==========  ==========  =========================================================================
-magic       3           ``DC 75 01``; the last byte is the version
-flags       1           bit 0: a thumbnail layer is there; bits 1-7: operating point of the codec
+magic       3           ``DC 75`` and the version
+flags       1 or 2      version 1: bit 0: a thumbnail layer is there; bits 1-7: operating point
+                        version 2, little endian: bits 0-5: operating point; bit 6: a thumbnail
+                        layer is there; bit 7: metadata; bit 8: made for machines; others 0
 codec       4           first four bytes of the codec's fingerprint
 width       1-5         unsigned LEB128 of width - 1, shortest form, as all numbers below
 height      1-5         height - 1
-lengths     1-5 each    bytes of the thumbnail layer's payload, if it is there, then of the full layer's
-payloads                in the same order; of more than one tile, each tile preceded by its length
+lengths     1-5 each    bytes of the metadata, of the thumbnail layer's payload, where they are
+                        there, then of the full layer's payload
+contents                in the same order; of more than one tile, each tile preceded by its length
 checksum    4           CRC-32 of everything before it, little endian
 ==========  ==========  =========================================================================
 """
@@ -18,19 +21,24 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import BinaryIO
 
 from dcu.errors import InvalidInputError
 from dcu.geometry import BLOCK
 from dcu.image import check_size
 
 MAGIC = b"\xdc\x75"
-VERSION = 1
+VERSIONS = (1, 2)
 CHECKSUM_BYTES = 4
+LARGEST_METADATA = 2**20
+"""Bytes."""
 TILE = 256  # latent positions a side
 THUMBNAIL_FROM = 1024  # short side, in pixels, from which on there is a thumbnail layer
 THUMBNAIL_SHORT = 256  # short side of the thumbnail layer
+START = 9  # bytes from which on numbers follow, in version 1 from the last of them on
+CHUNK = 2**20  # bytes that are read of a file at once: memory follows what is there, not what a header says
 
 
 @dataclass(frozen=True)
@@ -39,19 +47,50 @@ class Layer:
 
     width: int
     height: int
-    tiles: tuple[bytes, ...]
+    tiles: tuple[bytes, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a bitstream states beside its contents. Metadata and ``machines`` are of version 2 only."""
+
+    codec: bytes
+    operating_point: int = 0
+    version: int = 1
+    machines: bool = False
+    metadata: bytes = b""
+
+    def flags(self, thumbnail: bool) -> bytes:
+        """The flags as bytes; raises ValueError where the version has no place for them."""
+        if self.version == 1:
+            if self.machines or self.metadata or not 0 <= self.operating_point < 128:
+                raise ValueError("not of version 1")
+            return bytes([int(thumbnail) | self.operating_point << 1])
+        if not (0 <= self.operating_point < 64 and len(self.metadata) <= LARGEST_METADATA):
+            raise ValueError("operating points are 0 to 63, metadata at most 2^20 bytes")
+        bits = self.operating_point | thumbnail << 6 | bool(self.metadata) << 7 | self.machines << 8
+        return bits.to_bytes(2, "little")
 
 
 @dataclass(frozen=True)
 class Stream:
     """One parsed bitstream. ``thumbnail`` is there from 1024 pixels on the short side."""
 
-    codec: bytes
-    operating_point: int
+    header: Header
     thumbnail: Layer | None
     full: Layer
     header_bytes: int
     payload_bytes: tuple[int, ...]
+
+    @property
+    def codec(self) -> bytes:
+        """First four bytes of the codec's fingerprint."""
+        return self.header.codec
+
+    @property
+    def operating_point(self) -> int:
+        """The operating point of the codec, 0 if it has one."""
+        return self.header.operating_point
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -61,7 +100,7 @@ class Stream:
     @property
     def size(self) -> int:
         """Bytes of the whole stream."""
-        return self.header_bytes + sum(self.payload_bytes) + CHECKSUM_BYTES
+        return self.header_bytes + len(self.header.metadata) + sum(self.payload_bytes) + CHECKSUM_BYTES
 
 
 def latent_size(width: int, height: int) -> tuple[int, int]:
@@ -113,22 +152,23 @@ def read_number(data: memoryview, at: int) -> tuple[int, int]:
     raise InvalidInputError("a number in the stream is malformed")
 
 
-def write(codec: bytes, operating_point: int, width: int, height: int, layers: Sequence[Sequence[bytes]]) -> bytes:
+def write(header: Header, width: int, height: int, layers: Sequence[Sequence[bytes]]) -> bytes:
     """Serialize an image.
 
     Parameters
     ----------
-    codec : bytes
-        First four bytes of the codec's fingerprint.
-    operating_point : int
-        0..127.
+    header : Header
+        Codec, operating point and what else there is.
+    width, height : int
+        In pixels.
     layers : sequence of sequence of bytes
         Payloads of the tiles of the thumbnail layer, if ``thumbnail_size`` says there is one, then of the full layer.
     """
     payloads = [pack_tiles(tiles) for tiles in layers]
-    head = MAGIC + bytes([VERSION, (len(layers) - 1) | operating_point << 1]) + codec
-    numbers = [width - 1, height - 1, *map(len, payloads)]
-    body = b"".join([head, *map(write_number, numbers), *payloads])
+    contents = [header.metadata, *payloads] if header.metadata else payloads
+    head = MAGIC + bytes([header.version]) + header.flags(len(layers) > 1) + header.codec
+    numbers = [width - 1, height - 1, *map(len, contents)]
+    body = b"".join([head, *map(write_number, numbers), *contents])
     return body + zlib.crc32(body).to_bytes(CHECKSUM_BYTES, "little")
 
 
@@ -155,7 +195,63 @@ def unpack_tiles(payload: memoryview, count: int) -> tuple[bytes, ...]:
     return tuple(tiles)
 
 
-def read(data: bytes | memoryview) -> Stream:
+@dataclass(frozen=True)
+class Head:
+    """What stands before the contents: the size (width, height) of each layer, the bytes of each content."""
+
+    header: Header
+    sizes: tuple[tuple[int, int], ...]
+    metadata_bytes: int
+    payload_bytes: tuple[int, ...]
+    header_bytes: int
+
+    @property
+    def end(self) -> int:
+        """Where the contents end and the checksum begins."""
+        return self.header_bytes + self.metadata_bytes + sum(self.payload_bytes)
+
+
+def most_bytes(width: int, height: int) -> int:
+    """What the payload of a layer can have at most: 4 bytes a pixel of whole blocks, more than the image itself."""
+    return 4 * math.prod(latent_size(width, height)) * BLOCK**2
+
+
+def read_head(data: memoryview) -> Head:
+    """Parse what stands before the contents at the beginning of ``data``; raises InvalidInputError."""
+    if not data:
+        raise InvalidInputError("empty stream")
+    if data[:2] != MAGIC[: len(data)]:
+        raise InvalidInputError("not a dcu bitstream")
+    if len(data) < START:
+        raise InvalidInputError("stream is cut short")
+    version = data[2]
+    if version not in VERSIONS:
+        raise InvalidInputError(f"bitstream of version {version}; this dcu reads versions 1 and 2")
+    point, flagged, has_metadata, machines = read_flags_1(data[3]) if version == 1 else read_flags_2(data[3:5])
+    at = 3 + version
+    codec = bytes(data[at : at + 4])
+    width, at = read_number(data, at + 4)
+    height, at = read_number(data, at)
+    width, height = width + 1, height + 1
+    check_size(width, height)
+    thumbnail = thumbnail_size(width, height)
+    if flagged != bool(thumbnail):
+        raise InvalidInputError("the header contradicts itself about the thumbnail layer")
+    sizes = tuple(size for size in (thumbnail, (width, height)) if size)
+    metadata_bytes, lengths = 0, []
+    if has_metadata:
+        metadata_bytes, at = read_number(data, at)
+        if not 1 <= metadata_bytes <= LARGEST_METADATA:
+            raise InvalidInputError("the metadata are empty, or larger than 2^20 bytes")
+    for size in sizes:
+        length, at = read_number(data, at)
+        if length > most_bytes(*size):
+            raise InvalidInputError("the header states more bytes than its image can need")
+        lengths.append(length)
+    return Head(Header(codec, point, version, machines), sizes, metadata_bytes, tuple(lengths), at)
+
+
+def read(data: bytes | bytearray | memoryview) -> Stream:
     """Parse the stream at the beginning of ``data``; ``Stream.size`` says where it ends.
 
     Raises
@@ -164,47 +260,52 @@ def read(data: bytes | memoryview) -> Stream:
         Not a stream, of another version, cut short, or its checksum is wrong.
     """
     data = memoryview(data)
-    if not data:
-        raise InvalidInputError("empty stream")
-    if data[:2] != MAGIC[: len(data)]:
-        raise InvalidInputError("not a dcu bitstream")
-    if len(data) < 8:
-        raise InvalidInputError("stream is cut short")
-    if data[2] != VERSION:
-        raise InvalidInputError(f"bitstream of version {data[2]}; this dcu reads version {VERSION}")
-    flags, codec = data[3], bytes(data[4:8])
-    width, at = read_number(data, 8)
-    height, at = read_number(data, at)
-    width, height = width + 1, height + 1
-    check_size(width, height)
-    thumbnail = thumbnail_size(width, height)
-    if bool(flags & 1) != bool(thumbnail):
-        raise InvalidInputError("the header contradicts itself about the thumbnail layer")
-    sizes = [size for size in (thumbnail, (width, height)) if size]
-    lengths = []
-    for _ in sizes:
-        length, at = read_number(data, at)
-        lengths.append(length)
-    end = at + sum(lengths)
+    head = read_head(data)
+    end = head.end
     if end + CHECKSUM_BYTES > len(data):
         raise InvalidInputError("stream is cut short")
     if zlib.crc32(data[:end]).to_bytes(CHECKSUM_BYTES, "little") != data[end : end + CHECKSUM_BYTES]:
         raise InvalidInputError("checksum is wrong: the stream is damaged")
-    layers, start = [], at
-    for (w, h), length in zip(sizes, lengths, strict=True):
+    start = head.header_bytes + head.metadata_bytes
+    header, layers = replace(head.header, metadata=bytes(data[head.header_bytes : start])), []
+    for (w, h), length in zip(head.sizes, head.payload_bytes, strict=True):
         count = math.prod(-(-side // TILE) for side in latent_size(w, h))
         tiles = unpack_tiles(data[start : start + length], count)
         layers.append(Layer(w, h, tiles))
         start += length
-    return Stream(codec, flags >> 1, layers[0] if thumbnail else None, layers[-1], at, tuple(lengths))
+    thumbnail = layers[0] if len(layers) > 1 else None
+    return Stream(header, thumbnail, layers[-1], head.header_bytes, head.payload_bytes)
 
 
-def split(data: bytes | memoryview) -> Iterator[Stream]:
-    """The streams that follow one another in ``data``; raises like :func:`read` where one is broken."""
-    rest = memoryview(data)
-    while True:
-        stream = read(rest)
-        yield stream
-        rest = rest[stream.size :]
-        if not rest:
-            return
+def read_from(file: BinaryIO) -> Stream | None:
+    """The next stream of a buffered file, read no further than it goes; None at the file's end.
+
+    A file that is no stream is refused after its first bytes, whatever its size; raises like :func:`read`.
+    """
+    data = bytearray(file.read(START))
+    if not data:
+        return None
+    if len(data) == START and data[:2] == MAGIC and data[2] in VERSIONS:
+        _, thumbnail, metadata, _ = read_flags_1(data[3]) if data[2] == 1 else read_flags_2(memoryview(data)[3:5])
+        numbers = 3 + thumbnail + metadata  # width, height, the length of each content
+        missing = numbers - (data[2] == 1 and data[8] < 0x80)
+        while missing and len(data) < START + 5 * numbers and (byte := file.read(1)):
+            data += byte
+            missing -= byte[0] < 0x80
+        size = read_head(memoryview(data)).end + CHECKSUM_BYTES
+        while len(data) < size and (part := file.read(min(size - len(data), CHUNK))):
+            data += part
+    return read(data)
+
+
+def read_flags_1(flags: int) -> tuple[int, bool, bool, bool]:
+    """Operating point, whether there is a thumbnail layer, metadata, made for machines: of version 1."""
+    return flags >> 1, bool(flags & 1), False, False
+
+
+def read_flags_2(data: memoryview) -> tuple[int, bool, bool, bool]:
+    """The same of version 2; raises InvalidInputError where a reserved bit is set."""
+    flags = int.from_bytes(data, "little")
+    if flags >> 9:
+        raise InvalidInputError("the header has flags that this dcu does not know")
+    return flags & 63, bool(flags & 64), bool(flags & 128), bool(flags & 256)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
+import math
 import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,19 +22,49 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dcu import cache
 from dcu.entropy import instruction_sets
 from dcu.errors import UnavailableError
-from dcu.io import write_atomic
+from dcu.nets.products import as_products
+from dcu.threads import Exact
 
-Engine = Callable[[Tensor], Tensor]
-"""A batch to the network's answer to it."""
 ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 TITLES = {"pytorch": "PyTorch", "onnx": "ONNX Runtime", "int8": "ONNX Runtime int8"}
 """Engines by the names that users give them, the slowest first, and as tables call them."""
 NAMES = ("auto", *TITLES)
 """What users may ask for; auto is the last of those that are :func:`available`."""
+MAX_POSITIONS = 32 * 28 * 28
+"""Latent positions that go through a network together on a GPU: bounds memory."""
+SILENT = 4
+"""Severity of ONNX Runtime's messages that are shown: what ends the process. Errors are raised."""
 CALIBRATION_BATCH = 10
 """Examples that go through a network together while ranges are measured."""
+
+
+class Batched:
+    """A network's answers (B, ...) to images (B, C, h, w), those of one size computed together, for GPUs."""
+
+    def __init__(self, run: Callable[[Tensor], Tensor]) -> None:
+        self.run = run
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        return self.run(batch)
+
+    def each(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """The answer (1, ...) to each image (1, C, h, w) of any size."""
+        answers: dict[int, Tensor] = {}
+        for size in {image.shape for image in images}:
+            members = [index for index, image in enumerate(images) if image.shape == size]
+            most = max(1, MAX_POSITIONS // math.prod(size[2:]))
+            for part in (members[at : at + most] for at in range(0, len(members), most)):
+                answers |= dict(zip(part, self.run(torch.cat([images[index] for index in part])).split(1), strict=True))
+        return [answers[index] for index in range(len(images))]
+
+
+Engine = Callable[[Tensor], Tensor]
+"""A batch to the network's answer to it."""
+Ready = Exact | Batched
+"""An engine that also takes images of any size, one by one."""
 
 
 def onnx_installed() -> bool:
@@ -61,15 +93,16 @@ def chosen(engine: str, device: str, keeps_int8: bool = True) -> str:
     return there[-1] if engine == "auto" else engine
 
 
-def pytorch(network: nn.Module) -> Engine:
-    """The network as it is."""
+def pytorch(network: nn.Module, part: str = "forward") -> Ready:
+    """A network, or one of its methods by name, as PyTorch computes it: on CPUs image by image, on GPUs in batches."""
+    on_cpu = all(tensor.device.type == "cpu" for tensor in network.parameters())
+    compute: Callable[[Tensor], Tensor] = getattr(as_products(network) if on_cpu else network, part)
 
-    @torch.inference_mode()
     def run(batch: Tensor) -> Tensor:
-        answer: Tensor = network(batch.contiguous(memory_format=torch.channels_last))
-        return answer
+        with torch.inference_mode():
+            return compute(batch.contiguous(memory_format=torch.channels_last)).float()
 
-    return run
+    return Exact(run, run) if on_cpu else Batched(run)
 
 
 @contextlib.contextmanager
@@ -87,6 +120,7 @@ def hushed() -> Iterator[None]:
 
 def exported(network: nn.Module, example: Tensor) -> bytes:
     """The network as an ONNX model, float32; ``example`` is one input, (1, ...), the batch size is free."""
+    runtime()  # the exporter may start it
     two = torch.cat([example, example]).contiguous()  # a size of 1 would be taken for fixed
     with hushed():
         program = torch.onnx.export(
@@ -104,6 +138,7 @@ def weight_bits() -> int:
 
 def quantized(model: bytes, examples: Tensor) -> bytes:
     """An ONNX model in eight bits, a scale a channel; ``examples`` (n, ...) show how large activations become."""
+    runtime()
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -135,50 +170,57 @@ def quantized(model: bytes, examples: Tensor) -> bytes:
         return small.read_bytes()
 
 
-def session_of(model: bytes, threads: int) -> Any:
-    """An ONNX model made ready."""
+def runtime() -> Any:
+    """ONNX Runtime; what it would tell its makers and the user on its own is off, unless they were asked for.
+
+    Its wheels collect telemetry, which only the environment turns off before it starts; what the program that uses dcu
+    set up stays as it is.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    first = "onnxruntime" not in sys.modules
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
+    if first:
+        onnxruntime.set_default_logger_severity(SILENT)
+    return onnxruntime
+
+
+def session_of(model: bytes, threads: int) -> Any:
+    """An ONNX model made ready."""
+    options = runtime().SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = SILENT
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # threads that spin slow PyTorch's down
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return runtime().InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def onnx_runtime(model: bytes, threads: int) -> Engine:
-    """An ONNX model in ONNX Runtime on the CPU."""
-    session = session_of(model, threads)
-    name = session.get_inputs()[0].name
-    return lambda batch: torch.from_numpy(session.run(None, {name: batch.contiguous().numpy()})[0])
+def onnx_runtime(model: bytes, threads: int) -> Ready:
+    """An ONNX model in ONNX Runtime on the CPU, on one thread and on so many."""
+
+    def on(session: Any, image: Tensor) -> Tensor:
+        name = session.get_inputs()[0].name
+        return torch.from_numpy(session.run(None, {name: image.contiguous().numpy()})[0])
+
+    single = session_of(model, 1)
+
+    @functools.cache
+    def spread() -> Any:
+        return session_of(model, threads)
+
+    return Exact(lambda image: on(single, image), lambda image: on(spread(), image))
 
 
-def cache_directory() -> Path:
-    """Where prepared networks are kept: $DCU_CACHE, or dcu/ in the user's cache directory."""
-    if chosen := os.environ.get("DCU_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dcu"
-
-
-def kept(key: str, make: Callable[[], bytes], threads: int) -> Engine:
+def kept(key: str, title: str, make: Callable[[], bytes], threads: int) -> Ready:
     """The engine of an ONNX model that is made once and kept in the cache under a key of its own."""
-    tag = "-".join([key, *(f"{name}-{version(name)}" for name in ("torch", "onnxruntime"))])
-    place = cache_directory() / f"{tag}.onnx"
-    with contextlib.suppress(Exception):  # ONNX Runtime's own errors share no class
-        return onnx_runtime(place.read_bytes(), threads)
-    print("dcu: preparing the network for ONNX Runtime, once", file=sys.stderr, flush=True)
-    model = make()
-    with contextlib.suppress(OSError):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(place, model)
-    return onnx_runtime(model, threads)
+    versions = (f"{name}-{version(name)}" for name in ("torch", "onnxruntime"))
+    return onnx_runtime(cache.kept(f"{'-'.join([key, *versions])}.onnx", f"{title} for ONNX Runtime", make), threads)
 
 
 def engines(network: nn.Module, examples: Tensor, threads: int) -> dict[str, Engine]:
     """The engines that are available, by name; ``examples`` (n, ...) are the network's inputs."""
     network = network.eval()
     names = available(examples.device.type)
-    found = {"pytorch": pytorch(network)}
+    found: dict[str, Engine] = {"pytorch": pytorch(network)}
     if "onnx" in names:
         model = exported(network, examples[:1])
         found["onnx"] = onnx_runtime(model, threads)

@@ -1,42 +1,43 @@
 """Models on disk: a directory NAME/ with card.json and weights.safetensors; their fingerprints.
 
-A name is looked up as a path, in $DCU_MODELS, in the user's data directory, then among the models that dcu ships.
+A name is looked up in $DCU_MODELS, in the user's data directory, then among the models that dcu ships; what contains a
+separator is a path.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import hashlib
+import itertools
 import json
+import logging
 import os
-import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dcu import paths
+from dcu import cards, paths, weights
+from dcu.cards import Card
 from dcu.errors import InvalidInputError, OutputError, UnavailableError, UsageError
-from dcu.io import write_atomic
+from dcu.io import read_regular, write_atomic
+from dcu.schema import build
 
 if TYPE_CHECKING:  # cards are read without torch
     from torch import Tensor
 
     from dcu.bitstream import Stream
 
+log = logging.getLogger(__name__)
 CARD, WEIGHTS = "card.json", "weights.safetensors"
-COUNTERPARTS = ("rgb-classifier", "rgb-segmenter")
-"""Networks on decoded images, for comparison only."""
-KINDS = ("codec", "classifier", "segmenter", *COUNTERPARTS)
-CARD_KEYS = {"sees": "input"}
-LABEL_KEYS = {"colour": "color"}
-"""Keys of version 0.1, and what they are called now."""
-FINGERPRINT = re.compile("[0-9a-f]{64}")
 ID_BYTES = 4
 TENSOR_NAMES = {"backbone": "trunk", "adapter": "front", "centers": "centres"}
 """Parts of tensors' names in memory, and what files of weights and checkpoints call them."""
+places_of_codecs: dict[tuple[object, ...], Path] = {}
+"""Where the codecs of earlier bitstreams were found, by their identity and the search path: where to look first."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,20 @@ class Model:
         """The name by which it is looked up."""
         return self.directory.name
 
+    @functools.cached_property
+    def facts(self) -> Card:
+        """What dcu reads of the card, checked."""
+        return build(Card, self.card, others=True)
+
     @property
     def kind(self) -> str:
-        """One of ``KINDS``."""
-        return str(self.card["kind"])
+        """Codec, classifier or segmenter, or one of ``cards.COUNTERPARTS``."""
+        return self.facts.kind
 
     @property
     def fingerprint(self) -> str:
         """Of the codec that it is, or whose latents it reads: 64 hexadecimal digits."""
-        return str(self.card["fingerprint"])
+        return self.facts.fingerprint
 
     @property
     def identity(self) -> bytes:
@@ -72,22 +78,9 @@ class Model:
         Raises
         ------
         UnavailableError
-            The file is missing, is no safetensors file, or is not the one that the card was written for.
+            The file is missing, is not the one that the card was written for, or holds what is no model's.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
-        path = self.directory / WEIGHTS
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise UnavailableError(f"{path}: weights are missing") from error
-        if hashlib.sha256(data).hexdigest() != self.card.get("sha256"):
-            raise UnavailableError(f"{path}: weights are not those of the card")
-        try:
-            return to_module_names(load(data))
-        except SafetensorError as error:
-            raise UnavailableError(f"{path}: not a safetensors file") from error
+        return to_module_names(weights.read(self.directory / WEIGHTS, self.facts.sha256))
 
 
 def to_file_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -118,40 +111,45 @@ def read_model(directory: Path) -> Model:
     Raises
     ------
     UnavailableError
-        No card there, or a broken one.
+        No card there, or an invalid one.
     """
+    path = directory / CARD
     try:
-        card = json.loads((directory / CARD).read_text(encoding="utf-8"))
-    except OSError as error:
+        status = path.stat()
+    except (OSError, ValueError) as error:  # the latter of names with NUL
         raise UnavailableError(f"{directory}: no model there") from error
+    found = checked(directory, status.st_mtime_ns, status.st_size, status.st_ino)
+    if isinstance(found, str):
+        raise UnavailableError(f"{path}: not a card ({found})")
+    return found
+
+
+@functools.lru_cache(maxsize=512)  # verify and info look up the codec of every bitstream
+def checked(directory: Path, *_version: int) -> Model | str:
+    """The model in a directory, its card checked; or what is wrong with that."""
+    try:
+        model = Model(directory, cards.parse(read_regular(directory / CARD, cards.MOST_BYTES)))
+        return model if model.facts else "empty"
+    except OSError as error:
+        return error.strerror or "cannot be read"
     except ValueError as error:
-        raise UnavailableError(f"{directory / CARD}: not a card") from error
-    known = isinstance(card, dict) and card.get("kind") in KINDS
-    if not known or not FINGERPRINT.fullmatch(str(card.get("fingerprint"))):
-        raise UnavailableError(f"{directory / CARD}: not a card")
-    return Model(directory, converted(card))
-
-
-def converted(card: dict[str, Any]) -> dict[str, Any]:
-    """A card with the keys of version 0.1 replaced."""
-    card = {CARD_KEYS.get(key, key): value for key, value in card.items()}
-    if isinstance(labels := card.get("labels"), list):
-        card["labels"] = [{LABEL_KEYS.get(key, key): value for key, value in dict(label).items()} for label in labels]
-    return card
+        return str(error)
 
 
 def directories() -> Iterator[Path]:
-    """Every directory with a card on the search path; of two with one name, the first."""
+    """Every directory with a card on the search path, those too that another one of the same name hides."""
     seen: set[str] = set()
     for place in paths.search_path():
-        for path in sorted(place.glob(f"*/{CARD}")):
-            if path.parent.name not in seen:
-                seen.add(path.parent.name)
-                yield path.parent
+        with contextlib.suppress(OSError), os.scandir(place) as entries:
+            names = sorted(entry.name for entry in entries)
+            for path in (os.path.join(place, name) for name in names):
+                if path not in seen and os.path.lexists(os.path.join(path, CARD)):
+                    seen.add(path)
+                    yield Path(path)
 
 
 def installed() -> Iterator[Model]:
-    """Every installed model; broken cards are passed over (``dcu models verify`` reports them)."""
+    """Every installed model; invalid cards are passed over (``dcu models`` reports them)."""
     for directory in directories():
         with contextlib.suppress(UnavailableError):
             yield read_model(directory)
@@ -165,10 +163,18 @@ def installed_codecs() -> list[Model]:
     UnavailableError
         There is none.
     """
-    codecs = [model for model in installed() if model.kind == "codec" and isinstance(model.card.get("rate"), float)]
-    if not codecs:
+    codecs = [(model.facts.rate, model) for model in first_of_each_name(installed()) if model.kind == "codec"]
+    if not any(rate for rate, _ in codecs):
         raise UnavailableError("no codec is installed")
-    return sorted(codecs, key=lambda model: model.card["rate"])  # stable: of one rate, the first found comes first
+    return [model for rate, model in sorted(codecs, key=lambda each: each[0] or 0) if rate]
+
+
+def first_of_each_name(models: Iterable[Model]) -> list[Model]:
+    """Models that no other of their name hides."""
+    found: dict[str, Model] = {}
+    for model in models:
+        found.setdefault(model.name, model)
+    return list(found.values())
 
 
 def codec_of_rate(rate: float) -> Model:
@@ -181,25 +187,34 @@ def codec_of_rate(rate: float) -> Model:
     """
     models = installed_codecs()
     for model in models:
-        if model.card["rate"] == rate:
+        if model.facts.rate == rate:
             return model
-    there = ", ".join(dict.fromkeys(f"{model.card['rate']:g}" for model in models))
+    there = ", ".join(dict.fromkeys(f"{model.facts.rate:g}" for model in models))
     raise UsageError(f"no codec of {rate:g} bpp; installed: {there}")
 
 
-def find(name: str, kind: str | None = None) -> Model:
-    """A model by name or path.
+def is_path(name: str | Path) -> bool:
+    """Whether a model is named by its place: by what contains a separator."""
+    return isinstance(name, Path) or any(separator in name for separator in (os.sep, os.altsep) if separator)
+
+
+def find(name: str | Path, kind: str | None = None) -> Model:
+    """A model by name or path; a name is never one of the current directory.
 
     Raises
     ------
     UnavailableError
         There is none, or it is of another kind.
     """
-    places = [Path(name), *(directory / name for directory in paths.search_path())]
-    directory = next((place for place in places if os.path.isfile(place / CARD)), None)
-    if directory is None:
-        raise UnavailableError(f"{name}: no such model is installed")
-    model = read_model(directory.resolve())
+    if is_path(name):
+        model = read_model(Path(os.path.abspath(name)))
+    else:
+        there = [path for path in directories() if path.name == name]
+        if not there:
+            near = f"; ./{name} is a path" if name and os.path.isfile(os.path.join(name, CARD)) else ""
+            raise UnavailableError(f"{name}: no such model is installed{near}")
+        model = read_model(there[0])
+    log.debug("%s: %s", name, model.directory)
     if kind is not None and model.kind != kind:
         raise UnavailableError(f"{name}: a {model.kind}, not a {kind}")
     return model
@@ -213,9 +228,14 @@ def find_codec(identity: bytes) -> Model:
     UnavailableError
         It is not installed.
     """
-    for model in installed():
-        if model.kind == "codec" and model.fingerprint.startswith(identity.hex()):
-            return model
+    key: tuple[object, ...] = (identity, *paths.search_path())
+    candidates = itertools.chain([place] if (place := places_of_codecs.get(key)) else [], directories())
+    for directory in candidates:
+        with contextlib.suppress(UnavailableError):
+            model = read_model(directory)
+            if model.kind == "codec" and model.identity == identity:
+                places_of_codecs[key] = directory
+                return model
     raise UnavailableError(f"no codec with the fingerprint {identity.hex()} is installed")
 
 
@@ -234,8 +254,9 @@ def codec_for(stream: Stream) -> Model:
 
 
 def networks(kind: str, codec_fingerprint: str) -> list[Model]:
-    """Every installed network of a kind that reads the latents of a codec."""
-    return [model for model in installed() if model.kind == kind and model.fingerprint == codec_fingerprint]
+    """Every installed network of a kind that reads the latents of a codec; of two with one name, the first."""
+    found = (model for model in installed() if model.kind == kind and model.fingerprint == codec_fingerprint)
+    return first_of_each_name(found)
 
 
 def find_network(kind: str, codec_fingerprint: str) -> Model:
@@ -248,11 +269,17 @@ def find_network(kind: str, codec_fingerprint: str) -> Model:
     UnavailableError
         There is none.
     """
-    models = networks(kind, codec_fingerprint)
-    if not models:
+    model = default_network(kind, codec_fingerprint)
+    if model is None:
         raise UnavailableError(f"no {kind} for the codec with the fingerprint {codec_fingerprint[:8]} is installed")
-    named = [model for model in models if model.name == str(model.card.get("codec")).replace("codec", kind, 1)]
-    return (named or models)[0]
+    return model
+
+
+def default_network(kind: str, codec_fingerprint: str) -> Model | None:
+    """The same, or None where there is none."""
+    models = networks(kind, codec_fingerprint)
+    named = [model for model in models if model.name == str(model.facts.codec).replace("codec", kind, 1)]
+    return next(iter(named or models), None)
 
 
 def fingerprint(levels: list[int], centers: Tensor, context: dict[str, Tensor]) -> str:
@@ -261,11 +288,18 @@ def fingerprint(levels: list[int], centers: Tensor, context: dict[str, Tensor]) 
     C as uint16, L of each channel as uint8, the centers of each channel as float32, then each integer tensor of the
     context model (`dcu.entropy.integer_tensors`) in the order of their names: number of dimensions as uint8, each of
     them as uint32, the values as int32.
+
+    Raises
+    ------
+    ValueError
+        A tensor of the context model that is not of type int32: its values would be rounded.
     """
     digest = hashlib.sha256(struct.pack("<H", len(levels)) + bytes(levels))
     for count, row in zip(levels, centers.float(), strict=True):
         digest.update(row[:count].numpy().astype("<f4").tobytes())
-    for _, tensor in sorted(context.items()):
+    for name, tensor in sorted(context.items()):
+        if str(tensor.dtype) != "torch.int32":
+            raise ValueError(f"context.{name} is of type {tensor.dtype}, not int32")
         digest.update(struct.pack(f"<B{tensor.ndim}I", tensor.ndim, *tensor.shape))
         digest.update(tensor.numpy().astype("<i4").tobytes())
     return digest.hexdigest()
@@ -286,7 +320,7 @@ def write_model(directory: Path, card: dict[str, Any], tensors: dict[str, Tensor
     card = {**card, "parameters": parameters, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        text = written(card)
+        text = cards.written(card)
         write_atomic(directory / WEIGHTS, data)
         write_atomic(directory / CARD, text)
     except OSError as error:
@@ -294,27 +328,32 @@ def write_model(directory: Path, card: dict[str, Any], tensors: dict[str, Tensor
     return Model(directory, card)
 
 
-def written(card: dict[str, Any]) -> bytes:
-    """A card's file, readable by people; bytes of names that are no text are written as JSON escapes them."""
-    return (json.dumps(card, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
-
-
 def amend(model: Model, facts: dict[str, Any]) -> Model:
     """Write facts on a model's card; raises OutputError."""
     amended = Model(model.directory, model.card | facts)
     try:
-        write_atomic(model.directory / CARD, written(amended.card))
+        write_atomic(model.directory / CARD, cards.written(amended.card))
     except OSError as error:
         raise OutputError(f"{model.directory}: {error.strerror}") from error
     return amended
 
 
 def record(model: Model, metrics: dict[str, Any]) -> Model:
-    """State metrics on a model's card, with today's date, in the place of earlier ones of that kind and data set."""
+    """State metrics on a model's card, with today's date, in the place of earlier ones of that kind and data set.
+
+    What was compared with other formats on as many images stays for those that are not compared again.
+    """
 
     def kind(entry: dict[str, Any]) -> tuple[Any, bool]:
         return entry["dataset"], "agreement" in entry
 
-    others = [entry for entry in model.card["figures"] if kind(entry) != kind(metrics)]
+    figures = model.card.get("figures", [])
+    others = [entry for entry in figures if kind(entry) != kind(metrics)]
+    compared: dict[str, Any] = {}
+    for entry in figures:
+        if kind(entry) == kind(metrics) and entry.get("count") == metrics.get("count"):
+            compared |= entry.get("against") or {}
+    if compared := compared | metrics.get("against", {}):
+        metrics = metrics | {"against": compared}
     dated = metrics | {"date": datetime.date.today().isoformat()}
     return amend(model, {"figures": [*others, dated]})

@@ -28,12 +28,14 @@ from dcu.nets.context import Group
 from dcu.nets.efficientnet import EfficientNetLite
 from dcu.nets.latent import LatentClassifier
 from dcu.nets.rgb import VARIANTS
+from dcu.nets.segmenter import LatentSegmenter
 from dcu.tasks import rgb
 from dcu.tasks.classify import classifier_for
 from dcu.tasks.segment import segmenter_for
 from dcu.train import classifier as classifier_training
 from dcu.train.codec import CodecNetwork, CodecRecipe
 
+SEGMENTER_LABELS = [{"label": "sky", "colour": "#0000ff"}, {"label": "road", "colour": "#102030"}]
 GROUPS = (Group(1, 9, 3), Group(2, 5, 2))
 RECIPE = CodecRecipe("codec-0.0983", 0.0983, GROUPS, width=8, analysis_depth=1, synthesis_depth=1, context_hidden=8)
 
@@ -109,6 +111,15 @@ def own_models(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture(scope="session")
 def codec(model_directory: Path) -> Codec:
     return Codec.load(model_directory / "codec-0.0983")
+
+
+@pytest.fixture
+def segmenter(own_models: Path, codec: Codec) -> Path:
+    torch.manual_seed(3)
+    network = LatentSegmenter(3, 4, 1, 0, 8, 2)
+    card: dict[str, Any] = {"name": "segmenter-0.0983", "kind": "segmenter", "codec": codec.name, "figures": []}
+    card |= {"fingerprint": codec.fingerprint, "labels": SEGMENTER_LABELS, "void": 7}
+    return store.write_model(own_models / "segmenter-0.0983", card, network.state_dict()).directory
 
 
 class OurTables:

@@ -12,14 +12,15 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "dcu"
 FLOORS = [
-    {"cli", "__main__"},
+    {"cli", "__main__", "api"},
     {"bench"},
     {"train", "evaluate"},
     {"tasks"},
     {"codec", "data", "datasets"},
-    {"entropy", "store", "engines"},
-    {"bitstream", "image", "nets"},
-    {"io", "paths"},
+    {"entropy", "install", "store", "weights", "engines", "regions"},
+    {"arguments"},
+    {"bitstream", "image", "nets", "cache", "threads"},
+    {"io", "paths", "cards", "schema"},
     {"errors", "geometry", ""},
 ]
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}

@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -46,17 +47,19 @@ def random_tables(count: int, levels: int, skew: str, seed: int) -> tuple[Tensor
 
 
 @pytest.fixture(scope="session")
-def torchac() -> TableCoder:
-    """torchac, where it is installed and can be compiled; its compiler may hang in a process of its own only."""
+def torchac(pytestconfig: pytest.Config) -> Iterator[TableCoder]:
+    """torchac, where it is installed and can be compiled: once for this checkout, and in a process of its own."""
     code = "from dcu.entropy.backend import load_torchac; load_torchac()"
-    try:
-        answer = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=600, check=False)
-    except subprocess.TimeoutExpired:
-        pytest.skip("torchac is not compiled after ten minutes")
-    assert answer.stdout == b"", "standard output holds streams and nothing else"
-    if answer.returncode:
-        pytest.skip(f"torchac cannot be compiled here: {answer.stderr.decode().splitlines()[-1]}")
-    return Torchac()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TORCH_EXTENSIONS_DIR", str(pytestconfig.cache.mkdir("torchac")))
+        try:
+            answer = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=900, check=False)
+        except subprocess.TimeoutExpired:
+            pytest.skip("torchac is not compiled after 15 minutes")
+        assert answer.stdout == b"", "standard output holds streams and nothing else"
+        if answer.returncode:
+            pytest.skip(f"torchac cannot be compiled here: {answer.stderr.decode().splitlines()[-1]}")
+        yield Torchac()
 
 
 @pytest.fixture

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from dcu import store
+from dcu.bitstream import Layer
 from dcu.codec import Codec
 from dcu.errors import UnavailableError
 from dcu.evaluate.cost import macs
 from dcu.nets.efficientnet import LITE2, EfficientNetLite, SameConv2d
 from dcu.nets.latent import LatentClassifier
 from dcu.nets.transforms import Synthesis
-from dcu.tasks.classify import DILUTION, Classifier, center
+from dcu.tasks.classify import DILUTION, VIEWS, Classifier, View, center
 
 from .conftest import Dcu, one_line, png, smooth_image, write_classifier
 
@@ -50,7 +51,7 @@ def test_probabilities_sum_to_one(codec: Codec) -> None:
     ("size", "side"), [((28, 28), 28), ((32, 43), 28), ((30, 60), 28), ((64, 96), 56), ((3, 9), 3)]
 )
 def test_center(size: tuple[int, int], side: int) -> None:
-    assert [v.shape[-2:] for v in center(torch.zeros(1, 1, *size))] == [(side, side)]
+    assert [torch.zeros(size)[box].shape for box in center(*size)] == [(side, side)]
 
 
 def test_classifier_of_another_codec(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -103,7 +104,7 @@ def test_five_views_are_averaged_and_full_is_everything(codec: Codec) -> None:
     classifier = Classifier.load()
     stream = codec.read(codec.compress(smooth_image(300, 520)))
     latent = codec.latent(stream)
-    (views,) = classifier.look([stream], "five")
+    views = [view for view in classifier.look([stream], "five")[0] if isinstance(view, torch.Tensor)]
     side = views[0].shape[-1]
     assert side == 38 * 28 // 32
     assert torch.equal(views[1], latent[:, :, :side, :side])
@@ -111,11 +112,52 @@ def test_five_views_are_averaged_and_full_is_everything(codec: Codec) -> None:
     each = torch.cat([classifier.probabilities([[view]]) for view in views])
     assert torch.allclose(classifier.probabilities([views])[0], each.mean(0), atol=1e-5)
     ((whole,),) = classifier.look([stream], "full")
+    assert isinstance(whole, torch.Tensor)
     assert torch.equal(whole, latent)
 
 
+def test_only_tiles_that_are_seen_are_decoded(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a panorama of 30 tiles one; what is seen is what it would be of all."""
+    image = smooth_image(16, 60_000)
+    stream, classifier = codec.read(codec.compress(image)), Classifier.load()
+    latent, decode = codec.latent(stream), codec.entropy.decode
+    decoded: list[bytes] = []
+
+    def watched(tiles: list[bytes], height: int, width: int) -> torch.Tensor:
+        decoded.extend(tiles)
+        return decode(tiles, height, width)
+
+    monkeypatch.setattr(codec.entropy, "decode", watched)
+    monkeypatch.setattr(classifier, "codec", codec)
+    for view, seen in (("center", 1), ("five", 5)):
+        decoded.clear()
+        for box, part in zip(VIEWS[view](2, 7500), classifier.look([stream], view)[0], strict=True):
+            assert isinstance(part, torch.Tensor)
+            assert torch.equal(part, latent[:, :, *box])
+        assert len(decoded) == seen
+
+
+def test_large_views_are_the_mean_of_their_pieces(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Near to what one piece gives; logits are those of the mean features."""
+    monkeypatch.setattr("dcu.tasks.classify.MOST", 1000)
+    monkeypatch.setattr("dcu.tasks.classify.PIECE", 40)
+    classifier, stream = Classifier.load(), codec.read(codec.compress(smooth_image(512, 640)))
+    views = classifier.look([stream, codec.read(codec.compress(smooth_image(64, 64)))], "full")
+    assert isinstance(views[0][0], Layer)
+    features = classifier.embed(views)
+    latent = codec.latent(stream)
+    pieces = [piece for rows in latent.split(40, 2) for piece in rows.split(40, 3)]
+    expected = sum(classifier.embed([[piece]])[0] * piece[0, 0].numel() for piece in pieces) / latent[0, 0].numel()
+    assert torch.allclose(features[0], expected, atol=1e-5)
+    logits = classifier.through(classifier.logits, views)
+    scale = (64 * 80 / 784) ** DILUTION
+    told = classifier.network.backbone.classifier(features[0]) * scale
+    assert torch.allclose(logits[0], told, atol=1e-4)
+    assert not torch.equal(logits[0], logits[1])
+
+
 def test_temperature_of_the_card_softens(own_models: Path) -> None:
-    latent = [torch.randn(1, 3, 28, 28)]
+    latent: list[View] = [torch.randn(1, 3, 28, 28)]
     classifier = Classifier.load(own_models / "classifier-0.0983")
     expected = torch.softmax(classifier.network(latent[0]) / 2, 1)
     store.amend(store.read_model(own_models / "classifier-0.0983"), {"temperature": 2.0})

@@ -34,7 +34,7 @@ def test_file_there_and_back(dcu: Dcu, photo: Path, tmp_path: Path) -> None:
     assert dcu("compress", photo, "-o", stream).code == 0
     assert dcu("decode", stream, "-o", back).code == 0
     assert read_image(back.read_bytes()).shape == (40, 52, 3)
-    assert dcu("verify", stream).out.startswith(f"{stream}: whole, {stream.stat().st_size} bytes")
+    assert dcu("verify", stream).out.startswith(f"{stream}: valid, {stream.stat().st_size} bytes")
     shown = dcu("classify", stream, "--top", "2").out
     assert shown.splitlines()[0] == str(stream)
     assert shown.count("%") == 2
@@ -88,7 +88,9 @@ def test_broken_stream_ends_its_pipe(codec: Codec) -> None:
     good = codec.compress(smooth_image(16, 16))
     answer = process("classify", "-", "--json", data=good + good[:-1] + b"\x00" + good)
     assert answer.returncode == 65
-    assert len(answer.stdout.splitlines()) == 1
+    good_line, bad_line = map(json.loads, answer.stdout.splitlines())
+    assert "predictions" in good_line
+    assert bad_line == {"input": "-", "error": "checksum is wrong: the stream is damaged", "exit_code": 65}
     assert one_line(answer.stderr)
 
 
@@ -98,7 +100,9 @@ def test_one_broken_input_does_not_stop_the_others(dcu: Dcu, holiday: Path, tmp_
     (bins / "day1/b.bin").write_bytes(b"")
     answer = dcu("classify", bins, tmp_path / "missing.bin", "--json")
     assert answer.code == 65  # that of the first that failed
-    assert len(answer.lines) == 2
+    names = ["a.bin", "day1/b.bin", "day2/b.bin", "missing.bin"]
+    assert [line["input"].endswith(name) for line, name in zip(answer.lines, names, strict=True)] == [True] * 4
+    assert [line.get("exit_code") for line in answer.lines] == [None, 65, None, 66]
     assert answer.err.count("dcu: ") == 2
 
 
@@ -180,13 +184,6 @@ def test_closed_descriptors(photo: Path, tmp_path: Path) -> None:
         assert b"Traceback" not in answer.stderr
 
 
-def test_pipe_of_two_streams_is_two_images(dcu: Dcu, codec: Codec) -> None:
-    answer = process("decode", "-", data=codec.compress(smooth_image(8, 8)) * 3)
-    assert answer.returncode == 2
-    assert one_line(answer.stderr)
-    assert read_image(answer.stdout).shape == (8, 8, 3)
-
-
 def test_interrupt_leaves_whole_files_only(tmp_path: Path) -> None:
     directory, bins = tmp_path / "many", tmp_path / "bins"
     directory.mkdir()
@@ -209,6 +206,13 @@ def test_interrupt_leaves_whole_files_only(tmp_path: Path) -> None:
     for path in written:
         assert path.suffix == ".bin"
         assert bitstream.read(path.read_bytes()).size == path.stat().st_size
+
+
+def test_verbose_logs_what_is_loaded_and_quiet_does_not(dcu: Dcu, photo: Path, tmp_path: Path) -> None:
+    call = ("compress", photo, "-o", tmp_path / "x.bin", "--force")
+    assert "dcu: codec-0.0983 from" in dcu(*call, "-v").err
+    assert "codec-0.0983 from" not in dcu(*call).err
+    assert dcu(*call, "--quiet").err == ""
 
 
 def test_help_is_there_for_every_command(dcu: Dcu) -> None:

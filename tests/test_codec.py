@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dcu import bitstream, paths, store
+from dcu import bitstream, install, store
 from dcu import codec as codec_module
 from dcu.codec import Codec
 from dcu.errors import InvalidInputError, UnavailableError, UsageError
@@ -98,7 +98,7 @@ def test_stream_of_another_codec_is_refused(codec: Codec) -> None:
     stream = other.compress(smooth_image(8, 8))
     with pytest.raises(UnavailableError, match=f"no codec with the fingerprint {other.identity.hex()}"):
         codec.decode(stream)
-    write_codec(paths.user_models() / "other", seed=7)
+    write_codec(install.place_for("other", None), seed=7)
     with pytest.raises(UnavailableError, match=r"made by other, not by codec-0\.0983"):
         codec.decode(stream)
 
@@ -107,7 +107,7 @@ def test_operating_point_that_the_codec_lacks_is_refused(codec: Codec) -> None:
     data = codec.compress(smooth_image(8, 8))
     payload = bitstream.read(data).full.tiles
     with pytest.raises(InvalidInputError):
-        codec.decode(bitstream.write(codec.identity, 3, 8, 8, [payload]))
+        codec.decode(bitstream.write(bitstream.Header(codec.identity, 3), 8, 8, [payload]))
 
 
 def test_bytes_after_the_stream_are_refused(codec: Codec) -> None:
@@ -123,7 +123,7 @@ def test_weights_of_something_else(codec: Codec) -> None:
 
 
 def test_by_rate(models: Path) -> None:
-    write_codec(paths.user_models() / "another-of-this-rate", seed=8)
+    write_codec(install.place_for("another-of-this-rate", None), seed=8)
     assert codec_module.of_rate(0.0983).fingerprint == store.read_model(models / "codec-0.0983").fingerprint
     with pytest.raises(UsageError, match=r"0\.0983"):
         codec_module.of_rate(0.5)

@@ -23,7 +23,7 @@ def onnx(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for package in PACKAGES:
         pytest.importorskip(package)
     monkeypatch.setattr("dcu.engines.ONNX_PACKAGES", PACKAGES)
-    monkeypatch.setattr("dcu.engines.cache_directory", lambda: tmp_path / "cache")
+    monkeypatch.setenv("DCU_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -44,14 +44,15 @@ def test_engines_say_the_same(onnx: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert torch.allclose(eight_bits(x), expected, atol=0.1 * float(expected.std()))
 
 
-def test_eight_bits_are_made_once(onnx: Path, codec: Codec, capfd: pytest.CaptureFixture[str]) -> None:
+def test_eight_bits_are_made_once(onnx: Path, codec: Codec, caplog: pytest.LogCaptureFixture) -> None:
     data = codec.compress(smooth_image(224, 224))
     exact = Classifier.load(engine="pytorch")(data, top=3)
     for note in (True, False, True):
         answer = Classifier.load(engine="int8")(data, top=3)
         assert [p.label for p in answer.predictions] == [p.label for p in exact.predictions]
         assert answer.best.probability == pytest.approx(exact.best.probability, abs=0.05)
-        assert ("preparing the network" in capfd.readouterr().err) == note
+        assert ("preparing classifier-0.0983 (" in caplog.text) == note
+        caplog.clear()
         (kept,) = onnx.glob("classifier-0.0983-*.onnx")
         if not note:
             kept.write_bytes(b"broken")

@@ -11,11 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
+from dcu import store
 from dcu.codec import Codec
 from dcu.data import items
 from dcu.evaluate import baselines, curves
 from dcu.evaluate import classifier as evaluate_classifier
 from dcu.evaluate.codec import TIMES, bits_per_symbol, ms_ssim
+from dcu.evaluate.pipeline import Pipeline
 from dcu.image import psnr, read_image, standard_crop
 from dcu.tasks.classify import Classifier
 from dcu.tasks.rgb import RgbClassifier
@@ -136,7 +138,7 @@ def test_baselines_write_whole_files_and_come_back_at_full_size(
     monkeypatch.setitem(baselines.FORMATS, "jpeg", replace(baselines.FORMATS["jpeg"], values=(5, 50)))
     plot = tmp_path / "rd.svg"
     model = own_models / "codec-0.0983"
-    asked = ("--codec", model, "--rivals", "jpeg", "--plot", plot, "--json", "--record")
+    asked = ("--codec", model, "--baselines", "jpeg", "--plot", plot, "--json", "--record")
     lines = dcu("eval", "codec", dataset, *asked).lines
     ours, jpeg, against = lines[0], [line for line in lines if "setting" in line], lines[-1]
     assert {"quality 50", "quality 5, reduced to 0.5"} <= {line["setting"] for line in jpeg}
@@ -155,10 +157,10 @@ def test_baselines_write_whole_files_and_come_back_at_full_size(
 
 
 def test_baselines_that_are_not_there(dcu: Dcu, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert dcu("eval", "codec", dataset, "--rivals", "gif").code == 2
+    assert dcu("eval", "codec", dataset, "--baselines", "gif").code == 2
     assert dcu("eval", "codec", dataset, "--plot", tmp_path / "rd.bmp").code == 2
     monkeypatch.setitem(baselines.FORMATS, "jxl", replace(baselines.FORMATS["jxl"], plugin="no_such_plugin"))
-    answer = dcu("eval", "codec", dataset, "--rivals", "jxl")
+    answer = dcu("eval", "codec", dataset, "--baselines", "jxl")
     assert answer.code == 69
     assert one_line(answer.err)
 
@@ -175,7 +177,7 @@ def test_largest_quality_that_fits() -> None:
 def test_baseline_may_not_take_more_bytes() -> None:
     def contender(size: int, right: int) -> evaluate_classifier.Contender:
         return evaluate_classifier.Contender(
-            "x", 0, lambda _: torch.zeros(1), sizes=[size] * 4, ranks=[0] * right + [1] * (4 - right)
+            Pipeline("original"), 0, lambda _: torch.zeros(1), sizes=[size] * 4, ranks=[0] * right + [1] * (4 - right)
         )
 
     large, good, poor = contender(700, 4), contender(600, 2), contender(100, 1)
@@ -185,11 +187,11 @@ def test_baseline_may_not_take_more_bytes() -> None:
 
 @pytest.mark.usefixtures("random_rgb")
 def test_baselines_of_a_classifier_get_as_many_bytes(dcu: Dcu, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert dcu("eval", "classifier", dataset, "--rivals", "jpeg").code == 2  # three classes are not ImageNet's
+    assert dcu("eval", "baselines", dataset, "--formats", "jpeg").code == 2  # three classes are not ImageNet's
     monkeypatch.setattr(evaluate_classifier, "CLASSES", 3)
     monkeypatch.setattr(evaluate_classifier, "SIDES", (224, 64))
     monkeypatch.setitem(baselines.FORMATS, "jpeg", replace(baselines.FORMATS["jpeg"], fine=(1, 5, 10, 20, 40, 80)))
-    rows = dcu("eval", "classifier", dataset, "--rivals", "jpeg", "--json").lines
+    rows = dcu("eval", "baselines", dataset, "--formats", "jpeg", "--json").lines
     names = ["classifier-0.0983", "RGB on codec-0.0983", "RGB on jpeg", "RGB on the original"]
     assert [row["name"].startswith(name) for row, name in zip(rows, names, strict=True)] == [True] * 4
     assert rows[0]["bytes"] == rows[1]["bytes"] >= rows[2]["bytes"]
@@ -197,7 +199,6 @@ def test_baselines_of_a_classifier_get_as_many_bytes(dcu: Dcu, dataset: Path, mo
     assert rows[3]["bytes"] > 10 * rows[0]["bytes"]
     (plain,) = dcu("eval", "classifier", dataset, "--json").lines
     assert rows[0]["top1"] == pytest.approx(plain["top1"], abs=1e-3)
-    assert dcu("eval", "classifier", dataset, "--rivals", "jpeg", "--calibrate").code == 2
 
 
 @pytest.mark.usefixtures("random_rgb")
@@ -221,7 +222,7 @@ def test_agreement_with_the_rgb_network_needs_no_labels(
         (metrics,) = dcu("eval", "classifier", tmp_path / "loose", "--agreement", "--json").lines
         assert metrics["agreement"] == expected
         assert "top1" not in metrics
-    assert dcu("eval", "classifier", dataset, "--agreement", "--calibrate").code == 2
+    assert dcu("eval", "classifier", dataset, "--agreement", "--native").code == 2
 
 
 def test_calibration_error_by_hand() -> None:
@@ -235,17 +236,33 @@ def test_temperature_that_makes_the_right_classes_most_probable() -> None:
     torch.manual_seed(0)
     logits = torch.randn(4000, 5)
     numbers = torch.distributions.Categorical(logits=logits / 2.5).sample()
-    answers = evaluate_classifier.Answers(logits, numbers, 0.1)
+    answers = evaluate_classifier.Outputs(logits, numbers, 0.1)
     assert evaluate_classifier.best_temperature(answers) == pytest.approx(2.5, rel=0.1)
 
 
 def test_calibration_goes_on_the_card(dcu: Dcu, dataset: Path, own_models: Path) -> None:
     model = own_models / "classifier-0.0983"
-    (metrics,) = dcu("eval", "classifier", dataset, "--network", model, "--calibrate", "--json").lines
+    (metrics,) = dcu("eval", "calibrate", dataset, "--network", model, "--json").lines
     card = json.loads((model / "card.json").read_text())
     assert Classifier.load(model).temperature == card["temperature"] == metrics["temperature"] != 1
-    assert dcu("eval", "classifier", dataset, "--calibrate", "--record").code == 2
-    assert dcu("eval", "classifier", dataset, "--calibrate", "--native").code == 2
+    assert dcu("eval", "classifier", dataset, "--record", "--native").code == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "replacement"),
+    [
+        (("eval", "classifier", "x", "--calibrate"), "dcu eval calibrate"),
+        (("eval", "classifier", "x", "--rivals", "webp"), "dcu eval baselines"),
+        (("eval", "codec", "x", "--rivals", "webp"), "--baselines"),
+        (("bench", "--rivals", "webp"), "--baselines"),
+        (("train", "classifier", "--labels", "x"), "dcu train head"),
+    ],
+)
+def test_options_of_earlier_versions_name_their_replacement(dcu: Dcu, call: tuple[str, ...], replacement: str) -> None:
+    answer = dcu(*call)
+    assert answer.code == 2
+    assert one_line(answer.err)
+    assert replacement in answer.err
 
 
 def test_bits_a_symbol_of_the_same_symbols(codec: Codec, tmp_path: Path) -> None:
@@ -258,3 +275,27 @@ def test_bits_a_symbol_of_the_same_symbols(codec: Codec, tmp_path: Path) -> None
     symbols = np.stack([codec.analyze(item.image()).numpy() for item in items(tmp_path)], 1).reshape(3, -1)
     shares = [np.unique(channel, return_counts=True)[1] / channel.size for channel in symbols]
     assert bits["histogram"] == pytest.approx(np.mean([-(p * np.log2(p)).sum() for p in shares]), abs=1e-3)
+
+
+def test_ties_are_not_right() -> None:
+    """One rule for what is evaluated and what is compared: an answer is right where its score is the highest alone."""
+    scores = torch.tensor([[1.0, 2.0, 0.0], [2.0, 2.0, 0.0], [math.nan, 2.0, 0.0], [0.0, math.nan, 0.0]])
+    numbers = torch.ones(4, dtype=torch.long)
+    assert evaluate_classifier.ranks(scores, numbers).tolist() == [0, 1, 1, 2]
+    metrics = evaluate_classifier.evaluate(evaluate_classifier.Outputs(scores[:2], numbers[:2], 0.1), 1.0)
+    contender = evaluate_classifier.Contender(Pipeline("original"), 0, lambda data: scores[int(data)])
+    for row in range(4):
+        contender.enter(b"%d" % row, 1)
+    assert contender.row()["top1"] == 0.25
+    assert (metrics["top1"], metrics["top5"]) == (0.5, 1.0)
+
+
+def test_what_was_compared_before_stays_on_the_card(tmp_path: Path) -> None:
+    """`eval codec --record` without other formats, or with some of them."""
+    model = write_codec(tmp_path / "codec")
+    for against in ({"jpeg": {"psnr": 1}, "webp": {"psnr": 2}}, {}, {"webp": {"psnr": 3}}):
+        model = store.record(model, {"dataset": "kodak", "count": 6} | ({"against": against} if against else {}))
+    (figure,) = store.read_model(model.directory).card["figures"]
+    assert figure["against"] == {"jpeg": {"psnr": 1}, "webp": {"psnr": 3}}
+    model = store.record(model, {"dataset": "kodak", "count": 7})
+    assert "against" not in model.card["figures"][0], "measured on other images"

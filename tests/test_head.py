@@ -38,9 +38,9 @@ def named_right(dcu: Dcu, bins: Path, network: object) -> int:
 
 
 def test_own_classes_from_images(dcu: Dcu, labels: Path, bins: Path) -> None:
-    trained = dcu("train", "classifier", "--labels", labels)
+    trained = dcu("train", "head", labels)
     assert trained.code == 0
-    assert "2 classes, 10 images; 2 images kept aside" in trained.err
+    assert "2 classes, 10 images; 2 held-out images" in trained.err
     model = Path(trained.out.strip())
     assert model.name == "labels-0.0983"
     assert named_right(dcu, bins, "labels-0.0983") >= 9
@@ -60,7 +60,7 @@ def test_own_classes_from_bitstreams(dcu: Dcu, bins: Path, tmp_path: Path, monke
 
     monkeypatch.setattr(Analysis, "forward", refuse)
     monkeypatch.setattr(Synthesis, "forward", refuse)
-    assert dcu("train", "classifier", "--labels", bins, "--out", tmp_path / "own").code == 0
+    assert dcu("train", "head", bins, "--out", tmp_path / "own").code == 0
     assert named_right(dcu, bins, tmp_path / "own") >= 9
     measured = dcu("eval", "classifier", bins, "--network", tmp_path / "own", "--json")
     assert measured.code == 0
@@ -69,20 +69,20 @@ def test_own_classes_from_bitstreams(dcu: Dcu, bins: Path, tmp_path: Path, monke
 
 
 def test_own_classes_answer_only_when_asked(dcu: Dcu, labels: Path, bins: Path) -> None:
-    assert dcu("train", "classifier", "--labels", labels).code == 0
+    assert dcu("train", "head", labels).code == 0
     assert {answer["network"] for answer in dcu("classify", bins, "--json").lines} == {"classifier-0.0983"}
 
 
 def test_wnids_keep_their_names(dcu: Dcu, labels: Path, tmp_path: Path) -> None:
     (labels / "dark").rename(labels / "n01440764")
-    assert dcu("train", "classifier", "--labels", labels, "--out", tmp_path / "own").code == 0
+    assert dcu("train", "head", labels, "--out", tmp_path / "own").code == 0
     card = json.loads((tmp_path / "own" / "card.json").read_text())
     assert card["labels"] == [{"label": "light"}, {"wnid": "n01440764", "label": "tench"}]
 
 
 def test_data_that_gives_no_classes(dcu: Dcu, labels: Path, tmp_path: Path) -> None:
     def refused(code: int, said: str) -> None:
-        answer = dcu("train", "classifier", "--labels", labels, "--out", tmp_path / "own")
+        answer = dcu("train", "head", labels, "--out", tmp_path / "own")
         assert answer.code == code
         assert one_line(answer.err)
         assert said in answer.err
@@ -94,8 +94,6 @@ def test_data_that_gives_no_classes(dcu: Dcu, labels: Path, tmp_path: Path) -> N
     (labels / "single").mkdir()
     (labels / "light" / "1.png").rename(labels / "single" / "1.png")
     refused(2, "labels/single")
-    (labels / "single" / "2.png").write_bytes(b"no picture")
-    refused(65, "labels/single/2.png")
     for name in ("light", "single"):
         for path in (labels / name).iterdir():
             path.unlink()
@@ -105,24 +103,43 @@ def test_data_that_gives_no_classes(dcu: Dcu, labels: Path, tmp_path: Path) -> N
 def test_bitstream_of_another_codec(dcu: Dcu, bins: Path, tmp_path: Path) -> None:
     other = Codec.from_model(write_codec(tmp_path / "other", seed=5))
     (bins / "dark" / "0.bin").write_bytes(other.compress(smooth_image(64, 64)))
-    answer = dcu("train", "classifier", "--labels", bins, "--out", tmp_path / "own")
+    answer = dcu("train", "head", bins, "--out", tmp_path / "own")
     assert answer.code == 69
-    assert one_line(answer.err)
-    assert "dark/0.bin" in answer.err
+    assert "bins/dark/0.bin" in answer.err
+    assert "1 of 10 images were left out" in answer.err
+    assert dcu("models", "verify", tmp_path / "own").code == 0
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [[], ["a.toml", "--labels", "b"], ["a.toml"], ["--labels", "b", "--data", "c"], ["--labels", "b", "--resume"]],
-)
-def test_recipe_or_labels(dcu: Dcu, arguments: list[str]) -> None:
-    answer = dcu("train", "classifier", *arguments)
+def test_images_that_cannot_be_read_are_left_out(dcu: Dcu, labels: Path, bins: Path, tmp_path: Path) -> None:
+    (labels / "dark" / "2.png").write_bytes(b"no image")
+    (labels / "light" / "0.png").write_bytes(png(smooth_image(224, 224))[:300])
+    answer = dcu("train", "classifier", "--labels", labels, "--out", tmp_path / "own")
+    assert answer.code == 65
+    reported = [line for line in answer.err.splitlines() if line.startswith("dcu: ")]
+    assert [line.split(":")[1] for line in reported[:2]] == [" labels/dark/2.png", " labels/light/0.png"]
+    assert "2 of 10 images were left out" in reported[2]
+    assert json.loads((tmp_path / "own" / "card.json").read_text())["data"] == {"labels": 8}
+    assert named_right(dcu, bins, tmp_path / "own") >= 9
+
+
+def test_too_few_images_that_can_be_read(dcu: Dcu, labels: Path, tmp_path: Path) -> None:
+    for index in range(4):
+        (labels / "dark" / f"{index}.png").write_bytes(b"no image")
+    answer = dcu("train", "classifier", "--labels", labels, "--out", tmp_path / "own")
+    assert answer.code == 65
+    assert "too few images are left" in answer.err
+    assert not (tmp_path / "own").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["a", "--data", "b"], ["a", "--resume"], ["a", "b"]])
+def test_head_takes_one_data_set(dcu: Dcu, arguments: list[str]) -> None:
+    answer = dcu("train", "head", *arguments)
     assert answer.code == 2
     assert one_line(answer.err)
 
 
 def test_own_classes_hide_no_shipped_model(dcu: Dcu, labels: Path) -> None:
     named = labels.rename(labels.with_name("classifier"))
-    answer = dcu("train", "classifier", "--labels", named)
+    answer = dcu("train", "head", named)
     assert answer.code == 2
     assert one_line(answer.err)

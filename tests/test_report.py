@@ -25,7 +25,7 @@ def page(dcu: Dcu, own_models: Path, random_rgb: None, tmp_path: Path, monkeypat
     stated = {"dataset": "some-val", "rows": [{"name": "classifier-0.0983"} | metrics]}
     store.amend(store.find("classifier-0.0983"), {"rivals": stated})
     place = tmp_path / "report.html"
-    answer = dcu("bench", "--seconds", "0", "--batch", "1", "--rivals", "webp", "--html", place)
+    answer = dcu("bench", "--seconds", "0", "--batch", "1", "--baselines", "webp", "--html", place)
     assert answer.code == 0, answer.err
     return place
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dcu import store
+from dcu import bitstream
 from dcu.codec import Codec
 from dcu.data import pairs
 from dcu.errors import InvalidInputError, MissingInputError
@@ -21,12 +24,11 @@ from dcu.evaluate.segmenter import boundary_distance, check_labels, confusion, i
 from dcu.image import read_image
 from dcu.nets.segmenter import LatentSegmenter
 from dcu.nets.transforms import Synthesis
-from dcu.tasks.segment import Segmenter
+from dcu.tasks.segment import Lines, Segmenter, enlarged, most_probable
 from dcu.train.segmenter import SegmentData, random_part
 
 from .conftest import Dcu, one_line, png, process, smooth_image
 
-LABELS = [{"label": "sky", "colour": "#0000ff"}, {"label": "road", "colour": "#102030"}]
 RECIPE = """
 [segmenter]
 name = "tiny-segmenter"
@@ -43,15 +45,6 @@ held_out = 1
 steps = 2
 learning_rate = 1e-3
 """
-
-
-@pytest.fixture
-def segmenter(own_models: Path, codec: Codec) -> Path:
-    torch.manual_seed(3)
-    network = LatentSegmenter(3, 4, 1, 0, 8, 2)
-    card: dict[str, Any] = {"name": "segmenter-0.0983", "kind": "segmenter", "codec": codec.name, "figures": []}
-    card |= {"fingerprint": codec.fingerprint, "labels": LABELS, "void": 7}
-    return store.write_model(own_models / "segmenter-0.0983", card, network.state_dict()).directory
 
 
 def label_map(numbers: np.ndarray[Any, Any]) -> bytes:
@@ -113,6 +106,85 @@ def test_large_images_go_by_their_thumbnail_layer_and_in_pieces(codec: Codec, mo
 
 
 @pytest.mark.usefixtures("segmenter")
+@pytest.mark.parametrize("size", [(300, 24), (24, 300), (200, 264)])
+def test_pieces_of_lines_of_tiles_give_what_all_symbols_give(
+    codec: Codec, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is in memory at once: of tall, wide and large images."""
+    monkeypatch.setattr("dcu.codec.ONE_PIECE", 0)
+    monkeypatch.setattr("dcu.codec.PIECE", 10)
+    monkeypatch.setattr("dcu.tasks.segment.HALO", 4)
+    monkeypatch.setattr("dcu.bitstream.TILE", 16)
+    monkeypatch.setattr("dcu.tasks.segment.TILE", 16)
+    monkeypatch.setattr("dcu.tasks.segment.TILES_AT_ONCE", 1)
+    segmenter = Segmenter.load()
+    layer = codec.read(codec.compress(smooth_image(*size))).full
+    in_lines = segmenter.classes(layer)
+    (symbols,) = codec.symbols([layer])
+    monkeypatch.setattr(Lines, "box", lambda _, rows, columns: symbols[None, :, rows, columns])
+    assert np.array_equal(segmenter.classes(layer), in_lines)
+    assert in_lines.shape == size
+
+
+def test_bands_give_what_all_rows_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = torch.randn(1, 5, 23, 17, generator=torch.Generator().manual_seed(0))
+    expected = enlarged(logits).argmax(1).to(torch.uint8)
+    for rows in (1, 2, 7, 23):
+        monkeypatch.setattr("dcu.tasks.segment.BAND", rows * 5 * 17 * 16)
+        assert torch.equal(most_probable(logits), expected)
+
+
+@pytest.mark.usefixtures("segmenter")
+def test_fractions_and_overlays_by_rows(codec: Codec) -> None:
+    image = smooth_image(150, 40)
+    mask = Segmenter.load()(codec.compress(image))
+    counts = np.bincount(mask.classes.ravel(), minlength=2) / mask.classes.size
+    assert list(mask.class_fractions.values()) == counts.tolist()
+    colors = np.array(mask.palette, np.float32)[mask.classes]
+    assert np.array_equal(mask.over(image), np.rint(0.5 * colors + 0.5 * image).astype(np.uint8))
+    assert np.array_equal(np.asarray(mask.image()), mask.classes)
+
+
+@pytest.mark.usefixtures("segmenter")
+@pytest.mark.parametrize(
+    ("size", "command", "bytes_per_pixel"),
+    [
+        ((2**14, 2**14), ["segment", "--json"], 4),
+        ((2**14, 2**14), ["segment", "-q", "-o", "mask.png"], 4),
+        ((2**25, 1), ["classify"], 2),
+        ((1, 2**25), ["classify", "--views", "5"], 2),
+    ],
+    ids=["json", "png", "classify", "views"],
+)
+def test_memory_follows_the_pixels(
+    codec: Codec,
+    own_models: Path,
+    tmp_path: Path,
+    size: tuple[int, int],
+    command: list[str],
+    bytes_per_pixel: int,
+) -> None:
+    """Of a stream of a few bytes, whatever it says."""
+    sizes = [s for s in (bitstream.thumbnail_size(*size), size) if s]
+    layers = [[b""] * len(bitstream.tile_grid(*s)) for s in sizes]
+    (tmp_path / "x.bin").write_bytes(bitstream.write(bitstream.Header(codec.identity), *size, layers))
+    arguments = [str(tmp_path / word) if word == "mask.png" else word for word in command]
+    code = f"""
+import resource, sys
+from dcu.cli import app
+sys.argv = ["dcu", *{[*arguments, str(tmp_path / "x.bin")]!r}]
+code = app.run()
+print(code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"DCU_MODELS": str(own_models)}
+    )
+    exit_code, used = map(int, done.stderr.splitlines()[-1].split())
+    assert exit_code == 0
+    assert used < 500e6 + bytes_per_pixel * size[0] * size[1]
+
+
+@pytest.mark.usefixtures("segmenter")
 def test_segment_writes_segmentation_maps_and_overlays(dcu: Dcu, street: Path, tmp_path: Path) -> None:
     assert dcu("compress", street / "images", "-o", tmp_path / "bins").code == 0
     call = ["segment", tmp_path / "bins", "-o", tmp_path / "masks", "--overlay", tmp_path / "over", "--json"]
@@ -125,7 +197,7 @@ def test_segment_writes_segmentation_maps_and_overlays(dcu: Dcu, street: Path, t
             assert mask.getpalette()[:6] == [0, 0, 255, 16, 32, 48]  # type: ignore[index]
             numbers = np.asarray(mask)
         assert numbers.shape == (40, 56)
-        assert line["shares"]["road"] == pytest.approx((numbers == 1).mean(), abs=1e-6)
+        assert line["class_fractions"]["road"] == pytest.approx((numbers == 1).mean(), abs=1e-6)
         assert read_image((tmp_path / "over" / name).read_bytes()).shape == (40, 56, 3)
     assert "%" in dcu("segment", tmp_path / "bins" / "0.bin", "-o", tmp_path / "one.png").out
     assert dcu("segment", tmp_path / "bins", "--json").lines == lines
@@ -274,11 +346,11 @@ def test_bench_times_segmenters_and_quotes_their_cards(dcu: Dcu, segmenter: Path
     card = json.loads((segmenter / "card.json").read_text())
     card["figures"] = [{"dataset": "streets", "count": 7, "miou": 0.25}]
     (segmenter / "card.json").write_text(json.dumps(card))
-    answer = dcu("bench", "--seconds", "0", "--batch", "2", "--rivals", "webp", "--json")
+    answer = dcu("bench", "--seconds", "0", "--batch", "2", "--baselines", "webp", "--json")
     assert answer.code == 0, answer.err
     rows = {row["name"]: row for row in answer.lines if row["engine"] == "PyTorch"}
     masks, labels = rows["segmenter-0.0983"], rows["classifier-0.0983"]
-    assert (masks["answer"], labels["answer"]) == ("mask", "label")
+    assert (masks["answer"], labels["answer"]) == ("segmentation", "label")
     assert (masks["miou"], masks["top1"], labels["miou"]) == (0.25, None, None)
     assert masks["source"] == "quoted from the card: streets, 7 images"
     assert masks["bytes"] == labels["bytes"]

@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from dcu import paths, store
+from dcu.codec import Codec
 from dcu.errors import UnavailableError
-from dcu.io import write_atomic
+from dcu.io import read_regular, write_atomic
 
-from .conftest import write_codec
+from .conftest import Dcu, write_classifier, write_codec
 
 
 def test_lookup_order(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,8 +23,81 @@ def test_lookup_order(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     write_codec(path, seed=5)
     assert store.find(str(path)).directory == path
     monkeypatch.delenv("DCU_MODELS")
-    own = write_codec(paths.user_models() / "codec-0.0983", seed=6)
+    user = paths.user_models()
+    assert user is not None
+    own = write_codec(user / "codec-0.0983", seed=6)
     assert store.find("codec-0.0983").fingerprint == own.fingerprint
+
+
+def test_a_bare_name_is_none_of_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by whatever function: what is meant as a path contains a separator, or is a `Path`."""
+    write_codec(tmp_path / "here" / "mine", seed=5)
+    write_codec(tmp_path / "here" / "codec-0.0983", seed=5)
+    monkeypatch.chdir(tmp_path / "here")
+    installed = Codec.load("codec-0.0983").fingerprint
+    assert Codec.load("./codec-0.0983").fingerprint != installed
+    assert Codec.load(Path("codec-0.0983")).fingerprint != installed
+    for name in ("mine", "", ".", ".."):
+        with pytest.raises(UnavailableError, match="no such model"):
+            store.find(name)
+    for path in ("./mine", "mine/", str(tmp_path / "here" / "mine"), Path("mine")):
+        assert store.find(path).name == "mine"
+
+
+def test_models_that_are_hidden_are_found_by_fingerprint(
+    models: Path, tmp_path: Path, dcu: Dcu, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A codec and a classifier of one's own under the names of others: files of the others stay readable."""
+    assert dcu("compress", photo, "-o", tmp_path / "old.bin").code == 0
+    user = paths.user_models()
+    assert user is not None
+    monkeypatch.setenv("DCU_MODELS", os.pathsep.join([str(user), str(models)]))
+    own = write_codec(user / "codec-0.0983", seed=6)
+    write_classifier(user / "classifier-0.0983", own.fingerprint)
+    assert dcu("compress", photo, "-o", tmp_path / "new.bin").code == 0
+    assert (tmp_path / "old.bin").read_bytes()[:8] != (tmp_path / "new.bin").read_bytes()[:8]
+    for name in ("old.bin", "new.bin"):
+        for command in ("verify", "info", "classify"):
+            assert dcu(command, tmp_path / name).code == 0
+        assert dcu("decode", tmp_path / name, "-o", tmp_path / f"{name}.png").code == 0
+
+
+def test_cards_are_read_once_and_again_when_they_change(own_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[Path] = []
+
+    def counted(path: Path, most: int) -> bytes:
+        reads.append(path)
+        return read_regular(path, most)
+
+    monkeypatch.setattr(store, "read_regular", counted)
+    identity = store.find("codec-0.0983").identity
+    for _ in range(3):
+        assert store.find_codec(identity).name == "codec-0.0983"
+    once = len(reads)
+    for _ in range(100):
+        store.find_codec(identity)
+    assert len(reads) == once
+    store.amend(store.find("codec-0.0983"), {"rate": 0.5})
+    assert store.find_codec(identity).facts.rate == 0.5
+    (own_models / "codec-0.0983").rename(own_models / "other")
+    assert store.find_codec(identity).name == "other"
+    shutil.rmtree(own_models / "other")
+    with pytest.raises(UnavailableError):
+        store.find_codec(identity)
+
+
+def test_context_weights_must_be_integers(tmp_path: Path) -> None:
+    """Rounded, they would get the fingerprint of the codec whose files they cannot read."""
+    model = write_codec(tmp_path / "codec")
+    tensors = model.weights()
+    tensors["context.00.2.weight"] = tensors["context.00.2.weight"] + 0.25
+    with pytest.raises(ValueError, match="int32"):
+        store.fingerprint([2], torch.zeros(1, 2), {"w": tensors["context.00.2.weight"]})
+    with pytest.raises(UnavailableError):
+        Codec(tensors, "codec")
+    store.write_model(model.directory, model.card, tensors)
+    with pytest.raises(UnavailableError, match="is of type F32"):
+        Codec.load(model.directory)
 
 
 def test_kind_is_checked() -> None:

@@ -32,10 +32,10 @@ from dcu.nets.rgb import to_input
 from dcu.paths import shipped
 from dcu.tasks import rgb
 from dcu.tasks.classify import Classifier
-from dcu.train import loop
+from dcu.train import classifier, loop, parallel
 from dcu.train.adapter import AdapterRecipe, AdapterTask
 from dcu.train.checkpoint import Checkpoint
-from dcu.train.classifier import ClassifierRecipe, ClassifierTask, mixed_with_labels
+from dcu.train.classifier import ClassifierRecipe, ClassifierTask, Distillation, mixed_with_labels
 from dcu.train.codec import CodecData, CodecRecipe, CodecTask
 from dcu.train.inputs import network_input
 from dcu.train.joint import JointTask, ReaderRecipe
@@ -141,6 +141,37 @@ def test_training_lowers_the_loss(images: Path, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [10, 20, 30, 40]
     assert lines[-1]["psnr"] > before["psnr"]
+
+
+def test_short_runs_leave_a_log(images: Path, tmp_path: Path) -> None:
+    """Stopped before the first validation: what the last step was is known all the same."""
+    run = new_run(images, tmp_path, replace(SCHEDULE, steps=40, validate_every=10))
+    run.train(0, quiet())
+    (line,) = (json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines())
+    assert line["step"] == 1
+    assert {"loss", "crop_bpp", "seconds"} <= set(line)
+
+
+@pytest.mark.usefixtures("random_rgb")
+@pytest.mark.parametrize(("processes", "scales"), [(1, (1.0,)), (3, (1.0,)), (5, (1.0, 2.0)), (64, (1.0,))])
+def test_what_is_kept_to_be_seen_again_is_seen_again(
+    codec: Codec, images: Path, monkeypatch: pytest.MonkeyPatch, processes: int, scales: tuple[float, ...]
+) -> None:
+    """Also where the number of processes does not divide 64: nothing is kept for ever, nothing distilled twice."""
+    data = ViewData(batch=2, again=1, scales=scales)
+    task = ClassifierTask(ClassifierRecipe("x", codec.name, width=4, depth=1), data, codec, items(images), 0)
+    monkeypatch.setattr(parallel, "count", lambda: processes)
+    age = data.age(processes)
+    assert age >= 64
+    assert age % processes == age % len(scales) == 0
+    seen = Distillation(torch.zeros(1), torch.zeros(1), torch.zeros(1))
+    monkeypatch.setattr(task, "distilled", lambda *_: seen)
+    monkeypatch.setattr(task, "views", lambda *_: ())
+    monkeypatch.setattr(classifier, "distillation", lambda *_: (torch.zeros(1), torch.zeros(1)))
+    for step in range(processes - 1, 3 * age, processes):  # those of the last process
+        assert len(task.batch(step)) == 1, "what is kept is distilled again"
+        task.loss((torch.zeros(1), torch.zeros(1), torch.tensor(step)))
+        assert len(task.distilled_by_step) <= age // processes
 
 
 def test_frozen_parts_stay_as_they_are(images: Path, tmp_path: Path) -> None:
@@ -820,7 +851,7 @@ def test_codec_and_reader_learn_together_and_the_classifier_goes_on(
     tensors, scalars = first.load()
     tensors["average.analysis.head.bias"] += 1  # what no three steps do
     first.save(tensors, scalars | {"task": scalars["task"] | {"lambda": 0.5}})
-    assert dcu("train", "codec", joint, *common, "--start", first.path, "--out", models / "tiny").code == 0
+    assert dcu("train", "codec", joint, *common, "--start", first.path, "--out", models / "tiny", "--force").code == 0
     second = Checkpoint(runs / "joint" / "checkpoint.safetensors")
     tensors, scalars = second.load()
     assert float(tensors["average.analysis.head.bias"].mean()) == pytest.approx(1, abs=0.1)
@@ -836,7 +867,7 @@ def test_codec_and_reader_learn_together_and_the_classifier_goes_on(
     assert float(went_on["average.join.norm.bias"].mean()) == pytest.approx(1, abs=0.1)
     assert dcu("models", "verify", models / "tiny", models / "c").code == 0
     starts = ["--start", first.path, "--start", runs / "classifier" / "checkpoint.safetensors"]
-    again = ["--data", images, "--runs", tmp_path / "again", "--minutes", 0, "--out", models / "tiny"]
+    again = ["--data", images, "--runs", tmp_path / "again", "--minutes", 0, "--out", models / "tiny", "--force"]
     assert dcu("train", "codec", joint, *again, *starts).code == 0
     went_on = load_file(tmp_path / "again" / "joint" / "checkpoint.safetensors")
     assert float(went_on["average.analysis.head.bias"].mean()) == pytest.approx(1, abs=0.1)

@@ -6,6 +6,7 @@ import io
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -160,7 +161,7 @@ def test_checkpoint_of_another_optimizer(tar: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["adam", "soap"])
-def test_state_of_any_optimizer_is_kept(name: str) -> None:
+def test_state_of_any_optimizer_is_kept(name: Literal["adam", "soap"]) -> None:
     def trained(steps: int) -> tuple[torch.nn.Linear, torch.optim.Optimizer]:
         torch.manual_seed(0)
         module = torch.nn.Linear(3, 4)

@@ -2,45 +2,69 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
 
 from dcu import store
 from dcu.codec import codec_of
 from dcu.data import Item
-from dcu.evaluate.baselines import FORMATS
 from dcu.evaluate.classifier import compare
+from dcu.evaluate.pipeline import Pipeline
 from dcu.tasks.classify import Classifier
 
 STREETS = "camvid-val"
 """The data set of which segmenters' metrics are quoted, where they have any."""
-RIVAL = re.compile(f"RGB on ({'|'.join(FORMATS)}) ")
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What is known of a pipeline: of labels bytes, bpp, top-1, top-5 and MACs, of segmentation maps mIoU."""
+
+    bytes: float | None = None
+    bpp: float | None = None
+    top1: float | None = None
+    top5: float | None = None
+    macs: int | None = None
+    miou: float | None = None
+    source: str | None = None  # where it is from
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Figures by the name of the way, to what each format reduced the image, and where those of labels are from."""
+    """Metrics of each pipeline, and where those of labels are from."""
 
-    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
-    sides: dict[str, int] = field(default_factory=dict)
+    metrics: dict[Pipeline, Metrics] = field(default_factory=dict)
     source: str | None = None
+
+    @property
+    def sides(self) -> dict[str, int]:
+        """To which side each format reduces images, by its name."""
+        return {each.source: each.side for each in self.metrics if each.input == "format"}
+
+    def of(self, pipeline: Pipeline) -> dict[str, Any]:
+        """What is known of a pipeline, by name."""
+        known = asdict(self.metrics.get(pipeline, Metrics()))
+        return {name: value for name, value in known.items() if value is not None}
 
 
 def accuracy_of(codec: store.Model, rows: Sequence[dict[str, Any]], source: str | None) -> Accuracy:
     """What rows of :func:`dcu.evaluate.classifier.compare` say, and of segmenters their cards."""
     metrics = {
-        row["name"]: {key: row[key] for key in ("bytes", "bpp", "top1", "top5", "macs")} | {"source": source}
+        Pipeline.parse(row["name"]): Metrics(
+            **{key: row[key] for key in ("bytes", "bpp", "top1", "top5", "macs")}, source=source
+        )
         for row in rows
     }
-    for network in store.networks("segmenter", codec.fingerprint):
-        stated = max(network.card.get("figures", []), key=lambda each: each["dataset"] == STREETS, default=None)
+    if network := store.default_network("segmenter", codec.fingerprint):
+        stated = max(network.facts.figures, key=lambda each: each.dataset == STREETS, default=None)
         if stated:
-            told = f"quoted from the card: {stated['dataset']}, {stated['count']} images"
-            metrics[network.name] = {"miou": stated["miou"], "source": told}
-    sides = {found[1]: int(row["side"]) for row in rows if (found := RIVAL.match(row["name"]))}
-    return Accuracy(metrics, sides, source)
+            quote = f"quoted from the card: {stated.dataset}, {stated.count} images"
+            metrics[Pipeline("latent", network.name)] = Metrics(miou=stated.miou, source=quote)
+    return Accuracy(metrics, source)
 
 
 def measured(
@@ -50,16 +74,29 @@ def measured(
     show: Callable[[Sequence[Item]], Iterable[Item]],
     formats: Sequence[str],
     device: str,
+    seconds: float | None = None,
 ) -> Accuracy:
-    """Every way on the same labelled images, all in PyTorch."""
+    """Every way on the same labelled images, all in PyTorch; in so many seconds on as many of them, drawn at random."""
     network = store.find_network("classifier", codec.fingerprint)
     loaded = codec_of(codec.identity, device)
-    rows = compare(Classifier(network, loaded, device, engine="pytorch"), items, show(items), formats)
-    return accuracy_of(codec, rows, f"measured on {dataset}, {len(items)} images")
+    if seconds is not None:
+        items = [items[index] for index in np.random.default_rng(0).permutation(len(items))]
+    shown = within(show(items), seconds)
+    rows = compare(Classifier(network, loaded, device, engine="pytorch"), items, shown, formats)
+    return accuracy_of(codec, rows, f"measured on {dataset}, {rows[0]['count']} of {len(items)} images")
+
+
+def within(items: Iterable[Item], seconds: float | None) -> Iterator[Item]:
+    """The items until so many seconds have passed, one at least; all where no number is given."""
+    started = time.monotonic()
+    for item in items:
+        yield item
+        if seconds is not None and time.monotonic() - started > seconds:
+            return
 
 
 def quoted(codec: store.Model) -> Accuracy:
-    """What ``dcu eval --record`` wrote on the cards; nothing of labels where ``--rivals`` did not."""
+    """What ``dcu eval --record`` wrote on the cards; nothing of labels where ``--baselines`` did not."""
     stated = store.find_network("classifier", codec.fingerprint).card.get("rivals")
     if not stated:
         return accuracy_of(codec, [], None)

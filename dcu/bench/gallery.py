@@ -77,9 +77,9 @@ def gallery(images: dict[str, ImageArray], models: Sequence[store.Model], format
     """A row for each image and codec: original, dcu, other formats in as many bytes, classes where they are known."""
     names, rows, readers = rgb_names(), [], []
     for codec in map(Codec.from_model, models):
-        classifiers = [Classifier(found, codec) for found in store.networks("classifier", codec.fingerprint)[:1]]
-        segmenters = [Segmenter(found, codec) for found in store.networks("segmenter", codec.fingerprint)]
-        readers.append((codec, classifiers, segmenters))
+        named, mapped = (store.default_network(kind, codec.fingerprint) for kind in ("classifier", "segmenter"))
+        classifiers = [Classifier(named, codec)] if named else []
+        readers.append((codec, classifiers, [Segmenter(mapped, codec)] if mapped else []))
     for title, image in images.items():
         for codec, classifiers, segmenters in readers:
             data = codec.compress(image)

@@ -19,7 +19,8 @@ from dcu.engines import Engine, available, engines, pytorch
 from dcu.errors import UnavailableError
 from dcu.evaluate.baselines import FORMATS, PNG
 from dcu.evaluate.classifier import SIDES
-from dcu.evaluate.cost import macs
+from dcu.evaluate.cost import codec_cost, macs
+from dcu.evaluate.pipeline import Pipeline
 from dcu.geometry import CROP, LATENT_CROP
 from dcu.image import ImageArray, resize
 from dcu.nets.efficientnet import EfficientNetLite
@@ -30,17 +31,22 @@ from dcu.tasks.segment import Segmenter, enlarged
 
 
 @dataclass
-class Pipeline:
-    """One way from a file to a label, in three stages: read, decode, network."""
+class TimedPipeline:
+    """A pipeline in three stages, read, decode and network, and the files that it is timed on."""
 
-    name: str
+    pipeline: Pipeline
     files: list[bytes]
     read: Callable[[bytes], Any]
     decode: Callable[[Sequence[Any]], Tensor]  # what the network gets of files, (B, ...)
     network: nn.Module
     macs: dict[str, int]  # of entropy decoding's network, synthesis, network
     engines: Callable[[Tensor], dict[str, Engine]]  # what can run it, of `dcu.engines.TITLES`; what it gets is shown
-    answer: str = "label"  # or mask, which is compared with no label
+    answer: str = "label"  # or segmentation, which is compared with no label
+
+    @property
+    def name(self) -> str:
+        """As tables call it."""
+        return self.pipeline.name
 
     @property
     def parameters(self) -> int:
@@ -72,43 +78,48 @@ def files_of(format: str, images: Sequence[ImageArray], most: float, side: int |
 
 def pipelines(
     model: store.Model, images: Sequence[ImageArray], baselines: Sequence[str], sides: dict[str, int], device: str
-) -> list[Pipeline]:
+) -> list[TimedPipeline]:
     """Every way at a codec's rate, for images (224, 224, 3) uint8: networks on latents first, the original last.
 
-    ``sides``: to what each format reduces the image, where that is known. Names are those of
-    :func:`dcu.evaluate.classifier.compare`.
+    ``sides``: to what each format reduces the image, where that is known.
 
     Raises
     ------
     UnavailableError
         No classifier is installed for that codec.
     """
-    networks = store.networks("classifier", model.fingerprint)
-    if not networks:
-        raise UnavailableError(f"no classifier is installed for {model.name}")
+    classifier = store.find_network("classifier", model.fingerprint)
+    segmenter = store.default_network("segmenter", model.fingerprint)
     codec = codec_of(model.identity, device)
     files = [codec.compress(image) for image in images]
-    per_pixel = model.card["macs_per_pixel"]
+    per_pixel = codec_cost(codec)["macs_per_pixel"]
     entropy, synthesis = (int(per_pixel[part]) * CROP**2 for part in ("context", "synthesis"))
     rgb = rgb_or_untrained().to(device)
     cost = macs(rgb, torch.zeros(1, 3, CROP, CROP))
-    rows = [latent_pipeline(Classifier(network, codec, device), files, entropy) for network in networks]
-    segmenters = store.networks("segmenter", model.fingerprint)
-    rows += [segmentation_pipeline(Segmenter(network, codec, device), files, entropy) for network in segmenters]
+    rows = [latent_pipeline(Classifier(classifier, codec, device), files, entropy)]
+    if segmenter:
+        rows.append(segmentation_pipeline(Segmenter(segmenter, codec, device), files, entropy))
     parts = {"entropy": entropy, "synthesis": synthesis, "network": cost}
     by_rgb = partial(engines, rgb, threads=torch.get_num_threads())
-    rows.append(Pipeline(f"RGB on {codec.name}", files, codec.read, rgb_decoder(codec), rgb, parts, by_rgb))
+    rows.append(
+        TimedPipeline(Pipeline("decoded", codec.name), files, codec.read, rgb_decoder(codec), rgb, parts, by_rgb)
+    )
     only = {"entropy": 0, "synthesis": 0, "network": cost}
     for name in baselines:
         side, theirs = files_of(name, images, sum(map(len, files)) / len(files), sides.get(name))
         rows.append(
-            Pipeline(f"RGB on {name} {side}x{side}", theirs, bytes, pillow_decoder(name, device), rgb, only, by_rgb)
+            TimedPipeline(
+                Pipeline("format", name, side), theirs, bytes, pillow_decoder(name, device), rgb, only, by_rgb
+            )
         )
     originals = [PNG.encode(image, 1, 1.0) for image in images]
-    return [*rows, Pipeline("RGB on the original", originals, bytes, pillow_decoder("png", device), rgb, only, by_rgb)]
+    return [
+        *rows,
+        TimedPipeline(Pipeline("original"), originals, bytes, pillow_decoder("png", device), rgb, only, by_rgb),
+    ]
 
 
-def latent_pipeline(classifier: Classifier, files: list[bytes], entropy: int) -> Pipeline:
+def latent_pipeline(classifier: Classifier, files: list[bytes], entropy: int) -> TimedPipeline:
     """Bitstream to label: no image on the way; on the engines that `dcu classify` runs."""
     network, codec = classifier.network, classifier.codec
     parts = latent_parts(network, codec, entropy)
@@ -116,7 +127,9 @@ def latent_pipeline(classifier: Classifier, files: list[bytes], entropy: int) ->
     def ready(_: Tensor) -> dict[str, Engine]:
         return {engine: classifier.on(engine) for engine in available(classifier.device, classifier.keeps_int8)}
 
-    return Pipeline(classifier.name, files, codec.read, latents_of(codec), network, parts, ready)
+    return TimedPipeline(
+        Pipeline("latent", classifier.name), files, codec.read, latents_of(codec), network, parts, ready
+    )
 
 
 class SegmentationMaps(nn.Module):
@@ -130,7 +143,7 @@ class SegmentationMaps(nn.Module):
         return enlarged(self.network(latent)).argmax(1)
 
 
-def segmentation_pipeline(segmenter: Segmenter, files: list[bytes], entropy: int) -> Pipeline:
+def segmentation_pipeline(segmenter: Segmenter, files: list[bytes], entropy: int) -> TimedPipeline:
     """Bitstream to mask: no decoding of pixels on the way there either."""
     network, codec = SegmentationMaps(segmenter.network).eval(), segmenter.codec
     parts = latent_parts(network, codec, entropy)
@@ -138,7 +151,16 @@ def segmentation_pipeline(segmenter: Segmenter, files: list[bytes], entropy: int
     def ready(_: Tensor) -> dict[str, Engine]:
         return {"pytorch": pytorch(network)}  # what masks are made with
 
-    return Pipeline(segmenter.name, files, codec.read, latents_of(codec), network, parts, ready, answer="mask")
+    return TimedPipeline(
+        Pipeline("latent", segmenter.name),
+        files,
+        codec.read,
+        latents_of(codec),
+        network,
+        parts,
+        ready,
+        answer="segmentation",
+    )
 
 
 def latent_parts(network: nn.Module, codec: Codec, entropy: int) -> dict[str, int]:

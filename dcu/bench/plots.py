@@ -9,9 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from dcu.bench.accuracy import Accuracy
+from dcu.bench.accuracy import Accuracy, Metrics
 from dcu.bench.table import fastest
-from dcu.evaluate.baselines import FORMATS
 from dcu.evaluate.curves import Curves, draw
 
 INK = "#0b0c0d"
@@ -54,23 +53,14 @@ def rate_distortion(curves: Curves, title: str) -> str:
         return svg(draw(curves, title), f"Rate-distortion curves: {title}")
 
 
-def family(name: str) -> str:
-    """The curve to which a way belongs, by its name: the same way at another rate or of another side in the file."""
-    told = re.sub(r" \d+x\d+$", "", name)
-    if not told.startswith("RGB"):
-        return "dcu's networks, from the bitstream"
-    pipeline, _, file = told.partition(" on ")
-    return told if file in FORMATS or file == "the original" else f"{pipeline} on what dcu rebuilds"
-
-
 def accuracy(known: Sequence[Accuracy]) -> list[str]:
     """Top-1 over bytes and over MACs, a curve for each way through its rates; nothing where nothing is known."""
     from matplotlib.figure import Figure
 
-    points = [(name, row) for rate in known for name, row in rate.metrics.items() if "top1" in row]
-    lines: dict[str, list[dict[str, Any]]] = {}
-    for name, row in sorted(points, key=lambda point: float(point[1]["bytes"])):
-        lines.setdefault(family(name), []).append(row)
+    points = [(pipeline, row) for rate in known for pipeline, row in rate.metrics.items() if row.top1 is not None]
+    lines: dict[str, list[Metrics]] = {}
+    for pipeline, row in sorted(points, key=lambda point: point[1].bytes or 0):
+        lines.setdefault(pipeline.curve, []).append(row)
     if not points:
         return []
     with page_style():
@@ -81,9 +71,9 @@ def accuracy(known: Sequence[Accuracy]) -> list[str]:
             look: dict[str, Any] = {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)]}
             look |= {"zorder": 9 - index, "markersize": 7}
             rates = lines[name]
-            right = [100 * row["top1"] for row in rates]
-            by_bytes.plot([row["bytes"] for row in rates], right, label=name, **look)
-            by_macs.plot([row["macs"] / 1e6 for row in rates], right, **look)
+            right = [100 * (row.top1 or 0) for row in rates]
+            by_bytes.plot([row.bytes for row in rates], right, label=name, **look)
+            by_macs.plot([(row.macs or 0) / 1e6 for row in rates], right, **look)
         by_bytes.set(xscale="log", xlabel="bytes a file", ylabel="top-1 [%]", ylim=(0, 100))
         by_macs.set(xscale="log", xlabel="million MACs, decoder included")
         for axes in (by_bytes, by_macs):
@@ -91,7 +81,9 @@ def accuracy(known: Sequence[Accuracy]) -> list[str]:
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter("")
         figure.legend(loc="outside lower center", ncols=2)
-        told = "; ".join(f"{name}: {100 * row['top1']:.1f} % at {row['bytes']:.0f} bytes" for name, row in points)
+        told = "; ".join(
+            f"{pipeline.name}: {100 * (row.top1 or 0):.1f} % at {row.bytes or 0:.0f} bytes" for pipeline, row in points
+        )
         return [svg(figure, f"Top-1 over bytes and over MACs. {told}")]
 
 

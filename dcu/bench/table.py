@@ -19,7 +19,7 @@ from PIL import __version__ as pillow_version
 from dcu import __version__, store
 from dcu.bench.accuracy import Accuracy
 from dcu.bench.measure import peak_mib, runners, time_runners
-from dcu.bench.pipelines import Pipeline, pipelines
+from dcu.bench.pipelines import TimedPipeline, pipelines
 from dcu.data import Item, shown
 from dcu.geometry import CROP
 from dcu.image import standard_crop
@@ -44,14 +44,14 @@ def bench_rate(
     Returns
     -------
     rows : list of dict
-        ``codec``; ``name``; ``answer``, label or mask; ``bytes``, ``bpp`` (means over the files of which ``source``
-        tells, else of those timed, of ``timed_bytes``); ``top1``, ``top5``, ``miou``, where known;
+        ``codec``; ``name``; ``answer``, label or segmentation; ``bytes``, ``bpp`` (means over the files that ``source``
+        describes, else of those timed, of ``timed_bytes``); ``top1``, ``top5``, ``miou``, where known;
         ``parameters`` of the network; ``entropy_macs``, ``synthesis_macs``, ``network_macs`` (1 MAC = 2 FLOPs);
         ``engine``, ``batch``, ``threads``, ``batches`` timed; medians an image of ``read_ms``, ``decode_ms`` (entropy
         decoding, and what rebuilds an image if one is needed), ``network_ms`` and the whole, ``ms``, with its 10 and
         90 % quantiles; ``images_per_second``; ``peak_mib``, resident memory of a batch beyond what was there before;
         ``speedup``, of labels, over the RGB network on the first other format, its fastest engine at that batch size;
-        ``of_today``, of labels, bytes, MACs, parameters, memory, top-1 as shares of that row's; ``machine``, ``date``.
+        ``relative``, of labels, bytes, MACs, parameters, memory, top-1 as shares of that row's; ``machine``, ``date``.
     """
     images = [standard_crop(item.image()) for item in shown(items, TIMED)]
     found = pipelines(codec, images, formats, known.sides, device)
@@ -60,7 +60,7 @@ def bench_rate(
     whole = True
     try:
         time_runners(entries, seconds, show)
-        for runner in chain(*entries):
+        for runner in chain(*entries):  # one batch each
             peaks[id(runner)] = peak_mib(runner)
     except KeyboardInterrupt:
         whole = False
@@ -71,16 +71,16 @@ def bench_rate(
         for runner in group
         if runner.milliseconds
     ]
-    today = [pipeline.name for pipeline in found if formats and pipeline.name.startswith(f"RGB on {formats[0]} ")]
+    today = [each.name for each in found if formats and each.pipeline.source == formats[0]]
     compare_with(rows, today[0] if today else None)
     return rows, whole
 
 
-def facts(pipeline: Pipeline, known: Accuracy) -> dict[str, Any]:
+def facts(pipeline: TimedPipeline, known: Accuracy) -> dict[str, Any]:
     """What a row says beside speed."""
     size = sum(map(len, pipeline.files)) / len(pipeline.files)
     timed = round(size, 1)
-    metrics = {"bytes": timed, "bpp": round(8 * size / CROP**2, 4)} | known.metrics.get(pipeline.name, {})
+    metrics: dict[str, Any] = {"bytes": timed, "bpp": round(8 * size / CROP**2, 4)} | known.of(pipeline.pipeline)
     return (
         {"name": pipeline.name, "answer": pipeline.answer}
         | {key: metrics.get(key) for key in ("bytes", "bpp", "top1", "top5", "miou", "source")}
@@ -112,7 +112,7 @@ def compare_with(rows: Rows, today: str | None) -> None:
             if row["batch"] == batch:
                 same = theirs is not None and row["answer"] == theirs["answer"]
                 row["speedup"] = round(theirs["ms"] / row["ms"], 2) if theirs and same else None
-                row["of_today"] = shares(row, theirs) if theirs and same else None
+                row["relative"] = shares(row, theirs) if theirs and same else None
 
 
 def shares(row: dict[str, Any], today: dict[str, Any]) -> dict[str, float | None]:
@@ -128,21 +128,21 @@ def columns(rows: Rows) -> list[Rows]:
     for row in {row["name"]: row for row in rows}.values():
         millions = {f"M MACs {part}": round(row[f"{part}_macs"] / 1e6) for part in ("entropy", "synthesis", "network")}
         given = {key: percent(row[key]) for key in ("top1", "top5", "miou")}
-        told = {"figures": row["source"] and row["source"].partition(" ")[0]}
+        told = {"accuracy": row["source"] and row["source"].partition(" ")[0]}
         millions |= {"M parameters": round(row["parameters"] / 1e6, 1)}
         cost.append({key: row[key] for key in ("name", "bytes", "bpp")} | given | told | millions)
     speed = [
         {key: row[key] for key in ("name", "engine", "batch", "read_ms", "decode_ms", "network_ms", "ms")}
         | {"10-90 %": f"{row['ms_10']}-{row['ms_90']}"}
-        | {key: row[key] for key in ("pictures_per_second", "peak_mib", "speedup")}
+        | {key: row[key] for key in ("images_per_second", "peak_mib", "speedup")}
         for row in rows
     ]
     beside = [
         {"name": row["name"], "engine": row["engine"], "batch": row["batch"], "speedup": row["speedup"]}
-        | row["of_today"]
+        | row["relative"]
         for batch in dict.fromkeys(row["batch"] for row in rows)
         for row in fastest(rows, batch).values()
-        if row["of_today"]
+        if row["relative"]
     ]
     return [cost, speed, beside]
 

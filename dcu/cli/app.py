@@ -1,11 +1,12 @@
-"""Puts the commands together; turns every error into one line and an exit code."""
+"""The command line: loads commands when they are called, turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
 import errno
-import io
+import logging
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -13,8 +14,15 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from dcu import __version__
-from dcu.errors import DcuError, OutputError
+from dcu.cli import notes, signals
+from dcu.cli.console import complain, open_streams, say, silence
+from dcu.cli.report import out_of_memory
+from dcu.errors import DcuError, MissingInputError, OutputError, UsageError
 
+INPUTS = frozenset({"clones", "data", "expect", "labels", "recipe", "start"})
+OUTPUTS = frozenset({"html", "out", "output", "overlay", "plot", "runs"})
+"""Options and arguments that are paths; those of files in any number are looked at in ``files``."""
+MISSING = "'': No such file or directory"
 COMMANDS = (
     "compress",
     "decode",
@@ -31,20 +39,69 @@ COMMANDS = (
     "eval",
 )
 SUMMARIES = {
-    "compress": "Images to bitstreams.",
-    "decode": "Bitstreams to images.",
-    "classify": "Name what is in images, straight from their bitstreams.",
-    "segment": "The class of every pixel, straight from bitstreams.",
-    "embed": "Features of images for search, straight from their bitstreams.",
-    "info": "What is inside bitstreams.",
-    "verify": "Whether bitstreams are whole and can be read here.",
+    "compress": "Compress images to bitstreams.",
+    "decode": "Decode bitstreams to images.",
+    "classify": "Classify images from their bitstreams, without decoding.",
+    "segment": "Semantic segmentation from bitstreams, without decoding.",
+    "embed": "Compute 1280-dimensional embeddings from bitstreams, without decoding.",
+    "info": "Show size, layers, rate and codec of bitstreams.",
+    "verify": "Check the integrity of bitstreams and that their codec is installed.",
     "models": "List, show and verify the installed models.",
     "formats": "List the image formats that are read and written.",
-    "bench": "What it costs, what it gives, against what people run today.",
+    "bench": "Benchmark latency, cost and accuracy against conventional codecs.",
     "data": "List the training and validation sets and build them.",
     "train": "Train codecs, classifiers and segmenters.",
-    "eval": "Measure codecs, classifiers and segmenters on real files.",
+    "eval": "Evaluate codecs, classifiers and segmenters on data sets.",
 }
+
+
+def set_level(level: int) -> Callable[[Any, Any, bool], bool]:
+    """The callback of an option that sets the level of the library's log."""
+
+    def callback(context: Any, option: Any, given: bool) -> bool:
+        if given:
+            logging.getLogger("dcu").setLevel(level)
+        return given
+
+    return callback
+
+
+def with_log_options(command: Any) -> Any:
+    """Add ``--verbose`` to a command, or to each of a group; have ``--quiet`` silence the log; refuse empty paths."""
+    for inner in getattr(command, "commands", {}).values():
+        with_log_options(inner)
+    if not hasattr(command, "commands"):
+        for option in command.params:
+            if option.name == "quiet":
+                option.callback = set_level(logging.WARNING)
+            if option.name in INPUTS | OUTPUTS:
+                option.process_value = refusing_empty_names(option)
+        command.params.append(verbose_option())
+    return command
+
+
+def refusing_empty_names(option: Any) -> Callable[[Any, Any], Any]:
+    """How an option for paths takes its value: an empty name would be the current directory."""
+    process: Callable[[Any, Any], Any] = option.process_value
+
+    def processed(context: Any, value: Any) -> Any:
+        if "" in (value if isinstance(value, list | tuple) else [value]):
+            raise UsageError(f"--{option.name}: empty name") if option.name in OUTPUTS else MissingInputError(MISSING)
+        return process(context, value)
+
+    return processed
+
+
+def verbose_option() -> Any:
+    """The option ``--verbose`` as typer makes it, for any command."""
+    maker = typer.Typer(add_completion=False)
+
+    @maker.command()
+    def command(verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what the library does.")) -> None: ...
+
+    option = typer.main.get_command(maker).params[0]
+    option.expose_value, option.callback = False, set_level(logging.DEBUG)
+    return option
 
 
 class LazyGroup(TyperGroup):
@@ -58,22 +115,25 @@ class LazyGroup(TyperGroup):
             return None
         if ctx.resilient_parsing or "--help" in sys.argv[1:2] or len(sys.argv) == 1:
             return TyperCommand(name, help=SUMMARIES[name])
-        return typer.main.get_command(import_module(f"dcu.cli.{name}").app)
+        commands = import_module(f"dcu.cli.{name}").app
+        commands.rich_markup_mode = None  # markup would take "[fast]" for a style
+        return with_log_options(typer.main.get_command(commands))
 
 
 app = typer.Typer(
     cls=LazyGroup,
-    help="Photographs in a few hundred bytes, understood straight from the bitstream.",
+    help="A learned image codec; networks classify and segment its bitstreams without decoding.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 
 def show_version(wanted: bool) -> None:
     """Print the version and leave."""
     if wanted:
-        typer.echo(f"dcu {__version__}")
+        say(f"dcu {__version__}")
         raise typer.Exit
 
 
@@ -81,22 +141,24 @@ def show_version(wanted: bool) -> None:
 def root(
     version: bool = typer.Option(False, "--version", callback=show_version, is_eager=True, help="Show the version."),
 ) -> None:
-    """Photographs in a few hundred bytes, understood straight from the bitstream."""
+    """A learned image codec; networks classify and segment its bitstreams without decoding."""
 
 
 def main() -> None:
-    """Run the command line and leave with the exit code that DESIGN fixes."""
+    """Run the command line and leave with its exit code (docs/reference/exit-codes.md)."""
     # Read when torch is loaded: for how long its threads spin between calls, some 0.1 ms. The default is several,
     # which take a core from what runs then: the decoder, ONNX Runtime (experiments/2026-11-23-latency).
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    sys.exit(run())
+    open_streams()
+    code = run()
+    signals.ignore()
+    sys.exit(code)
 
 
 def run() -> int:
     """Run the command line; the exit code."""
-    open_descriptors()
     try:
-        import_module("dcu.cli.notes").install()
+        notes.install()
         command = typer.main.get_command(app)
         with command.make_context("dcu", sys.argv[1:]) as context:  # main() would turn a closed pipe into exit code 1
             code = command.invoke(context)
@@ -109,7 +171,7 @@ def run() -> int:
         return 0
     except (KeyboardInterrupt, typer.Abort):
         complain("interrupted")
-        return 130
+        return signals.exit_code()
     except Exception as error:
         if os.environ.get("DCU_DEBUG") == "1":
             raise
@@ -122,7 +184,10 @@ def answer(error: Exception) -> int:
         complain(str(error))
         return error.exit_code
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # of click, or of typer's copy of it
-        if message := error.format_message():  # none where help was shown instead
+        message = error.format_message()
+        if type(error).__name__ == "NoArgsIsHelpError":
+            say(*message.splitlines())
+        elif message:  # none where help was shown instead
             complain(message)
         return int(error.exit_code)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
@@ -135,33 +200,3 @@ def answer(error: Exception) -> int:
     reason = str(error).partition("\n")[0]
     complain(f"unexpected {type(error).__name__}: {reason} (DCU_DEBUG=1 shows where)")
     return 1
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether there was not enough memory, as Python or torch say it."""
-    return isinstance(error, MemoryError) or any(
-        said in str(error) for said in ("not enough memory", "allocate memory", "out of memory")
-    )
-
-
-def complain(message: str) -> None:
-    """One line on standard error; where nobody reads it any more, the work goes on."""
-    line = " ".join(message.splitlines())
-    try:
-        print(f"dcu: {line}", file=sys.stderr, flush=True)
-    except OSError:
-        silence(2)
-
-
-def open_descriptors() -> None:
-    """Give closed standard streams a place to go, and names that are no text a form that can be printed."""
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def silence(descriptor: int) -> None:
-    """Send the rest of a standard stream nowhere, the interpreter's own last flush with it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

@@ -1,4 +1,4 @@
-"""``dcu classify``: what is in an image, straight from its bitstream."""
+"""``dcu classify``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dcu.cli import files, options, reading
+from dcu.cli.console import print_json, progress, say
+from dcu.cli.report import Report
 
 if TYPE_CHECKING:
     from dcu.tasks.classify import Predictions
@@ -17,9 +19,9 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def classify(
     inputs: options.Inputs,
-    top: Annotated[int, typer.Option(min=1, help="How many classes.")] = 5,
-    min_probability: Annotated[float, typer.Option(min=0, max=1, help="Less probable classes are left out.")] = 0.0,
-    view: options.View = "centre",
+    top: Annotated[int, typer.Option(min=1, help="Number of classes to print.")] = 5,
+    min_probability: Annotated[float, typer.Option(min=0, max=1, help="Omit classes with a lower probability.")] = 0.0,
+    view: options.View = "center",
     views: options.Views = 1,
     network: options.Network = None,
     engine: options.EngineName = "auto",
@@ -28,18 +30,19 @@ def classify(
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """Name what is in images, straight from their bitstreams: no image is rebuilt."""
+    """Classify images from their bitstreams, without decoding."""
     seen, chosen = options.chosen_view(view, views), options.chosen_engine(engine)
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
+    report = Report(found, json, quiet)
     chosen_device = options.start(threads, device)
-    failures = files.Failures()
-    shown = files.progress(found, "classifying", quiet)
+    streams = files.streams(progress(found.sources, "classifying", quiet))
     answered = reading.answers(
-        shown, network, chosen_device, chosen, seen, lambda c, images: c.predict(images, top), failures
+        streams, network, chosen_device, chosen, seen, lambda c, images: c.predict(images, top), report
     )
     for source, _, answer in answered:
-        show(source.name, answer, min_probability, json)
-    return failures.exit_code
+        with report.of(source.name):
+            show(source.name, answer, min_probability, json)
+    return report.finish()
 
 
 def show(name: str, answer: Predictions, least: float, json: bool) -> None:
@@ -50,8 +53,6 @@ def show(name: str, answer: Predictions, least: float, json: bool) -> None:
             {"label": p.label, "wnid": p.wnid, "index": p.index, "probability": round(p.probability, 6)}
             for p in probable
         ]
-        files.print_json({"input": name, "predictions": predictions, "network": answer.network, "codec": answer.codec})
+        print_json({"input": name, "predictions": predictions, "network": answer.network, "codec": answer.codec})
         return
-    typer.echo(name)
-    for p in probable:
-        typer.echo(f"  {100 * p.probability:5.1f} %  {p.label}")
+    say(name, *(f"  {100 * p.probability:5.1f} %  {p.label}" for p in probable))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dcu.cli.app import complain
+from dcu.cli.console import complain, outlive_stdout, say
 from dcu.datasets.build import build, differences, duplicates, up_to_date
 from dcu.datasets.files import Clones
 from dcu.datasets.table import DATA_SETS, DataSet, Repository
@@ -24,16 +24,16 @@ Directory = Annotated[Path, typer.Option("--clones", help="Directory with one gi
 def list_sets(clones: Directory = Path("clones")) -> None:
     """Show every data set and the commands that clone its repositories."""
     for dataset in DATA_SETS.values():
-        typer.echo(f"{dataset.name}: {dataset.title}\n  terms: {dataset.terms}")
+        say(f"{dataset.name}: {dataset.title}", f"  terms: {dataset.terms}")
         for tar in dataset.tars:
-            typer.echo(f"  {tar.name:<24} {tar.images:>6,} images to {tar.purpose.value}")
+            say(f"  {tar.name:<24} {tar.images:>6,} images to {tar.purpose.value}")
         for repository in dataset.repositories:
-            typer.echo(f"  {clone_command(repository, clones)}")
+            say(f"  {clone_command(repository, clones)}")
 
 
 @app.command("build")
 def build_sets(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help=f"{', '.join(DATA_SETS)}, or all.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help=f"{', '.join(DATA_SETS)}, or all.")],
     clones: Directory,
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory for the tars.")] = Path("data"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing tars.")] = False,
@@ -48,8 +48,9 @@ def build_sets(
     found = Clones(clones)
     if missing := found.missing({repository: None for dataset in chosen for repository in dataset.repositories}):
         for repository in missing:
-            typer.echo(clone_command(repository, clones))
+            say(clone_command(repository, clones))
         raise MissingInputError(f"{clones}: {len(missing)} clones are missing; the commands above make them")
+    outlive_stdout()
     for dataset in chosen:
         build_set(dataset, found, output, force)
 
@@ -59,13 +60,13 @@ def build_set(dataset: DataSet, clones: Clones, output: Path, force: bool) -> No
     existing = [output / tar.name for tar in dataset.tars if (output / tar.name).exists()]
     if existing and not force:
         if up_to_date(dataset, output):
-            typer.echo(f"{dataset.name}: up to date")
+            say(f"{dataset.name}: up to date")
             return
         raise OutputError(f"{existing[0]}: exists and is not as recorded; --force overwrites it")
     tars = build(dataset, clones, output)
     for tar in tars:
         state = "as recorded" if tar.as_recorded else "not as recorded"
-        typer.echo(f"{tar.path}: {tar.images:,} images, {tar.path.stat().st_size / 1e6:.1f} MB, {state}")
+        say(f"{tar.path}: {tar.images:,} images, {tar.path.stat().st_size / 1e6:.1f} MB, {state}")
     for difference in differences(dataset, tars, clones):
         complain(f"warning: {dataset.name}: {difference}")
     for duplicate in duplicates(tars):

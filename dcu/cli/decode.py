@@ -1,4 +1,4 @@
-"""``dcu decode``: bitstreams to images."""
+"""``dcu decode``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from dcu.cli import files, options
+from dcu.cli import console, files, options, places
+from dcu.cli.report import Report
 from dcu.errors import UsageError
 
 app = typer.Typer(add_completion=False)
@@ -17,33 +18,34 @@ app = typer.Typer(add_completion=False)
 def decode(
     inputs: options.Inputs,
     output: options.Output = None,
-    format: Annotated[str, typer.Option(help="Ending of the names in a directory, and the format of a pipe.")] = "png",
+    format: Annotated[
+        str, typer.Option(help="Extension of files in a directory, and format on standard output.")
+    ] = "png",
     force: options.Force = False,
     quiet: options.Quiet = False,
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """Bitstreams to images, in the format that the name's ending says."""
+    """Decode bitstreams to images, in the format of the file extension."""
     from dcu.image import encoder
 
     suffix = f".{format.removeprefix('.')}"
     if not suffix[1:].isalnum():
-        raise UsageError(f"--format: {format} is no ending")
+        raise UsageError(f"--format: {format} is not a file extension")
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
-    places = files.targets(inputs, found, output, suffix)
-    encoders = [encoder(place if place is not None else Path(f"image{suffix}")) for place in places]
+    target = places.choose(found, output, suffix)
+    places.check(found, target)
+    encoder(target.file or Path(f"image{suffix}"))  # an unknown format is one error, before any work
+    report = Report(found, False, quiet, prints=target.piped)
     chosen_device = options.start(threads, device)
     from dcu.codec import codec_of
 
-    failures = files.Failures()
-    jobs = list(zip(found, places, encoders, strict=True))
-    for source, place, encode in files.progress(jobs, "decoding", quiet):
-        several = list(files.streams([source], failures))
-        with failures.of(source.name):
-            for _, stream in several[:1]:
-                codec = codec_of(stream.codec, chosen_device)
-                codec.check(stream)
-                files.put(place, encode(codec.decode(stream)), force)
-            if len(several) > 1:
-                raise UsageError(f"holds {len(several)} streams: only the first was decoded")
-    return failures.exit_code
+    for source, read in files.streams(console.progress(found.sources, "decoding", quiet), target.alone):
+        with report.of(source.name):
+            stream = files.intact(read)
+            codec = codec_of(stream.codec, chosen_device)
+            codec.check(stream)
+            place = target.of(source)
+            encode = encoder(place or Path(f"image{suffix}"))
+            files.put(place, encode(codec.decode(stream)), force)
+    return report.finish()

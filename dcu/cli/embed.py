@@ -1,4 +1,4 @@
-"""``dcu embed``: features of images for search, straight from their bitstreams."""
+"""``dcu embed``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import io
 
 import typer
 
-from dcu.cli import files, options, reading
+from dcu.cli import console, files, options, places, reading
+from dcu.cli.report import Report
 from dcu.errors import UsageError
 
 app = typer.Typer(add_completion=False)
@@ -16,7 +17,7 @@ app = typer.Typer(add_completion=False)
 def embed(
     inputs: options.Inputs,
     output: options.Output = None,
-    view: options.View = "centre",
+    view: options.View = "center",
     views: options.Views = 1,
     network: options.Network = None,
     json: options.Json = False,
@@ -25,36 +26,31 @@ def embed(
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """Features of images, 1280 numbers each: one .npy file a bitstream, or one JSON object a line."""
+    """Compute a 1280-dimensional embedding per image: one .npy file per bitstream, or JSON Lines."""
     if json and output is not None:
-        raise UsageError("--json prints, -o writes files: one of them")
+        raise UsageError("--json and -o exclude each other")
     seen = options.chosen_view(view, views)
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
-    places = [] if json else files.targets(inputs, found, output, ".npy")
+    target = None if json else places.choose(found, output, ".npy")
+    if target:
+        places.check(found, target)
+    report = Report(found, json, quiet, prints=target is None or target.piped)
     chosen_device = options.start(threads, device)
     import numpy as np
 
-    failures = files.Failures()
-    shown = files.progress(found, "embedding", quiet)
+    shown = console.progress(found.sources, "embedding", quiet)
+    streams = files.streams(shown, alone=target is not None and target.alone)
     answered = reading.answers(
-        shown, network, chosen_device, "pytorch", seen, lambda c, images: list(c.embed(images)), failures
+        streams, network, chosen_device, "pytorch", seen, lambda c, images: list(c.embed(images)), report
     )
-    place_of = dict(zip(found, places, strict=False))
     for source, classifier, features in answered:
-        if json:
-            numbers = [round(number, 5) for number in features.tolist()]
-            facts = {
-                "input": source.name,
-                "embedding": numbers,
-                "network": classifier.name,
-                "codec": classifier.codec.name,
-            }
-            files.print_json(facts)
-            continue
-        with failures.of(source.name):
-            if source not in place_of:
-                raise UsageError("holds several streams: only the first was embedded; --json prints all")
+        with report.of(source.name):
+            if target is None:
+                numbers = [round(number, 5) for number in features.tolist()]
+                facts = {"input": source.name, "embedding": numbers, "network": classifier.name}
+                console.print_json(facts | {"codec": classifier.codec.name})
+                continue
             buffer = io.BytesIO()
             np.save(buffer, features.numpy(), allow_pickle=False)
-            files.put(place_of.pop(source), buffer.getvalue(), force)
-    return failures.exit_code
+            files.put(target.of(source), buffer.getvalue(), force)
+    return report.finish()

@@ -1,4 +1,4 @@
-"""``dcu eval``: the metrics on the cards, measured on real files."""
+"""``dcu eval``: rate, distortion and accuracy on real files."""
 
 from __future__ import annotations
 
@@ -8,25 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dcu import store
-from dcu.cli import files, options
+from dcu.cli import console, files, options, places
 from dcu.errors import UsageError
 
 if TYPE_CHECKING:
     from dcu.data import Item
 
 CLASSIFIER = "classifier-0.0983"
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure models on real files.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Evaluate models on data sets.")
 Data = Annotated[Path, typer.Argument(help="Directory or uncompressed tar.", show_default=False, readable=False)]
-Record = Annotated[bool, typer.Option("--record", help="State the metrics on the model's card.")]
+Record = Annotated[bool, typer.Option("--record", help="Write the results to the model card.")]
 CodecNames = Annotated[
-    list[str] | None, typer.Option("--codec", help="Codec by name or path; repeated.", show_default="all installed")
+    list[str] | None, typer.Option("--codec", help="Codec by name or path; repeatable.", show_default="all installed")
 ]
-Calibrate = Annotated[
-    bool, typer.Option("--calibrate", help="Fit the probabilities' temperature to these images; goes on the card.")
-]
-Bits = Annotated[bool, typer.Option("--bits", help="Bits a symbol with and without the context model.")]
-Baselines = Annotated[str, typer.Option("--rivals", help="Formats to compare with: jpeg,jpeg2000,webp,avif,jxl.")]
-Plot = Annotated[Path | None, typer.Option("--plot", help="Rate-distortion curves: .svg, .png or .pdf.")]
+Bits = Annotated[bool, typer.Option("--bits", help="Also print bits per symbol with and without the context model.")]
+Baselines = Annotated[str, typer.Option("--baselines", help="Formats to compare with: jpeg,jpeg2000,webp,avif,jxl.")]
+Plot = Annotated[Path | None, typer.Option("--plot", help="Write rate-distortion curves to this .svg, .png or .pdf.")]
 NetworkName = Annotated[
     str | None,
     typer.Option(
@@ -36,9 +33,12 @@ NetworkName = Annotated[
     ),
 ]
 Agreement = Annotated[
-    bool, typer.Option("--agreement", help="How often it says what the RGB network says of the original; no labels.")
+    bool,
+    typer.Option("--agreement", help="Measure agreement with the RGB teacher instead of accuracy; needs no labels."),
 ]
-Native = Annotated[bool, typer.Option("--native", help="Images as they are, not their 224x224 center.")]
+Native = Annotated[
+    bool, typer.Option("--native", help="Evaluate images at their own size instead of the 224x224 center crop.")
+]
 
 
 @app.command("codec")
@@ -54,8 +54,9 @@ def eval_codec(
     quiet: options.Quiet = False,
     threads: options.Threads = None,
     device: options.Device = "auto",
+    rivals: Annotated[str, options.moved("--rivals", "--baselines")] = "",
 ) -> None:
-    """Bytes, bits a pixel, PSNR and MS-SSIM of whole files, of every installed codec, and of other formats."""
+    """Rate (bytes, bits per pixel), PSNR and MS-SSIM of the files of each codec, and of other formats."""
     from dcu.data import dataset_name, items
 
     if plot is not None:
@@ -64,6 +65,10 @@ def eval_codec(
         files.check_free(plot, force)  # before minutes of measuring
     models = [store.find(name, "codec") for name in codec] if codec else store.installed_codecs()
     found = items(data)
+    if plot is not None:
+        places.refuse(plot, [item.path for item in found], "--plot")
+    if plot is not None or record:
+        console.outlive_stdout()
     dataset = dataset_name(data)
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
@@ -71,28 +76,28 @@ def eval_codec(
     from dcu.evaluate.baselines import measure_setting, parse, settings
     from dcu.evaluate.codec import TIMES, bits_per_symbol, evaluate
 
-    formats = parse(baselines)
+    formats = parse(baselines, "--baselines")
     if formats or plot:
         curves.check_packages()
     ours = []
     for model in models:
         loaded = Codec.from_model(model, chosen_device)
-        shown = files.progress(found, f"measuring {model.name}", quiet)
+        shown = console.progress(found, f"measuring {model.name}", quiet)
         metrics = evaluate(loaded, (item.image() for item in shown))
         ours.append({"dataset": dataset, "name": model.name} | metrics)
-        files.print_rows(ours[-1:], json)
+        console.print_rows(ours[-1:], json)
         if bits:
-            files.print_rows([{"dataset": dataset, "name": model.name} | bits_per_symbol(loaded, found)], json)
+            console.print_rows([{"dataset": dataset, "name": model.name} | bits_per_symbol(loaded, found)], json)
     measured = [
         {"dataset": dataset} | measure_setting(*setting, (item.image() for item in found))
-        for setting in files.progress(settings(formats), "measuring other formats", quiet)
+        for setting in console.progress(settings(formats), "measuring other formats", quiet)
     ]
     drawn = curves.of(ours, measured)
     for format in formats:
-        files.print_rows(drawn["psnr"][format], json)
+        console.print_rows(drawn["psnr"][format], json)
     against = curves.differences(ours, drawn)
-    files.print_rows(against, json)
-    files.print_rows(curves.savings(drawn), json)
+    console.print_rows(against, json)
+    console.print_rows(curves.savings(drawn), json)
     if record:
         for model, row in zip(models, ours, strict=True):
             metrics = {k: v for k, v in row.items() if k != "name" and k not in TIMES}
@@ -108,76 +113,118 @@ def eval_classifier(
     network: NetworkName = None,
     agreement: Agreement = False,
     native: Native = False,
-    calibrate: Calibrate = False,
     engine: options.EngineName = "auto",
-    baselines: Baselines = "",
+    json: options.Json = False,
+    record: Record = False,
+    quiet: options.Quiet = False,
+    threads: options.Threads = None,
+    device: options.Device = "auto",
+    calibrate: Annotated[bool, options.moved("--calibrate", "dcu eval calibrate")] = False,
+    rivals: Annotated[str, options.moved("--rivals", "dcu eval baselines")] = "",
+) -> None:
+    """Top-1 and top-5 accuracy on a directory or tar whose subdirectories are classes (WNIDs or labels)."""
+    from dcu.data import LABELLED, dataset_name, items
+    from dcu.image import SUFFIXES
+
+    if agreement and native:
+        raise UsageError("--agreement uses the standard evaluation crop: not with --native")
+    if native and record:
+        raise UsageError("--record uses the standard evaluation crop: not with --native")
+    chosen = options.chosen_engine(engine)
+    found = items(data, SUFFIXES if agreement else LABELLED)
+    model = classifier_model(network, found[0])
+    chosen_device = options.start(threads, device)
+    from dcu.evaluate.classifier import class_numbers, evaluate, rgb_numbers, run_dataset
+    from dcu.tasks.classify import Classifier
+
+    classifier = Classifier.load(model.directory, chosen_device, chosen)
+    if agreement:
+        numbers = rgb_numbers(classifier, console.progress(found, "running the RGB network", quiet))
+    else:
+        numbers = class_numbers(classifier, found)
+    outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), native)
+    facts = {"dataset": dataset_name(data)} | evaluate(outputs, classifier.temperature)
+    facts |= {"temperature": classifier.temperature, "engine": "pytorch" if native else classifier.engine}
+    if agreement:
+        facts = {key: facts[key] for key in ("dataset", "count", "bpp", "engine")} | {"agreement": facts["top1"]}
+    console.print_rows([{"network": model.name} | facts], json)
+    if record:
+        store.record(model, facts)
+
+
+@app.command("calibrate")
+def eval_calibrate(
+    data: Data,
+    network: NetworkName = None,
+    engine: options.EngineName = "auto",
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    threads: options.Threads = None,
+    device: options.Device = "auto",
+) -> None:
+    """Fit the temperature of a classifier's probabilities to labelled images and write it to the model card."""
+    from dcu.data import LABELLED, dataset_name, items
+
+    chosen = options.chosen_engine(engine)
+    found, dataset = items(data, LABELLED), dataset_name(data)
+    model = classifier_model(network, found[0])
+    chosen_device = options.start(threads, device)
+    from dcu.evaluate.classifier import best_temperature, class_numbers, evaluate, run_dataset
+    from dcu.tasks.classify import Classifier
+
+    classifier = Classifier.load(model.directory, chosen_device, chosen)
+    numbers = class_numbers(classifier, found)
+    outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), native=False)
+    temperature = best_temperature(outputs)
+    store.amend(model, {"temperature": temperature, "calibrated_on": {"dataset": dataset, "count": len(found)}})
+    facts = {"network": model.name, "dataset": dataset} | evaluate(outputs, temperature)
+    console.print_rows([facts | {"temperature": temperature, "engine": classifier.engine}], json)
+
+
+@app.command("baselines")
+def eval_baselines(
+    data: Data,
+    formats: Annotated[
+        str, typer.Option("--formats", help="Formats to compare with: jpeg,jpeg2000,webp,avif,jxl.")
+    ] = "avif,webp,jpeg",
+    network: NetworkName = None,
     json: options.Json = False,
     record: Record = False,
     quiet: options.Quiet = False,
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> None:
-    """Top-1 and top-5 on a directory or tar whose subdirectories are classes (WNIDs); other files of as many bytes."""
-    from dcu.data import LABELLED, dataset_name, items
+    """Accuracy at equal file size: the latent classifier, and the RGB network on decoded images and other formats."""
+    from dcu.data import dataset_name, items
     from dcu.image import SUFFIXES
 
-    if baselines and (agreement or native or calibrate):
-        raise UsageError("--rivals only compares: not with --agreement, --native or --calibrate")
-    if agreement and (native or calibrate):
-        raise UsageError("--agreement goes by the field's protocol: not with --native or --calibrate")
-    if record and calibrate:
-        raise UsageError("--record states metrics of images that nothing was fitted to: not with --calibrate")
-    if native and (record or calibrate):
-        raise UsageError("--record and --calibrate go by the field's protocol: not with --native")
-    chosen = "pytorch" if baselines else options.chosen_engine(engine)  # as the RGB network's
-    named = None if network is None else store.find(network, "classifier")
-    found = items(data, SUFFIXES if baselines or agreement else LABELLED)
-    model = named or classifier_of(found[0])
-    dataset = dataset_name(data)
+    found, dataset = items(data, SUFFIXES), dataset_name(data)
+    model = classifier_model(network, found[0])
     chosen_device = options.start(threads, device)
     from dcu.evaluate.baselines import parse
-    from dcu.evaluate.classifier import ask, best_temperature, class_numbers, compare, evaluate, rgb_numbers
+    from dcu.evaluate.classifier import compare
     from dcu.tasks.classify import Classifier
 
-    formats = parse(baselines)
-    classifier = Classifier.load(model.directory, chosen_device, chosen)
-    shown = files.progress(found, "measuring", quiet)
-    if formats:
-        tuned = store.networks("rgb-classifier", model.fingerprint)
-        rows = compare(classifier, found, shown, formats, *tuned[:1])
-        files.print_rows([{"dataset": dataset} | row for row in rows], json)
-        if record:
-            untimed = [{name: value for name, value in row.items() if name != "ms"} for row in rows]
-            store.amend(model, {"rivals": {"dataset": dataset, "rows": untimed}})
-        return
-    if agreement:
-        numbers = rgb_numbers(classifier, files.progress(found, "asking the RGB network", quiet))
-    else:
-        numbers = class_numbers(classifier, found)
-    answers, temperature = ask(classifier, numbers, shown, native), classifier.temperature
-    if calibrate:
-        temperature = best_temperature(answers)
-        fitted_to = {"dataset": dataset, "count": len(found)}
-        store.amend(model, {"temperature": temperature, "calibrated_on": fitted_to})
-    facts = {"dataset": dataset} | evaluate(answers, temperature)
-    facts |= {"temperature": temperature, "engine": "pytorch" if native else classifier.engine}
-    if agreement:
-        facts = {key: facts[key] for key in ("dataset", "count", "bpp", "engine")} | {"agreement": facts["top1"]}
-    files.print_rows([{"network": model.name} | facts], json)
+    chosen = parse(formats, "--formats")
+    classifier = Classifier.load(model.directory, chosen_device, "pytorch")  # as the RGB network
+    tuned = store.networks("rgb-classifier", model.fingerprint)
+    rows = compare(classifier, found, console.progress(found, "measuring", quiet), chosen, *tuned[:1])
+    console.print_rows([{"dataset": dataset} | row for row in rows], json)
     if record:
-        store.record(model, facts)
+        untimed = [{name: value for name, value in row.items() if name != "ms"} for row in rows]
+        store.amend(model, {"rivals": {"dataset": dataset, "rows": untimed}})
 
 
-def classifier_of(item: Item) -> store.Model:
-    """The classifier that answers where none is named: of a bitstream, that of its codec.
+def classifier_model(name: str | None, item: Item) -> store.Model:
+    """The classifier of a name; without one, the default, or for a bitstream that of its codec.
 
     Raises
     ------
     InvalidInputError, UnavailableError
         A broken bitstream, with its name; no such codec or classifier is installed.
     """
-    if not item.is_bitstream:
-        return store.find(CLASSIFIER, "classifier")
+    if name is not None or not item.is_bitstream:
+        return store.find(name or CLASSIFIER, "classifier")
     from dcu.bitstream import read
 
     with item.named():
@@ -209,7 +256,7 @@ def eval_segmenter(
         asked = RgbCounterpart(model, codec_of(model.identity))
     else:
         asked = LatentAnswer(Segmenter.load(model.directory, chosen_device))
-    facts = {"dataset": dataset_name(data)} | evaluate(asked, found, files.progress(found, "measuring", quiet))
-    files.print_rows([facts], json)
+    facts = {"dataset": dataset_name(data)} | evaluate(asked, found, console.progress(found, "measuring", quiet))
+    console.print_rows([facts], json)
     if record:
         store.record(model, facts)

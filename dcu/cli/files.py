@@ -1,22 +1,31 @@
-"""Inputs and outputs of the commands: files, directories and pipes."""
+"""Inputs of the commands: files, directories and pipes; how files are read and written."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from dcu.cli import notes
-from dcu.cli.app import complain, out_of_memory
 from dcu.errors import DcuError, InvalidInputError, MissingInputError, OutputError, UsageError
 from dcu.io import write_atomic
 
+if TYPE_CHECKING:
+    from dcu.bitstream import Stream
+
 BIN = frozenset({".bin"})
+IMAGE_LIKE = frozenset(
+    {".arw", ".avif", ".bmp", ".cr2", ".cr3", ".dng", ".eps", ".gif", ".heic", ".heif", ".hif", ".ico", ".jfif"}
+    | {".jp2", ".jpe", ".jpeg", ".jpg", ".jxl", ".jxr", ".nef", ".orf", ".png", ".psd", ".qoi", ".raf", ".raw"}
+    | {".rw2", ".svg", ".tif", ".tiff", ".webp", ".xcf"}
+)
+"""Extensions of files that people take for images, whether dcu reads them or not."""
+LISTED = 5
+"""Extensions that a summary names."""
 T = TypeVar("T")
 
 
@@ -28,83 +37,127 @@ class Source:
     path: Path | None
     relative: Path
 
-    def read(self) -> bytes:
-        """All its bytes."""
+    @contextmanager
+    def opened(self) -> Iterator[BinaryIO]:
+        """Its bytes, from the first on; an error that reading raises is one of this input."""
         if self.path is None and sys.stdin is None:
             raise MissingInputError("-: standard input is closed")
         try:
-            return sys.stdin.buffer.read() if self.path is None else self.path.read_bytes()
+            if self.path is None:
+                yield sys.stdin.buffer
+            elif not self.name:
+                raise MissingInputError("No such file or directory")
+            else:
+                with self.path.open("rb") as file:
+                    yield file
         except OSError as error:
             raise MissingInputError(f"{self.name}: {error.strerror}") from error
 
+    def image(self) -> bytes:
+        """The bytes of an image file; other files are refused after their first bytes."""
+        from dcu.cli.bounded import read_image_file
 
-def sources(inputs: Sequence[str], suffixes: frozenset[str], kind: str) -> list[Source]:
-    """The inputs in order, directories opened: every file below with one of the endings, sorted.
+        with self.opened() as file:
+            return read_image_file(file)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs of a run in order, and what was found in directories but left out, by reason."""
+
+    names: Sequence[str]
+    sources: list[Source] = field(default_factory=list)
+    directories: list[str] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    extensions: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is one input, and it is no directory."""
+        return len(self.names) == 1 and not self.directories
+
+    def skipped_by_reason(self) -> list[str]:
+        """Counts of what was left out, with words; empty where nothing was."""
+        parts = [f"{count} skipped: {reason}" for reason, count in sorted(self.skipped.items())]
+        looks = {e: n for e, n in self.extensions.items() if e in IMAGE_LIKE}
+        others = {e: n for e, n in self.extensions.items() if e not in IMAGE_LIKE}
+        for kind, counts in (("images of other formats", looks), ("other extensions", others)):
+            if counts:
+                parts.append(f"{sum(counts.values())} skipped: {kind} ({listed(counts)})")
+        return parts
+
+
+def listed(counts: dict[str, int]) -> str:
+    """The most frequent extensions and how many there are of each."""
+    frequent = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
+    named = [f"{extension or 'none'} {count}" for extension, count in frequent[:LISTED]]
+    return ", ".join([*named, *(["..."] if len(frequent) > LISTED else [])])
+
+
+def sources(inputs: Sequence[str], suffixes: frozenset[str], kind: str) -> Inputs:
+    """The inputs in order, directories opened: every file below with one of the extensions, sorted.
 
     A missing file, or a directory that cannot be opened, stays in the list and fails when it is read; a directory
     without any such file is an error at once.
     """
-    found = []
+    found = Inputs(inputs)
     for name in inputs:
         path = Path(name)
         if name == "-":
-            found.append(Source("-", None, Path("stdin")))
+            found.sources.append(Source("-", None, Path("stdin")))
         elif os.path.isdir(name):  # unlike Path.is_dir, never raises
-            below = walk(path, suffixes)
-            if not below:
-                raise MissingInputError(f"{name}: holds no {kind}")
-            found += [Source(str(p), p, p.relative_to(path)) for p in below]
+            before, left_out = len(found.sources), found.skipped_by_reason()
+            found.directories.append(name)
+            found.sources.extend(Source(str(p), p, p.relative_to(path)) for p in walk(path, suffixes, found))
+            if len(found.sources) == before:
+                more = "" if found.skipped_by_reason() == left_out else f" ({', '.join(found.skipped_by_reason())})"
+                raise MissingInputError(f"{name}: holds no {kind}{more}")
         else:
-            found.append(Source(name, path, Path(path.name)))
-    if sum(source.path is None for source in found) > 1:
+            found.sources.append(Source(name, path, Path(path.name if path.name not in ("", "..") else "unnamed")))
+    if sum(source.path is None for source in found.sources) > 1:
         raise UsageError("standard input can be read only once")
     return found
 
 
-def walk(top: Path, suffixes: frozenset[str]) -> list[Path]:
-    """Every file below with one of the endings, and every directory that cannot be opened, sorted."""
-    shut: list[Path] = []
-    below = [
-        Path(directory, file)
-        for directory, _, files in os.walk(top, onerror=lambda error: shut.append(Path(error.filename)))
-        for file in files
-        if Path(file).suffix.lower() in suffixes
-    ]
-    whole = [path for path in below if os.path.isfile(path) or not os.path.exists(path)]  # no pipes: they may not end
-    return sorted(whole + shut)
+def walk(top: Path, suffixes: frozenset[str], found: Inputs) -> list[Path]:
+    """Every file below with one of the extensions, and every directory that cannot be opened, sorted.
 
-
-def targets(inputs: Sequence[str], found: Sequence[Source], output: str | None, suffix: str) -> list[Path | None]:
-    """Where each result goes; None is standard output.
-
-    Raises
-    ------
-    UsageError
-        No output named, a terminal, or two inputs with one output name.
+    Links to directories are followed once, after all else, and never upward; what is left out is counted.
     """
-    alone = len(inputs) == 1 and not os.path.isdir(inputs[0])
-    if output is None and inputs == ["-"]:
-        output = "-"
-    if output is None:
-        raise UsageError("-o FILE or DIR is needed")
-    if output == "-":
-        if not alone:
-            raise UsageError("standard output takes the result of one input only")
-        if sys.stdout.isatty():
-            raise UsageError("will not write binary data to a terminal: name a file with -o")
-        return [None]
-    place = Path(output)
-    if alone and not os.path.isdir(place) and not output.endswith(os.sep):
-        return [place]
-    if os.path.exists(place) and not os.path.isdir(place):
-        raise UsageError(f"{output}: not a directory, and there are several inputs")
-    chosen = [place / source.relative.with_suffix(suffix) for source in found]
-    taken: dict[Path, str] = {}
-    for source, target in zip(found, chosen, strict=True):
-        if target in taken:
-            raise UsageError(f"{taken[target]} and {source.name} would both become {target}")
-        taken[target] = source.name
-    return list(chosen)
+    paths: list[Path] = []
+    seen = {key for parent in Path(os.path.realpath(top)).parents if (key := identity(parent))}
+    directories, links = [top], list[Path]()
+    while directories or links:
+        directory = directories.pop() if directories else links.pop(0)
+        if (key := identity(directory)) in seen and key:
+            found.skipped["circular or repeated links to directories"] += 1
+            continue
+        seen.add(key or (0, 0))
+        try:
+            with os.scandir(directory) as entries:
+                names = sorted(entry.name for entry in entries)
+        except OSError:
+            paths.append(directory)
+            continue
+        for path in (directory / name for name in names):
+            if os.path.isdir(path):
+                (links if os.path.islink(path) else directories).append(path)
+            elif path.suffix.lower() not in suffixes:
+                found.extensions[path.suffix.lower()] += 1
+            elif os.path.isfile(path) or not os.path.exists(path):
+                paths.append(path)
+            else:  # a pipe may never end
+                found.skipped["not regular files"] += 1
+    return sorted(paths)
+
+
+def identity(path: str | Path | int) -> tuple[int, int] | None:
+    """What all names of one file or directory have in common; None where there is none."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def put(target: Path | None, data: bytes, force: bool) -> None:
@@ -120,7 +173,7 @@ def put(target: Path | None, data: bytes, force: bool) -> None:
         sys.stdout.buffer.flush()
         return
     try:
-        if target.is_file() and target.read_bytes() == data:
+        if target.is_file() and target.stat().st_size == len(data) and target.read_bytes() == data:
             return
         check_free(target, force)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -138,48 +191,38 @@ def check_free(target: Path, force: bool) -> None:
             raise OutputError(f"{target}: exists already; --force overwrites it")
 
 
-class Failures:
-    """Reports inputs that failed and goes on; keeps the exit code of the first."""
+def streams(found: Iterable[Source], alone: bool = False) -> Iterator[tuple[Source, Stream | Exception]]:
+    """(source, parsed stream or its error) of every bitstream; standard input may hold several in a row.
 
-    def __init__(self) -> None:
-        self.exit_code = 0
-
-    @contextmanager
-    def of(self, name: str) -> Iterator[None]:
-        """Report an error of one input under its name."""
-        try:
-            with notes.about(name):
-                yield
-        except DcuError as error:
-            message = str(error)
-            self.exit_code = self.exit_code or error.exit_code
-            complain(
-                message if message.startswith(f"{name}:") or isinstance(error, OutputError) else f"{name}: {message}"
-            )
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            self.exit_code = self.exit_code or 1
-            complain(f"{name}: not enough memory")
-
-
-def streams(found: Iterable[Source], failures: Failures) -> Iterator[tuple[Source, Any]]:
-    """(source, parsed stream) of every bitstream; standard input may hold several, one after the other.
-
-    A broken one is reported; it ends its pipe, the other inputs go on.
+    A damaged one ends its pipe, the other inputs go on. The streams of a pipe after the first are called stdin-2,
+    stdin-3 and so on; where their results would have one place (``alone``), several are an error of the input.
     """
     from dcu import bitstream
 
     for source in found:
-        with failures.of(source.name):
-            data = source.read()
-            if source.path is None:
-                yield from ((source, stream) for stream in bitstream.split(data))
-                continue
-            stream = bitstream.read(data)
-            if stream.size != len(data):
-                raise InvalidInputError("bytes after the end of the stream")
-            yield source, stream
+        try:
+            with source.opened() as file:
+                if (stream := bitstream.read_from(file)) is None:
+                    raise InvalidInputError("empty stream")
+                if source.path is not None and file.read(1):
+                    raise InvalidInputError("bytes after the end of the stream")
+                following = bitstream.read_from(file) if source.path is None and alone else None
+                if following:
+                    raise UsageError("holds several streams: name a directory with -o")
+                yield source, stream
+                number = 1
+                while source.path is None and not alone and (stream := bitstream.read_from(file)):
+                    number += 1
+                    yield replace(source, relative=Path(f"stdin-{number}")), stream
+        except (DcuError, MemoryError) as error:
+            yield source, error
+
+
+def intact(stream: Stream | Exception) -> Stream:
+    """The stream; raises its error."""
+    if isinstance(stream, Exception):
+        raise stream
+    return stream
 
 
 def batched(values: Iterable[T], size: int, weigh: Callable[[T], int], most: int) -> Iterator[list[T]]:
@@ -195,32 +238,3 @@ def batched(values: Iterable[T], size: int, weigh: Callable[[T], int], most: int
         weight += more
     if batch:
         yield batch
-
-
-def progress(values: Sequence[T], what: str, quiet: bool) -> Iterable[T]:
-    """The values behind a progress bar, where there are several and standard error is a terminal."""
-    if quiet or len(values) < 2 or not sys.stderr.isatty():
-        return values
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(values, what, console=Console(stderr=True), transient=True)
-
-
-def print_json(value: dict[str, Any], error: bool = False) -> None:
-    """One JSON object on a line of standard output, or of standard error."""
-    print(json.dumps(value), file=sys.stderr if error else sys.stdout, flush=True)
-
-
-def print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
-    """Rows of equal keys on standard output: one JSON object a line, or a table for people."""
-    if as_json:
-        for row in rows:
-            print_json(row)
-        return
-    if rows:
-        cells = [list(rows[0]), *(["" if value is None else str(value) for value in row.values()] for row in rows)]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        for line in cells:
-            print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), flush=True)
-        print(flush=True)

@@ -6,7 +6,8 @@ from typing import Any
 
 import typer
 
-from dcu.cli import files, options
+from dcu.cli import options
+from dcu.cli.console import print_rows
 
 app = typer.Typer(add_completion=False)
 
@@ -30,4 +31,4 @@ def formats(json: options.Json = False) -> None:
                 "extra": format.extra,
             }
         )
-    files.print_rows(rows, json)
+    print_rows(rows, json)

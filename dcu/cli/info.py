@@ -1,4 +1,4 @@
-"""``dcu info``: what is inside a bitstream."""
+"""``dcu info``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import typer
 
 from dcu import store
 from dcu.cli import files, options
+from dcu.cli.console import print_json, progress, say
+from dcu.cli.report import Report
 from dcu.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -17,17 +19,19 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def info(inputs: options.Inputs, json: options.Json = False) -> int:
-    """What is inside bitstreams: size, layers, bytes by part, bits a pixel, codec."""
+def info(inputs: options.Inputs, json: options.Json = False, quiet: options.Quiet = False) -> int:
+    """Show size, layers, bytes per part, bits per pixel and codec of bitstreams."""
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
-    failures = files.Failures()
-    for source, stream in files.streams(found, failures):
-        facts = describe(source.name, stream)
-        if json:
-            files.print_json(facts)
-        else:
-            show(facts, stream)
-    return failures.exit_code
+    report = Report(found, json, quiet)
+    for source, read in files.streams(progress(found.sources, "reading", quiet)):
+        with report.of(source.name):
+            stream = files.intact(read)
+            facts = describe(source.name, stream)
+            if json:
+                print_json(facts)
+            else:
+                show(facts, stream)
+    return report.finish()
 
 
 def codec_name(identity: bytes) -> str | None:
@@ -62,10 +66,10 @@ def show(facts: dict[str, Any], stream: Stream) -> None:
     from dcu.bitstream import CHECKSUM_BYTES
 
     layers = ", ".join(f"{x['width']}x{x['height']} in {x['bytes']} bytes" for x in facts["layers"])
-    typer.echo(
-        f"{facts['input']}: {facts['width']}x{facts['height']}, {facts['bytes']} bytes, {facts['bpp']:.4f} bpp\n"
-        f"  codec     {facts['codec'] or 'not installed'} ({facts['fingerprint']})\n"
-        f"  layers    {layers}\n"
+    say(
+        f"{facts['input']}: {facts['width']}x{facts['height']}, {facts['bytes']} bytes, {facts['bpp']:.4f} bpp",
+        f"  codec     {facts['codec'] or 'not installed'} ({facts['fingerprint']})",
+        f"  layers    {layers}",
         f"  bits      header {8 * stream.header_bytes}, payload {8 * sum(stream.payload_bytes)}, "
-        f"checksum {8 * CHECKSUM_BYTES}"
+        f"checksum {8 * CHECKSUM_BYTES}",
     )

@@ -1,72 +1,105 @@
-"""``dcu models``: list, show and verify the installed models."""
+"""``dcu models``: list, show, verify and remove installed models."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from dcu import store
-from dcu.cli import files, options
+from dcu import install, store
+from dcu.cli import options
+from dcu.cli.console import print_json, print_rows, say
+from dcu.cli.files import Inputs
+from dcu.cli.report import Report
 from dcu.errors import UnavailableError
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, show and verify the installed models.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, show, verify and remove installed models.")
 Names = Annotated[list[str] | None, typer.Argument(help="Names or paths.", show_default="all")]
 
 
 @app.command("list")
-def list_models(as_json: options.Json = False) -> None:
-    """Every installed model, a line each."""
-    for model in store.installed():
-        if as_json:
-            facts = {key: model.card.get(key) for key in ("name", "kind", "codec", "fingerprint", "bytes")}
-            files.print_json(facts | {"folder": str(model.directory)})
-        else:
-            size = f"{model.card.get('bytes', 0) / 1e6:.1f} MB"
-            typer.echo(f"{model.name:<24} {model.kind:<12} {model.fingerprint[:8]}  {size:>8}  {model.directory}")
+def list_models(as_json: options.Json = False) -> int:
+    """List every installed model."""
+    directories = list(store.directories())
+    report, rows = Report(Inputs([str(directory) for directory in directories]), as_json, quiet=True), []
+    for directory in directories:
+        with report.of(str(directory)):
+            model = store.read_model(directory)
+            row: dict[str, Any] = {"name": model.name, "kind": model.kind}
+            if as_json:
+                row |= {key: model.card.get(key) for key in ("codec", "fingerprint", "bytes")}
+            else:
+                row |= {"fingerprint": model.fingerprint[:8], "MB": f"{model.facts.bytes / 1e6:.1f}"}
+            rows.append(row | {"directory": str(model.directory)})
+    print_rows(rows, as_json)
+    return report.exit_code
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="Name or path.")]) -> None:
-    """A model's card, without its list of labels."""
+def show(name: Annotated[str, typer.Argument(help="Name or path.")], as_json: options.Json = False) -> None:
+    """A model's card, without its list of labels: JSON, with --json on one line."""
     card = {key: value for key, value in store.find(name).card.items() if key != "labels"}
-    typer.echo(json.dumps(card, indent=1, ensure_ascii=False))
+    if as_json:
+        print_json(card)
+    else:
+        say(*json.dumps(card, indent=1, ensure_ascii=False).splitlines())
 
 
 @app.command()
-def verify(names: Names = None) -> int:
+def verify(names: Names = None, as_json: options.Json = False) -> int:
     """Check weights, fingerprints and costs against cards, and that each network's codec is there."""
     directories = [store.find(name).directory for name in names] if names else list(store.directories())
     if not directories:
         raise UnavailableError("no model is installed")
-    failures = files.Failures()
+    report = Report(Inputs([directory.name for directory in directories]), as_json, quiet=False)
     for directory in directories:
-        with failures.of(directory.name):
-            check(store.read_model(directory))
-            typer.echo(f"{directory.name}: as its card says")
-    return failures.exit_code
+        with report.of(directory.name):
+            model = store.read_model(directory)
+            check(model)
+            if as_json:
+                print_json({"input": directory.name, "kind": model.kind, "fingerprint": model.fingerprint})
+            else:
+                say(f"{directory.name}: as its card says")
+    return report.exit_code
 
 
 def check(model: store.Model) -> None:
     """Compare what a card states with what is there; raises UnavailableError."""
+    import torch
+
     from dcu.codec import Codec
     from dcu.evaluate.cost import classifier_cost, codec_cost, segmenter_cost
+    from dcu.geometry import LATENT_CROP
     from dcu.tasks.classify import Classifier
     from dcu.tasks.segment import Segmenter
 
-    facts = {
+    facts: dict[str, Any] = {
         "name": model.directory.name,
         "parameters": sum(tensor.numel() for tensor in model.weights().values()),
         "bytes": (model.directory / store.WEIGHTS).stat().st_size,
     }
+    answer = torch.zeros(0)
     if model.kind == "codec":
-        facts |= codec_cost(Codec.from_model(model))
+        codec = Codec.from_model(model)
+        facts |= codec_cost(codec)
+        answer = codec.synthesis(torch.zeros(1, len(codec.levels), 1, 1))
     elif model.kind == "classifier":
-        facts |= classifier_cost(Classifier.load(model.directory))
+        classifier = Classifier.load(model.directory, engine="pytorch")
+        facts |= classifier_cost(classifier)
+        answer = classifier.probabilities([[torch.zeros(1, len(classifier.codec.levels), LATENT_CROP, LATENT_CROP)]])
     elif model.kind == "segmenter":
         segmenter = Segmenter.load(model.directory)
         facts |= {"macs": segmenter_cost(segmenter.network, "latent", segmenter.codec)}
+        answer = segmenter.network(torch.zeros(1, len(segmenter.codec.levels), LATENT_CROP, LATENT_CROP))
+    if not torch.isfinite(answer).all():
+        raise UnavailableError("its network gives no finite numbers")
     for name, value in facts.items():
         if model.card.get(name) != value:
             raise UnavailableError(f"{name} is {value}, its card says {model.card.get(name)}")
+
+
+@app.command()
+def remove(name: Annotated[str, typer.Argument(help="Name of a model in the user's data directory.")]) -> None:
+    """Remove a model that you installed; those that dcu ships stay."""
+    say(f"removed {install.remove(name)}")

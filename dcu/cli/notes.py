@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from dcu.cli.app import complain
+from dcu.cli.console import complain
 
 _input: ContextVar[str] = ContextVar("input", default="")
 
@@ -24,17 +24,19 @@ def about(name: str) -> Iterator[None]:
 
 
 class Notes(logging.Handler):
-    """Prints messages."""
+    """Prints the library's log on standard error, a line per record, with the name of the input that it is about."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        kind = "note: " if record.levelno >= logging.WARNING else ""
         name = _input.get()
-        complain(f"{name}: note: {record.getMessage()}" if name else f"note: {record.getMessage()}")
+        complain(f"{name}: {kind}{record.getMessage()}" if name else f"{kind}{record.getMessage()}")
 
 
 def install() -> None:
-    """Print the warnings of dcu, and none of Pillow, whose lines name no input."""
+    """Print the log of dcu, and no warnings of Pillow, whose lines name no input."""
     logger = logging.getLogger("dcu")
     logger.propagate = False
-    logger.handlers = [Notes(logging.WARNING)]
+    logger.handlers = [Notes()]
+    logger.setLevel(logging.INFO)
     logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
     warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -1,8 +1,8 @@
-"""Options that several commands share, and what they set."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,19 +10,34 @@ from dcu.errors import UnavailableError, UsageError
 
 Inputs = Annotated[list[str], typer.Argument(help="Files, directories, or - for standard input.", show_default=False)]
 Output = Annotated[str | None, typer.Option("--output", "-o", help="File or directory; - for standard output.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite files that differ.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
-View = Annotated[str, typer.Option("--view", help="What of an image is seen: its center, or full.")]
-Views = Annotated[int, typer.Option("--views", help="1, or 5: the center and four corners, averaged.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON Lines; for a failed input error and exit_code.")]
+KeepExtension = Annotated[
+    bool, typer.Option("--keep-extension", help="Keep the extension of inputs in names of outputs: a.jpg.bin.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress, notes or summary.")]
+View = Annotated[str, typer.Option("--view", help="Part of the image that is classified: center or full.")]
+Views = Annotated[int, typer.Option("--views", help="1, or 5: average over the center and four corners.")]
 Network = Annotated[
-    str | None, typer.Option("--network", help="Classifier by name or path.", show_default="by the stream's codec")
+    str | None,
+    typer.Option("--network", help="Classifier by name or path.", show_default="that of the bitstream's codec"),
 ]
 EngineName = Annotated[
-    str, typer.Option("--engine", help="auto, the fastest that is exact enough; pytorch; onnx or int8 (dcu[fast]).")
+    str,
+    typer.Option("--engine", help="auto (the fastest that keeps accuracy), pytorch, onnx or int8 (needs dcu[fast])."),
 ]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.", show_default="all cores")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+
+
+def moved(option: str, place: str) -> Any:
+    """A hidden option of version 0.1; using it is a usage error that names its replacement."""
+
+    def refuse(value: Any) -> None:
+        if value:
+            raise UsageError(f"{option} is no option any more: use {place}")
+
+    return typer.Option(option, hidden=True, callback=refuse)
 
 
 def start(threads: int | None, device: str) -> str:
@@ -53,7 +68,7 @@ def chosen_engine(engine: str) -> str:
 
 def chosen_view(view: str, views: int) -> str:
     """What networks are to see, as `dcu.tasks.classify.VIEWS` names it."""
-    if view not in ("centre", "full"):
+    if view not in ("center", "full"):
         raise UsageError(f"--view: {view} is neither center nor full")
     if views not in (1, 5):
         raise UsageError(f"--views: {views} is neither 1 nor 5")

@@ -1,4 +1,4 @@
-"""``dcu segment``: the class of every pixel, straight from bitstreams."""
+"""``dcu segment``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dcu.cli import files, options
+from dcu.cli import console, files, options, places
+from dcu.cli.report import Report
 from dcu.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,9 +22,11 @@ def segment(
     inputs: options.Inputs,
     output: options.Output = None,
     overlay: Annotated[
-        str | None, typer.Option("--overlay", help="File or directory for the mask's colors over the decoded image.")
+        str | None, typer.Option("--overlay", help="File or directory for class colors over the decoded image.")
     ] = None,
-    full: Annotated[bool, typer.Option("--full", help="Of large images, the full layer, not the small one.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Of large images, segment the full layer, not the thumbnail layer.")
+    ] = False,
     network: Annotated[
         str | None, typer.Option("--network", help="Segmenter by name or path.", show_default="by the stream's codec")
     ] = None,
@@ -33,38 +36,42 @@ def segment(
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """The class of every pixel, straight from bitstreams: an indexed PNG each, and the share of every class."""
+    """Semantic segmentation from bitstreams: an indexed PNG per image, and the fraction of pixels per class."""
     from dcu.image import encoder
 
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
-    maps = [] if output is None and json else files.targets(inputs, found, output, ".png")
-    overlays = [] if overlay is None else files.targets(inputs, found, overlay, ".png")
-    if None in overlays or (None in maps and (json or overlay == "-")):
+    optional = output is None and (json or overlay is not None)
+    maps = None if optional else places.choose(found, output, ".png")
+    overlays = None if overlay is None else places.choose(found, overlay, ".png", option="--overlay")
+    wanted = [each for each in (maps, overlays) if each]
+    if sum(each.piped for each in wanted) + json > 1 or (overlays and overlays.piped):
         raise UsageError("standard output takes one thing only")
-    if any(place is not None and place.suffix.lower() != ".png" for place in maps):
-        raise UsageError(f"{output}: masks are indexed PNG files")
-    map_of = dict(zip(found, maps, strict=False))
-    overlay_of = {s: (p, encoder(p)) for s, p in zip(found, overlays, strict=False) if p is not None}
+    if maps and maps.file and maps.file.suffix.lower() != ".png":
+        raise UsageError(f"{output}: segmentation maps are indexed PNG files")
+    if overlays and overlays.file:
+        encoder(overlays.file)  # an unknown format is an error before any work
+    places.check(found, *wanted)
+    if wanted and not any(each.piped for each in wanted):
+        console.outlive_stdout()
+    report = Report(found, json, quiet)
     chosen_device = options.start(threads, device)
     from dcu.tasks.segment import Segmenter, segmenter_for
 
     named = Segmenter.load(network, chosen_device) if network else None
-    failures = files.Failures()
-    for source, stream in files.streams(files.progress(found, "segmenting", quiet), failures):
-        with failures.of(source.name):
-            if maps and source not in map_of:
-                raise UsageError("holds several streams: only the first was segmented; --json alone tells of all")
+    shown = console.progress(found.sources, "segmenting", quiet)
+    for source, read in files.streams(shown, alone=any(each.alone for each in wanted)):
+        with report.of(source.name):
+            stream = files.intact(read)
             segmenter = named or segmenter_for(stream.codec, chosen_device)
             segmentation = segmenter(stream, full)
             if maps:
-                place = map_of.pop(source)
-                files.put(place, png(segmentation), force)
-            if source in overlay_of:
-                place, encode = overlay_of.pop(source)
-                files.put(place, encode(segmentation.over(segmenter.codec.decode(stream))), force)
-            if None not in maps:
+                files.put(maps.of(source), png(segmentation), force)
+            if overlays and (place := overlays.of(source)):
+                seen = segmentation.over(segmenter.codec.decode(stream))
+                files.put(place, encoder(place)(seen), force)
+            if not (maps and maps.piped):
                 show(source.name, segmentation, json)
-    return failures.exit_code
+    return report.finish()
 
 
 def png(segmentation: SegmentationMap) -> bytes:
@@ -79,10 +86,8 @@ def show(name: str, segmentation: SegmentationMap, json: bool) -> None:
     if json:
         shares = {label: round(share, 6) for label, share in segmentation.class_fractions.items()}
         height, width = segmentation.classes.shape
-        facts = {"input": name, "width": width, "height": height, "shares": shares}
-        files.print_json(facts | {"network": segmentation.network, "codec": segmentation.codec})
+        facts = {"input": name, "width": width, "height": height, "class_fractions": shares}
+        console.print_json(facts | {"network": segmentation.network, "codec": segmentation.codec})
         return
-    typer.echo(name)
-    for label, share in sorted(segmentation.class_fractions.items(), key=lambda entry: -entry[1]):
-        if share > 0:
-            typer.echo(f"  {100 * share:5.1f} %  {label}")
+    ranked = sorted(segmentation.class_fractions.items(), key=lambda entry: -entry[1])
+    console.say(name, *(f"  {100 * share:5.1f} %  {label}" for label, share in ranked if share > 0))

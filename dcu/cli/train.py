@@ -9,23 +9,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dcu import paths, store
-from dcu.cli import files, options
-from dcu.errors import UsageError
+from dcu import install, paths, store
+from dcu.cli import console, options, places
+from dcu.errors import DcuError, UsageError
 
 if TYPE_CHECKING:
+    from dcu.data import Item
     from dcu.train.loop import Run
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train codecs, classifiers and segmenters.")
 Recipe = Annotated[
-    Path, typer.Argument(help="Recipe (TOML): a path, or the name of one that dcu ships.", show_default=False)
+    str, typer.Argument(help="Recipe (TOML): a path, or the name of one that dcu ships.", show_default=False)
 ]
-RecipeOrLabels = Annotated[
-    Path | None, typer.Argument(help="Recipe (TOML), as for codecs; none with --labels.", show_default=False)
+Data = Annotated[
+    list[Path],
+    typer.Option("--data", help="Directory or uncompressed tar of images, or a directory of such tars; repeated."),
 ]
-DATA = typer.Option("--data", help="Directory or uncompressed tar of images, or a directory of such tars; repeated.")
-Data = Annotated[list[Path], DATA]
-OptionalData = Annotated[list[Path] | None, DATA]
 Out = Annotated[
     Path | None, typer.Option("--out", help="Directory of the model.", show_default="the user's data directory")
 ]
@@ -35,39 +34,60 @@ Start = Annotated[
     typer.Option("--start", help="Checkpoint of another run to begin with; a codec's, then maybe its reader's."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint.")]
-Labels = Annotated[
-    Path | None,
-    typer.Option("--labels", help="Directory or tar of one's own classes: a directory each, of images or bitstreams."),
-]
-CodecName = Annotated[str, typer.Option("--codec", help="Codec whose latents are read (with --labels).")]
+ForceModel = Annotated[bool, typer.Option("--force", help="Overwrite or hide an existing model of that name.")]
 Minutes = Annotated[float | None, typer.Option("--minutes", min=0, help="Stop after so long; --resume goes on.")]
-DEFAULT_CODEC = "codec-0.0983"
 
 
-def recipe_path(recipe: Path) -> Path:
-    """A recipe by path, or by the name of one that dcu ships."""
-    inside = paths.shipped("configs") / f"{recipe.name.removesuffix('.toml')}.toml"
-    return inside if not recipe.exists() and inside.exists() else recipe
+def recipe_path(recipe: str) -> Path:
+    """The file of a recipe: a path, which contains a separator or ends in .toml, or the name of one that dcu ships."""
+    named = not store.is_path(recipe) and not recipe.endswith(".toml")
+    return paths.shipped("configs") / f"{recipe}.toml" if named else Path(recipe)
 
 
-def train(run: Run, start: list[Path], resume: bool, minutes: float | None, write: Callable[[], Path]) -> None:
-    """Run the loop, from the start, from other weights, or from the checkpoint; then write the model, once."""
+def train(
+    run: Run,
+    items: list[Item],
+    directory: Path | None,
+    start: list[Path],
+    resume: bool,
+    minutes: float | None,
+    force: bool,
+    write: Callable[[], Path],
+) -> None:
+    """Run the loop, from the start, from other weights, or from the checkpoint; then write the model, once.
+
+    Where ``directory`` is to hold the model, it must harm no other: before the training, and again after it.
+    """
     from rich.console import Console
 
     from dcu.train import parallel
+    from dcu.train.export import is_earlier_state
+
+    def check_free() -> None:
+        if directory is not None:
+            install.check_free(directory, force or (resume and is_earlier_state(directory, run, items)))
 
     if resume and start:
         raise UsageError("--start begins a run, --resume continues one")
-    if resume:
-        run.resume()
-    elif run.checkpoint.path.exists():
-        raise UsageError(f"{run.checkpoint.path}: a run is there already; --resume continues it, or name other --runs")
-    for path in start:
-        run.start(path)
-    if not run.train(minutes, Console(stderr=True)) and parallel.rank() == 0:
-        typer.echo(f"stopped at step {run.step} of {run.schedule.steps}; --resume continues", err=True)
-    if parallel.rank() == 0:
-        typer.echo(str(write()))
+    with run.alone():
+        if resume:
+            run.resume()
+        elif run.checkpoint.path.exists():
+            there = f"{run.checkpoint.path}: a run is there already"
+            raise UsageError(f"{there}; --resume continues it, or name other --runs")
+        for path in start:
+            run.start(path)
+        check_free()
+        if not run.train(minutes, Console(stderr=True)) and parallel.rank() == 0:
+            console.note(f"stopped at step {run.step} of {run.schedule.steps}; --resume continues")
+        if parallel.rank() == 0:
+            try:
+                check_free()
+            except DcuError as error:
+                kept = f"{run.checkpoint.path} is kept: --resume with another --out writes the model"
+                raise type(error)(f"{error}; {kept}") from error
+            console.outlive_stdout()
+            console.say(str(write()))
 
 
 @app.command("codec")
@@ -78,6 +98,7 @@ def train_codec(
     runs: Runs = Path("runs"),
     start: Start = None,
     resume: Resume = False,
+    force: ForceModel = False,
     minutes: Minutes = None,
     threads: options.Threads = None,
     device: options.Device = "auto",
@@ -97,11 +118,12 @@ def train_codec(
     if "variable_rate" in read_tables(path):
         parts = read_recipe(path, variable_rate=VariableRateRecipe, data=VariableRateData, schedule=Schedule)
         with parallel.processes(chosen_device):
+            items = gather(data)
             variable = VariableRateTask(
-                parts["variable_rate"], parts["data"], gather(data), parts["schedule"].seed, chosen_device
+                parts["variable_rate"], parts["data"], items, parts["schedule"].seed, chosen_device
             )
             run = Run(variable, parts["schedule"], runs / path.stem)
-            train(run, start or [], resume, minutes, lambda: run.checkpoint.path)
+            train(run, items, None, start or [], resume, minutes, force, lambda: run.checkpoint.path)
         return
     parts = read_recipe(path, codec=CodecRecipe, reader=ReaderRecipe, data=CodecData, schedule=Schedule)
     items = gather(data)
@@ -112,34 +134,29 @@ def train_codec(
         else:
             task = CodecTask(parts["codec"], *common)
         run = Run(task, parts["schedule"], runs / path.stem)
-        directory = out or paths.user_models() / task.recipe.name
-        train(run, start or [], resume, minutes, lambda: codec_model(run, task, items, directory).directory)
+        directory = install.place_for(task.recipe.name, out)
+
+        def write() -> Path:
+            return codec_model(run, task, items, directory).directory
+
+        train(run, items, directory, start or [], resume, minutes, force, write)
 
 
 @app.command("classifier")
 def train_classifier(
-    recipe: RecipeOrLabels = None,
-    data: OptionalData = None,
-    labels: Labels = None,
-    codec: CodecName = DEFAULT_CODEC,
+    recipe: Recipe,
+    data: Data,
     out: Out = None,
     runs: Runs = Path("runs"),
     start: Start = None,
     resume: Resume = False,
+    force: ForceModel = False,
     minutes: Minutes = None,
     threads: options.Threads = None,
     device: options.Device = "auto",
+    labels: Annotated[str, options.moved("--labels", "dcu train head")] = "",
 ) -> None:
-    """Distil a classifier on a codec's latents from the RGB network; or, with --labels, one of one's own classes."""
-    if (recipe is None) == (labels is None):
-        raise UsageError("a recipe and its --data, or --labels: one of them")
-    if labels is not None:
-        if data or start or resume or minutes is not None:
-            raise UsageError("--labels needs neither --data nor --start, --resume or --minutes")
-        train_head(labels, codec, out, options.start(threads, device))
-        return
-    if recipe is None or not data:
-        raise UsageError("--data is needed")
+    """Distill a classifier on a codec's latents from the RGB network."""
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
     from dcu.data import gather
@@ -162,10 +179,12 @@ def train_classifier(
         else:
             task = ClassifierTask(parts["classifier"], *common)
         run = Run(task, parts["schedule"], runs / path.stem)
-        directory = out or paths.user_models() / task.recipe.name
-        train(
-            run, start or [], resume, minutes, lambda: classifier_model(run, task, loaded, items, directory).directory
-        )
+        directory = install.place_for(task.recipe.name, out)
+
+        def write() -> Path:
+            return classifier_model(run, task, loaded, items, directory).directory
+
+        train(run, items, directory, start or [], resume, minutes, force, write)
 
 
 @app.command("segmenter")
@@ -176,6 +195,7 @@ def train_segmenter(
     runs: Runs = Path("runs"),
     start: Start = None,
     resume: Resume = False,
+    force: ForceModel = False,
     minutes: Minutes = None,
     threads: options.Threads = None,
     device: options.Device = "auto",
@@ -197,8 +217,12 @@ def train_segmenter(
         codec = Codec.load(parts["segmenter"].codec, chosen_device)
         task = SegmenterTask(parts["segmenter"], parts["data"], codec, found, parts["schedule"].seed)
         run = Run(task, parts["schedule"], runs / path.stem)
-        items, directory = [pair.image for pair in found], out or paths.user_models() / task.recipe.name
-        train(run, start or [], resume, minutes, lambda: segmenter_model(run, task, codec, items, directory).directory)
+        items, directory = [pair.image for pair in found], install.place_for(task.recipe.name, out)
+
+        def write() -> Path:
+            return segmenter_model(run, task, codec, items, directory).directory
+
+        train(run, items, directory, start or [], resume, minutes, force, write)
 
 
 @app.command("mean")
@@ -216,6 +240,7 @@ def train_mean(
     odds: Annotated[
         float | None, typer.Option("--odds", help="Of these classes, times what they are.", show_default="2")
     ] = None,
+    force: ForceModel = False,
 ) -> None:
     """The mean of several runs' weights, often better than each of them."""
     from dcu.data import gather
@@ -223,14 +248,29 @@ def train_mean(
 
     if odds is not None and expect is None:
         raise UsageError("--odds are those of the classes that --expect names")
+    directory = install.place_for(out.name, out)
+    install.check_free(directory, force)
     found = [store.find(name) for name in models]
     expected = sorted({item.label for item in gather([expect])}) if expect else ()
     odds = 2 if odds is None else odds
-    typer.echo(str(mean_model(found, shares or [1.0] * len(found), out, rgb, expected, odds).directory))
+    places.refuse(directory, [model.directory for model in found], "--out")
+    console.outlive_stdout()
+    console.say(str(mean_model(found, shares or [1.0] * len(found), directory, rgb, expected, odds, force).directory))
 
 
-def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:
-    """Fit a new last layer to one's own classes; say how well it names images that were kept aside."""
+@app.command("head")
+def train_head(
+    labels: Annotated[
+        Path, typer.Argument(help="Directory or tar with one directory of images or bitstreams per class.")
+    ],
+    codec: Annotated[str, typer.Option("--codec", help="Codec whose latents are classified.")] = "codec-0.0983",
+    out: Out = None,
+    force: ForceModel = False,
+    threads: options.Threads = None,
+    device: options.Device = "auto",
+) -> int:
+    """Fit the last layer of the codec's classifier to custom classes, one directory per class."""
+    chosen_device = options.start(threads, device)
     import torch
 
     from dcu.data import LABELLED, dataset_name, items
@@ -238,19 +278,32 @@ def train_head(labels: Path, codec: str, out: Path | None, device: str) -> None:
     from dcu.train.head import own_classifier
 
     model = store.find(codec, "codec")
-    classifier = Classifier.load(store.find_network("classifier", model.fingerprint).directory, device)
+    network = store.find_network("classifier", model.fingerprint)
+    classifier = Classifier.load(network.directory, chosen_device)
     found = items(labels, LABELLED)
-    directory = out or paths.user_models() / f"{dataset_name(labels)}-{model.name.removeprefix('codec-')}"
-    if out is None and (paths.shipped("models") / directory.name).exists():
-        raise UsageError(f"{directory.name}: would hide the model of that name; choose another with --out")
+    directory = install.place_for(f"{dataset_name(labels)}-{model.name.removeprefix('codec-')}", out)
+    install.check_free(directory, force)
+    places.refuse(directory, [network.directory, model.directory], "--out")
     started = time.monotonic()
-    written, metrics = own_classifier(classifier, found, files.progress(found, "looking", False), directory)
+    failures: list[DcuError] = []
+
+    def report(error: DcuError) -> None:
+        failures.append(error)
+        console.complain(str(error))
+
+    progress = console.progress(found, "looking", False)
+    written, metrics = own_classifier(classifier, found, progress, directory, report, force)
     took = {
         "minutes": round((time.monotonic() - started) / 60, 1),
         "threads": torch.get_num_threads(),
-        "device": device,
+        "device": chosen_device,
     }
     store.amend(written, {"took": took})
-    counts = f"{len(written.card['labels'])} classes, {len(found)} images; {metrics['count']} images kept aside"
-    typer.echo(f"{counts}: top-1 {100 * metrics['top1']:.1f} %, top-5 {100 * metrics['top5']:.1f} %", err=True)
-    typer.echo(str(written.directory))
+    counts = f"{len(written.facts.labels)} classes, {len(found) - len(failures)} images"
+    counts += f"; {metrics['count']} held-out images"
+    console.note(f"{counts}: top-1 {100 * metrics['top1']:.1f} %, top-5 {100 * metrics['top5']:.1f} %")
+    console.outlive_stdout()
+    console.say(str(written.directory))
+    if failures:
+        console.complain(f"{len(failures)} of {len(found)} images were left out: they cannot be read")
+    return failures[0].exit_code if failures else 0

@@ -1,4 +1,4 @@
-"""``dcu verify``: whether bitstreams are whole and can be read here."""
+"""``dcu verify``."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ import typer
 
 from dcu import store
 from dcu.cli import files, options
+from dcu.cli.console import print_json, progress, say
+from dcu.cli.report import Report
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def verify(inputs: options.Inputs, quiet: options.Quiet = False) -> int:
-    """Check structure, checksum and that the codec is installed."""
+def verify(inputs: options.Inputs, json: options.Json = False, quiet: options.Quiet = False) -> int:
+    """Check structure and checksum of bitstreams, and that their codec is installed."""
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
-    failures = files.Failures()
-    for source, stream in files.streams(found, failures):
-        with failures.of(source.name):
+    report = Report(found, json, quiet, prints=json or not quiet)
+    for source, read in files.streams(progress(found.sources, "verifying", quiet)):
+        with report.of(source.name):
+            stream = files.intact(read)
             model = store.codec_for(stream)
-            if not quiet:
-                typer.echo(f"{source.name}: whole, {stream.size} bytes, {model.name}")
-    return failures.exit_code
+            if json:
+                print_json({"input": source.name, "bytes": stream.size, "codec": model.name})
+            elif not quiet:
+                say(f"{source.name}: valid, {stream.size} bytes, {model.name}")
+    return report.finish()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
@@ -11,8 +10,9 @@ from typing import NamedTuple
 from PIL import Image
 
 from dcu.datasets.files import Clones
+from dcu.datasets.images import jpeg, label_map, read_image
 from dcu.datasets.table import CALTECH, IMAGENETTE, IMAGEWOOF, IMAGEWOOF320, KODAK, SAMPLES, SEGNET, Repository
-from dcu.image import open_image
+from dcu.errors import InvalidInputError
 
 VALIDATION_PER_CLASS = 120
 CAMVID_PALETTE = (
@@ -32,6 +32,26 @@ CAMVID_PALETTE = (
 """Name and color of each class of CamVid; its position is the value in label maps. Void is not evaluated."""
 
 
+VALIDATION_DUPLICATES = frozenset(
+    {
+        "n02086240_4256.JPEG",
+        "n02087394_7459.JPEG",
+        "n02089973_2308.JPEG",
+        "n02089973_5656.JPEG",
+        "n02096294_781.JPEG",
+        "n02096294_8649.JPEG",
+        "n02102040_4704.JPEG",
+        "n02105641_14665.JPEG",
+        "n02115641_42170.JPEG",
+        "n03000684_924.JPEG",
+        "n03028079_63677.JPEG",
+        "n03417042_2236.JPEG",
+        "n03888257_3637.JPEG",
+    }
+)
+"""Images of imagenette and imagewoof that show the same photograph as one of imagenet1000-val or imagenet20-val."""
+
+
 class Member(NamedTuple):
     """A file of a data set: the tar it belongs to, its name there, and its content."""
 
@@ -45,6 +65,11 @@ def is_ilsvrc_validation(path: str) -> bool:
     return "ILSVRC2012_val" in path
 
 
+def may_be_trained_on(name: str) -> bool:
+    """Whether a file of imagenette or imagewoof is no validation image, by its name."""
+    return not is_ilsvrc_validation(name) and name not in VALIDATION_DUPLICATES
+
+
 def imagenet20(clones: Clones) -> Iterator[Member]:
     """The first 120 images of each class of both ``val`` directories validate; the rest trains."""
     validation: Counter[str] = Counter()
@@ -54,7 +79,7 @@ def imagenet20(clones: Clones) -> Iterator[Member]:
             if split == "val" and validation[wnid] < VALIDATION_PER_CLASS:
                 validation[wnid] += 1
                 yield Member("imagenet20-val.tar", f"{wnid}/{path.name}", data)
-            elif not is_ilsvrc_validation(path.name):
+            elif may_be_trained_on(path.name):
                 yield Member("imagenet20-train.tar", f"{wnid}/{path.name}", data)
 
 
@@ -65,7 +90,7 @@ def imagewoof320(clones: Clones) -> Iterator[Member]:
         wnid = path.parts[1]
         seen[wnid] += split == "val"
         validates = split == "val" and seen[wnid] <= VALIDATION_PER_CLASS
-        if not validates and not is_ilsvrc_validation(path.name):
+        if not validates and may_be_trained_on(path.name):
             yield Member("imagewoof320-train.tar", f"{wnid}/{path.name}", data)
 
 
@@ -83,7 +108,7 @@ def imagenet1000(clones: Clones) -> Iterator[Member]:
     for number, (path, data) in enumerate(images):
         wnid = path.split("_")[0]
         tar = "imagenet1000-val.tar" if number % 2 else "imagenet1000-train.tar"
-        yield Member(tar, f"{wnid}/{wnid}.jpg", jpeg(open_image(data), 256))
+        yield Member(tar, f"{wnid}/{wnid}.jpg", jpeg(opened(path, data), 256))
 
 
 def caltech101(clones: Clones) -> Iterator[Member]:
@@ -106,7 +131,7 @@ def camvid(clones: Clones) -> Iterator[Member]:
         tar = f"camvid-{split}.tar"
         for name, data in clones.files(SEGNET, f"CamVid/{split}", f"CamVid/{split}annot"):
             stem = PurePosixPath(name).stem
-            image = open_image(data)
+            image = opened(name, data)
             if "annot" in name:
                 yield Member(tar, f"labels/{stem}.png", label_map(image, palette))
             else:
@@ -116,31 +141,17 @@ def camvid(clones: Clones) -> Iterator[Member]:
 def kodak(clones: Clones) -> Iterator[Member]:
     """The odd-numbered half of Kodak's 24 images, as they are."""
     for path, data in sorted(clones.files(KODAK, "PhotoCD_PCD0992")):
-        number = int(PurePosixPath(path).stem)
-        if number % 2:
-            yield Member("kodak-odd.tar", f"kodim{number:02d}.png", data)
+        stem = PurePosixPath(path).stem
+        if stem.isdecimal() and int(stem) % 2:
+            yield Member("kodak-odd.tar", f"kodim{int(stem):02}.png", data)
 
 
-def jpeg(image: Image.Image, short_side: int | None = None) -> bytes:
-    """An image as JPEG of quality 92, reduced to a short side of at most ``short_side`` pixels."""
-    image = image.convert("RGB")
-    if short_side and min(image.size) > short_side:
-        scale = short_side / min(image.size)
-        width, height = (max(short_side, round(side * scale)) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=92, subsampling=2, optimize=True)
-    return out.getvalue()
-
-
-def label_map(image: Image.Image, palette: list[int]) -> bytes:
-    """A map of class numbers as an indexed PNG with a palette of its own."""
-    numbers = image if image.mode == "P" else image.convert("L")
-    indexed = Image.frombytes("P", numbers.size, numbers.tobytes())
-    indexed.putpalette(palette)
-    out = io.BytesIO()
-    indexed.save(out, "PNG", optimize=True)
-    return out.getvalue()
+def opened(path: str, data: bytes) -> Image.Image:
+    """The image of a file; raises InvalidInputError with its path."""
+    try:
+        return read_image(data)[0]
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{path}: {error}") from error
 
 
 Builder = Callable[[Clones], Iterator[Member]]

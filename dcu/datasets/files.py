@@ -15,19 +15,23 @@ from typing import Self
 from dcu.datasets.table import Repository
 from dcu.errors import InvalidInputError, MissingInputError, OutputError, UnavailableError
 
+MAX_FILE_BYTES = 2**26
+
 
 @dataclass(frozen=True)
 class Clones:
     """A directory with one git clone per repository, bare or not.
 
-    The clone of ``owner/name`` is the directory ``name`` (as ``git clone`` calls it) or ``owner+name``.
+    The clone of ``owner/name`` is the directory ``name`` or ``name.git``, as ``git clone`` calls it, or ``owner+name``;
+    it may also be the directory ``repo`` in that one.
     """
 
     directory: Path
 
     def find(self, repository: Repository) -> Path | None:
         """The git directory of a repository's clone; None where there is none."""
-        for name in (repository.name.replace("/", "+"), repository.name.partition("/")[2]):
+        short = repository.name.partition("/")[2]
+        for name in (repository.name.replace("/", "+"), short, f"{short}.git"):
             for git in (Path(), Path(".git"), Path("repo"), Path("repo", ".git")):
                 candidate = self.directory / name / git
                 if (candidate / "HEAD").is_file() and (candidate / "objects").is_dir():
@@ -67,12 +71,11 @@ class Clones:
             try:
                 with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
                     yield from contents(archive)
-                failed = process.wait() != 0
-            except tarfile.TarError:
-                failed = True
-            if failed:
-                reason = process.stderr.read().decode("utf-8", "replace").strip().partition("\n")[0]
-                raise InvalidInputError(f"{git}: {reason or 'git archive failed'}")
+            except tarfile.TarError as error:
+                process.kill()
+                raise InvalidInputError(f"{git}: {said(process.stderr.read()) or error}") from error
+            if process.wait():
+                raise InvalidInputError(f"{git}: {said(process.stderr.read()) or 'git archive failed'}")
 
     def _git(self, repository: Repository) -> Path:
         git = self.find(repository)
@@ -81,9 +84,16 @@ class Clones:
         return git
 
 
+def said(message: bytes) -> str:
+    """The first line of what a program wrote."""
+    return message.decode("utf-8", "replace").strip().partition("\n")[0]
+
+
 def contents(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
     """Name and content of every regular file of a tar."""
     for member in archive:
+        if member.size > MAX_FILE_BYTES:
+            raise tarfile.TarError(f"{member.name} is too large")
         if member.isfile():
             stream = archive.extractfile(member)
             assert stream is not None
@@ -112,7 +122,10 @@ class TarWriter:
         """Append a file."""
         info = tarfile.TarInfo(name)
         info.size, info.mode = len(data), 0o644
-        self._archive.addfile(info, io.BytesIO(data))
+        try:
+            self._archive.addfile(info, io.BytesIO(data))
+        except ValueError as error:  # USTAR has room for 100 to 256 characters
+            raise InvalidInputError(f"{name}: {error}") from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -16,8 +16,9 @@ from typing import NamedTuple, TypeVar
 from dcu.datasets.builders import LABELED, Member, is_ilsvrc_validation
 from dcu.datasets.files import Clones
 from dcu.datasets.fingerprint import NEAR_DUPLICATE_BITS, Hashes, HashIndex, fingerprint, mirrored_fingerprint
+from dcu.datasets.images import png, read_image
 from dcu.datasets.table import PhotoSource
-from dcu.datasets.windows import MAX_WINDOWS, MIN_SHORT_SIDE, digest, encode, read_rgb, windows
+from dcu.datasets.windows import MAX_WINDOWS, MIN_SHORT_SIDE, digest, windows
 from dcu.errors import InvalidInputError
 
 log = logging.getLogger(__name__)
@@ -65,11 +66,11 @@ def source_windows(
     def cut(photograph: Photograph) -> tuple[str, list[bytes]]:
         path, data = photograph
         try:
-            image, _ = read_rgb(data)
+            image = read_image(data)[0].convert("RGB")
         except InvalidInputError:
             return path, []
         limit = 1 if path in candidates else MAX_WINDOWS
-        return path, [encode(window) for window in windows(image, digests[path], limit)]
+        return path, [png(window) for window in windows(image, digests[path], limit)]
 
     chosen = ((path, data) for path, data in photographs(clones, source) if path in digests)
     for path, cuts in parallel(cut, chosen):
@@ -127,12 +128,12 @@ def inspect(photograph: Photograph, names: frozenset[str]) -> tuple[str, Look | 
     if stem in names or ADVERSARIAL.fullmatch(stem):
         return path, "name of a validation image"
     try:
-        image, size = read_rgb(data, draft=HASH_SIDE)
+        image, size = read_image(data, draft=HASH_SIDE)
     except InvalidInputError:
         return path, "not readable"
     if min(size) < MIN_SHORT_SIDE:
         return path, "too small"
-    return path, Look(digest(data), fingerprint(image))
+    return path, Look(digest(data), fingerprint(image.convert("RGB")))
 
 
 def left_out(look: Look, validation: HashIndex, kept: HashIndex) -> str | None:
@@ -158,7 +159,7 @@ def validation_fingerprints(clones: Clones) -> tuple[HashIndex, frozenset[str]]:
 
 def validation_hashes(member: Member) -> tuple[str, Hashes]:
     """Name and hashes of a validation image."""
-    return member.name, mirrored_fingerprint(read_rgb(member.data, draft=HASH_SIDE)[0])
+    return member.name, mirrored_fingerprint(read_image(member.data, draft=HASH_SIDE)[0].convert("RGB"))
 
 
 def photographs(clones: Clones, source: PhotoSource) -> Iterator[Photograph]:

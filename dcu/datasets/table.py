@@ -121,8 +121,8 @@ DATA_SETS = {
                 TarFile(
                     "imagenet20-train.tar",
                     TRAIN,
-                    23244,
-                    "be311b398b17dcbd82d1b092a219ad5d5ef6d2ba4f79cc7048628b4ce49c5169",
+                    23231,
+                    "e767aae503784568ca5e819ec1c4c1bb78ac111b0f2d5212a21d1b8296b8f972",
                 ),
                 TarFile(
                     "imagenet20-val.tar",
@@ -141,8 +141,8 @@ DATA_SETS = {
                 TarFile(
                     "imagewoof320-train.tar",
                     TRAIN,
-                    11416,
-                    "b74583b5e896f0110df2081fca8f0f8d7002b0a8b06e38ef92c93c9028d01979",
+                    11408,
+                    "376683c88415af2499d17c3f28687f31e8145cfbc935e5da4819301bcc939eb9",
                 ),
             ),
             (IMAGEWOOF320,),
@@ -248,7 +248,14 @@ DATA_SETS = {
         DataSet(
             "codec-windows2",
             "192x192 windows of more photographs: scenes, people, vehicles; none of a photograph of codec-windows",
-            (TarFile("codec-windows2-train.tar", TRAIN, 0, "-"),),
+            (
+                TarFile(
+                    "codec-windows2-train.tar",
+                    TRAIN,
+                    6277,
+                    "a3778728758e6ce29b798a206b085a201ce588201b69ad838bd3aadc0f086b08",
+                ),
+            ),
             (
                 BSDS500,
                 SCENES,

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import random
 
 import numpy as np
 from PIL import Image
-
-from dcu.errors import InvalidInputError
-from dcu.image import open_image
 
 WINDOW = 192
 SCALES = (0.35, 0.9)
@@ -22,34 +18,11 @@ MIN_DEVIATION = 6.0
 MAX_WINDOWS = 4
 OVERLAP = 48
 """Windows of one photograph overlap by about this many pixels at most, in each direction."""
-MAX_PIXELS = 60_000_000
 
 
 def digest(data: bytes) -> str:
     """The hash of a photograph's file: it seeds its scale and windows, and orders the choice of held-out ones."""
     return hashlib.sha256(data).hexdigest()
-
-
-def read_rgb(data: bytes, draft: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
-    """An image in RGB, and its size in the file.
-
-    With ``draft``, JPEG images are decoded faster at a reduced size, of at least that many pixels on each side.
-
-    Raises
-    ------
-    InvalidInputError
-        Not an image, damaged, or of more than ``MAX_PIXELS``.
-    """
-    try:
-        with open_image(data) as image:
-            size = image.size
-            if size[0] * size[1] > MAX_PIXELS:
-                raise InvalidInputError("the image is too large")
-            if draft:
-                image.draft("RGB", (draft, draft))
-            return image.convert("RGB"), size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InvalidInputError("not an image") from error
 
 
 def windows(image: Image.Image, seed: str, limit: int = MAX_WINDOWS) -> list[Image.Image]:
@@ -78,10 +51,3 @@ def positions(length: int, chance: random.Random) -> list[int]:
     stride = WINDOW if count * WINDOW <= length else room // max(1, count - 1)
     offset = chance.randint(0, room - stride * (count - 1))
     return [offset + stride * i for i in range(count)]
-
-
-def encode(window: Image.Image) -> bytes:
-    """A window as PNG."""
-    out = io.BytesIO()
-    window.save(out, "PNG", compress_level=3)
-    return out.getvalue()

@@ -31,6 +31,28 @@ class ContextModel:
     @property
     def limits(self) -> list[list[int]]: ...
 
+class LogisticModel:
+    def __init__(
+        self,
+        passes: Sequence[tuple[Ints, Ints, Sequence[tuple[Ints, Ints]], Ints, Ints]],
+        channels: int,
+        compressed: Ints,
+        radii: Ints,
+        ends: Ints,
+    ) -> None: ...
+    def encode(
+        self, symbols: NDArray[np.int16], positions: Sequence[NDArray[np.int64]], instructions: str = ""
+    ) -> bytes: ...
+    def decode(
+        self,
+        payloads: Sequence[bytes],
+        positions: Sequence[NDArray[np.int64]],
+        height: int,
+        width: int,
+        threads: int,
+        instructions: str = "",
+    ) -> NDArray[np.int16]: ...
+
 def encode_tables(tables: NDArray[np.uint16], symbols: NDArray[np.int16]) -> bytes: ...
 def decode_tables(tables: NDArray[np.uint16], payload: bytes) -> NDArray[np.int16]: ...
 def instruction_sets() -> list[str]: ...

@@ -28,7 +28,7 @@ from dcu.bitstream import TILE
 from dcu.entropy import _native
 from dcu.entropy.backend import TableCoder, chosen_coder
 from dcu.errors import InvalidInputError, UnavailableError
-from dcu.nets.context import REACH, ContextModel, Group, Pass, schedule
+from dcu.nets.context import MOST_CHANNELS, REACH, ContextModel, Group, Pass, schedule
 
 VALUE_BITS = 8
 WEIGHT_BITS = 12
@@ -99,6 +99,8 @@ class EntropyCoder:
     """
 
     def __init__(self, tensors: dict[str, Tensor], centers: Tensor) -> None:
+        if tensors["groups"].ndim != 2 or len(tensors["groups"]) > MOST_CHANNELS:
+            raise UnavailableError("the codec's context model has no groups of channels")
         self.groups = tuple(Group(*row) for row in tensors["groups"].tolist())
         self.channels = sum(g.channels for g in self.groups)
         self.largest = max(g.levels for g in self.groups)

@@ -54,7 +54,7 @@ class Format:
 
     def decode(self, data: bytes, width: int, height: int) -> ImageArray:
         """The image of a file, enlarged to the original's size (bicubic)."""
-        decoded = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        decoded = np.asarray(Image.open(io.BytesIO(data), formats=[self.pillow]).convert("RGB"))
         if decoded.shape[:2] == (height, width):
             return decoded
         return resize(decoded, width, height, Image.Resampling.BICUBIC)
@@ -101,12 +101,12 @@ def reduced(image: ImageArray, scale: float) -> ImageArray:
     return resize(image, *size, Image.Resampling.LANCZOS) if scale < 1 else image
 
 
-def parse(names: str) -> list[str]:
+def parse(names: str, option: str) -> list[str]:
     """The formats of a list with commas, all of them there; raises UsageError, UnavailableError."""
     chosen = list(dict.fromkeys(name.strip().lower() for name in names.split(","))) if names else []
     for name in chosen:
         if name not in FORMATS:
-            raise UsageError(f"--rivals: {name} is none of {', '.join(FORMATS)}")
+            raise UsageError(f"{option}: {name} is none of {', '.join(FORMATS)}")
         FORMATS[name].check()
     return chosen
 

@@ -20,6 +20,7 @@ from dcu.data import Item
 from dcu.errors import InvalidInputError, UsageError
 from dcu.evaluate.baselines import FORMATS, PNG
 from dcu.evaluate.cost import classifier_cost, codec_cost, macs
+from dcu.evaluate.pipeline import Pipeline
 from dcu.geometry import CROP
 from dcu.image import ImageArray, resize, standard_crop
 from dcu.nets.rgb import CLASSES
@@ -72,8 +73,8 @@ def rgb_numbers(classifier: Classifier, items: Iterable[Item]) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a classifier said of a data set: logits (n, classes), the right classes (n,), mean bpp of the files."""
+class Outputs:
+    """Outputs of a classifier on a data set: logits (n, classes), true classes (n,), mean bpp of the files."""
 
     logits: torch.Tensor
     numbers: torch.Tensor
@@ -95,7 +96,7 @@ def stream_of(codec: Codec, item: Item, native: bool) -> Stream:
         return codec.read(item.read())
 
 
-def ask(classifier: Classifier, numbers: Sequence[int], progress: Iterable[Item], native: bool) -> Answers:
+def run_dataset(classifier: Classifier, numbers: Sequence[int], progress: Iterable[Item], native: bool) -> Outputs:
     """The field's protocol: center 224 of short side 256, compressed to a whole file, read back, classified.
 
     ``numbers`` are the right classes of the items that ``progress`` gives. With ``native`` an image is compressed as
@@ -107,26 +108,36 @@ def ask(classifier: Classifier, numbers: Sequence[int], progress: Iterable[Item]
         streams = [stream_of(classifier.codec, item, native) for item in batch]
         bits += sum(8 * stream.size / (stream.full.width * stream.full.height) for stream in streams)
         logits.append(classifier.through(classifier.logits, classifier.look(streams)))
-    return Answers(torch.cat(logits), torch.tensor(numbers), bits / len(numbers))
+    return Outputs(torch.cat(logits), torch.tensor(numbers), bits / len(numbers))
 
 
-def evaluate(answers: Answers, temperature: float) -> dict[str, Any]:
+def ranks(scores: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """(n,) places of the right classes ``numbers`` (n,) among ``scores`` (n, classes); 0 is first.
+
+    What ties with the right class, or is no number, is placed before it: a prediction is correct only where its score
+    is the highest alone.
+    """
+    right = scores.gather(1, numbers[:, None])
+    return (~(scores < right)).sum(1) - 1
+
+
+def evaluate(outputs: Outputs, temperature: float) -> dict[str, Any]:
     """Figures of a data set.
 
     Returns
     -------
     dict
-        ``count``; ``top1``, ``top5`` as fractions of 1; ``ece``, see :func:`calibration_error`; mean ``bpp``.
+        ``count``; ``top1``, ``top5`` as fractions of 1, see :func:`ranks`; ``ece``, see :func:`calibration_error`; mean
+        ``bpp``.
     """
-    best = answers.logits.topk(min(5, answers.logits.shape[1]), dim=1).indices
-    hits = best == answers.numbers[:, None]
-    confidence = torch.softmax(answers.logits / temperature, 1).amax(1)
+    places = ranks(outputs.logits, outputs.numbers)
+    confidence = torch.softmax(outputs.logits / temperature, 1).amax(1)
     return {
-        "count": len(hits),
-        "top1": round(float(hits[:, 0].float().mean()), 5),
-        "top5": round(float(hits.any(1).float().mean()), 5),
-        "ece": round(calibration_error(confidence, hits[:, 0]), 4),
-        "bpp": round(answers.bpp, 5),
+        "count": len(places),
+        "top1": round(float((places < 1).float().mean()), 5),
+        "top5": round(float((places < 5).float().mean()), 5),
+        "ece": round(calibration_error(confidence, places < 1), 4),
+        "bpp": round(outputs.bpp, 5),
     }
 
 
@@ -140,23 +151,22 @@ def calibration_error(confidence: torch.Tensor, right: torch.Tensor) -> float:
     return float(excess.abs().sum()) / len(confidence)
 
 
-def best_temperature(answers: Answers) -> float:
+def best_temperature(outputs: Outputs) -> float:
     """The temperature at which a data set's right classes are most probable (Guo et al.), within 1 %."""
     ladder = 1.01 ** torch.arange(-160, 161)
-    losses = [float(F.cross_entropy(answers.logits / t, answers.numbers)) for t in ladder]
+    losses = [float(F.cross_entropy(outputs.logits / t, outputs.numbers)) for t in ladder]
     return round(float(ladder[int(np.argmin(losses))]), 3)
 
 
 @dataclass
 class Contender:
-    """One way from a file to a label, and what it has reached."""
+    """A pipeline, and what it has reached."""
 
-    name: str
+    pipeline: Pipeline
     macs: int
     label: Callable[[bytes], torch.Tensor]  # a file to its scores, (classes,)
-    side: int = CROP  # of the image in the file
     sizes: list[int] = field(default_factory=list)
-    ranks: list[int] = field(default_factory=list)  # of the right class, 0 is first
+    ranks: list[int] = field(default_factory=list)  # of the right class, as :func:`ranks` says
     milliseconds: list[float] = field(default_factory=list)
 
     def enter(self, data: bytes, number: int) -> None:
@@ -165,14 +175,14 @@ class Contender:
         scores = self.label(data)
         self.milliseconds.append(1e3 * (time.perf_counter() - started))
         self.sizes.append(len(data))
-        self.ranks.append(int((scores > scores[number]).sum()))
+        self.ranks.append(int(ranks(scores[None], torch.tensor([number]))))
 
     def row(self) -> dict[str, Any]:
         """The metrics; the time is a median after a few files of warming up."""
         ranks = np.array(self.ranks)
         return {
-            "name": self.name,
-            "side": self.side,
+            "name": self.pipeline.name,
+            "side": self.pipeline.side,
             "count": len(ranks),
             "bytes": round(float(np.mean(self.sizes)), 1),
             "bpp": round(8 * float(np.mean(self.sizes)) / CROP**2, 4),
@@ -202,7 +212,7 @@ def compare(
 
     Every format may reduce the image first to one of ``SIDES``, enlarged again (bicubic) before the network: what a
     clever user would do. Of the sides that take no more bytes than dcu on the whole, the one that names most is shown;
-    where none does, the smallest.
+    where none does, the smallest. ``progress`` gives the items, or the first of them.
 
     Returns
     -------
@@ -233,20 +243,20 @@ def compare(
     def latent(data: bytes) -> torch.Tensor:
         return classifier.probabilities(classifier.look([codec.read(data)]))[0]
 
-    ours = Contender(classifier.name, entropy + classifier_cost(classifier)["macs"], latent)
+    ours = Contender(Pipeline("latent", classifier.name), entropy + classifier_cost(classifier)["macs"], latent)
     rebuilt = entropy + synthesis + cost
-    decoded = [Contender(f"RGB on {codec.name}", rebuilt, lambda data: look(codec.decode(data)))]
+    decoded = [Contender(Pipeline("decoded", codec.name), rebuilt, lambda data: look(codec.decode(data)))]
     if tuned is not None:
         weights = RgbClassifier(classifier.device, tuned.weights())
-        name = f"RGB tuned on {codec.name}"
-        decoded.append(Contender(name, rebuilt, lambda data: look(codec.decode(data), weights)))
-    original = Contender("RGB on the original", cost, lambda data: look(PNG.decode(data, CROP, CROP)))
+        pipeline = Pipeline("decoded", codec.name, tuned=True)
+        decoded.append(Contender(pipeline, rebuilt, lambda data: look(codec.decode(data), weights)))
+    original = Contender(Pipeline("original"), cost, lambda data: look(PNG.decode(data, CROP, CROP)))
     theirs = {
-        (name, side): Contender(f"RGB on {name} {side}x{side}", cost, by_format(name), side)
+        (name, side): Contender(Pipeline("format", name, side), cost, by_format(name))
         for name in formats
         for side in SIDES
     }
-    for item, number in zip(progress, numbers, strict=True):
+    for item, number in zip(progress, numbers, strict=False):  # progress may end early
         image = standard_crop(item.image())
         data = codec.compress(image)
         for contender in (ours, *decoded):

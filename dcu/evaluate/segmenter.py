@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from dcu import store
 from dcu.codec import Codec
 from dcu.data import Pair
-from dcu.errors import InvalidInputError
+from dcu.errors import InvalidInputError, UnavailableError
 from dcu.geometry import BLOCK
 from dcu.image import ImageArray, pad
 from dcu.nets import channels_last
@@ -80,13 +80,16 @@ class RgbCounterpart:
     """
 
     def __init__(self, model: store.Model, codec: Codec) -> None:
-        self.name, self.codec, self.input = model.name, codec, str(model.card["input"])
-        self.labels = tuple(str(entry["label"]) for entry in model.card["labels"])
-        self.void = int(model.card["void"])
+        self.name, self.codec, self.input, self.void = model.name, codec, model.facts.input, model.facts.void
+        self.labels = tuple(entry.label for entry in model.facts.labels)
         tensors = {name: tensor.float() for name, tensor in model.weights().items()}
-        self.network = channels_last(RgbSegmenter(len(tensors["pyramid.mix.bias"]), len(self.labels)))
-        self.network.load_state_dict(tensors)
-        self.network.eval().requires_grad_(False)
+        try:
+            with torch.device("meta"):  # nothing is allocated for what the weights do not hold
+                network = RgbSegmenter(len(tensors["pyramid.mix.bias"]), len(self.labels))
+            network.load_state_dict(tensors, assign=True)
+        except (LookupError, RuntimeError, ValueError, TypeError) as error:
+            raise UnavailableError(f"{model.name}: its weights are not those of a segmenter") from error
+        self.network = channels_last(network).eval().requires_grad_(False)
 
     @torch.inference_mode()
     def answer(self, image: ImageArray, data: bytes) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ from dcu.image.arrays import ImageArray, pad, psnr, resize, standard_crop, stand
 from dcu.image.color import parse_color
 from dcu.image.formats import FORMATS, SUFFIXES, Format, open_image
 from dcu.image.limits import MAX_PIXELS, check_size
-from dcu.image.reading import read_image
+from dcu.image.reading import from_pillow, read_image
 from dcu.image.writing import encoder
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "ImageArray",
     "check_size",
     "encoder",
+    "from_pillow",
     "open_image",
     "pad",
     "parse_color",

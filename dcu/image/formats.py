@@ -97,7 +97,6 @@ SIGNATURES = {
     b"\xc5\xd0\xd3\xc6": "EPS, a program",
     b"%PDF": "PDF, a document",
     b"\xd7\xcd\xc6\x9a": "WMF, a drawing",
-    b"\x01\x00\x00\x00": "EMF, a drawing",
     b"<svg": "SVG, a drawing",
     b"<?xml": "SVG, a drawing",
     b"II\xbc": "JPEG XR",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -65,13 +66,26 @@ def read_image(
     data = content(source)
     if not data:
         raise InvalidInputError("empty file")
-    try:
+    with decoder_errors():
         return decode(data, behind)
+
+
+def from_pillow(image: Image.Image) -> ImageArray:
+    """A Pillow image as its file would be read, on white; raises InvalidInputError."""
+    with decoder_errors():
+        return assemble(image.size, pillow_strips(load(image)), described(image), parse_color("white"))
+
+
+@contextmanager
+def decoder_errors() -> Iterator[None]:
+    """Raise InvalidInputError for whatever decoders raise on damaged files, which is nearly anything."""
+    try:
+        yield
     except (DcuError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise too_large("its size") from error
-    except Exception as error:  # decoders raise nearly anything on damaged files
+    except Exception as error:
         raise InvalidInputError(f"{kind(error)} image ({reason(error)})") from error
 
 

@@ -26,6 +26,8 @@ from torch.nn import functional as F
 
 REACH = 2
 KERNEL = 2 * REACH + 1
+MOST_CHANNELS = 192
+"""Components of an 8x8 block."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class Group:
     passes: int
 
     def __post_init__(self) -> None:
-        if not (self.channels >= 1 and 2 <= self.levels <= 32 and 1 <= self.passes <= 5):
-            raise ValueError(f"{self}: at least 1 channel, 2 to 32 levels, 1 to 5 passes")
+        if not (1 <= self.channels <= MOST_CHANNELS and 2 <= self.levels <= 32 and 1 <= self.passes <= 5):
+            raise ValueError(f"{self}: 1 to {MOST_CHANNELS} channels, 2 to 32 levels, 1 to 5 passes")
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ class UnboundedGroup:
     levels: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
-        if not (self.channels >= 1 and 1 <= self.passes <= 5):
-            raise ValueError(f"{self}: at least 1 channel, 1 to 5 passes")
+        if not (1 <= self.channels <= MOST_CHANNELS and 1 <= self.passes <= 5):
+            raise ValueError(f"{self}: 1 to {MOST_CHANNELS} channels, 1 to 5 passes")
 
 
 @dataclass(frozen=True)

@@ -102,10 +102,14 @@ class LogisticContext(nn.Module):
             by_group[p.first].append(p)
         self.groups = nn.ModuleList(GroupContext(passes, hidden, anchors) for passes in by_group.values())
 
+    def parts(self) -> list[GroupContext]:
+        """The contexts of the groups, in the order of decoding."""
+        return [group for group in self.groups if isinstance(group, GroupContext)]
+
     def forward(self, symbols: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log2 scale of the symbols (B, C, h, w) at operating points (B,), each (B, C, h, w)."""
         compressed = compress(symbols)
-        parts = [group(symbols[:, : group.channels], compressed[:, : group.channels], q) for group in self.groups]
+        parts = [group(symbols[:, : group.channels], compressed[:, : group.channels], q) for group in self.parts()]
         mean, log2_scale = (torch.cat(each, 1) for each in zip(*parts, strict=True))
         return mean, bounded(log2_scale)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +13,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dcu import engines, store
-from dcu.bitstream import Stream
+from dcu import arguments, bitstream, engines, store
+from dcu.bitstream import TILE, Layer, Stream
 from dcu.codec import Codec, codec_of
 from dcu.data import sample_items
 from dcu.errors import UnavailableError
 from dcu.geometry import LATENT_CROP, LATENT_RESIZE
 from dcu.nets import channels_last
 from dcu.nets.latent import LatentClassifier, adapter_shape, removed_blocks
+from dcu.regions import Box, grid, positions, whole
+from dcu.threads import each, inference
 
-Views = list[Tensor]
-"""Latents (1, C, h, w) of one image."""
-MAX_POSITIONS = 32 * 28 * 28
-"""Latent positions that go through the network together: bounds memory."""
-
+log = logging.getLogger(__name__)
+View = Tensor | Layer
+"""A latent (1, C, h, w); a layer of which more than ``MOST`` positions are to be seen, which is all of it."""
+Views = Sequence[View]
+"""What is seen of one image."""
+MOST = 2**16
+"""Latent positions (2^22 pixels) up to which a view goes through the network in one piece."""
+PIECE = TILE
+"""Latent positions a side of the fixed grid in which a larger one does; its features are the mean over all of it."""
 DILUTION = 0.625
 """What fills a larger square is spread over more positions than the network was taught: logits fall by this power."""
 
@@ -61,9 +69,10 @@ class Classifier:
 
     def __init__(self, model: store.Model, codec: Codec, device: str = "cpu", engine: str = "auto") -> None:
         self.model, self.name, self.codec, self.device = model, model.name, codec, device
-        self.keeps_int8 = bool(model.card.get("int8", True))  # a card may say that it loses
+        self.keeps_int8 = model.facts.int8  # a card may say that it loses
         self.engine = engines.chosen(engine, device, self.keeps_int8)
-        self.temperature = float(model.card.get("temperature", 1.0))
+        log.debug("%s on %s, engine %s", model.name, device, self.engine)
+        self.temperature = model.facts.temperature
         self.labels: list[dict[str, Any]] = model.card.get("labels", [])
         if model.fingerprint != codec.fingerprint:
             raise UnavailableError(f"{model.name}: reads latents of another codec than {codec.name}")
@@ -73,43 +82,125 @@ class Classifier:
 
     @classmethod
     def load(cls, name: str | Path = "classifier-0.0983", device: str = "cpu", engine: str = "auto") -> Classifier:
-        """An installed classifier by name or path, on one of ``dcu.engines.NAMES``; raises UnavailableError."""
-        model = store.find(str(name), "classifier")
+        """An installed classifier by name or path, on one of ``dcu.engines.NAMES``.
+
+        Raises
+        ------
+        UnavailableError
+            There is none of that name, or the engine is not installed.
+        TypeError, ValueError
+            Arguments of other types, devices or engines that do not exist.
+        """
+        arguments.device(device), arguments.one_of(engine, engines.NAMES, "engine")
+        model = store.find(arguments.model_name(name), "classifier")
         return cls(model, codec_of(model.identity, device), device, engine)
 
-    def __call__(self, data: bytes, top: int = 5, view: str = "centre") -> Predictions:
-        """Name what a bitstream shows; ``view`` is one of ``VIEWS``."""
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.model, self.codec, self.device, self.engine)
+
+    def __repr__(self) -> str:
+        return f"<Classifier {self.name}, {len(self.labels)} classes, {self.engine} on {self.device}>"
+
+    def __call__(self, data: arguments.Data | Stream, top: int = 5, view: str = "center") -> Predictions:
+        """Classify what a bitstream shows.
+
+        Parameters
+        ----------
+        data : bytes-like or Stream
+            Of the codec that the classifier is for.
+        top : int
+            How many classes, 1 or more.
+        view : str
+            One of ``VIEWS``.
+
+        Raises
+        ------
+        InvalidInputError, UnavailableError, TypeError
+            As :meth:`dcu.Codec.read`.
+        ValueError
+            ``top`` or ``view`` is none of these.
+        """
         return self.predict(self.look([self.codec.read(data)], view), top)[0]
 
-    def look(self, streams: Sequence[Stream], view: str = "centre") -> list[Views]:
+    def look(self, streams: Sequence[Stream], view: str = "center") -> list[Views]:
         """What the network is to see of each stream's smallest layer; ``view`` is one of ``VIEWS``."""
-        for stream in streams:
-            self.codec.check(stream)
-        return [VIEWS[view](latent) for latent in self.codec.latents(streams)]
+        arguments.one_of(view, VIEWS, "view")
+        layers = [self.codec.read(stream).layers[0] for stream in streams]
+        boxes = [VIEWS[view](*bitstream.latent_size(layer.width, layer.height)) for layer in layers]
+        small = [(layer, box) for layer, part in zip(layers, boxes, strict=True) for box in part if fits(box)]
+        latents = iter(self.latents(small))
+        return [
+            [next(latents) if fits(box) else layer for box in part] for layer, part in zip(layers, boxes, strict=True)
+        ]
+
+    def latents(self, boxes: Sequence[tuple[Layer, Box]]) -> list[Tensor]:
+        """The latent (1, C, h, w) of boxes of layers; a layer of one tile is decoded once."""
+        once = {layer: whole(layer) for layer, _ in boxes if len(layer.tiles) == 1}
+        decoded = dict(zip(once, self.codec.symbols(list(once), list(once.values())), strict=True))
+        others = [(layer, box) for layer, box in boxes if layer not in once]
+        rest = iter(self.codec.symbols([layer for layer, _ in others], [box for _, box in others]))
+        parts = [decoded[layer][:, *box] if layer in once else next(rest) for layer, box in boxes]
+        return self.codec.dequantize([part[None] for part in parts])
 
     def embed(self, images: Sequence[Views]) -> Tensor:
         """(n, 1280) float32, the features from which the classes are told, each the mean over an image's views."""
-        return self.through(self.network.features, images)
+        return self.through(self.features, images)
 
     def probabilities(self, images: Sequence[Views]) -> Tensor:
         """(n, classes), each the mean over an image's views."""
-        return self.through(lambda latent: torch.softmax(self.logits(latent).float() / self.temperature, 1), images)
 
-    def logits(self, latent: Tensor) -> Tensor:
-        """(B, classes) of latents of one size: the field's square by the fastest engine, others by PyTorch.
+        def of(views: Views) -> list[Tensor]:
+            return [torch.softmax(logits.float() / self.temperature, 1) for logits in self.logits(views)]
+
+        return self.through(of, images)
+
+    def features(self, views: Views) -> list[Tensor]:
+        """(1, 1280) of each view, by PyTorch."""
+        return routed(views, lambda view: self.large_features if isinstance(view, Layer) else self.pooled.each)
+
+    def logits(self, views: Views) -> list[Tensor]:
+        """(1, classes) of each view: of the field's square by the fastest engine, of others by PyTorch.
 
         Those of larger latents are brought to the scale of the field's square, for which the temperature is right.
         """
-        if self.engine != "pytorch" and latent.shape[-2:] == (LATENT_CROP, LATENT_CROP):
-            return self.fast(latent)
-        return undiluted(self.network(latent), latent[0, 0].numel())
+
+        def way(view: View) -> Callable[[Any], list[Tensor]]:
+            if isinstance(view, Layer):
+                return self.large_logits
+            return self.fast.each if view.shape[-2:] == (LATENT_CROP, LATENT_CROP) else self.plain.each
+
+        return list(map(undiluted, routed(views, way), map(positions_of, views)))
+
+    def large_features(self, layers: Sequence[Layer]) -> list[Tensor]:
+        """(1, 1280) of each large layer: the mean over its tiles, which are decoded one after the other."""
+
+        def mean(layer: Layer) -> Tensor:
+            tiles = grid(whole(layer), PIECE)
+            sums = (self.pooled(self.latents([(layer, tile)])[0]) * positions(tile) for tile in tiles)
+            return functools.reduce(torch.add, sums) / positions_of(layer)
+
+        return list(map(mean, layers))
+
+    def large_logits(self, layers: Sequence[Layer]) -> list[Tensor]:
+        """(1, classes) of each large layer."""
+        return each(self.network.backbone.classifier, self.large_features(layers))
 
     @functools.cached_property
-    def fast(self) -> engines.Engine:
+    def plain(self) -> engines.Ready:
+        """The network in PyTorch."""
+        return self.on("pytorch")
+
+    @functools.cached_property
+    def pooled(self) -> engines.Ready:
+        """The network in PyTorch, up to its features."""
+        return engines.pytorch(self.network, "features")
+
+    @functools.cached_property
+    def fast(self) -> engines.Ready:
         """What runs the network on the field's squares."""
         return self.on(self.engine)
 
-    def on(self, engine: str) -> engines.Engine:
+    def on(self, engine: str) -> engines.Ready:
         """The network on one of ``dcu.engines.TITLES``; ranges of eight bits come from ``sample_items`` photographs."""
         if engine == "pytorch":
             return engines.pytorch(self.network)
@@ -119,31 +210,26 @@ class Classifier:
 
         def quantized() -> bytes:
             streams = [self.codec.read(self.codec.compress(item.image())) for item in sample_items()]
-            views = [view for latent in self.codec.latents(streams) for view in five(latent)]
+            views = [view for views in self.look(streams, "five") for view in views if isinstance(view, Tensor)]
             return engines.quantized(exported(), torch.cat(views).clone())
 
         make, kind = (exported, "float32") if engine == "onnx" else (quantized, f"{engines.weight_bits()}bit")
-        return engines.kept(f"{self.name}-{self.model.card['sha256'][:16]}-{kind}", make, torch.get_num_threads())
+        key, title = f"{self.name}-{self.model.card['sha256'][:16]}-{kind}", f"{self.name} ({kind})"
+        return engines.kept(key, title, make, torch.get_num_threads())
 
-    @torch.inference_mode()
-    def through(self, network: Callable[[Tensor], Tensor], images: Sequence[Views]) -> Tensor:
-        """The mean of what a network gives for the views of each image; those of one size go through together."""
-        flat = [(owner, view) for owner, views in enumerate(images) for view in views]
-        answers: dict[int, Tensor] = {}
-        sizes = [view.shape[-2:] for _, view in flat]
-        for size in set(sizes):
-            members = [index for index, s in enumerate(sizes) if s == size]
-            most = max(1, MAX_POSITIONS // (size[0] * size[1]))
-            for part in (members[at : at + most] for at in range(0, len(members), most)):
-                batch = torch.cat([flat[index][1] for index in part]).to(self.device)
-                answer = network(batch.contiguous(memory_format=torch.channels_last)).float().cpu()
-                answers |= dict(zip(part, answer, strict=True))
-        owners = torch.tensor([owner for owner, _ in flat])
-        stacked = torch.stack([answers[index] for index in range(len(flat))])
-        return torch.stack([stacked[owners == owner].mean(0) for owner in range(len(images))])
+    @inference
+    def through(self, network: Callable[[Views], list[Tensor]], images: Sequence[Views]) -> Tensor:
+        """The mean of what a network gives for the views of each image; UnavailableError where it is not finite."""
+        flat = [view for views in images for view in views]
+        answers = iter(network([view if isinstance(view, Layer) else view.to(self.device) for view in flat]))
+        means = [torch.cat([next(answers) for _ in views]).float().mean(0).cpu() for views in images]
+        if not all(bool(torch.isfinite(mean).all()) for mean in means):
+            raise UnavailableError(f"{self.name}: its network gives no finite numbers")
+        return torch.stack(means)
 
     def predict(self, images: Sequence[Views], top: int = 5) -> list[Predictions]:
         """The ``top`` most probable classes of each image."""
+        arguments.at_least_one(top, "top")
         probabilities = self.probabilities(images)
         best = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
         return [
@@ -157,45 +243,68 @@ class Classifier:
         return Prediction(label["label"], label.get("wnid"), index, probability)
 
 
+def fits(box: Box) -> bool:
+    """Whether a view goes through the network in one piece."""
+    return positions(box) <= MOST
+
+
+def positions_of(view: View) -> int:
+    """How many latent positions a view has."""
+    return positions(whole(view)) if isinstance(view, Layer) else math.prod(view.shape[-2:])
+
+
+def routed(views: Views, way: Callable[[View], Callable[[Any], list[Tensor]]]) -> list[Tensor]:
+    """The answer to each view, those that go the same way together."""
+    ways = [way(view) for view in views]
+    answers = {
+        one: iter(one([view for view, other in zip(views, ways, strict=True) if other == one])) for one in set(ways)
+    }
+    return [next(answers[one]) for one in ways]
+
+
 def undiluted(logits: Tensor, positions: int) -> Tensor:
     """Logits of a latent of so many positions, brought to the scale of the field's square if it is larger."""
     scale: float = max(1.0, positions / LATENT_CROP**2) ** DILUTION
     return logits * scale
 
 
-def square(latent: Tensor) -> int:
+def square(h: int, w: int) -> int:
     """Side of the field's square: 7/8 of the short side, as 224 of 256; all of it up to 28."""
-    short = min(latent.shape[-2:])
+    short = min(h, w)
     return short if short <= LATENT_CROP else max(LATENT_CROP, short * LATENT_CROP // LATENT_RESIZE)
 
 
-def center(latent: Tensor) -> Views:
+def center(h: int, w: int) -> list[Box]:
     """The field's square in the middle."""
-    side = square(latent)
-    top, left = ((size - side) // 2 for size in latent.shape[-2:])
-    return [latent[:, :, top : top + side, left : left + side]]
+    side = square(h, w)
+    top, left = (h - side) // 2, (w - side) // 2
+    return [(slice(top, top + side), slice(left, left + side))]
 
 
-def five(latent: Tensor) -> Views:
+def five(h: int, w: int) -> list[Box]:
     """The field's square in the middle and in the four corners."""
-    side = square(latent)
-    h, w = latent.shape[-2:]
-    corners = [latent[:, :, y : y + side, x : x + side] for y in (0, h - side) for x in (0, w - side)]
-    return center(latent) + corners
+    side = square(h, w)
+    corners = [(slice(y, y + side), slice(x, x + side)) for y in (0, h - side) for x in (0, w - side)]
+    return center(h, w) + corners
 
 
-VIEWS: dict[str, Callable[[Tensor], Views]] = {"centre": center, "five": five, "full": lambda latent: [latent]}
-"""What a network may see of a latent (1, C, h, w): the center, five squares, all of it."""
+VIEWS: dict[str, Callable[[int, int], list[Box]]] = {
+    "center": center,
+    "five": five,
+    "full": lambda h, w: [(slice(0, h), slice(0, w))],
+}
+"""What a network may see of a latent of h x w positions: the center, five squares, all of it."""
 
 
 def build_network(model: store.Model) -> LatentClassifier:
     """The network of a classifier's weights, which alone say of what shape it is."""
     tensors = {name: tensor.float() for name, tensor in model.weights().items()}
     try:
-        network = LatentClassifier(*adapter_shape(tensors), tensors["backbone.classifier.bias"].shape[0])
+        with torch.device("meta"):  # nothing is allocated for what the weights do not hold
+            network = LatentClassifier(*adapter_shape(tensors), tensors["backbone.classifier.bias"].shape[0])
         network.backbone.remove_blocks(removed_blocks(tensors))
-        network.load_state_dict(tensors)
-    except (KeyError, RuntimeError, ValueError) as error:
+        network.load_state_dict(tensors, assign=True)
+    except (LookupError, RuntimeError, ValueError, TypeError) as error:
         raise UnavailableError(f"{model.name}: its weights are not those of a classifier") from error
     return network.eval().requires_grad_(False)
 

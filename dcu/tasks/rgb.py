@@ -54,7 +54,10 @@ class RgbClassifier:
     def __init__(self, device: str = "cpu", weights: dict[str, Tensor] | None = None, variant: str = "lite0") -> None:
         self.network, self.device = rgb_network(variant).to(device), device
         if weights is not None:
-            self.network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+            try:
+                self.network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+            except RuntimeError as error:
+                raise UnavailableError("weights that are not those of the RGB network") from error
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> RgbOutput:

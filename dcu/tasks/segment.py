@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from dcu import store
-from dcu.bitstream import Layer, Stream
+from dcu import arguments, engines, store
+from dcu.bitstream import TILE, Layer, Stream, latent_size
 from dcu.codec import Codec, codec_of, in_pieces
 from dcu.errors import UnavailableError
 from dcu.geometry import BLOCK
@@ -23,9 +23,17 @@ from dcu.image import ImageArray
 from dcu.nets import channels_last
 from dcu.nets.latent import adapter_shape
 from dcu.nets.segmenter import STRIDE, LatentSegmenter
+from dcu.regions import common, grid, moved, size, whole
+from dcu.threads import inference
 
 HALO = 32
 """Latent positions around a piece of a large image: 256 pixels of surroundings."""
+TILES_AT_ONCE = 16
+"""Tiles that are decoded together, as far as a line of them has so many: for threads to share."""
+BAND = 2**24
+"""Logits at the image's size that are in memory at once, 64 MiB: those of 11 classes and 2^20 pixels in one piece."""
+ROWS = 64
+"""Rows of a segmentation map that are counted, or colored, together: bounds memory."""
 OPACITY = 0.5
 """Of the colors over the image."""
 
@@ -43,19 +51,27 @@ class SegmentationMap:
     @property
     def class_fractions(self) -> dict[str, float]:
         """The share of the image's pixels that each class has."""
-        counts = np.bincount(self.classes.ravel(), minlength=len(self.labels))
+        parts = (self.classes[top : top + ROWS] for top in range(0, len(self.classes), ROWS))  # counted in 64 bits each
+        counts = np.sum([np.bincount(part.ravel(), minlength=len(self.labels)) for part in parts], axis=0)
         return {label: float(count) / self.classes.size for label, count in zip(self.labels, counts, strict=True)}
 
     def image(self) -> Image.Image:
         """An indexed image: index = position in ``labels``."""
-        image = Image.fromarray(self.classes).convert("P")
+        height, width = self.classes.shape
+        image = Image.frombuffer("P", (width, height), np.ascontiguousarray(self.classes), "raw", "P", 0, 1)
         image.putpalette(np.array(self.palette, np.uint8).tobytes())
         return image
 
-    def over(self, image: ImageArray) -> ImageArray:
-        """The image (H, W, 3) under the classes' colors."""
-        colors = np.array(self.palette, np.float32)[self.classes]
-        return np.rint(OPACITY * colors + (1 - OPACITY) * image).astype(np.uint8)
+    def over(self, image: arguments.AnyImage) -> ImageArray:
+        """The image (H, W, 3), or Pillow's, under the classes' colors; raises TypeError and ValueError."""
+        image = arguments.image(image)
+        if image.shape[:2] != self.classes.shape:
+            raise ValueError(f"an image of {self.classes.shape} is needed, not of {image.shape[:2]}")
+        palette, out = np.array(self.palette, np.float32), np.empty_like(image)
+        for top in range(0, len(image), ROWS):
+            rows = slice(top, top + ROWS)
+            out[rows] = np.rint(OPACITY * palette[self.classes[rows]] + (1 - OPACITY) * image[rows])
+        return out
 
 
 class Segmenter:
@@ -65,27 +81,41 @@ class Segmenter:
     """
 
     def __init__(self, model: store.Model, codec: Codec, device: str = "cpu") -> None:
-        self.name, self.codec, self.device = model.name, codec, device
+        self.model, self.name, self.codec, self.device = model, model.name, codec, device
         labels: list[dict[str, Any]] = model.card.get("labels", [])
         self.labels = tuple(str(entry["label"]) for entry in labels)
         self.palette = tuple(color(str(entry["color"])) for entry in labels)
-        self.void = int(model.card.get("void", 255))
+        self.void = model.facts.void
         if model.fingerprint != codec.fingerprint:
             raise UnavailableError(f"{model.name}: reads latents of another codec than {codec.name}")
         self.network = channels_last(build_network(model)).to(device)
+        self.run = engines.pytorch(self.network)
         if len(labels) * (BLOCK // STRIDE) ** 2 != self.network.head.answer.out_channels:
             raise UnavailableError(f"{model.name}: its card has not one label a class")
 
     @classmethod
     def load(cls, name: str | Path = "segmenter-0.0983", device: str = "cpu") -> Segmenter:
-        """An installed segmenter by name or path; raises UnavailableError."""
-        model = store.find(str(name), "segmenter")
+        """An installed segmenter by name or path; raises UnavailableError, TypeError or ValueError for arguments."""
+        arguments.device(device)
+        model = store.find(arguments.model_name(name), "segmenter")
         return cls(model, codec_of(model.identity, device), device)
 
-    def __call__(self, data: bytes | Stream, full: bool = False) -> SegmentationMap:
-        """The mask of a bitstream, at the image's size; of its thumbnail layer, enlarged, unless ``full``."""
-        stream = self.codec.read(data) if isinstance(data, bytes) else data
-        self.codec.check(stream)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.model, self.codec, self.device)
+
+    def __repr__(self) -> str:
+        return f"<Segmenter {self.name}, {len(self.labels)} classes, on {self.device}>"
+
+    def __call__(self, data: arguments.Data | Stream, full: bool = False) -> SegmentationMap:
+        """The mask of a bitstream, at the image's size; of its thumbnail layer, enlarged, unless ``full``.
+
+        Raises
+        ------
+        InvalidInputError, UnavailableError, TypeError
+            As :meth:`dcu.Codec.read`.
+        """
+        stream = self.codec.read(data)
+        arguments.instance(full, bool, "full")
         layer = stream.full if full else stream.layers[0]
         classes = self.classes(layer)
         size = (stream.full.height, stream.full.width)
@@ -94,18 +124,64 @@ class Segmenter:
             classes = np.asarray(resized)
         return SegmentationMap(classes, self.labels, self.palette, self.name, self.codec.name)
 
-    @torch.inference_mode()
+    @inference
     def classes(self, layer: Layer) -> NDArray[np.uint8]:
         """The class of every pixel of a layer, (height, width)."""
-        latent = self.codec.quantizer.latent(self.codec.symbols([layer])[0][None].to(self.device))
+        symbols = Lines(self.codec, layer)
 
         def piece(rows: slice, columns: slice) -> Tensor:
-            logits = self.network(latent[:, :, rows, columns].contiguous(memory_format=torch.channels_last))
-            return enlarged(logits).argmax(1).to(torch.uint8).cpu()
+            (latent,) = self.codec.dequantize([symbols.box(rows, columns)])
+            return most_probable(self.run(latent)).cpu()
 
-        h, w = latent.shape[-2:]
-        classes = torch.empty(1, h * BLOCK, w * BLOCK, dtype=torch.uint8)
-        return in_pieces(piece, classes, h, w, BLOCK, HALO)[0, : layer.height, : layer.width].numpy()
+        h, w = latent_size(layer.width, layer.height)
+        classes = torch.empty(1, layer.height, layer.width, dtype=torch.uint8)
+        return in_pieces(piece, classes, h, w, BLOCK, HALO)[0].numpy()
+
+
+class Lines:
+    """The symbols of a layer for boxes that follow each other along its longer side.
+
+    Tiles are decoded in lines across it, and those that are behind are forgotten: bounds memory.
+    """
+
+    def __init__(self, codec: Codec, layer: Layer) -> None:
+        self.codec, self.layer = codec, layer
+        rows, columns = whole(layer)
+        self.wide = size(rows) < size(columns)
+        self.across = rows if self.wide else columns
+        along = columns if self.wide else rows
+        length = TILE * max(1, TILES_AT_ONCE * TILE // size(self.across))
+        self.lines = [line for line, _ in grid((along, slice(0, 1)), length)]
+        self.decoded: dict[int, Tensor] = {}
+
+    def box(self, rows: slice, columns: slice) -> Tensor:
+        """The symbols (1, C, h, w) uint8 of a box."""
+        along = columns if self.wide else rows
+        needed = [number for number, line in enumerate(self.lines) if size(common(line, along))]
+        self.decoded = {number: self.decoded[number] for number in needed if number in self.decoded}
+        for number in needed:
+            if number not in self.decoded:
+                line = self.lines[number]
+                place = (self.across, line) if self.wide else (line, self.across)
+                (self.decoded[number],) = self.codec.symbols([self.layer], [place])
+        parts = [(self.decoded[number], self.lines[number]) for number in needed]
+        inside = [(symbols, moved(common(line, along), -line.start)) for symbols, line in parts]
+        if self.wide:
+            return torch.cat([symbols[:, rows, part] for symbols, part in inside], 2)[None]
+        return torch.cat([symbols[:, part, columns] for symbols, part in inside], 1)[None]
+
+
+def most_probable(logits: Tensor) -> Tensor:
+    """The class (1, 4 h, 4 w) uint8 of the largest of the enlarged logits, (1, classes, h, w), in bands of rows."""
+    _, classes, h, w = logits.shape
+    rows = max(1, BAND // (classes * w * STRIDE**2))
+    bands = []
+    for top in range(0, h, rows):
+        first, last = max(0, top - 1), min(h, top + rows + 1)  # a row more on either side, for what is between rows
+        band = enlarged(logits[:, :, first:last]).argmax(1).to(torch.uint8)
+        start = (top - first) * STRIDE
+        bands.append(band[:, start : start + min(rows, h - top) * STRIDE])
+    return torch.cat(bands, 1)
 
 
 def enlarged(logits: Tensor) -> Tensor:
@@ -127,9 +203,10 @@ def build_network(model: store.Model) -> LatentSegmenter:
     tensors = {name: tensor.float() for name, tensor in model.weights().items()}
     try:
         classes = len(tensors["head.answer.bias"]) // (BLOCK // STRIDE) ** 2
-        network = LatentSegmenter(*adapter_shape(tensors), len(tensors["pyramid.mix.bias"]), classes)
-        network.load_state_dict(tensors)
-    except (KeyError, RuntimeError, ValueError) as error:
+        with torch.device("meta"):  # nothing is allocated for what the weights do not hold
+            network = LatentSegmenter(*adapter_shape(tensors), len(tensors["pyramid.mix.bias"]), classes)
+        network.load_state_dict(tensors, assign=True)
+    except (LookupError, RuntimeError, ValueError, TypeError) as error:
         raise UnavailableError(f"{model.name}: its weights are not those of a segmenter") from error
     return network.eval().requires_grad_(False)
 

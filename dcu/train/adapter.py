@@ -12,7 +12,7 @@ a fifth of one of the complete network. A classifier run continues from the chec
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from dcu.data import Item
 from dcu.errors import UsageError
 from dcu.nets.efficientnet import EfficientNetLite
 from dcu.nets.latent import LatentClassifier
+from dcu.schema import Between
 from dcu.train.classifier import ClassifierRecipe, ClassifierTask, installed_network, student_groups
 from dcu.train.inputs import rebuilt_input
 from dcu.train.views import ViewData, generator_of
@@ -31,7 +32,7 @@ from dcu.train.views import ViewData, generator_of
 class AdapterRecipe:
     """How many views are kept, 0.14 MB each at 48 channels; 0 trains the whole classifier instead."""
 
-    views: int = 0
+    views: Annotated[int, Between(0, 10**5)] = 0
     imitate: str = ""  # an installed classifier or rgb-classifier of the codec; or the RGB network on the image rebuilt
 
 

@@ -13,7 +13,7 @@ The adapter begins with what :mod:`dcu.train.adapter` taught it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dcu import store
+from dcu.cards import Input
 from dcu.codec import Codec
 from dcu.data import Item
 from dcu.errors import UnavailableError
@@ -31,11 +32,14 @@ from dcu.nets import channels_last
 from dcu.nets.efficientnet import EfficientNetLite, check_shortcuts
 from dcu.nets.latent import LatentClassifier
 from dcu.nets.norms import NORM_BATCHES, add_norms, fold_norms, measure_norms, restore_norms
+from dcu.schema import Between, Name, Share
 from dcu.tasks.classify import Classifier, undiluted
 from dcu.tasks.rgb import RgbClassifier, rgb_network
-from dcu.train.inputs import check_input, network_input
+from dcu.train import parallel
+from dcu.train.inputs import network_input
+from dcu.train.recipe import Depth, Width, check_size
 from dcu.train.teacher import SHARPER, Teacher
-from dcu.train.views import AGE, Sampler, ViewData, fewer, hold_out, large_enough, mixed, random_crop, random_view
+from dcu.train.views import Sampler, ViewData, fewer, hold_out, large_enough, mixed, random_crop, random_view
 
 STARTED = 4
 """Batches from which the scale of latents and features is taken."""
@@ -45,18 +49,18 @@ STARTED = 4
 class ClassifierRecipe:
     """The network, the codec whose latents it reads, and what is asked of it."""
 
-    name: str
+    name: Name
     codec: str
-    input: str = "latent"  # or decoded: the RGB network, fine-tuned on the codec's images, for comparison
-    width: int = 64
-    depth: int = 2
-    hidden: int = 0  # width inside fused blocks; 0: plain ones
-    without: tuple[int, ...] = ()  # the backbone's blocks, counted from the split point, that it does without
+    input: Input = "latent"  # or decoded: the RGB network, fine-tuned on the codec's images, for comparison
+    width: Width = 64
+    depth: Depth = 2
+    hidden: Annotated[int, Between(0, 1024)] = 0  # width inside fused blocks; 0: plain ones
+    without: Annotated[tuple[int, ...], Between(0, 16)] = ()  # blocks of the backbone, from the split point
     begin: str = ""  # an installed classifier of the codec and of the same shape, whose weights are its first
-    feature_weight: float = 1.0  # alpha
-    backbone_scale: float = 0.3  # the backbone's learning rate, relative to the adapter's
-    lite2: float = 0.5  # Lite2's share in the target, beside Lite0's
-    label_weight: float = 0.0  # share of an image's own class, where its directory is a WNID, in the target
+    feature_weight: Annotated[float, Between(0, 1e6)] = 1.0  # alpha
+    backbone_scale: Annotated[float, Between(0, 1e3)] = 0.3  # the backbone's learning rate, relative to the adapter's
+    lite2: Share = 0.5  # Lite2's share in the target, beside Lite0's
+    label_weight: Share = 0.0  # share of an image's own class, where its directory is a WNID, in the target
     labelled_from: tuple[str, ...] = ()  # data sets of which classes are told; () for all
     folded: bool = False  # of a network to begin with, the adapter learns as it runs: without batch norms
     whole: bool = False  # the depthwise kernels and the last layer learn too: for GPUs
@@ -64,10 +68,8 @@ class ClassifierRecipe:
     def __post_init__(self) -> None:
         if self.folded and not self.begin:
             raise ValueError("folded: norms are only in what a network begins with, and begin names none")
-        if not 0 <= self.lite2 <= 1:
-            raise ValueError(f"lite2 = {self.lite2}: not a share")
-        check_input(self.input)
         check_shortcuts(self.without)
+        check_size(self.depth * self.width * (10 * self.hidden or 18 * self.width))
 
 
 def student(channels: int, width: int, depth: int, hidden: int) -> LatentClassifier:
@@ -232,9 +234,10 @@ class ClassifierTask:
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """What a step sees: its :meth:`views`; those of an earlier step, if due and not kept; its number."""
-        due = self.data.again > 0 and step >= AGE and step - AGE not in self.distilled_by_step
+        earlier = step - self.data.age(parallel.count())
+        due = self.data.again > 0 and earlier >= 0 and earlier not in self.distilled_by_step
         scale = self.data.scale(step)
-        return *self.views(step, scale), *(self.views(step - AGE, scale) if due else ()), torch.tensor(step)
+        return *self.views(step, scale), *(self.views(earlier, scale) if due else ()), torch.tensor(step)
 
     def views(self, step: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         """A step's own views (n, side, side, 3) uint8; the class each shows, (n,), -1 where unknown or not alone.
@@ -273,7 +276,7 @@ class ClassifierTask:
         distilled = self.distilled(*views[:2])
         if again:
             self.distilled_by_step[step] = Distillation(*(part[:again].clone() for part in distilled))
-        earlier = self.distilled_by_step.pop(step - AGE, None)
+        earlier = self.distilled_by_step.pop(step - self.data.age(parallel.count()), None)
         if views[2:]:  # after a resume
             earlier = self.distilled(*(part[:again] for part in views[2:]))
         if earlier:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -18,10 +19,12 @@ from dcu.evaluate.codec import MS_SSIM_SHORT
 from dcu.geometry import BLOCK
 from dcu.image import pad
 from dcu.nets import channels_last
-from dcu.nets.context import ContextModel, Group
+from dcu.nets.context import KERNEL, ContextModel, Group, UnboundedGroup
 from dcu.nets.quantizer import Quantizer
-from dcu.nets.transforms import Analysis, Synthesis, start_from_components
+from dcu.nets.transforms import BLOCK_CHANNELS, Analysis, Synthesis, start_from_components
+from dcu.schema import Between, Name, Share
 from dcu.train.parallel import mean
+from dcu.train.recipe import Batch, DatasetWeights, Depth, HeldOut, Positive, Side, Width, check_crop, check_size
 from dcu.train.views import Sampler, hold_out, random_crop
 
 START_LAMBDA = 0.005
@@ -34,35 +37,49 @@ PARTS = ("analysis", "quantizer", "context", "synthesis")
 class CodecRecipe:
     """The architecture and the rate that names it."""
 
-    name: str
-    rate: float
-    groups: tuple[Group, ...]
-    width: int = 128
-    analysis_depth: int = 5
-    synthesis_depth: int = 6
-    context_hidden: int = 64
-    step: float = 1.0  # between centers at the start, in units of the image's [-1, 1]; finer for higher rates
-    steer: float = 0.003  # how far ln(lambda) moves a step for a rate off by 100 %: from scratch slow, or it overshoots
-    similarity: float = 0.0  # weight of 1 - MS-SSIM beside the squared error
+    name: Name
+    rate: Annotated[float, Between(1e-6, 100)]
+    groups: Annotated[tuple[Group, ...], Between(1, BLOCK_CHANNELS)]
+    width: Width = 128
+    analysis_depth: Depth = 5
+    synthesis_depth: Depth = 6
+    context_hidden: Width = 64
+    step: Positive = 1.0  # between centers at the start, in units of the image's [-1, 1]; finer for higher rates
+    steer: Share = 0.003  # how far ln(lambda) moves a step for a rate off by 100 %: from scratch slow, or it overshoots
+    similarity: Annotated[float, Between(0, 1e6)] = 0.0  # weight of 1 - MS-SSIM beside the squared error
     frozen: tuple[str, ...] = ()  # parts that stay as they are
 
     def __post_init__(self) -> None:
         if unknown := set(self.frozen) - set(PARTS):
             raise ValueError(f"frozen: {min(unknown)} is none of {', '.join(PARTS)}")
+        depth = self.analysis_depth + self.synthesis_depth
+        check_architecture(self.groups, self.width, depth, self.context_hidden)
 
 
 @dataclass(frozen=True)
 class CodecData:
     """Crops, and how often each data set is drawn (by the name of its tar; 1 if not said)."""
 
-    crop: int = 128
-    batch: int = 8
-    held_out: int = 64  # images of the first data set, on which the rate is measured
-    weights: dict[str, float] = field(default_factory=dict)
+    crop: Side = 128
+    batch: Batch = 8
+    held_out: HeldOut = 64  # images of the first data set, on which the rate is measured
+    weights: DatasetWeights = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.held_out < 1:
             raise ValueError("at least one image held out, to measure the rate")
+        check_crop(self.crop, self.batch, BLOCK)
+
+
+def check_architecture(groups: Sequence[Group | UnboundedGroup], width: int, depth: int, context_hidden: int) -> None:
+    """Refuse more channels than 8x8 blocks have components, and networks that are too large; raises ValueError.
+
+    ``depth`` is that of both transforms together.
+    """
+    channels, passes = sum(group.channels for group in groups), sum(group.passes for group in groups)
+    if channels > BLOCK_CHANNELS:
+        raise ValueError(f"groups: more than {BLOCK_CHANNELS} channels together")
+    check_size(18 * width**2 * depth + passes * context_hidden * (KERNEL**2 * channels + context_hidden))
 
 
 class CodecNetwork(nn.Module):

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dcu import store
+from dcu import cards, install, store
 from dcu.codec import Codec
 from dcu.data import Item
 from dcu.entropy import integer_tensors
-from dcu.errors import UsageError
+from dcu.errors import UnavailableError, UsageError
 from dcu.evaluate.cost import classifier_cost, codec_cost, segmenter_cost
 from dcu.nets.efficientnet import LATENT_STAGES
 from dcu.nets.norms import fold_norms
@@ -27,7 +27,7 @@ from dcu.train.joint import JointTask
 from dcu.train.loop import Run
 from dcu.train.segmenter import SegmenterTask
 
-LICENSE = "GPL-3.0-or-later; trained on images for research"
+LICENSE = "Apache-2.0; trained on images for research"
 OF_ONE_MODEL = (
     "figures",
     "temperature",
@@ -61,6 +61,23 @@ def origin(run: Run, recipe: dict[str, Any], items: list[Item]) -> dict[str, Any
     }
 
 
+def recipe_of(task: Any) -> dict[str, Any]:
+    """What a task was given by its recipe, data and schedule apart."""
+    reader = {"reader": asdict(task.reader)} if isinstance(task, JointTask) else {}
+    return asdict(task.recipe) | reader
+
+
+def is_earlier_state(directory: Path, run: Run, items: list[Item]) -> bool:
+    """Whether the model in a directory is what the same run wrote when it had done fewer steps, or as many."""
+    try:
+        card = store.read_model(directory).card
+    except UnavailableError:
+        return False
+    ours = cards.parse(cards.written(origin(run, recipe_of(run.task), items)))
+    same = all(card.get(key) == ours[key] for key in ("recipe", "seed", "start", "data"))
+    return same and card.get("steps", 0) <= run.step
+
+
 def codec_model(run: Run, task: CodecTask, items: list[Item], directory: Path) -> store.Model:
     """Write a trained codec: transforms in float16, centers in float32, the context model in integers."""
     module = task.module
@@ -76,8 +93,7 @@ def codec_model(run: Run, task: CodecTask, items: list[Item], directory: Path) -
     codec = Codec(tensors, task.recipe.name)
     card = {"name": directory.name, "kind": "codec", "rate": task.recipe.rate, "fingerprint": codec.fingerprint}
     card |= codec_cost(codec)
-    recipe = asdict(task.recipe) | ({"reader": asdict(task.reader)} if isinstance(task, JointTask) else {})
-    return store.write_model(directory, card | origin(run, recipe, items), tensors)
+    return store.write_model(directory, card | origin(run, recipe_of(task), items), tensors)
 
 
 def finished(run: Run, task: ClassifierTask | SegmenterTask) -> dict[str, Tensor]:
@@ -100,15 +116,15 @@ def classifier_model(run: Run, task: ClassifierTask, codec: Codec, items: list[I
     tensors = finished(run, task)
     card = network_card(directory, "classifier", task.recipe.input, codec)
     card |= {"teacher": f"EfficientNet-Lite0 on the original image, Lite2 with a share of {task.recipe.lite2:g}"}
-    card |= origin(run, asdict(task.recipe), items) | {"labels": store.imagenet_labels()}
+    card |= origin(run, recipe_of(task), items) | {"labels": store.imagenet_labels()}
     model = store.write_model(directory, card, tensors)
-    return model if model.kind in store.COUNTERPARTS else store.amend(model, classifier_cost(Classifier(model, codec)))
+    return model if model.kind in cards.COUNTERPARTS else store.amend(model, classifier_cost(Classifier(model, codec)))
 
 
 def segmenter_model(run: Run, task: SegmenterTask, codec: Codec, items: list[Item], directory: Path) -> store.Model:
     """Write a trained segmenter, or its RGB counterpart, in float16, its norms measured and folded."""
     tensors = finished(run, task)
-    recipe = asdict(task.recipe)
+    recipe = recipe_of(task)
     card = network_card(directory, "segmenter", task.recipe.input, codec)
     facts = {name: recipe[name] for name in ("labels", "void", "input")}
     facts["macs"] = segmenter_cost(task.module, task.recipe.input, codec)
@@ -159,6 +175,7 @@ def mean_model(
     rgb_share: float = 0.0,
     expected: Sequence[str] = (),
     odds: float = 1.0,
+    force: bool = False,
 ) -> store.Model:
     """Write the mean of several runs' classifiers, or segmenters, each with its share; the card is the first's.
 
@@ -211,6 +228,7 @@ def mean_model(
     ]
     card |= {"name": directory.name, "mean_of": of, "figures": []} | ({"rgb_share": rgb_share} if rgb_share else {})
     card |= {"expects": {"classes": list(expected), "odds": odds}} if expected else {}
+    install.check_free(directory, force)
     return store.write_model(
         directory, card, {name: tensor.to(everyone[0][name].dtype) for name, tensor in mean.items()}
     )

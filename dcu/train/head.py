@@ -7,7 +7,7 @@ chosen on a fifth of the images, kept aside; then it is fitted to all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dcu import store
+from dcu import install, store
 from dcu.data import Item
-from dcu.errors import UsageError
-from dcu.evaluate.classifier import Answers, best_temperature, evaluate, stream_of
+from dcu.errors import DcuError, InvalidInputError, MissingInputError, UnavailableError, UsageError
+from dcu.evaluate.classifier import Outputs, best_temperature, evaluate, stream_of
 from dcu.evaluate.cost import classifier_cost
 from dcu.image import standard_crop
 from dcu.tasks.classify import Classifier, Views
@@ -39,6 +39,8 @@ DECAYS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 ITERATIONS = 60
 
 Layer = tuple[Tensor, Tensor]
+Report = Callable[[DcuError], None]
+"""What hears of images that were left out."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ def class_names(items: Sequence[Item]) -> list[str]:
     UsageError
         Fewer than two, a class of a single image, or images outside of any directory.
     """
+    if not items:
+        raise UsageError("no images")
     counts: dict[str, int] = {}
     for item in items:
         counts[item.label] = counts.get(item.label, 0) + 1
@@ -89,19 +93,40 @@ def views_of(classifier: Classifier, item: Item, count: int, rng: np.random.Gene
     return [quantizer.latent(codec.analyze(view)[None].to(codec.device)) for view in views]
 
 
-def examples(classifier: Classifier, items: Sequence[Item], progress: Iterable[Item], names: list[str]) -> Examples:
-    """Look at every image of a data set, a few times."""
+def examples(
+    classifier: Classifier, items: Sequence[Item], progress: Iterable[Item], report: Report
+) -> tuple[Examples, list[Item], list[str]]:
+    """Look at every image of a data set, a few times; what was seen, of which images, and the names of their classes.
+
+    Raises
+    ------
+    UsageError, InvalidInputError, UnavailableError
+        What :func:`class_names` raises; the latter two where images that cannot be read are to blame.
+    """
+    class_names(items)
     count = max(1, min(LOOKS, MOST_LOOKS // len(items)))
     rng = np.random.default_rng(0)
     features, owners = [], []
-    for owner, item in enumerate(progress):
-        seen = classifier.embed([[view] for view in views_of(classifier, item, count, rng)])
+    read: list[Item] = []
+    failed: DcuError | None = None
+    for item in progress:
+        try:
+            seen = classifier.embed([[view] for view in views_of(classifier, item, count, rng)])
+        except (InvalidInputError, MissingInputError, UnavailableError) as error:
+            report(error)
+            failed = failed or error
+            continue
         features.append(seen)
-        owners += [owner] * len(seen)
+        owners += [len(read)] * len(seen)
+        read.append(item)
+    try:
+        names = class_names(read)
+    except UsageError as error:
+        raise type(failed)(f"too few images are left: {error}") if failed else error from error
     owner_of = torch.tensor(owners)
     first = torch.cat([torch.ones(1, dtype=torch.bool), owner_of[1:] != owner_of[:-1]])
-    index = {name: number for number, name in enumerate(names)}
-    return Examples(torch.cat(features), owner_of, first, torch.tensor([index[item.label] for item in items]))
+    numbers = torch.tensor([names.index(item.label) for item in read])
+    return Examples(torch.cat(features), owner_of, first, numbers), read, names
 
 
 def kept_aside(numbers: Tensor) -> Tensor:
@@ -137,34 +162,40 @@ def fit(features: Tensor, numbers: Tensor, classes: int, decay: float) -> Layer:
 
 
 def own_classifier(
-    classifier: Classifier, items: Sequence[Item], progress: Iterable[Item], directory: Path
+    classifier: Classifier,
+    items: Sequence[Item],
+    progress: Iterable[Item],
+    directory: Path,
+    report: Report,
+    force: bool,
 ) -> tuple[store.Model, dict[str, Any]]:
     """Fit a new last layer and write the model; its metrics on the images that were kept aside.
+
+    An image or stream that cannot be read, or is of another codec, is handed to ``report`` and left out.
 
     Raises
     ------
     UsageError
         Not two classes of two images each.
-    InvalidInputError, UnavailableError
-        An image or stream that is broken; a stream of another codec.
+    InvalidInputError, MissingInputError, UnavailableError
+        So many were left out that too few remain.
     OutputError
-        The model cannot be written.
+        The model cannot be written, or is not to overwrite what is there (:func:`dcu.install.check_free`).
     """
-    names = class_names(items)
-    seen = examples(classifier, items, progress, names)
+    seen, items, names = examples(classifier, items, progress, report)
     aside = kept_aside(seen.numbers)
     features, numbers = seen.of(~aside)
     judged, right = seen.of(aside, center=True)
-    best: tuple[float, float, Answers] | None = None
+    best: tuple[float, float, Outputs] | None = None
     for decay in DECAYS:
-        answers = Answers(F.linear(judged, *fit(features, numbers, len(names), decay)), right, float("nan"))
-        loss = float(F.cross_entropy(answers.logits, right))
+        outputs = Outputs(F.linear(judged, *fit(features, numbers, len(names), decay)), right, float("nan"))
+        loss = float(F.cross_entropy(outputs.logits, right))
         if best is None or loss < best[0]:
-            best = (loss, decay, answers)
+            best = (loss, decay, outputs)
     assert best is not None
-    _, decay, answers = best
-    temperature = best_temperature(answers)
-    metrics = evaluate(answers, temperature)
+    _, decay, outputs = best
+    temperature = best_temperature(outputs)
+    metrics = evaluate(outputs, temperature)
     del metrics["bpp"]
     weight, bias = fit(*seen.of(torch.ones_like(aside)), len(names), decay)
     known = {entry["wnid"]: entry for entry in store.imagenet_labels()}
@@ -185,5 +216,6 @@ def own_classifier(
         "figures": [],
         "labels": [known.get(name, {"label": name}) for name in names],
     }
+    install.check_free(directory, force)
     written = store.write_model(directory, card, tensors)
     return store.amend(written, classifier_cost(Classifier(written, classifier.codec))), metrics

@@ -8,14 +8,6 @@ from torch import Tensor
 from dcu.codec import Codec, analysis_input
 from dcu.nets.rgb import to_input
 
-INPUTS = ("latent", "decoded", "original")
-
-
-def check_input(input: str) -> None:
-    """Refuse what is none of ``INPUTS``; raises ValueError."""
-    if input not in INPUTS:
-        raise ValueError(f"sees = {input!r} is none of {', '.join(INPUTS)}")
-
 
 @torch.no_grad()
 def network_input(codec: Codec, input: str, views: Tensor) -> Tensor:

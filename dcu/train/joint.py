@@ -9,7 +9,7 @@ Of each view a window of the recipe's ``crop`` is synthesized: distortion needs 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -19,8 +19,10 @@ from dcu.codec import analysis_input
 from dcu.data import Item
 from dcu.errors import UsageError
 from dcu.geometry import BLOCK, CROP, LATENT_CROP
+from dcu.schema import Between
 from dcu.train.classifier import STARTED, distillation, let_learn, student, student_groups
 from dcu.train.codec import CodecData, CodecNetwork, CodecRecipe, CodecTask
+from dcu.train.recipe import Batch, Depth, Width, check_size
 from dcu.train.teacher import Teacher
 from dcu.train.views import mixed, random_view
 
@@ -32,17 +34,16 @@ PLAIN = 0.4
 class ReaderRecipe:
     """The classifier that reads along, and how much it counts; 0 trains the codec alone."""
 
-    weight: float = 0.0
-    width: int = 64
-    depth: int = 2
-    hidden: int = 0  # width inside fused blocks; 0: plain ones
-    backbone_scale: float = 0.4
-    views: int = 20  # that it reads beside the codec's batch
-    smallest: float = 0.15  # smallest share of the image's area that they show
+    weight: Annotated[float, Between(0, 1e6)] = 0.0
+    width: Width = 64
+    depth: Depth = 2
+    hidden: Annotated[int, Between(0, 1024)] = 0  # width inside fused blocks; 0: plain ones
+    backbone_scale: Annotated[float, Between(0, 1e3)] = 0.4
+    views: Batch = 20  # that it reads beside the codec's batch
+    smallest: Annotated[float, Between(1e-3, 1)] = 0.15  # smallest share of the image's area that they show
 
     def __post_init__(self) -> None:
-        if self.views < 1:
-            raise ValueError("at least one view for the reader")
+        check_size(self.depth * self.width * (10 * self.hidden or 18 * self.width))
 
 
 class JointNetwork(CodecNetwork):

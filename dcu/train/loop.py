@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, TypeVar
@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from dcu.errors import InvalidInputError, OutputError
+from dcu.errors import InvalidInputError, OutputError, UsageError
+from dcu.io import locked
 from dcu.train import parallel
 from dcu.train.checkpoint import Checkpoint, load_optimizer_state, optimizer_state
 from dcu.train.optimizers import make_optimizer
@@ -127,6 +128,27 @@ class Run:
         self.started_from: dict[str, Any] | None = None
         self.checkpoint = Checkpoint(directory / "checkpoint.safetensors")
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other trainings out of the run's directory, the first process for all.
+
+        Raises
+        ------
+        UsageError
+            Another one is running there.
+        OutputError
+            The directory cannot be written.
+        """
+        with ExitStack() as held:
+            try:
+                if parallel.rank() == 0:
+                    held.enter_context(locked(self.directory / "lock"))
+            except BlockingIOError as error:
+                raise UsageError(f"{self.directory}: another training is running there; name other --runs") from error
+            except OSError as error:
+                raise OutputError(f"{self.directory}: {error.strerror}") from error
+            yield
+
     def save(self) -> None:
         """Write a checkpoint, the first process for all."""
         if parallel.rank() > 0:
@@ -218,8 +240,8 @@ class Run:
     def train(self, minutes: float | None, console: Console) -> bool:
         """Train to the end of the schedule, or for so many minutes; True when the schedule is done.
 
-        Every validation appends one JSON object to ``log.jsonl``. Ctrl-C ends the step under way, leaves a checkpoint
-        from which the run resumes exactly, and then interrupts.
+        Every validation, and the last step before a stop, appends one JSON object to ``log.jsonl``. Ctrl-C ends the
+        step under way, leaves a checkpoint from which the run resumes exactly, and then interrupts.
         """
         started = time.monotonic()
         self.task.module.train()
@@ -235,11 +257,13 @@ class Run:
                 metrics = self.train_step(batch)
                 progress.update(bar, completed=self.step, description=f"loss {metrics['loss']:.4f}")
                 last = self.step == self.schedule.steps
-                if last or self.step % self.schedule.validate_every == 0:
+                due = last or self.step % self.schedule.validate_every == 0
+                if due:
                     metrics |= self.validate()
-                    self.log(metrics | {"seconds": time.monotonic() - started}, console)
                 late = minutes is not None and time.monotonic() - started > 60 * minutes
                 stop = parallel.mean(float(late or interrupted.is_set()), self.task.device) > 0
+                if due or stop:
+                    self.log(metrics | {"seconds": time.monotonic() - started}, console)
                 if last or stop or self.step % self.schedule.checkpoint_every == 0:
                     self.save()
                 if stop:

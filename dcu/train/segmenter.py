@@ -7,7 +7,7 @@ cross-entropy of every pixel that is not void, rare classes weighing more (Paszk
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dcu import store
+from dcu.cards import MOST_COLORS, Color, Input
 from dcu.codec import Codec
 from dcu.data import Pair
 from dcu.errors import UsageError
@@ -27,9 +28,11 @@ from dcu.nets import channels_last
 from dcu.nets.latent import adapter_shape, removed_blocks
 from dcu.nets.norms import NORM_BATCHES, add_norms, measure_norms
 from dcu.nets.segmenter import LatentSegmenter, RgbSegmenter
+from dcu.schema import Between, Name
 from dcu.tasks import rgb
 from dcu.tasks.segment import enlarged
-from dcu.train.inputs import check_input, network_input
+from dcu.train.inputs import network_input
+from dcu.train.recipe import Batch, HeldOut, Side, check_crop
 from dcu.train.views import generator_of, hold_out, other_light
 
 VOID = 255
@@ -41,40 +44,38 @@ class Label:
     """A class: its name, and its color in masks."""
 
     label: str
-    color: str
+    color: Color
 
 
 @dataclass(frozen=True)
 class SegmenterRecipe:
     """The network, the codec whose latents it reads, the classes."""
 
-    name: str
+    name: Name
     codec: str
-    labels: tuple[Label, ...]
-    void: int = VOID  # the number in label maps that is no class
-    input: str = "latent"  # or decoded, or original: the RGB counterpart
-    pyramid: int = 128
-    backbone_scale: float = 0.2  # learning rate of what comes from the classifier, relative to the head's
-
-    def __post_init__(self) -> None:
-        check_input(self.input)
-        if len(self.labels) < 2:
-            raise ValueError("two labels or more")
+    labels: Annotated[tuple[Label, ...], Between(2, MOST_COLORS)]
+    void: Annotated[int, Between(0, 255)] = VOID  # the number in label maps that is no class
+    input: Input = "latent"  # or decoded, or original: the RGB counterpart
+    pyramid: Annotated[int, Between(2, 1024)] = 128
+    backbone_scale: Annotated[float, Between(0, 1e3)] = (
+        0.2  # learning rate of what comes from the classifier, relative to the head's
+    )
 
 
 @dataclass(frozen=True)
 class SegmentData:
     """Crops of scaled images."""
 
-    batch: int = 8
-    crop: int = 288  # pixels, a multiple of 16
-    smallest: float = 0.5  # scales
-    largest: float = 2.0
-    held_out: int = 40  # images kept aside to watch mIoU
+    batch: Batch = 8
+    crop: Side = 288  # pixels, a multiple of 16
+    smallest: Annotated[float, Between(0.05, 8)] = 0.5  # scales
+    largest: Annotated[float, Between(0.05, 8)] = 2.0
+    held_out: HeldOut = 40  # images kept aside to watch mIoU
 
     def __post_init__(self) -> None:
-        if self.crop % (2 * BLOCK):
-            raise ValueError(f"crop = {self.crop} is no multiple of {2 * BLOCK}")
+        check_crop(self.crop, self.batch, 2 * BLOCK)
+        if self.smallest > self.largest:
+            raise ValueError(f"smallest = {self.smallest:g} is larger than largest = {self.largest:g}")
 
 
 def started_network(recipe: SegmenterRecipe, codec: Codec) -> LatentSegmenter | RgbSegmenter:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -21,10 +21,12 @@ from dcu.geometry import BLOCK
 from dcu.nets import channels_last
 from dcu.nets.context import UnboundedGroup
 from dcu.nets.operating_point import POINTS
-from dcu.nets.transforms import start_from_components
+from dcu.nets.transforms import BLOCK_CHANNELS, start_from_components
 from dcu.nets.variable_rate import VariableRateCodec, evenly_spaced
-from dcu.train.codec import dissimilarity, psnr_of_mse
+from dcu.schema import Between, Name, Share
+from dcu.train.codec import check_architecture, dissimilarity, psnr_of_mse
 from dcu.train.crops import varied
+from dcu.train.recipe import Batch, DatasetWeights, Depth, HeldOut, Positive, Side, Steps, Width, check_crop
 from dcu.train.views import Sampler, generator_of, hold_out, random_crop
 
 STEP_OF_LAMBDA = 15.0
@@ -37,18 +39,22 @@ FIRST_SHARE = 0.1
 class VariableRateRecipe:
     """The architecture, the range of rates, and how they are balanced."""
 
-    name: str
-    groups: tuple[UnboundedGroup, ...]
-    width: int = 128
-    analysis_depth: int = 5
-    synthesis_depth: int = 6
-    context_hidden: int = 64
-    anchors: int = 8
-    largest_lambda: float = 1.0  # at q = 0, of pixels in [-1, 1]
-    smallest_lambda: float = 0.0015  # at q = 63
-    balance: float = 0.4
-    grow_steps: int = 1000  # in which lambda grows in from a tenth
-    similarity: float = 0.0  # weight of 1 - MS-SSIM beside the squared error
+    name: Name
+    groups: Annotated[tuple[UnboundedGroup, ...], Between(1, BLOCK_CHANNELS)]
+    width: Width = 128
+    analysis_depth: Depth = 5
+    synthesis_depth: Depth = 6
+    context_hidden: Width = 64
+    anchors: Annotated[int, Between(2, POINTS)] = 8
+    largest_lambda: Positive = 1.0  # at q = 0, of pixels in [-1, 1]
+    smallest_lambda: Positive = 0.0015  # at q = 63
+    balance: Share = 0.4
+    grow_steps: Steps = 1000  # in which lambda grows in from a tenth
+    similarity: Annotated[float, Between(0, 1e6)] = 0.0  # weight of 1 - MS-SSIM beside the squared error
+
+    def __post_init__(self) -> None:
+        depth = self.analysis_depth + self.synthesis_depth
+        check_architecture(self.groups, self.width, depth, self.context_hidden)
 
     def lambda_of(self, q: Tensor) -> Tensor:
         """lambda(q), log-linear."""
@@ -64,15 +70,16 @@ class VariableRateRecipe:
 class VariableRateData:
     """Crops, and how often each data set is drawn (by the name of its tar; 1 if not said)."""
 
-    crop: int = 128
-    batch: int = 8
-    held_out: int = 64  # images of the first data set that are not trained on
-    validate_on: int = 64  # of which so many are measured
-    weights: dict[str, float] = field(default_factory=dict)
+    crop: Side = 128
+    batch: Batch = 8
+    held_out: HeldOut = 64  # images of the first data set that are not trained on
+    validate_on: HeldOut = 64  # of which so many are measured
+    weights: DatasetWeights = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 1 <= self.validate_on <= self.held_out:
             raise ValueError(f"validate_on = {self.validate_on}: 1 to held_out = {self.held_out}")
+        check_crop(self.crop, self.batch, BLOCK)
 
 
 class VariableRateTask:

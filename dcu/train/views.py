@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,26 +15,32 @@ from dcu.data import Item
 from dcu.errors import UsageError
 from dcu.geometry import CROP
 from dcu.image import ImageArray
+from dcu.schema import Between, Share
+from dcu.train.recipe import Batch, DatasetWeights, HeldOut
 
 PART = (40, 184)
 """Sides in pixels of the box that cut-mix takes from another view of 224x224."""
 AGE = 64
-"""Steps after which views are seen again."""
+"""Steps after which views are seen again, at least."""
 
 
 @dataclass(frozen=True)
 class ViewData:
     """Views, and how often each data set's images are drawn (by the name of its tar; 1 if not said)."""
 
-    batch: int = 32
-    again: int = 0  # of which so many are of an earlier step's: codec and teacher have been asked already
-    smallest: float = 0.15  # smallest share of the image's area that a view shows
-    at_standard_size: float = 0.0  # share of views that are 224x224 of the image as the field has it, short side 256
-    scales: tuple[float, ...] = (1.0,)  # sides of views over 224, step by step in turn; the teacher sees all at 224
+    batch: Batch = 32
+    again: Annotated[int, Between(0, 4096)] = (
+        0  # of which so many are of an earlier step's: codec and teacher have been asked already
+    )
+    smallest: Annotated[float, Between(1e-3, 1)] = 0.15  # smallest share of the image's area that a view shows
+    at_standard_size: Share = 0.0  # share of views that are 224x224 of the image as the field has it, short side 256
+    scales: tuple[Annotated[float, Between(1, 4)], ...] = (
+        1.0,
+    )  # sides of views over 224, step by step in turn; the teacher sees all at 224
     larger_from: tuple[str, ...] = ()  # data sets whose images are large enough for scales above 1; () for all
-    held_out: int = 250  # images kept aside to watch agreement with the teacher
+    held_out: HeldOut = 250  # images kept aside to watch agreement with the teacher
     held_out_from: tuple[str, ...] = ()
-    weights: dict[str, float] = field(default_factory=dict)
+    weights: DatasetWeights = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 <= 2 * self.again <= self.batch:
@@ -41,6 +49,11 @@ class ViewData:
             raise ValueError(f"at_standard_size = {self.at_standard_size}: not a share")
         if not self.scales or AGE % len(self.scales) or not all(1 <= scale <= 4 for scale in self.scales):
             raise ValueError(f"scales = {list(self.scales)}: numbers of 1 to 4, as many as divide {AGE}")
+
+    def age(self, processes: int) -> int:
+        """Steps after which views are seen again: ``AGE``, or more, so that one process, and one scale, sees both."""
+        period = math.lcm(processes, len(self.scales))
+        return -(-AGE // period) * period
 
     def scale(self, step: int) -> float:
         """The scale of a step's views, and of those that it sees again."""
@@ -63,6 +76,8 @@ class Sampler:
     def __init__(self, items: list[Item], weights: dict[str, float], seed: int) -> None:
         self.items, self.seed = items, seed
         chance = np.array([weights.get(item.dataset, 1.0) for item in items])
+        if not chance.sum():
+            raise UsageError("weights: no data set is drawn from, all weigh 0")
         self.chance = chance / chance.sum()
 
     def draw(self, step: int, count: int) -> tuple[list[Item], np.random.Generator]:

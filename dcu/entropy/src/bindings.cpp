@@ -19,6 +19,8 @@
 #include "arithmetic_coder.h"
 #include "context_model.h"
 #include "kernels.h"
+#include "logistic_coder.h"
+#include "logistic_model.h"
 #include "tile_coder.h"
 
 namespace nb = nanobind;
@@ -48,26 +50,40 @@ std::pair<Number *, Result<Number>> zeros(std::initializer_list<size_t> shape) {
 
 std::string_view view(const nb::bytes &bytes) { return {bytes.c_str(), bytes.size()}; }
 
-// first and last channel, levels, known neighbors (K, 3), weights and biases of each layer
-using PassTuple = std::tuple<int64_t, int64_t, int64_t, Ints2, std::vector<std::pair<Ints2, Ints1>>>;
+// weights and biases of each layer
+using LayerPairs = std::vector<std::pair<Ints2, Ints1>>;
+// first and last channel, levels, known neighbors (K, 3), layers
+using PassTuple = std::tuple<int64_t, int64_t, int64_t, Ints2, LayerPairs>;
+// channels, known neighbors (K, 3), layers, known neighbors in the own channel (M, 3), what they add (channels, M)
+using LogisticPassTuple = std::tuple<Ints1, Ints2, LayerPairs, Ints2, Ints2>;
+
+std::vector<dcu::Neighbor> neighbors_of(const Ints2 &known) {
+    if (known.shape(1) != 3) throw std::invalid_argument("neighbors are channel, row, column");
+    std::vector<dcu::Neighbor> neighbors;
+    for (size_t k = 0; k < known.shape(0); ++k)
+        neighbors.push_back({known.data()[3 * k], known.data()[3 * k + 1], known.data()[3 * k + 2]});
+    return neighbors;
+}
+
+dcu::Network network_of(const Ints2 &known, const LayerPairs &layers) {
+    dcu::Network network{neighbors_of(known), {}};
+    for (const auto &[weights, biases] : layers) {
+        if (weights.shape(0) != biases.shape(0)) throw std::invalid_argument("a layer has one bias for each row");
+        network.layers.emplace_back(weights.data(), biases.data(), weights.shape(0), weights.shape(1));
+    }
+    return network;
+}
+
+std::vector<int32_t> numbers(const Ints1 &array) { return {array.data(), array.data() + array.size()}; }
 
 dcu::ContextModel make_model(const std::vector<PassTuple> &tuples, const Ints2 &values, const Ints1 &exponential) {
     std::vector<dcu::Pass> passes;
-    for (const auto &[first, last, levels, known, layers] : tuples) {
-        dcu::Pass pass{first, last, levels, {}, {}};
-        if (known.shape(1) != 3) throw std::invalid_argument("neighbors are channel, row, column");
-        for (size_t k = 0; k < known.shape(0); ++k)
-            pass.known.push_back({known.data()[3 * k], known.data()[3 * k + 1], known.data()[3 * k + 2]});
-        for (const auto &[weights, biases] : layers) {
-            if (weights.shape(0) != biases.shape(0)) throw std::invalid_argument("a layer has one bias for each row");
-            pass.layers.emplace_back(weights.data(), biases.data(), weights.shape(0), weights.shape(1));
-        }
-        passes.push_back(std::move(pass));
-    }
+    for (const auto &[first, last, levels, known, layers] : tuples)
+        passes.push_back({first, last, levels, network_of(known, layers)});
     return dcu::ContextModel(std::move(passes), static_cast<int64_t>(values.shape(0)),
                              static_cast<int64_t>(values.shape(1)),
                              std::vector<int32_t>(values.data(), values.data() + values.size()),
-                             std::vector<int32_t>(exponential.data(), exponential.data() + exponential.size()));
+                             numbers(exponential));
 }
 
 // The kernels of one of instruction_sets(), the quickest where none is named.
@@ -77,19 +93,20 @@ const dcu::Kernels &kernels_named(const std::string &name) {
     throw std::invalid_argument("instructions that this processor does not have");
 }
 
-dcu::TileCoder coder_of(const dcu::ContextModel &model, const Grid &grid, int64_t height, int64_t width,
-                        const std::string &instructions) {
+template <typename Coder, typename Model>
+Coder coder_of(const Model &model, const Grid &grid, int64_t height, int64_t width, const std::string &instructions) {
     std::vector<std::pair<const int64_t *, int64_t>> positions;
     for (const auto &array : grid) positions.emplace_back(array.data(), static_cast<int64_t>(array.size()));
     return {model, positions, height, width, kernels_named(instructions)};
 }
 
-nb::bytes encode(const dcu::ContextModel &model, const Array<uint8_t, nb::ndim<3>> &symbols, const Grid &grid,
+template <typename Coder, typename Symbol, typename Model>
+nb::bytes encode(const Model &model, const Array<Symbol, nb::ndim<3>> &symbols, const Grid &grid,
                  const std::string &instructions) {
     if (static_cast<int64_t>(symbols.shape(0)) != model.channels())
         throw std::invalid_argument("symbols of another number of channels than the model's");
     const auto height = static_cast<int64_t>(symbols.shape(1)), width = static_cast<int64_t>(symbols.shape(2));
-    const dcu::TileCoder coder = coder_of(model, grid, height, width, instructions);
+    const Coder coder = coder_of<Coder>(model, grid, height, width, instructions);
     std::string payload;
     {
         const nb::gil_scoped_release release;
@@ -98,13 +115,14 @@ nb::bytes encode(const dcu::ContextModel &model, const Array<uint8_t, nb::ndim<3
     return nb::bytes(payload.data(), payload.size());
 }
 
-Result<uint8_t> decode(const dcu::ContextModel &model, const std::vector<nb::bytes> &payloads, const Grid &grid,
-                       int64_t height, int64_t width, int64_t threads, const std::string &instructions) {
-    const dcu::TileCoder coder = coder_of(model, grid, height, width, instructions);
+template <typename Coder, typename Symbol, typename Model>
+Result<Symbol> decode(const Model &model, const std::vector<nb::bytes> &payloads, const Grid &grid, int64_t height,
+                      int64_t width, int64_t threads, const std::string &instructions) {
+    const Coder coder = coder_of<Coder>(model, grid, height, width, instructions);
     std::vector<std::string_view> views;
     for (const nb::bytes &payload : payloads) views.push_back(view(payload));
-    auto [symbols, result] = zeros<uint8_t>({payloads.size(), static_cast<size_t>(model.channels()),
-                                             static_cast<size_t>(height), static_cast<size_t>(width)});
+    auto [symbols, result] = zeros<Symbol>({payloads.size(), static_cast<size_t>(model.channels()),
+                                            static_cast<size_t>(height), static_cast<size_t>(width)});
     {
         const nb::gil_scoped_release release;
         coder.decode(views, symbols, threads);
@@ -112,12 +130,24 @@ Result<uint8_t> decode(const dcu::ContextModel &model, const std::vector<nb::byt
     return result;
 }
 
+dcu::LogisticModel make_logistic_model(const std::vector<LogisticPassTuple> &tuples, int64_t channels,
+                                       const Ints1 &compressed, const Ints1 &radii, const Ints1 &ends) {
+    std::vector<dcu::LogisticPass> passes;
+    for (const auto &[coded, known, layers, own, linear] : tuples) {
+        if (linear.shape(0) != coded.shape(0) || linear.shape(1) != own.shape(0))
+            throw std::invalid_argument("linear weights of each channel and neighbor are needed");
+        passes.push_back({numbers(coded), network_of(known, layers), neighbors_of(own),
+                          std::vector<int32_t>(linear.data(), linear.data() + linear.size())});
+    }
+    return {std::move(passes), channels, numbers(compressed), numbers(radii), numbers(ends)};
+}
+
 // Of each pass and each of its layers.
 std::vector<std::vector<int64_t>> limits(const dcu::ContextModel &model) {
     std::vector<std::vector<int64_t>> result;
     for (const dcu::Pass &pass : model.passes()) {
         result.emplace_back();
-        for (const dcu::Layer &layer : pass.layers) result.back().push_back(layer.limit);
+        for (const dcu::Layer &layer : pass.network.layers) result.back().push_back(layer.limit);
     }
     return result;
 }
@@ -175,10 +205,16 @@ NB_MODULE(_native, module) {
 
     nb::class_<dcu::ContextModel>(module, "ContextModel")
         .def(nb::new_(&make_model), "passes"_a, "values"_a, "exponential"_a)
-        .def("encode", &encode, "symbols"_a, "positions"_a, "instructions"_a = "")
-        .def("decode", &decode, "payloads"_a, "positions"_a, "height"_a, "width"_a, "threads"_a,
+        .def("encode", &encode<dcu::TileCoder, uint8_t, dcu::ContextModel>, "symbols"_a, "positions"_a, "instructions"_a = "")
+        .def("decode", &decode<dcu::TileCoder, uint8_t, dcu::ContextModel>, "payloads"_a, "positions"_a, "height"_a, "width"_a, "threads"_a,
              "instructions"_a = "")
         .def_prop_ro("limits", &limits);
+
+    nb::class_<dcu::LogisticModel>(module, "LogisticModel")
+        .def(nb::new_(&make_logistic_model), "passes"_a, "channels"_a, "compressed"_a, "radii"_a, "ends"_a)
+        .def("encode", &encode<dcu::LogisticCoder, int16_t, dcu::LogisticModel>, "symbols"_a, "positions"_a, "instructions"_a = "")
+        .def("decode", &decode<dcu::LogisticCoder, int16_t, dcu::LogisticModel>, "payloads"_a, "positions"_a, "height"_a, "width"_a, "threads"_a,
+             "instructions"_a = "");
 
     module.def("encode_tables", &encode_tables, "tables"_a, "symbols"_a);
     module.def("decode_tables", &decode_tables, "tables"_a, "payload"_a);

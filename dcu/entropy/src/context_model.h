@@ -4,55 +4,17 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "kernels.h"
+#include "network.h"
 
 namespace dcu {
-
-constexpr int64_t REACH = 2;  // rows and columns of neighbors on each side
-
-// A known symbol around a position: its channel, and row and column of the 5x5 neighborhood.
-struct Neighbor {
-    int32_t channel, row, column;
-};
 
 // One pass: the symbols of channels [first, last), each one of `levels`, are coded given the known neighbors.
 struct Pass {
     int64_t first, last, levels;
-    std::vector<Neighbor> known;
-    std::vector<Layer> layers;
-};
-
-// Positions of one pass in a plane of (height, width), and in a padded plane of (height + 4, width + 4).
-struct Positions {
-    const int64_t *plain;
-    std::vector<int64_t> padded;
-
-    Positions(const int64_t *plain, int64_t count, int64_t width);
-    int64_t count() const { return static_cast<int64_t>(padded.size()); }
-    int64_t chunks() const { return (count() + CHUNK - 1) / CHUNK; }
-};
-
-// The values of known symbols, zero elsewhere, in padded planes of all channels, in 32 and in 16 bits.
-class Planes {
-  public:
-    Planes(int64_t channels, int64_t height, int64_t width);
-
-    void set(int64_t channel, int64_t padded, int32_t value) {
-        whole[channel * stride + padded] = value;
-        half[channel * stride + padded] = static_cast<int16_t>(value);
-    }
-
-    // How far a neighbor lies behind a position.
-    int64_t offset(const Neighbor &neighbor) const {
-        return neighbor.channel * stride + (neighbor.row - REACH) * columns + neighbor.column - REACH;
-    }
-
-    int64_t columns, stride;
-    std::vector<int32_t> whole;
-    std::vector<int16_t> half;
+    Network network;
 };
 
 class ContextModel {

@@ -1,0 +1,188 @@
+"""Standard output and standard error: how lines are written, and what happens when nobody reads them."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TextIO, TypeVar
+
+from dcu.errors import OutputError
+
+T = TypeVar("T")
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, separators of lines, marks that turn the direction of text, and bytes that are no text."""
+WIDE = 1000
+"""Columns of tables that are no terminal's: no cell is wrapped."""
+REDRAWN = 0.1
+"""Seconds between two states of the progress line."""
+
+
+class Descriptor(io.FileIO):
+    """A standard stream; once writing fails in a way that is forgiven, what follows goes nowhere."""
+
+    forgiven: Callable[[OSError], bool] = staticmethod(lambda error: False)
+
+    def write(self, data: Any) -> int:
+        """Write, or pretend to."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            if not self.forgiven(error):
+                raise
+            return len(data)
+
+
+class ClosedOutput(io.TextIOBase):
+    """Standard output that was closed when dcu started: results that go there are an error."""
+
+    def write(self, text: str) -> int:
+        """Raise OutputError."""
+        raise OutputError("standard output is closed")
+
+    @property
+    def buffer(self) -> Any:
+        """Raise OutputError."""
+        raise OutputError("standard output is closed")
+
+
+def open_streams() -> None:
+    """Prepare the standard streams of this process.
+
+    Closed descriptors are taken, so that no file gets their number; errors on standard error are forgiven: nothing that
+    is said there changes the result.
+    """
+    stdout, stderr = sys.stdout, sys.stderr
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = ClosedOutput() if stdout is None else text_stream(Descriptor(1, "w", closefd=False), stdout)
+    sys.stderr = text_stream(Descriptor(2, "w", closefd=False), stderr)
+    sys.stderr.buffer.raw.forgiven = lambda error: True  # type: ignore[attr-defined]
+
+
+def text_stream(raw: Descriptor, like: TextIO | None) -> TextIO:
+    """A stream of lines; what its encoding lacks is escaped."""
+    encoding = like.encoding if like else "utf-8"
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=True)
+
+
+def outlive_stdout() -> None:
+    """From now on a closed pipe ends only the lines on standard output: files are still to be written."""
+    raw = None if isinstance(sys.stdout, ClosedOutput) else getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    if isinstance(raw, Descriptor):
+        raw.forgiven = lambda error: error.errno == errno.EPIPE
+
+
+def check_stdout() -> None:
+    """Raise OutputError where results would go to a standard output that is closed."""
+    if isinstance(sys.stdout, ClosedOutput):
+        raise OutputError("standard output is closed")
+
+
+def silence(descriptor: int) -> None:
+    """Send the rest of a standard stream nowhere, the interpreter's own last flush with it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+
+
+def printable(text: str) -> str:
+    r"""Text for people on one line: control characters and bytes that are no text as ``\x1b``."""
+
+    def escaped(found: re.Match[str]) -> str:
+        code = ord(found[0])
+        code -= 0xDC00 if 0xDC80 <= code <= 0xDCFF else 0  # a byte, as Python's file names hold it
+        return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+    return UNPRINTABLE.sub(escaped, text)
+
+
+def say(*lines: str) -> None:
+    """Lines for people on standard output."""
+    clear()
+    print("\n".join(map(printable, lines)), flush=True)
+
+
+def note(line: str) -> None:
+    """A line for people on standard error."""
+    clear()
+    print(printable(line), file=sys.stderr, flush=True)
+
+
+def complain(message: str) -> None:
+    """An error, a warning or a remark as one line on standard error."""
+    note(f"dcu: {message}")
+
+
+def print_json(value: dict[str, Any], error: bool = False) -> None:
+    """One JSON object on a line of standard output, or of standard error."""
+    clear()
+    print(json.dumps(value), file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+    """Rows of equal keys on standard output: one JSON object a line, or a table for people."""
+    if as_json:
+        for row in rows:
+            print_json(row)
+        return
+    if rows:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for name, value in rows[0].items():
+            table.add_column(Text(name), justify="right" if isinstance(value, int | float) else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text("" if value is None else printable(str(value))) for value in row.values()))
+        clear()
+        console = Console() if sys.stdout.isatty() else Console(width=WIDE, color_system=None)
+        console.print(table)
+        console.print()
+
+
+def progress(values: Sequence[T], what: str, quiet: bool) -> Iterable[T]:
+    """The values behind a progress line, where there are several and standard error is a terminal."""
+    terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return drawn(values, what) if terminal and not quiet and len(values) > 1 else values
+
+
+def drawn(values: Sequence[T], what: str) -> Iterator[T]:
+    """The values one by one; a line on the terminal says how many there were. Standard output is left alone."""
+    started, shown = time.monotonic(), -REDRAWN
+    try:
+        for done, value in enumerate(values):
+            now = time.monotonic()
+            if now - shown >= REDRAWN:
+                left = f", {(now - started) / done * (len(values) - done):.0f} s left" if done else ""
+                draw(f"{what} {done}/{len(values)}{left}")
+                shown = now
+            yield value
+    finally:
+        clear()
+
+
+LINE = {"drawn": False}
+
+
+def draw(text: str) -> None:
+    """Show the progress line in the place of the one before."""
+    columns = shutil.get_terminal_size().columns
+    print(f"\r{printable(text)[: columns - 1]}\x1b[K", end="", file=sys.stderr, flush=True)
+    LINE["drawn"] = True
+
+
+def clear() -> None:
+    """Take the progress line away, before anything else is written to the terminal."""
+    if LINE["drawn"]:
+        LINE["drawn"] = False
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
