@@ -180,6 +180,7 @@ def train_classifier(
             task = ClassifierTask(parts["classifier"], *common)
         run = Run(task, parts["schedule"], runs / path.stem)
         directory = install.place_for(task.recipe.name, out)
+        places.refuse(directory, [store.find(parts["classifier"].codec, "codec").directory], "--out")
 
         def write() -> Path:
             return classifier_model(run, task, loaded, items, directory).directory
@@ -218,6 +219,7 @@ def train_segmenter(
         task = SegmenterTask(parts["segmenter"], parts["data"], codec, found, parts["schedule"].seed)
         run = Run(task, parts["schedule"], runs / path.stem)
         items, directory = [pair.image for pair in found], install.place_for(task.recipe.name, out)
+        places.refuse(directory, [store.find(parts["segmenter"].codec, "codec").directory], "--out")
 
         def write() -> Path:
             return segmenter_model(run, task, codec, items, directory).directory
@@ -249,11 +251,11 @@ def train_mean(
     if odds is not None and expect is None:
         raise UsageError("--odds are those of the classes that --expect names")
     directory = install.place_for(out.name, out)
-    install.check_free(directory, force)
     found = [store.find(name) for name in models]
+    places.refuse(directory, [model.directory for model in found], "--out")
+    install.check_free(directory, force)
     expected = sorted({item.label for item in gather([expect])}) if expect else ()
     odds = 2 if odds is None else odds
-    places.refuse(directory, [model.directory for model in found], "--out")
     console.outlive_stdout()
     console.say(str(mean_model(found, shares or [1.0] * len(found), directory, rgb, expected, odds, force).directory))
 
@@ -282,8 +284,8 @@ def train_head(
     classifier = Classifier.load(network.directory, chosen_device)
     found = items(labels, LABELLED)
     directory = install.place_for(f"{dataset_name(labels)}-{model.name.removeprefix('codec-')}", out)
-    install.check_free(directory, force)
     places.refuse(directory, [network.directory, model.directory], "--out")
+    install.check_free(directory, force)
     started = time.monotonic()
     failures: list[DcuError] = []
 
