@@ -26,7 +26,7 @@ from dcu.entropy import EntropyCoder
 from dcu.errors import InvalidInputError, UnavailableError, UsageError
 from dcu.geometry import BLOCK
 from dcu.image import ImageArray, pad, psnr, resize
-from dcu.nets import channels_last
+from dcu.nets import MOST_BLOCKS, channels_last
 from dcu.nets.quantizer import Quantizer
 from dcu.nets.transforms import Analysis, Synthesis
 from dcu.regions import Box, common, moved, size, whole
@@ -265,8 +265,10 @@ def in_pieces(
 
 
 def transform_shape(tensors: dict[str, Tensor], name: str) -> tuple[int, int]:
-    """(width, depth) of a transform, from its weights."""
+    """(width, depth) of a transform, from its weights; raises KeyError, ValueError where it is none."""
     depth = sum(n.startswith(f"{name}.blocks.") and n.endswith(".conv1.weight") for n in tensors)
+    if depth > MOST_BLOCKS:
+        raise ValueError(f"{name} of {depth} blocks")
     return tensors[f"{name}.stem.weight"].shape[0], depth
 
 

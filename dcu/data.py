@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,11 +15,13 @@ from PIL import Image
 
 from dcu import paths
 from dcu.errors import InvalidInputError, MissingInputError, UnavailableError
-from dcu.image import SUFFIXES, ImageArray, read_image
+from dcu.image import SUFFIXES, ImageArray, check_size, open_image, read_image
 
 BITSTREAM = ".bin"
 LABELLED = SUFFIXES | {BITSTREAM}
 """What networks on latents learn from and are measured on."""
+LABEL_MAPS = ("BMP", "GIF", "PNG", "PPM", "TIFF")
+"""Formats of label maps."""
 
 
 @dataclass(frozen=True)
@@ -139,9 +140,10 @@ class Pair:
         """The label map (H, W): an indexed or gray PNG; raises InvalidInputError with its name."""
         name = f"{self.label.dataset}/{self.label.name}"
         try:
-            with Image.open(io.BytesIO(self.label.read())) as image:
+            with open_image(self.label.read(), LABEL_MAPS) as image:
+                check_size(*image.size)
                 numbers, mode = np.asarray(image), image.mode
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except (InvalidInputError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise InvalidInputError(f"{name}: not a label map") from error
         if mode not in ("P", "L"):
             raise InvalidInputError(f"{name}: a label map is indexed or gray, not {mode}")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from dcu import store
-from dcu.bench import measure, table
+from dcu.bench import accuracy, measure, table
 from dcu.bench.gallery import gallery
 from dcu.bench.pipelines import files_of, pipelines
 from dcu.codec import Codec
@@ -42,7 +42,7 @@ def test_rows_without_data(dcu: Dcu, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names[3] == "RGB on the original"
     assert [row["batch"] for row in rows] == [1, 3] * 4
     for row in rows:
-        assert row["batches"] == 2 * -(-measure.TURN // row["batch"])
+        assert row["batches"] == 1, "no time is left after warming up"
         assert row["ms"] == pytest.approx(sum(row[stage] for stage in STAGES), rel=0.5, abs=0.1)
         assert row["ms_10"] <= row["ms"] <= row["ms_90"]
         assert row["source"] is None
@@ -96,7 +96,7 @@ def test_interrupted_bench_keeps_what_there_is(dcu: Dcu, monkeypatch: pytest.Mon
 
     def interrupted(self: measure.Runner) -> tuple[float, ...]:
         calls.append(self)
-        if len(calls) == 11:  # in the third round of four ways, after two that were warm-up
+        if len(calls) == 7:  # of four ways, after a round that was warm-up
             raise KeyboardInterrupt
         return once(self)
 
@@ -178,3 +178,39 @@ def test_classes_of_ones_own_are_not_what_the_report_shows(own_models: Path, cod
     assert named == {"cat", "dog", "tea"}
     rows = pipelines(store.find("codec-0.0983"), [smooth_image(224, 224)], [], {}, "cpu")
     assert [row.name for row in rows] == ["classifier-0.0983", "RGB on codec-0.0983", "RGB on the original"]
+
+
+def clocked(monkeypatch: pytest.MonkeyPatch, seconds: float, budget: float) -> list[int]:
+    """How many batches of three runners count, each of so many seconds by the clock, within a budget."""
+    now = [0.0]
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    pipeline: Any = SimpleNamespace(files=[b""])
+
+    def once() -> tuple[float, ...]:
+        now[0] += seconds
+        return (0.0, 0.0, 1e3 * seconds / 8)
+
+    made = [measure.Runner(pipeline, "pytorch", lambda batch: batch, 8) for _ in range(3)]
+    for runner in made:
+        monkeypatch.setattr(runner, "once", once)
+    measure.time_runners([[runner] for runner in made], budget)
+    assert now[0] <= max(budget + 3 * seconds, 6 * seconds), "one batch each at the end at most"
+    return [len(runner.milliseconds) for runner in made]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "budget", "batches"), [(1.0, 0.0, 1), (1.0, 6.0, 1), (1.0, 30.0, 8), (100.0, 20.0, 1)]
+)
+def test_seconds_bound_warming_up_and_timing(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, budget: float, batches: int
+) -> None:
+    assert clocked(monkeypatch, seconds, budget) == [batches] * 3
+
+
+def test_seconds_bound_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = itertools.count()
+    monkeypatch.setattr(accuracy, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    items: Any = range(100)
+    assert len(list(accuracy.within(items, None))) == 100
+    assert len(list(accuracy.within(items, 0))) == 1
+    assert len(list(accuracy.within(items, 5))) == 6

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,14 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dcu.codec import Codec
+from dcu import bitstream
+from dcu.codec import Codec, codec_of
 from dcu.entropy import EntropyCoder, _native, instruction_sets, integer_tensors
 from dcu.entropy.coder import cumulative
 from dcu.errors import InvalidInputError, UnavailableError
 from dcu.nets.context import ContextModel, Group, lattice, schedule
 from dcu.nets.quantizer import Quantizer
 
-from .conftest import GROUPS, OurTables
+from .conftest import GROUPS, OurTables, random_codec
 
 
 def random_symbols(codec: Codec, height: int, width: int, seed: int = 0) -> Tensor:
@@ -35,6 +37,32 @@ def test_symbols_come_back(codec: Codec, height: int, width: int, seed: int) -> 
     for instructions in instruction_sets():
         assert codec.entropy.encode(symbols, instructions) == payload, instructions
         assert torch.equal(codec.entropy.decode([payload], height, width, instructions)[0], symbols), instructions
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 19), st.integers(1, 19), st.integers(0, 99), st.binary(min_size=1, max_size=9))
+def test_bytes_after_the_last_symbol_are_refused(height: int, width: int, seed: int, more: bytes) -> None:
+    """Of any tables: a payload is as long as the encoder makes it."""
+    coder = Codec(random_codec(seed % 3), "random").entropy
+    symbols = random_symbols(Codec(random_codec(0), "random"), height, width, seed)
+    payload = coder.encode(symbols)
+    assert torch.equal(coder.decode([payload], height, width)[0], symbols)
+    for longer in (payload + more, payload + bytes(len(more))):
+        with pytest.raises(InvalidInputError, match="after the last symbol"):
+            coder.decode([longer], height, width)
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parent / "golden").glob("*.bin")), ids=lambda p: p.stem)
+def test_golden_payloads_are_as_long_as_their_symbols(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DCU_MODELS")
+    stream = bitstream.read(path.read_bytes())
+    codec = codec_of(stream.codec)
+    codec.symbols([stream.full])
+    for more in (b"\0", b"\0" * 8, b"x"):
+        tiles = [*stream.full.tiles[:-1], stream.full.tiles[-1] + more]
+        data = bitstream.write(stream.codec, 0, stream.full.width, stream.full.height, [tiles])
+        with pytest.raises(InvalidInputError, match="after the last symbol"):
+            codec.decode(data)
 
 
 def test_tiles_decoded_together_are_those_decoded_alone(codec: Codec) -> None:

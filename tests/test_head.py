@@ -113,7 +113,7 @@ def test_bitstream_of_another_codec(dcu: Dcu, bins: Path, tmp_path: Path) -> Non
 def test_images_that_cannot_be_read_are_left_out(dcu: Dcu, labels: Path, bins: Path, tmp_path: Path) -> None:
     (labels / "dark" / "2.png").write_bytes(b"no image")
     (labels / "light" / "0.png").write_bytes(png(smooth_image(224, 224))[:300])
-    answer = dcu("train", "classifier", "--labels", labels, "--out", tmp_path / "own")
+    answer = dcu("train", "head", labels, "--out", tmp_path / "own")
     assert answer.code == 65
     reported = [line for line in answer.err.splitlines() if line.startswith("dcu: ")]
     assert [line.split(":")[1] for line in reported[:2]] == [" labels/dark/2.png", " labels/light/0.png"]
@@ -125,7 +125,7 @@ def test_images_that_cannot_be_read_are_left_out(dcu: Dcu, labels: Path, bins: P
 def test_too_few_images_that_can_be_read(dcu: Dcu, labels: Path, tmp_path: Path) -> None:
     for index in range(4):
         (labels / "dark" / f"{index}.png").write_bytes(b"no image")
-    answer = dcu("train", "classifier", "--labels", labels, "--out", tmp_path / "own")
+    answer = dcu("train", "head", labels, "--out", tmp_path / "own")
     assert answer.code == 65
     assert "too few images are left" in answer.err
     assert not (tmp_path / "own").exists()

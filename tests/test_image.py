@@ -1,23 +1,20 @@
 from __future__ import annotations
 
-import io
+import struct
+import subprocess
+import sys
+import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from dcu.errors import InvalidInputError, OutputError, UsageError
-from dcu.image import MAX_PIXELS, encoder, pad, read_image, standard_crop, standard_resize
+from dcu.errors import InvalidInputError, MissingInputError, UsageError
+from dcu.image import check_size, pad, read_image, standard_crop, standard_resize
 
 from .conftest import png, smooth_image
-
-
-def saved(image: Image.Image, format: str, **options: Any) -> bytes:
-    out = io.BytesIO()
-    image.save(out, format, **options)
-    return out.getvalue()
+from .image_files import chunk, saved
 
 
 def test_orientation_is_applied() -> None:
@@ -100,7 +97,7 @@ def huge_png() -> bytes:
     """A header of 100000 x 100000 and nothing behind it."""
     data = bytearray(png(smooth_image(2, 2)))
     data[16:24] = (100_000).to_bytes(4, "big") * 2
-    data[29:33] = __import__("zlib").crc32(data[12:29]).to_bytes(4, "big")
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
     return bytes(data)
 
 
@@ -111,8 +108,105 @@ def test_broken_images(data: bytes) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_limit_is_ours_not_pillows() -> None:
-    assert Image.MAX_IMAGE_PIXELS == MAX_PIXELS == 2**28
+def test_host_program_keeps_its_settings() -> None:
+    """Importing dcu.image and reading images of every kind changes nothing of Pillow, of warnings or of logging."""
+    code = """
+import io, logging, warnings
+import numpy as np
+from PIL import Image, ImageFile, PngImagePlugin
+Image.MAX_IMAGE_PIXELS = 1000
+def state():
+    limits = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, PngImagePlugin.MAX_TEXT_CHUNK
+    more = PngImagePlugin.MAX_TEXT_MEMORY, ImageFile.MAXBLOCK, tuple(warnings.filters), tuple(logging.root.handlers)
+    return limits + more
+before = state()
+from dcu.image import read_image
+for format in ("PNG", "JPEG", "TIFF", "GIF", "WEBP", "BMP", "ICO", "AVIF"):
+    out = io.BytesIO()
+    Image.fromarray(np.zeros((100, 200, 3), np.uint8)).save(out, format)
+    assert read_image(out.getvalue()).ndim == 3
+assert state() == before, (state(), before)
+"""
+    subprocess.run([sys.executable, "-W", "error::ImportWarning", "-c", code], check=True)
+
+
+def test_host_programs_limit_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images beyond Pillow's limit are read, up to dcu's."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    for format in ("PNG", "JPEG", "TIFF", "GIF", "WEBP", "BMP", "ICO", "AVIF", "JPEG2000", "DCX", "PPM"):
+        if format == "DCX":
+            continue
+        assert read_image(saved(Image.new("RGB", (64, 64)), format)).shape == (64, 64, 3)
+    assert Image.MAX_IMAGE_PIXELS == 10
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "GIF", "WEBP", "BMP", "ICO", "AVIF", "JPEG2000", "PPM"])
+def test_limit_can_be_lowered(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = saved(Image.new("RGB", (64, 64)), format)
+    monkeypatch.setenv("DCU_MAX_PIXELS", "4096")
+    assert read_image(data).shape == (64, 64, 3)
+    monkeypatch.setenv("DCU_MAX_PIXELS", "4095")
+    with pytest.raises(InvalidInputError, match=r"4095 \(DCU_MAX_PIXELS\)"):
+        read_image(data)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1e6", "many", "268435457", "9" * 5000, " 5", "\u0665"])
+def test_limit_is_validated(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DCU_MAX_PIXELS", value)
+    with pytest.raises(UsageError, match=r"^DCU_MAX_PIXELS must be"):
+        check_size(1, 1)
+    with pytest.raises(UsageError):
+        read_image(png(smooth_image(2, 2)))
+
+
+def test_paths_and_buffers_are_read(tmp_path: Path) -> None:
+    image = smooth_image(6, 7)
+    data = png(image)
+    (tmp_path / "a.png").write_bytes(data)
+    for source in (data, bytearray(data), memoryview(data), tmp_path / "a.png", str(tmp_path / "a.png")):
+        assert np.array_equal(read_image(source), image)
+    with pytest.raises(MissingInputError):
+        read_image(tmp_path / "missing.png")
+    with pytest.raises(MissingInputError):
+        read_image(tmp_path)
+    for wrong in (None, 5, image, Image.fromarray(image), [data]):
+        with pytest.raises(TypeError, match="path or bytes"):
+            read_image(wrong)  # type: ignore[arg-type]
+
+
+def large(mode: str, side: int) -> bytes:
+    """A compressed image of one color."""
+    if mode == "RGB;16, transparent":
+        header = struct.pack(">IIBBBBB", side, side, 16, 2, 0, 0, 0)
+        pixels = zlib.compress(bytes(side * (6 * side + 1)), 1)
+        parts = chunk(b"IHDR", header) + chunk(b"tRNS", bytes(6)) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+        return b"\x89PNG\r\n\x1a\n" + parts
+    if mode in ("CMYK", "F"):
+        return saved(Image.new(mode, (side, side)), "TIFF", compression="tiff_adobe_deflate")
+    return saved(Image.new(mode, (side, side)), "PNG", compress_level=1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
+@pytest.mark.parametrize("mode", ["1", "RGBA", "RGB;16, transparent", "F"])
+def test_memory(mode: str, tmp_path: Path) -> None:
+    """At most 2.5 times the RGB array."""
+    side = 4500
+    path = tmp_path / "image"
+    path.write_bytes(large(mode, side))
+    code = f"""
+from dcu.image import read_image
+def peak():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
+data = open({str(path)!r}, "rb").read()
+from PIL import Image
+Image.init()
+before = peak()
+image = read_image(data)
+assert image.shape == ({side}, {side}, 3)
+print((peak() - before) / image.size)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert float(ran.stdout) <= 2.5
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (8, 8), (9, 15), (16, 17)])
@@ -134,16 +228,3 @@ def test_field_crop() -> None:
         (256, 341),
         (512, 256),
     ]
-
-
-def test_encoder_goes_by_the_ending() -> None:
-    image = smooth_image(10, 12)
-    assert np.array_equal(read_image(encoder(Path("a.png"))(image)), image)
-    assert encoder(Path("a.JPG"))(image)[:2] == b"\xff\xd8"
-    assert encoder(Path("noending"))(image)[:4] == b"\x89PNG"
-    for name in ("a.docx", "a.ico", "a.xbm"):
-        with pytest.raises(UsageError):
-            encoder(Path(name))
-    for name in ("a.webp", "a.jpg", "a.gif", "a.tga"):
-        with pytest.raises(OutputError):
-            encoder(Path(name))(np.zeros((1, 70_000, 3), np.uint8))

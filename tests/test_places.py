@@ -216,7 +216,7 @@ def tree(here: Path) -> Path:
     for name in ("in/a.png", "in/deep/b.png", "elsewhere/c.png", "elsewhere/deeper/d.png"):
         (here / name).parent.mkdir(parents=True, exist_ok=True)
         (here / name).write_bytes(image)
-    for name in ("e.dng", "notes.txt", "f.XMP", "plain"):
+    for name in ("e.eps", "notes.txt", "f.XMP", "plain"):
         (here / "in" / name).write_bytes(image)
     os.mkfifo(here / "in" / "pipe.png")
     for link, target in (("out-of-it", "../elsewhere"), ("again", "deep"), ("up", ".."), ("deep/loop", ".")):
@@ -234,7 +234,7 @@ def test_directories_are_read_once_and_what_is_left_out_is_counted(dcu: Dcu, tre
     assert failed == "dcu: in/gone.png: No such file or directory"
     assert summary.startswith(
         "4 done, 1 failed, 3 skipped: circular or repeated links to directories, 1 skipped: not regular files, "
-        "1 skipped: images of other formats (.dng 1), 3 skipped: other extensions (none 1, .txt 1, .xmp 1); "
+        "1 skipped: images of other formats (.eps 1), 3 skipped: other extensions (none 1, .txt 1, .xmp 1); "
     ), summary
 
 
@@ -258,8 +258,8 @@ def test_directories_of_bitstreams_end_with_a_summary(dcu: Dcu, here: Path, code
 
 @pytest.mark.parametrize("command", ["compress", "verify"])
 def test_an_empty_directory_says_what_it_holds_instead(dcu: Dcu, here: Path, command: str) -> None:
-    (here / "sub" / "a.dng").touch()
+    (here / "sub" / "a.eps").touch()
     answer = dcu(command, "sub", *(["-o", "out"] if command == "compress" else []))
     assert answer.code == 66
     assert one_line(answer.err)
-    assert ".dng 1" in answer.err
+    assert ".eps 1" in answer.err

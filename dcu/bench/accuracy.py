@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
 
 from dcu import store
 from dcu.codec import codec_of
@@ -71,12 +74,25 @@ def measured(
     show: Callable[[Sequence[Item]], Iterable[Item]],
     formats: Sequence[str],
     device: str,
+    seconds: float | None = None,
 ) -> Accuracy:
-    """Every way on the same labelled images, all in PyTorch."""
+    """Every way on the same labelled images, all in PyTorch; in so many seconds on as many of them, drawn at random."""
     network = store.find_network("classifier", codec.fingerprint)
     loaded = codec_of(codec.identity, device)
-    rows = compare(Classifier(network, loaded, device, engine="pytorch"), items, show(items), formats)
-    return accuracy_of(codec, rows, f"measured on {dataset}, {len(items)} images")
+    if seconds is not None:
+        items = [items[index] for index in np.random.default_rng(0).permutation(len(items))]
+    shown = within(show(items), seconds)
+    rows = compare(Classifier(network, loaded, device, engine="pytorch"), items, shown, formats)
+    return accuracy_of(codec, rows, f"measured on {dataset}, {rows[0]['count']} of {len(items)} images")
+
+
+def within(items: Iterable[Item], seconds: float | None) -> Iterator[Item]:
+    """The items until so many seconds have passed, one at least; all where no number is given."""
+    started = time.monotonic()
+    for item in items:
+        yield item
+        if seconds is not None and time.monotonic() - started > seconds:
+            return
 
 
 def quoted(codec: store.Model) -> Accuracy:

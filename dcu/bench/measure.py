@@ -56,10 +56,12 @@ class Runner:
         marks.append(time.perf_counter())
         return tuple(1e3 * (end - start) / self.batch for start, end in pairwise(marks))
 
-    def go_on(self, seconds: float) -> None:
-        """One turn at least, and until so many seconds are counted."""
-        stop = len(self.milliseconds) + self.turn
-        while len(self.milliseconds) < stop or self.seconds < seconds:
+    def go_on(self, seconds: float, deadline: float) -> None:
+        """One turn at least, and until so many seconds are counted; after a deadline of the clock one batch only."""
+        first = len(self.milliseconds)
+        while len(self.milliseconds) == first or (
+            time.perf_counter() < deadline and (len(self.milliseconds) < first + self.turn or self.seconds < seconds)
+        ):
             self.milliseconds.append(self.once())
             self.seconds += sum(self.milliseconds[-1]) * self.batch / 1e3
 
@@ -105,19 +107,24 @@ def time_runners(
 ) -> None:
     """Take turns, so that all have about as long, about so many seconds together; ``show`` wraps the rounds.
 
-    What is quick so goes more often. What is slow misses rounds, but for the first and the last.
+    What is quick so goes more often. What is slow misses rounds, but for the first and the last. The seconds include
+    warming up; where they do not suffice, each has one batch to warm up and one that counts.
     """
     everyone = [runner for group in entries for runner in group]
-    for _ in range(WARM):
+    started = time.perf_counter()
+    deadline = started + seconds
+    for number in range(WARM):
         for runner in everyone:
-            runner.once()
-    share = seconds / len(everyone)
+            if number == 0 or time.perf_counter() < deadline:
+                runner.once()
+    share = max(0.0, deadline - time.perf_counter()) / len(everyone)
     rounds = max(2, round(share / TURN_SECONDS))
     for number in show(range(1, rounds + 1)):
         for runner in everyone:
             due = share * number / rounds
-            if number in (1, rounds) or runner.seconds < due:
-                runner.go_on(due)
+            late = time.perf_counter() >= deadline
+            if number == 1 or (not late and (number == rounds or runner.seconds < due)):
+                runner.go_on(due, deadline)
 
 
 def peak_mib(runner: Runner) -> float | None:

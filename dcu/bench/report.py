@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -52,16 +53,28 @@ def report(
     sections: Sequence[Section],
     images: dict[str, ImageArray],
     formats: Sequence[str],
+    seconds: float | None = None,
     show: Callable[[Sequence[Any]], Iterable[Any]] = iter,
 ) -> str:
-    """The page, HTML; ``show`` wraps the settings of other formats, which take longest."""
+    """The page, HTML; ``show`` wraps the settings of other formats, which take longest.
+
+    In so many ``seconds`` formats are compared on as many of the images, one at least.
+    """
     from jinja2 import Environment, StrictUndefined
 
-    models, ours = store.installed_codecs(), []
-    for model in models:
-        codec = Codec.from_model(model)
-        ours.append({"name": model.name} | evaluate(codec, images.values()))
-    theirs = [measure_setting(name, value, scale, images.values()) for name, value, scale in show(settings(formats))]
+    models = store.installed_codecs()
+    codecs = [Codec.from_model(model) for model in models]
+
+    def measured(images: Iterable[ImageArray], show: Callable[[Sequence[Any]], Iterable[Any]]) -> tuple[Rows, Rows]:
+        ours = [{"name": codec.name} | evaluate(codec, images) for codec in codecs]
+        return ours, [measure_setting(name, value, scale, images) for name, value, scale in show(settings(formats))]
+
+    if seconds is not None:
+        started = time.monotonic()
+        measured(list(images.values())[:1], iter)
+        count = max(1, int(seconds / (time.monotonic() - started)))
+        images = dict(list(images.items())[:count])
+    ours, theirs = measured(images.values(), show)
     drawn = curves.of(ours, theirs)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(resources.files("dcu.bench").joinpath("report.html.j2").read_text("utf-8"))

@@ -60,7 +60,7 @@ def bench_rate(
     whole = True
     try:
         time_runners(entries, seconds, show)
-        for runner in chain(*entries):
+        for runner in chain(*entries):  # one batch each
             peaks[id(runner)] = peak_mib(runner)
     except KeyboardInterrupt:
         whole = False

@@ -24,7 +24,16 @@ Batches = Annotated[
 ]
 Baselines = Annotated[str, typer.Option("--baselines", help="Formats to compare with: avif,webp,jpeg,jpeg2000,jxl.")]
 Html = Annotated[Path | None, typer.Option("--html", help="Write a report with tables, plots and images to one file.")]
-Seconds = Annotated[float, typer.Option("--seconds", min=0, help="Seconds of timing per rate.")]
+Seconds = Annotated[
+    float | None,
+    typer.Option(
+        "--seconds",
+        min=0,
+        help="Limit for each part (per rate: accuracy on --data, timing; in the report: the comparison of formats). "
+        "Each measures at least once; preparing networks and files comes on top.",
+        show_default="20 for timing, all images for the rest",
+    ),
+]
 
 
 @app.command()
@@ -33,7 +42,7 @@ def bench(
     data: Labelled = None,
     batch: Batches = None,
     baselines: Baselines = "avif,webp,jpeg",
-    seconds: Seconds = 20.0,
+    seconds: Seconds = None,
     html: Html = None,
     force: options.Force = False,
     json: options.Json = False,
@@ -60,6 +69,7 @@ def bench(
         places.refuse(html, [item.path for item in found], "--html")
         console.outlive_stdout()
         files.check_free(html, force)  # before minutes of measuring
+    timed = 20.0 if seconds is None else seconds
     sections, whole = [], True
     for model in models:
         try:
@@ -71,6 +81,7 @@ def bench(
                     lambda every: console.progress(every, "naming", quiet),
                     formats,
                     chosen_device,
+                    seconds,
                 )
                 if data
                 else quoted(model)
@@ -78,14 +89,14 @@ def bench(
         except KeyboardInterrupt:
             whole = False
             break
-        note(f"{model.name}: timing for {seconds:g} s; {machine()}; 1 MAC = 2 FLOPs", quiet)
+        note(f"{model.name}: timing for {timed:g} s; {machine()}; 1 MAC = 2 FLOPs", quiet)
         rows, whole = bench_rate(
             model,
             found,
             known,
             formats,
             batch or [1, 32],
-            seconds,
+            timed,
             chosen_device,
             lambda rounds: console.progress(rounds, "timing", quiet),
         )
@@ -98,7 +109,9 @@ def bench(
             break
     if html is not None and sections:
         images = report_images(found)
-        page = report(sections, images, formats, lambda steps: console.progress(steps, "writing the report", quiet))
+        page = report(
+            sections, images, formats, seconds, lambda steps: console.progress(steps, "writing the report", quiet)
+        )
         files.put(html, page.encode(), force)
     if not whole:
         raise KeyboardInterrupt

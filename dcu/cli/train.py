@@ -154,7 +154,7 @@ def train_classifier(
     minutes: Minutes = None,
     threads: options.Threads = None,
     device: options.Device = "auto",
-    labels: Annotated[str, options.moved("--labels", "dcu train head")] = "",
+    labels: Annotated[str | None, options.moved("--labels", "dcu train head")] = None,
 ) -> None:
     """Distill a classifier on a codec's latents from the RGB network."""
     chosen_device = options.start(threads, device)
@@ -250,8 +250,8 @@ def train_mean(
 
     if odds is not None and expect is None:
         raise UsageError("--odds are those of the classes that --expect names")
-    directory = install.place_for(out.name, out)
     found = [store.find(name) for name in models]
+    directory = install.place_for(out.name, out)
     places.refuse(directory, [model.directory for model in found], "--out")
     install.check_free(directory, force)
     expected = sorted({item.label for item in gather([expect])}) if expect else ()

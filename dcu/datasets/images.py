@@ -7,6 +7,7 @@ import io
 from PIL import Image
 
 from dcu.errors import InvalidInputError
+from dcu.image import open_image
 
 MAX_PIXELS = 60_000_000
 
@@ -22,7 +23,7 @@ def read_image(data: bytes, draft: int | None = None) -> tuple[Image.Image, tupl
         Not an image, damaged, or of more than ``MAX_PIXELS``.
     """
     try:
-        image = Image.open(io.BytesIO(data))
+        image = open_image(data)
         size = image.size
         if size[0] * size[1] > MAX_PIXELS:
             raise InvalidInputError("the image is too large")

@@ -54,7 +54,7 @@ class Format:
 
     def decode(self, data: bytes, width: int, height: int) -> ImageArray:
         """The image of a file, enlarged to the original's size (bicubic)."""
-        decoded = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        decoded = np.asarray(Image.open(io.BytesIO(data), formats=[self.pillow]).convert("RGB"))
         if decoded.shape[:2] == (height, width):
             return decoded
         return resize(decoded, width, height, Image.Resampling.BICUBIC)

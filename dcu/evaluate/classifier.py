@@ -212,7 +212,7 @@ def compare(
 
     Every format may reduce the image first to one of ``SIDES``, enlarged again (bicubic) before the network: what a
     clever user would do. Of the sides that take no more bytes than dcu on the whole, the one that names most is shown;
-    where none does, the smallest.
+    where none does, the smallest. ``progress`` gives the items, or the first of them.
 
     Returns
     -------
@@ -256,7 +256,7 @@ def compare(
         for name in formats
         for side in SIDES
     }
-    for item, number in zip(progress, numbers, strict=True):
+    for item, number in zip(progress, numbers, strict=False):  # progress may end early
         image = standard_crop(item.image())
         data = codec.compress(image)
         for contender in (ours, *decoded):

@@ -172,24 +172,25 @@ def from_png(data: bytes) -> tuple[Image.Image, Iterator[Strip], Container]:
 def opaque_pixels(file: png.PNG, image: Image.Image) -> NDArray[np.uint8]:
     """Where a PNG image does not have its transparent color: one bit per pixel, (H, W / 8)."""
     bits, wanted = file.bits, file.transparent
+    differs = np.zeros((image.height, -(-image.width // 8)), np.uint8)
     if bits == 16 and len(wanted) == 3:  # Pillow reads one byte of two
         low = open_sized(file.container.data, "PNG")
         low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]  # type: ignore[attr-defined]
-        differs = difference(low, tuple(value & 255 for value in wanted))
+        mark_difference(low, [value & 255 for value in wanted], differs)
         del low
-        differs |= difference(image, tuple(value >> 8 for value in wanted))
-        return differs
+        wanted = tuple(value >> 8 for value in wanted)
     scale = 1 if bits >= 8 else 255 // (2**bits - 1)
-    return difference(image, tuple(value * scale for value in wanted))
+    mark_difference(image, [value * scale for value in wanted], differs)
+    return differs
 
 
-def difference(image: Image.Image, color: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Where an image does not have a color: one bit per pixel."""
-    parts = []
+def mark_difference(image: Image.Image, color: list[int], differs: NDArray[np.uint8]) -> None:
+    """Set the bits of the pixels that do not have a color."""
+    top = 0
     for strip in rows(load(image)):
         values = np.asarray(strip.convert("L") if strip.mode == "1" else strip).reshape(strip.height, strip.width, -1)
-        parts.append(np.packbits((values != np.array(color)).any(axis=2), axis=1))
-    return np.concatenate(parts)
+        differs[top : top + strip.height] |= np.packbits((values != np.array(color)).any(axis=2), axis=1)
+        top += strip.height
 
 
 def from_tiff(data: bytes, behind: Color) -> ImageArray:

@@ -20,7 +20,7 @@ STRIP_OFFSETS, STRIP_SIZES, TILE_OFFSETS, TILE_SIZES = 273, 279, 324, 325
 BYTEWISE = (1, 5, 8, 32946, 32773, 34925, 50000)
 """Compressions of bytes: none, LZW, Deflate (two numbers), PackBits, LZMA, Zstandard."""
 KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
-BLOCK = 2**22
+BLOCK = 2**19
 """Samples that are decoded at once, or one row of strips or tiles."""
 MAX_PADDING = 2**12
 """Tiles may be so much larger than the image, in pixels on each side."""

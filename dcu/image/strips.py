@@ -13,7 +13,7 @@ from dcu.image.container import Container
 from dcu.image.gray import to_bytes, value_range
 from dcu.image.limits import check_size, max_pixels, pillow_limit
 
-STRIP = 2**21
+STRIP = 2**18
 """Pixels that are converted at once."""
 NESTED = frozenset({"BLP", "CUR", "ICNS", "ICO"})
 """Formats whose images are files inside, of a size that is known only when they are decoded."""

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 M = TypeVar("M", bound=nn.Module)
+MOST_BLOCKS = 64
+"""Residual blocks one after the other that a network may have."""
 
 
 def channels_last(module: M) -> M:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dcu.nets import MOST_BLOCKS
 from dcu.nets.efficientnet import BLOCKS, SPLIT_CHANNELS, Backbone
 
 
@@ -67,9 +68,11 @@ class LatentAdapter(nn.Module):
 
 
 def adapter_shape(tensors: Mapping[str, Tensor]) -> tuple[int, int, int, int]:
-    """(channels, width, depth, hidden) of an adapter, from the weights of a network; KeyError where it has none."""
+    """(channels, width, depth, hidden) of an adapter, from a network's weights; KeyError, ValueError if it has none."""
     width, channels, kernel = tensors["stem.weight"].shape[:3]
     depth = sum(name.startswith("adapter.") and name.endswith(".conv1.weight") for name in tensors)
+    if depth > MOST_BLOCKS:
+        raise ValueError(f"an adapter of {depth} blocks")
     return channels, width, depth, len(tensors["adapter.0.conv1.weight"]) if kernel == 1 else 0
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from dcu.errors import MissingInputError, UsageError
 from dcu.io import read_regular
+from dcu.nets import MOST_BLOCKS
 from dcu.schema import Between, Share, build
 
 MOST_BYTES = 2**16
@@ -19,7 +20,7 @@ MOST_WEIGHTS = 2**26
 
 Positive = Annotated[float, Between(1e-12, 1e6)]
 Width = Annotated[int, Between(1, 1024)]
-Depth = Annotated[int, Between(1, 64)]
+Depth = Annotated[int, Between(1, MOST_BLOCKS)]
 Steps = Annotated[int, Between(1, 10**9)]
 Batch = Annotated[int, Between(1, 4096)]
 HeldOut = Annotated[int, Between(0, 10**6)]

@@ -97,10 +97,14 @@ class ArithmeticDecoder {
         if ((low_ ^ high) >> 31 && !((low_ & ~high) >> 30)) return;  // as mostly: no bit is settled
         const Settled settled(low_, high);
         const int shift = settled.same + settled.middle;
+        settled_ += static_cast<uint64_t>(shift);
         low_ = low_ << shift & 0x7FFFFFFFU;
         width_ <<= shift;
         ahead_ = ahead_ << shift | read(shift);
     }
+
+    // Bytes that the encoder writes of the symbols until here: a bit for each that is settled, and two to finish.
+    size_t length() const { return static_cast<size_t>((settled_ + 2 + 7) / 8); }
 
   private:
     // The next `n` bits, n <= 32.
@@ -119,7 +123,7 @@ class ArithmeticDecoder {
     uint64_t cache_ = 0;
     int count_ = 0;  // bits of `cache_` that were not read
     uint32_t low_ = 0;
-    uint64_t width_ = uint64_t{1} << 32, ahead_ = 0;
+    uint64_t width_ = uint64_t{1} << 32, ahead_ = 0, settled_ = 0;
 };
 
 }  // namespace dcu

@@ -63,6 +63,7 @@ void TileCoder::decode_tile(std::string_view payload, uint8_t *symbols) const {
         symbols[channel * height_ * width_ + position] = static_cast<uint8_t>(symbol);
         return symbol;
     });
+    if (payload.size() > decoder.length()) throw BrokenPayload("bytes after the last symbol of a tile");
 }
 
 void TileCoder::decode(const std::vector<std::string_view> &payloads, uint8_t *symbols, int64_t threads) const {
