@@ -180,6 +180,7 @@ def train_classifier(
             task = ClassifierTask(parts["classifier"], *common)
         run = Run(task, parts["schedule"], runs / path.stem)
         directory = install.place_for(task.recipe.name, out)
+        places.refuse(directory, [store.find(parts["classifier"].codec, "codec").directory], "--out")
 
         def write() -> Path:
             return classifier_model(run, task, loaded, items, directory).directory
@@ -218,6 +219,7 @@ def train_segmenter(
         task = SegmenterTask(parts["segmenter"], parts["data"], codec, found, parts["schedule"].seed)
         run = Run(task, parts["schedule"], runs / path.stem)
         items, directory = [pair.image for pair in found], install.place_for(task.recipe.name, out)
+        places.refuse(directory, [store.find(parts["segmenter"].codec, "codec").directory], "--out")
 
         def write() -> Path:
             return segmenter_model(run, task, codec, items, directory).directory
