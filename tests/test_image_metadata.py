@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import struct
 import zlib
 
@@ -199,22 +198,21 @@ SEVERAL = {
 
 
 @pytest.mark.parametrize("format", SEVERAL)
-def test_several_images_are_noted(format: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_several_images_are_noted(format: str, notes: list[str]) -> None:
     red, green, blue = read_image(SEVERAL[format])[4, 4].astype(int)
     assert red > 200
     assert green + blue < 100
-    assert caplog.messages == ["3 images, the first is taken"]
+    assert notes == ["3 images, the first is taken"]
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize(("kind", "noted"), [(0, True), (2, True), (1, False), (4, False)])
-def test_previews_and_masks_are_no_pages(order: str, kind: int, noted: bool, caplog: pytest.LogCaptureFixture) -> None:
+def test_previews_and_masks_are_no_pages(order: str, kind: int, noted: bool, notes: list[str]) -> None:
     assert np.array_equal(read_image(two_pages(order, kind)), IMAGE)
-    assert caplog.messages == ["2 images, the first is taken"] * noted
+    assert notes == ["2 images, the first is taken"] * noted
 
 
-def test_single_images_are_not_noted(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, "dcu")
+def test_single_images_are_not_noted(notes: list[str]) -> None:
     for format in ("GIF", "WEBP", "PNG", "TIFF", "AVIF", "MPO", "BMP", "ICO"):
         read_image(saved(IMAGE, format))
-    assert caplog.messages == []
+    assert notes == []
