@@ -15,9 +15,10 @@ import pytest
 from torch import Tensor
 
 from dcu import bitstream
-from dcu.bitstream import Stream
+from dcu.bitstream import Layer
 from dcu.cli import files
 from dcu.codec import Codec, codec_of
+from dcu.regions import Box
 
 from .conftest import Dcu, OurTables, one_line, png, process, random_codec, smooth_image
 from .test_image import huge_png, truncated_jpeg
@@ -315,16 +316,16 @@ def test_image_that_memory_does_not_hold(
     """It is that input's error; the others are answered."""
     for name, side in (("a", 40), ("b", 80), ("c", 40)):
         (tmp_path / f"{name}.bin").write_bytes(codec.compress(smooth_image(side, side)))
-    latents = Codec.latents
+    symbols = Codec.symbols
 
-    def small_machine(self: Codec, streams: Sequence[Stream]) -> list[Tensor]:
-        if any(stream.full.width > 40 for stream in streams):
+    def small_machine(self: Codec, layers: Sequence[Layer], boxes: Sequence[Box] | None = None) -> list[Tensor]:
+        if any(layer.width > 40 for layer in layers):
             raise RuntimeError(
                 "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
             )
-        return latents(self, streams)
+        return symbols(self, layers, boxes)
 
-    monkeypatch.setattr(Codec, "latents", small_machine)
+    monkeypatch.setattr(Codec, "symbols", small_machine)
     answer = dcu("classify", tmp_path, "--json")
     assert [Path(line["input"]).name for line in answer.lines] == ["a.bin", "c.bin"]
     assert answer.code == 1
