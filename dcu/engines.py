@@ -107,8 +107,14 @@ def pytorch(network: nn.Module, part: str = "forward") -> Ready:
 
 @contextlib.contextmanager
 def hushed() -> Iterator[None]:
-    """Neither the exporter's nor the quantizer's remarks reach the user; loggers are as before afterwards."""
+    """Neither the exporter's nor the quantizer's remarks reach the user; loggers are as before afterwards.
+
+    The exporter names a directory after the user, for whom it would ask a service where the environment has no name.
+    """
     before = logging.root.manager.disable
+    nameless = not any(map(os.environ.get, ("LOGNAME", "USER", "LNAME", "USERNAME")))
+    if nameless:
+        os.environ["LOGNAME"] = f"uid_{os.getuid()}"  # as the exporter calls those who have none
     logging.disable(logging.WARNING)
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
@@ -116,6 +122,8 @@ def hushed() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+        if nameless:
+            del os.environ["LOGNAME"]
 
 
 def exported(network: nn.Module, example: Tensor) -> bytes:

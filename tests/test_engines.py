@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,3 +99,26 @@ def test_card_may_turn_eight_bits_off(onnx: Path, codec: Codec, monkeypatch: pyt
     assert Classifier(loses, codec).engine == "onnx"
     assert set(latent_pipeline(Classifier(loses, codec), [], 0).engines(torch.zeros(1))) == {"pytorch", "onnx"}
     assert Classifier(loses, codec, engine="int8").engine == "int8"
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_no_network_no_files_and_no_remarks_of_others(onnx: Path, codec: Codec, models: Path, tmp_path: Path) -> None:
+    """Exporting, quantizing and running on ONNX Runtime, whose wheels collect telemetry unless that is off."""
+    (tmp_path / "x.bin").write_bytes(codec.compress(smooth_image(224, 224)))
+    home, trace = tmp_path / "home", tmp_path / "trace"
+    home.mkdir()
+    command = [sys.executable, "-m", "dcu", "classify", str(tmp_path / "x.bin"), "--engine", "int8", "--top", "1"]
+    environment = {n: v for n, v in os.environ.items() if n != "ORT_DISABLE_TELEMETRY" and not n.startswith("XDG_")}
+    for first in (True, False):
+        done = subprocess.run(
+            ["strace", "-f", "-qq", "-e", "trace=network", "-e", "signal=none", "-o", str(trace), *command],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment | {"HOME": str(home), "DCU_CACHE": str(onnx), "DCU_MODELS": str(models)},
+        )
+        assert "preparing" in done.stderr if first else done.stderr == ""
+        assert done.stderr.count("\n") == first
+        assert trace.read_text() == ""
+        assert list(home.rglob("*")) == []
+        assert {path.suffix for path in onnx.iterdir()} == {".onnx", ".sha256", ".lock"}
