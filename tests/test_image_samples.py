@@ -203,6 +203,7 @@ def test_transparency_of_gif() -> None:
 
 
 @pytest.mark.parametrize("rows", [1000, 10])
+@pytest.mark.usefixtures("notes")
 @pytest.mark.parametrize("compression", ["group3", "group4", "tiff_ccitt"])
 def test_damaged_fax_data_are_refused(compression: str, rows: int, capfd: pytest.CaptureFixture[str]) -> None:
     text = np.random.default_rng(0).random((64, 512)) < np.linspace(0, 0.2, 512)
@@ -218,6 +219,7 @@ def test_damaged_fax_data_are_refused(compression: str, rows: int, capfd: pytest
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.usefixtures("notes")
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "group4"])
 def test_libtiff_prints_nothing(compression: str, capfd: pytest.CaptureFixture[str]) -> None:
     image = Image.fromarray((COLORS * 255).astype(np.uint8).repeat(4, 0).repeat(4, 1))
