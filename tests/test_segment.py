@@ -151,8 +151,8 @@ def test_fractions_and_overlays_by_rows(codec: Codec) -> None:
     [
         ((2**14, 2**14), ["segment", "--json"], 4),
         ((2**14, 2**14), ["segment", "-q", "-o", "mask.png"], 4),
-        ((2**25, 1), ["classify"], 2),
-        ((1, 2**25), ["classify", "--views", "5"], 2),
+        ((2**25, 1), ["classify", "--engine", "pytorch"], 2),
+        ((1, 2**25), ["classify", "--engine", "pytorch", "--views", "5"], 2),
     ],
     ids=["json", "png", "classify", "views"],
 )

@@ -583,7 +583,7 @@ def test_classifier_from_recipe_to_label(dcu: Dcu, images: Path, photo: Path, tm
 def test_classifier_without_some_blocks(dcu: Dcu, images: Path, own_models: Path, tmp_path: Path) -> None:
     """From the recipe to the weights; a segmenter that begins with it has the RGB network's blocks there."""
     recipe, model = tmp_path / "tiny.toml", own_models / "classifier-0.0983"
-    call = ["train", "classifier", recipe, "--data", images, "--out", model, "--runs", tmp_path / "runs"]
+    call = ["train", "classifier", recipe, "--data", images, "--out", model, "--runs", tmp_path / "runs", "--force"]
     recipe.write_text(CLASSIFIER_TOML.replace("[data]", "without = [3]\n[data]"))
     refused = dcu(*call)
     assert refused.code == 2
@@ -625,7 +625,7 @@ def test_adapter_learns_what_the_rgb_network_has_at_the_split_point(
     call = ["--data", images, "--runs", tmp_path / "runs", "--out", tmp_path / "model"]
     assert dcu("train", "classifier", adapter, *call).code == 0
     start = tmp_path / "runs" / "tiny-front" / "checkpoint.safetensors"
-    assert dcu("train", "classifier", whole, *call, "--start", start).code == 0
+    assert dcu("train", "classifier", whole, *call, "--start", start, "--force").code == 0
     tensors = store.read_model(tmp_path / "model").weights()
     assert adapter_shape(tensors) == (len(codec.levels), 4, 1, hidden)
     assert json.loads(dcu("models", "show", tmp_path / "model").out)["start"]["steps"] == 2
