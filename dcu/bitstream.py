@@ -43,11 +43,12 @@ CHUNK = 2**20  # bytes that are read of a file at once: memory follows what is t
 
 @dataclass(frozen=True)
 class Layer:
-    """One coded image: its size in pixels and the payload of each tile, row by row."""
+    """One coded image: its size in pixels, the payload of each tile, row by row, the operating point of all."""
 
     width: int
     height: int
     tiles: tuple[bytes, ...] = field(repr=False)
+    operating_point: int = 0
 
 
 @dataclass(frozen=True)
@@ -271,7 +272,7 @@ def read(data: bytes | bytearray | memoryview) -> Stream:
     for (w, h), length in zip(head.sizes, head.payload_bytes, strict=True):
         count = math.prod(-(-side // TILE) for side in latent_size(w, h))
         tiles = unpack_tiles(data[start : start + length], count)
-        layers.append(Layer(w, h, tiles))
+        layers.append(Layer(w, h, tiles, header.operating_point))
         start += length
     thumbnail = layers[0] if len(layers) > 1 else None
     return Stream(header, thumbnail, layers[-1], head.header_bytes, head.payload_bytes)

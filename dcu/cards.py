@@ -27,6 +27,10 @@ Input = Literal["latent", "decoded", "original"]
 Digest = Annotated[str, Matching("[0-9a-f]{64}", "64 hexadecimal digits")]
 Color = Annotated[str, Matching("#[0-9a-fA-F]{6}", "a color #rrggbb")]
 Size = Annotated[float, Between(0, 2**53)]
+Rate = Annotated[float, Between(1e-6, 1e3)]
+"""Bits per pixel."""
+MOST_POINTS = 64
+"""Operating points of a codec, for each of which a card may state the mean rate."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,8 @@ class Card:
     parameters: Count = 0
     macs: Count = 0
     steps: Count = 0
-    rate: Annotated[float, Between(1e-6, 1e3)] | None = None
+    rate: Rate | None = None
+    rates: Annotated[tuple[Rate, ...], Between(0, MOST_POINTS)] = ()
     macs_per_pixel: CodecMacs | None = None
     temperature: Annotated[float, Between(1e-3, 1e3)] = 1.0
     int8: bool = True

@@ -248,7 +248,7 @@ def codec_for(stream: Stream) -> Model:
         It is not installed; it has no such operating point.
     """
     model = find_codec(stream.codec)
-    if stream.operating_point:  # no codec has several yet
+    if stream.operating_point >= max(1, len(model.facts.rates)):
         raise InvalidInputError(f"{model.name} has no operating point {stream.operating_point}")
     return model
 
@@ -297,6 +297,26 @@ def fingerprint(levels: list[int], centers: Tensor, context: dict[str, Tensor]) 
     digest = hashlib.sha256(struct.pack("<H", len(levels)) + bytes(levels))
     for count, row in zip(levels, centers.float(), strict=True):
         digest.update(row[:count].numpy().astype("<f4").tobytes())
+    return with_context(digest, context)
+
+
+def variable_rate_fingerprint(ungain: Tensor, context: dict[str, Tensor]) -> str:
+    """The same for a codec of many operating points.
+
+    C as uint16, a zero byte, the quantization steps (64, C) as float32, then the integer tensors.
+
+    Raises
+    ------
+    ValueError
+        As :func:`fingerprint`.
+    """
+    digest = hashlib.sha256(struct.pack("<HB", ungain.shape[1], 0))
+    digest.update(ungain.float().numpy().astype("<f4").tobytes())
+    return with_context(digest, context)
+
+
+def with_context(digest: hashlib._Hash, context: dict[str, Tensor]) -> str:
+    """A digest's hexadecimal digits after the integer tensors of a context model were added."""
     for name, tensor in sorted(context.items()):
         if str(tensor.dtype) != "torch.int32":
             raise ValueError(f"context.{name} is of type {tensor.dtype}, not int32")

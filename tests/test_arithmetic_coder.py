@@ -96,7 +96,7 @@ def test_bytes_of_torchac(torchac: TableCoder, levels: int, skew: str) -> None:
 def test_golden_streams_of_torchac(torchac: TableCoder, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DCU_MODELS")
     stream = bitstream.read(path.read_bytes())
-    coder = codec_of(stream.codec).entropy
+    coder = codec_of(stream.codec).coding.entropy
     grid = bitstream.tile_grid(stream.full.width, stream.full.height)
     (symbols,) = codec_of(stream.codec).symbols([stream.full])
     for (rows, columns), payload in zip(grid, stream.full.tiles, strict=True):

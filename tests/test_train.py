@@ -608,7 +608,7 @@ def test_adapter_learns_what_the_rgb_network_has_at_the_split_point(
     """The backbone stays; the distance falls; a classifier goes on from there."""
     recipe = ClassifierRecipe("x", codec.name, width=8, depth=1, hidden=hidden)
     task = AdapterTask(recipe, AdapterRecipe(views=6), ViewData(batch=3), codec, items(images), 0)
-    assert task.latents.shape == (6, len(codec.levels), 28, 28)
+    assert task.latents.shape == (6, len(codec.coding.levels), 28, 28)
     wanted = task.teacher.rgb.network.split_features(network_input(codec, "decoded", task.views(1)[0]))
     assert torch.allclose(task.wanted[3:].float(), wanted, atol=1e-2 * float(wanted.std()))
     before = {name: tensor.clone() for name, tensor in task.module.state_dict().items()}
@@ -627,7 +627,7 @@ def test_adapter_learns_what_the_rgb_network_has_at_the_split_point(
     start = tmp_path / "runs" / "tiny-front" / "checkpoint.safetensors"
     assert dcu("train", "classifier", whole, *call, "--start", start, "--force").code == 0
     tensors = store.read_model(tmp_path / "model").weights()
-    assert adapter_shape(tensors) == (len(codec.levels), 4, 1, hidden)
+    assert adapter_shape(tensors) == (len(codec.coding.levels), 4, 1, hidden)
     assert json.loads(dcu("models", "show", tmp_path / "model").out)["start"]["steps"] == 2
     adapter.write_text(adapter.read_text().replace("width = 4", 'input = "decoded"'))
     refused = dcu("train", "classifier", adapter, *call)

@@ -168,7 +168,7 @@ def latent_parts(network: nn.Module, codec: Codec, entropy: int) -> dict[str, in
     return {
         "entropy": entropy,
         "synthesis": 0,
-        "network": macs(network, torch.zeros(1, len(codec.levels), LATENT_CROP, LATENT_CROP)),
+        "network": macs(network, torch.zeros(1, codec.channels, LATENT_CROP, LATENT_CROP)),
     }
 
 
@@ -179,7 +179,12 @@ def latents_of(codec: Codec) -> Callable[[Sequence[Any]], Tensor]:
 
 def rgb_decoder(codec: Codec) -> Callable[[Sequence[Any]], Tensor]:
     """What the RGB network gets of streams: the images that dcu rebuilds; threads share them as for latents."""
-    return lambda streams: rgb_input([codec.synthesize(latent) for latent in codec.latents(streams)], codec.device)
+
+    def network_input(streams: Sequence[Any]) -> Tensor:
+        latents = zip(codec.latents(streams), streams, strict=True)
+        return rgb_input([codec.synthesize(latent, stream.operating_point) for latent, stream in latents], codec.device)
+
+    return network_input
 
 
 def pillow_decoder(name: str, device: str) -> Callable[[Sequence[Any]], Tensor]:

@@ -83,15 +83,15 @@ def check(model: store.Model) -> None:
     if model.kind == "codec":
         codec = Codec.from_model(model)
         facts |= codec_cost(codec)
-        answer = codec.synthesis(torch.zeros(1, len(codec.levels), 1, 1))
+        answer = codec.coding.synthesize(torch.zeros(1, codec.channels, 1, 1), torch.tensor([0]))
     elif model.kind == "classifier":
         classifier = Classifier.load(model.directory, engine="pytorch")
         facts |= classifier_cost(classifier)
-        answer = classifier.probabilities([[torch.zeros(1, len(classifier.codec.levels), LATENT_CROP, LATENT_CROP)]])
+        answer = classifier.probabilities([[torch.zeros(1, classifier.codec.channels, LATENT_CROP, LATENT_CROP)]])
     elif model.kind == "segmenter":
         segmenter = Segmenter.load(model.directory)
         facts |= {"macs": segmenter_cost(segmenter.network, "latent", segmenter.codec)}
-        answer = segmenter.network(torch.zeros(1, len(segmenter.codec.levels), LATENT_CROP, LATENT_CROP))
+        answer = segmenter.network(torch.zeros(1, segmenter.codec.channels, LATENT_CROP, LATENT_CROP))
     if not torch.isfinite(answer).all():
         raise UnavailableError("its network gives no finite numbers")
     for name, value in facts.items():

@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from dcu.codec import Codec
+from dcu.coding import FixedRate
 from dcu.data import Item
 from dcu.entropy import float_context
 from dcu.errors import UnavailableError
@@ -69,7 +70,7 @@ def measure(
 
 
 def bits_per_symbol(codec: Codec, items: Iterable[Item]) -> dict[str, Any]:
-    """What the context model saves, on the same symbols.
+    """What the context model of a codec of one rate saves, on the same symbols.
 
     Returns
     -------
@@ -78,15 +79,18 @@ def bits_per_symbol(codec: Codec, items: Iterable[Item]) -> dict[str, Any]:
         ``floating``, by the same model in float32; ``histogram``, by how often each channel has each symbol in these
         images, no context.
     """
-    context = float_context(codec.entropy.tensors)
-    counts = torch.zeros(len(codec.levels), max(codec.levels))
+    coding = codec.coding
+    if not isinstance(coding, FixedRate):
+        raise TypeError(f"{codec.name} has more than one rate")
+    context = float_context(coding.entropy.tensors)
+    counts = torch.zeros(codec.channels, max(coding.levels))
     integer = floating = 0.0
     for item in items:
         symbols = codec.analyze(item.image())
-        one_hot = F.one_hot(symbols.long(), max(codec.levels)).float()  # (C, h, w, L)
+        one_hot = F.one_hot(symbols.long(), max(coding.levels)).float()  # (C, h, w, L)
         counts += one_hot.sum((1, 2))
-        integer += codec.entropy.cross_entropy(symbols)
-        latent = codec.quantizer.latent(symbols[None].to(codec.device)).cpu()
+        integer += coding.entropy.cross_entropy(symbols)
+        latent = coding.quantizer.latent(symbols[None].to(codec.device)).cpu()
         floating += float(context.bits(latent, one_hot.permute(0, 3, 1, 2)[None]))
     total = float(counts.sum())
     plain = -(counts * (counts / counts.sum(1, keepdim=True)).clamp(min=1e-12).log2()).sum()

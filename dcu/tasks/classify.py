@@ -140,7 +140,7 @@ class Classifier:
         others = [(layer, box) for layer, box in boxes if layer not in once]
         rest = iter(self.codec.symbols([layer for layer, _ in others], [box for _, box in others]))
         parts = [decoded[layer][:, *box] if layer in once else next(rest) for layer, box in boxes]
-        return self.codec.dequantize([part[None] for part in parts])
+        return self.codec.dequantize([part[None] for part in parts], [layer.operating_point for layer, _ in boxes])
 
     def embed(self, images: Sequence[Views]) -> Tensor:
         """(n, 1280) float32, the features from which the classes are told, each the mean over an image's views."""
@@ -206,7 +206,7 @@ class Classifier:
             return engines.pytorch(self.network)
 
         def exported() -> bytes:
-            return engines.exported(self.network, torch.zeros(1, len(self.codec.levels), LATENT_CROP, LATENT_CROP))
+            return engines.exported(self.network, torch.zeros(1, self.codec.channels, LATENT_CROP, LATENT_CROP))
 
         def quantized() -> bytes:
             streams = [self.codec.read(self.codec.compress(item.image())) for item in sample_items()]

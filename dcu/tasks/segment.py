@@ -16,14 +16,14 @@ from torch.nn import functional as F
 
 from dcu import arguments, engines, store
 from dcu.bitstream import TILE, Layer, Stream, latent_size
-from dcu.codec import Codec, codec_of, in_pieces
+from dcu.codec import Codec, codec_of
 from dcu.errors import UnavailableError
 from dcu.geometry import BLOCK
 from dcu.image import ImageArray
 from dcu.nets import channels_last
 from dcu.nets.latent import adapter_shape
 from dcu.nets.segmenter import STRIDE, LatentSegmenter
-from dcu.regions import common, grid, moved, size, whole
+from dcu.regions import common, grid, in_pieces, moved, size, whole
 from dcu.threads import inference
 
 HALO = 32
@@ -130,7 +130,7 @@ class Segmenter:
         symbols = Lines(self.codec, layer)
 
         def piece(rows: slice, columns: slice) -> Tensor:
-            (latent,) = self.codec.dequantize([symbols.box(rows, columns)])
+            (latent,) = self.codec.dequantize([symbols.box(rows, columns)], [layer.operating_point])
             return most_probable(self.run(latent)).cpu()
 
         h, w = latent_size(layer.width, layer.height)

@@ -176,7 +176,7 @@ class ClassifierTask:
         if recipe.input != "latent":
             network = rgb_network()
         else:
-            network = student(len(codec.levels), recipe.width, recipe.depth, recipe.hidden)
+            network = student(codec.channels, recipe.width, recipe.depth, recipe.hidden)
             network.backbone.remove_blocks(recipe.without)
         let_learn(network, recipe.whole)
         self.module = channels_last(network).to(self.device)
