@@ -88,7 +88,11 @@ class CodecMacs:
 
 @dataclass(frozen=True)
 class Card:
-    """What dcu reads of a card; all else on it is for people."""
+    """What dcu reads of a card; all else on it is for people.
+
+    Of a codec of many operating points, ``rates`` are the mean bits per pixel of each, and ``coded_part`` is their mean
+    share of what histograms estimate.
+    """
 
     kind: Literal["codec", "classifier", "segmenter", "rgb-classifier", "rgb-segmenter"]
     fingerprint: Digest
@@ -101,6 +105,7 @@ class Card:
     steps: Count = 0
     rate: Rate | None = None
     rates: Annotated[tuple[Rate, ...], Between(0, MOST_POINTS)] = ()
+    coded_part: Annotated[tuple[Rate, ...], Between(0, MOST_POINTS)] = ()
     macs_per_pixel: CodecMacs | None = None
     temperature: Annotated[float, Between(1e-3, 1e3)] = 1.0
     int8: bool = True
@@ -111,6 +116,8 @@ class Card:
     rivals: Rivals | None = None
 
     def __post_init__(self) -> None:
+        if len(self.coded_part) not in (0, len(self.rates)):
+            raise ValueError("coded_part is not of as many operating points as rates")
         if self.kind in ("classifier", "segmenter", "rgb-segmenter") and not self.labels:
             raise ValueError("labels are missing")
         if self.kind.endswith("segmenter") and len(self.labels) > MOST_COLORS:

@@ -54,6 +54,7 @@ class Codec:
             raise UnavailableError(f"{name}: its weights are not those of a codec") from error
         self.coding.to(device)
         self.channels, self.points, self.fingerprint = self.coding.channels, self.coding.points, self.coding.fingerprint
+        self.coded_part = [1.0] * self.points
         self.analysis_halo = 2 * len(self.analysis.blocks)
         self.synthesis_halo = 2 * len(self.coding.synthesis.blocks) + 1
 
@@ -73,6 +74,8 @@ class Codec:
         if codec.fingerprint != model.fingerprint:
             raise UnavailableError(f"{model.name}: its fingerprint is not that of its card")
         codec.model = model
+        if model.facts.coded_part:
+            codec.coded_part = list(model.facts.coded_part)
         return codec
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -322,9 +325,9 @@ class Encoding:
         return psnr(self.image, decoded[: self.image.shape[0], : self.image.shape[1]])
 
     def estimated_bits(self) -> list[float]:
-        """About how many bits each operating point takes."""
-        coding = self.codec.coding
-        return [sum(each) for each in zip(*(coding.estimated_bits(f) for _, _, f in self.layers), strict=True)]
+        """About how many bits each operating point takes: by histograms, corrected as the codec's card says."""
+        layers = (self.codec.coding.estimated_bits(features) for _, _, features in self.layers)
+        return [sum(bits) * part for bits, part in zip(zip(*layers, strict=True), self.codec.coded_part, strict=True)]
 
 
 @functools.lru_cache(maxsize=4)

@@ -10,8 +10,9 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ HISTOGRAM = 128
 """Largest symbol that a histogram tells from others."""
 
 
-class Coding(Protocol):
+class Coding(ABC):
     """One codec between its analysis and its image. Operating points are 0 to ``points`` - 1."""
 
     version: int
@@ -47,35 +48,44 @@ class Coding(Protocol):
     fingerprint: str
     synthesis: Synthesis
 
+    @abstractmethod
     def kept(self, y: Tensor) -> Tensor:
         """What is kept of the analysis' output (B, C, h, w), from which symbols of any operating point come."""
 
+    @abstractmethod
     def symbols(self, kept: Tensor, points: Tensor) -> Tensor:
         """Symbols (B, C, h, w) at operating points (B,)."""
 
+    @abstractmethod
     def estimated_bits(self, kept: Tensor) -> list[float]:
         """About how many bits the symbols of one image (1, C, h, w) take at each operating point."""
 
+    @abstractmethod
     def latent(self, symbols: Tensor, points: Tensor) -> Tensor:
         """Latent (B, C, h, w) float32 of symbols (B, C, h, w) at operating points (B,)."""
 
+    @abstractmethod
     def synthesize(self, latent: Tensor, points: Tensor) -> Tensor:
         """Image (B, 3, 8h, 8w), about [-1, 1], of a latent (B, C, h, w) at operating points (B,)."""
 
+    @abstractmethod
     def encode(self, symbols: Tensor, q: int) -> bytes:
         """Payload of one tile of symbols (C, h, w)."""
 
+    @abstractmethod
     def decode(self, payloads: Sequence[bytes], height: int, width: int, q: int) -> Tensor:
         """Symbols (B, C, h, w) of tiles of one size; raises InvalidInputError."""
 
+    @abstractmethod
     def macs(self, height: int, width: int, q: int) -> int:
         """Multiply-accumulates of the context model over a tile."""
 
+    @abstractmethod
     def to(self, device: str) -> None:
         """Move all that does not run on the CPU alone."""
 
 
-class FixedRate:
+class FixedRate(Coding):
     """Learned centers of each channel: one operating point. Raises LookupError, ValueError, TypeError, RuntimeError."""
 
     version, points, dtype, kept_dtype = 1, 1, torch.uint8, torch.uint8
@@ -121,7 +131,7 @@ class FixedRate:
         self.synthesis.to(device), self.quantizer.to(device).requires_grad_(False)
 
 
-class VariableRate:
+class VariableRate(Coding):
     """Integers in units of a quantization step for each channel and operating point; raises as :class:`FixedRate`."""
 
     version, points, dtype, kept_dtype = 2, POINTS, torch.int16, torch.float32
@@ -182,8 +192,7 @@ def histogram_bits(symbols: Tensor) -> float:
     index = symbols.clamp_(-HISTOGRAM, HISTOGRAM).int() + HISTOGRAM
     first = torch.arange(0, len(symbols) * levels, levels, dtype=torch.int32, device=symbols.device)
     counts = torch.bincount((index + first[:, None]).flatten(), minlength=len(symbols) * levels).double()
-    total = symbols.shape[1]
-    return float(-torch.special.xlogy(counts, counts / total).sum() / math.log(2))
+    return float(-torch.special.xlogy(counts, counts / symbols.shape[1]).sum()) / math.log(2)
 
 
 def coding_of(tensors: dict[str, Tensor]) -> FixedRate | VariableRate:

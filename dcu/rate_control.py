@@ -63,19 +63,20 @@ def search(encoding: Encoding, most: int) -> tuple[bytes | None, int]:
     """The bitstream of the highest operating point that fits, or None; and the bytes of the lowest that was written."""
     bits = np.array(encoding.estimated_bits())
     low, high = -1, encoding.points  # what is known to fit, and what is known not to
-    best, written, scale = None, math.inf, 1.0
+    best, sizes = None, []
+    scale = 1.0
     while low + 1 < high:
         q = int(np.clip(np.searchsorted(bits * scale, 8 * most, side="right") - 1, low + 1, high - 1))
         data = encoding.write(q)
-        if len(data) <= most:
-            low, best = q, data
-            if bits[min(q + 1, high - 1)] * 8 * len(data) / bits[q] > 8 * most:
-                break  # the next one would be too large
-        else:
-            high = q
-        written = min(written, len(data))
+        sizes.append(len(data))
         scale = 8 * len(data) / bits[q]
-    return best, int(written)
+        if len(data) > most:
+            high = q
+            continue
+        low, best = q, data
+        if len(sizes) > 1 or bits[min(q + 1, high - 1)] * scale > 8 * most:
+            break  # the next one would be too large
+    return best, min(sizes)
 
 
 def reaching_psnr(encoding: Encoding, least: float) -> bytes:

@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,16 +25,19 @@ from dcu.codec import Codec, codec_of
 from dcu.entropy import _native, integer_tensors
 from dcu.evaluate.cost import codec_cost, macs
 from dcu.image import ImageArray
-from dcu.nets.context import Group
+from dcu.nets.context import Group, UnboundedGroup
 from dcu.nets.efficientnet import EfficientNetLite
 from dcu.nets.latent import LatentClassifier
 from dcu.nets.rgb import VARIANTS
 from dcu.nets.segmenter import LatentSegmenter
+from dcu.nets.transforms import start_from_components
+from dcu.nets.variable_rate import VariableRateCodec
 from dcu.tasks import rgb
 from dcu.tasks.classify import classifier_for
 from dcu.tasks.segment import segmenter_for
 from dcu.train import classifier as classifier_training
 from dcu.train.codec import CodecNetwork, CodecRecipe
+from dcu.train.export import variable_rate_tensors
 
 SEGMENTER_LABELS = [{"label": "sky", "colour": "#0000ff"}, {"label": "road", "colour": "#102030"}]
 GROUPS = (Group(1, 9, 3), Group(2, 5, 2))
@@ -55,6 +58,29 @@ def random_codec(seed: int) -> dict[str, torch.Tensor]:
     tensors |= {f"synthesis.{n}": t.half() for n, t in network.synthesis.state_dict().items()}
     tensors["quantizer.centers"] = network.quantizer.centers.detach().clone()
     return tensors | {f"context.{n}": t for n, t in integer_tensors(network.context).items()}
+
+
+def random_variable_rate_codec(seed: int = 0) -> dict[str, torch.Tensor]:
+    """Weights of an untrained codec of 64 operating points whose bytes rise with them; its last channel starts late."""
+    torch.manual_seed(seed)
+    network = VariableRateCodec((UnboundedGroup(1, 3), UnboundedGroup(2, 2)), 8, 1, 1, 8, 3)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    blocks = torch.from_numpy(smooth_image(64, 64)).reshape(8, 8, 8, 8, 3).permute(0, 2, 4, 1, 3).reshape(64, 192)
+    unlimited = torch.full((3,), torch.inf)
+    start_from_components(network.analysis, network.synthesis, blocks / 127.5 - 1, unlimited, 1.0)
+    network.begin_at_steps(2.0, 0.05)
+    coded = torch.ones(64, 3, dtype=torch.bool)
+    coded[:9, 2] = False
+    return variable_rate_tensors(network.eval(), coded)
+
+
+def write_variable_rate_codec(directory: Path, **facts: Sequence[float]) -> store.Model:
+    tensors = random_variable_rate_codec()
+    codec = Codec(tensors, directory.name)
+    card = {"name": directory.name, "kind": "codec", "fingerprint": codec.fingerprint, "figures": []}
+    return store.write_model(directory, card | {name: list(values) for name, values in facts.items()} | codec_cost(codec), tensors)
 
 
 def write_codec(directory: Path, seed: int = 0) -> store.Model:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dcu import bitstream
 from dcu.codec import Codec, codec_of
+from dcu.coding import FixedRate
 from dcu.entropy import EntropyCoder, _native, instruction_sets, integer_tensors
 from dcu.entropy.coder import cumulative
 from dcu.errors import InvalidInputError, UnavailableError
@@ -45,7 +46,7 @@ def test_symbols_come_back(codec: Codec, height: int, width: int, seed: int) -> 
 @given(st.integers(1, 19), st.integers(1, 19), st.integers(0, 99), st.binary(min_size=1, max_size=9))
 def test_bytes_after_the_last_symbol_are_refused(height: int, width: int, seed: int, more: bytes) -> None:
     """Of any tables: a payload is as long as the encoder makes it."""
-    coder = Codec(random_codec(seed % 3), "random").entropy
+    coder = FixedRate(random_codec(seed % 3)).entropy
     symbols = random_symbols(Codec(random_codec(0), "random"), height, width, seed)
     payload = coder.encode(symbols)
     assert torch.equal(coder.decode([payload], height, width)[0], symbols)

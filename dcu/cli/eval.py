@@ -107,6 +107,40 @@ def eval_codec(
         files.put(plot, curves.plot(drawn, title, plot.suffix.removeprefix(".")), force)
 
 
+@app.command("rates")
+def eval_rates(
+    data: Data,
+    codec: Annotated[str, typer.Option("--codec", help="Codec of many operating points, by name or path.")],
+    images: Annotated[int, typer.Option(min=1, help="At most so many images, evenly spread over the data.")] = 500,
+    json: options.Json = False,
+    record: Record = False,
+    quiet: options.Quiet = False,
+    threads: options.Threads = None,
+    device: options.Device = "auto",
+) -> None:
+    """Mean bits per pixel of each operating point of a codec, which compress --rate looks up on its card."""
+    from dcu.data import dataset_name, items, shown
+
+    model = store.find(codec, "codec")
+    found = shown(items(data), images)
+    chosen_device = options.start(threads, device)
+    from dcu.codec import Codec
+    from dcu.evaluate.codec import measured_rates
+
+    loaded = Codec.from_model(model, chosen_device)
+    if loaded.points == 1:
+        raise UsageError(f"{model.name}: has one operating point")
+    if record:
+        console.outlive_stdout()
+    progress = console.progress(found, f"measuring {model.name}", quiet)
+    facts = measured_rates(loaded, (item.image() for item in progress))
+    common = {"dataset": dataset_name(data), "name": model.name, "count": len(found)}
+    rows = [common | {"quality": q, "bpp": bpp} for q, bpp in enumerate(facts["rates"])]
+    console.print_rows(rows, json)
+    if record:
+        store.amend(model, facts)
+
+
 @app.command("classifier")
 def eval_classifier(
     data: Data,

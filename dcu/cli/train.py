@@ -108,7 +108,7 @@ def train_codec(
     from dcu.data import gather
     from dcu.train import parallel
     from dcu.train.codec import CodecData, CodecRecipe, CodecTask
-    from dcu.train.export import codec_model
+    from dcu.train.export import codec_model, variable_rate_model
     from dcu.train.joint import JointTask, ReaderRecipe
     from dcu.train.loop import Run
     from dcu.train.recipe import Schedule, read_recipe, read_tables
@@ -123,7 +123,12 @@ def train_codec(
                 parts["variable_rate"], parts["data"], items, parts["schedule"].seed, chosen_device
             )
             run = Run(variable, parts["schedule"], runs / path.stem)
-            train(run, items, None, start or [], resume, minutes, force, lambda: run.checkpoint.path)
+            directory = install.place_for(variable.recipe.name, out)
+
+            def write_variable() -> Path:
+                return variable_rate_model(run, variable, items, directory).directory
+
+            train(run, items, directory, start or [], resume, minutes, force, write_variable)
         return
     parts = read_recipe(path, codec=CodecRecipe, reader=ReaderRecipe, data=CodecData, schedule=Schedule)
     items = gather(data)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from dcu.codec import Codec
+from dcu.codec import Codec, Encoding
 from dcu.coding import FixedRate
 from dcu.data import Item
 from dcu.entropy import float_context
@@ -96,6 +96,25 @@ def bits_per_symbol(codec: Codec, items: Iterable[Item]) -> dict[str, Any]:
     plain = -(counts * (counts / counts.sum(1, keepdim=True)).clamp(min=1e-12).log2()).sum()
     bits = {"integer": integer, "floating": floating, "histogram": float(plain)}
     return {"symbols": int(total)} | {name: round(value / total, 4) for name, value in bits.items()}
+
+
+def measured_rates(codec: Codec, images: Iterable[ImageArray]) -> dict[str, Any]:
+    """What a codec of many operating points takes for each, as its card states it.
+
+    Returns
+    -------
+    dict
+        ``rates``: mean bpp of whole files at each operating point; ``coded_part``: mean bits of files in proportion to
+        what :meth:`dcu.coding.Coding.estimated_bits` says of the same images.
+    """
+    rates, estimates = [], []
+    codec.coded_part = [1.0] * codec.points
+    for image in images:
+        encoding, area = Encoding(codec, image), image.shape[0] * image.shape[1]
+        rates.append([8 * len(encoding.write(q)) / area for q in range(codec.points)])
+        estimates.append([bits / area for bits in encoding.estimated_bits()])
+    rate, estimate = np.mean(rates, 0), np.mean(estimates, 0)
+    return {"rates": rate.round(5).tolist(), "coded_part": (rate / estimate).round(4).tolist()}
 
 
 def evaluate(codec: Codec, images: Iterable[ImageArray]) -> dict[str, Any]:

@@ -14,11 +14,13 @@ from torch import Tensor
 from dcu import cards, install, store
 from dcu.codec import Codec
 from dcu.data import Item
-from dcu.entropy import integer_tensors
+from dcu.entropy import integer_tensors, logistic
 from dcu.errors import UnavailableError, UsageError
 from dcu.evaluate.cost import classifier_cost, codec_cost, segmenter_cost
 from dcu.nets.efficientnet import LATENT_STAGES
 from dcu.nets.norms import fold_norms
+from dcu.nets.operating_point import POINTS
+from dcu.nets.variable_rate import VariableRateCodec
 from dcu.tasks import rgb
 from dcu.tasks.classify import Classifier
 from dcu.train.classifier import ClassifierTask
@@ -26,6 +28,7 @@ from dcu.train.codec import CodecTask
 from dcu.train.joint import JointTask
 from dcu.train.loop import Run
 from dcu.train.segmenter import SegmenterTask
+from dcu.train.variable_rate import VariableRateTask
 
 LICENSE = "Apache-2.0; trained on images for research"
 OF_ONE_MODEL = (
@@ -92,6 +95,34 @@ def codec_model(run: Run, task: CodecTask, items: list[Item], directory: Path) -
     tensors |= {f"context.{name}": tensor for name, tensor in integer_tensors(module.context).items()}
     codec = Codec(tensors, task.recipe.name)
     card = {"name": directory.name, "kind": "codec", "rate": task.recipe.rate, "fingerprint": codec.fingerprint}
+    card |= codec_cost(codec)
+    return store.write_model(directory, card | origin(run, recipe_of(task), items), tensors)
+
+
+def variable_rate_tensors(module: VariableRateCodec, coded: Tensor) -> dict[str, Tensor]:
+    """The tensors of a codec's weights file: transforms in float16, gains in float32, the context model in integers.
+
+    ``gain`` and ``ungain`` (64, C) are those of each operating point; ``coded`` (64, C) bool, the channels coded there.
+    """
+    points = torch.arange(POINTS)
+    tensors = {
+        f"{part}.{name}": tensor.half()
+        for part in ("analysis", "synthesis")
+        for name, tensor in getattr(module, part).state_dict().items()
+    }
+    tensors |= {"gain": module.log_gain(points).exp(), "ungain": module.log_ungain(points).exp()}
+    integers = logistic.integer_tensors(module.context, coded)
+    return {name: t.detach() for name, t in (tensors | {f"context.{n}": t for n, t in integers.items()}).items()}
+
+
+def variable_rate_model(run: Run, task: VariableRateTask, items: list[Item], directory: Path) -> store.Model:
+    """Write a trained codec of many operating points; ``dcu eval rates`` adds their rates to its card."""
+    task.module.load_state_dict(run.average)
+    task.module.cpu().eval()
+    task.device = "cpu"
+    tensors = variable_rate_tensors(task.module, task.coded_channels())
+    codec = Codec(tensors, task.recipe.name)
+    card = {"name": directory.name, "kind": "codec", "fingerprint": codec.fingerprint, "preview": True}
     card |= codec_cost(codec)
     return store.write_model(directory, card | origin(run, recipe_of(task), items), tensors)
 

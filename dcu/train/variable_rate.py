@@ -33,6 +33,8 @@ STEP_OF_LAMBDA = 15.0
 """Square of the quantization step over lambda to begin with; 26 is that of a Gaussian source at high rates."""
 FIRST_SHARE = 0.1
 """Of lambda at the first step, while it grows in."""
+LEAST_NONZERO = 1e-3
+"""Share of a channel's symbols that are not zero, from which on the channel is coded."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,18 @@ class VariableRateTask:
         for q, error_there, bpp_there in zip(points.int().tolist(), error.tolist(), bpp.tolist(), strict=True):
             metrics |= {f"bpp_{q}": bpp_there, f"psnr_{q}": psnr_of_mse(error_there)}
         return metrics
+
+    @torch.no_grad()
+    def coded_channels(self) -> Tensor:
+        """(64, C) bool: channels of which enough symbols of the held-out images are not zero at an operating point."""
+        gain = self.module.log_gain(torch.arange(POINTS).to(self.device)).exp()
+        shares = []
+        for item in self.held_out:
+            x = analysis_input(torch.from_numpy(np.array(cropped_to_blocks(item.image()))[None]).to(self.device))
+            y = self.module.analysis(x)[0].flatten(1).abs()
+            shares.append(torch.stack([(y * each[:, None] > 0.5).float().mean(1) for each in gain]))
+        coded = torch.stack(shares).mean(0) >= LEAST_NONZERO
+        return coded.cummax(0).values.cpu()
 
     def measure(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Mean squared error (of [-1, 1]) and bpp of the held-out images at each of some operating points."""
