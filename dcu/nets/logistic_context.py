@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -111,7 +112,8 @@ class LogisticContext(nn.Module):
         compressed = compress(symbols)
         parts = [group(symbols[:, : group.channels], compressed[:, : group.channels], q) for group in self.parts()]
         mean, log2_scale = (torch.cat(each, 1) for each in zip(*parts, strict=True))
-        return mean, bounded(log2_scale)
+        scale: Tensor = Bounded.apply(log2_scale)  # type: ignore[no-untyped-call]
+        return mean, scale
 
     def bits(self, symbols: Tensor, values: Tensor, q: Tensor) -> Tensor:
         """Bits of each image, (B,), by the model of integer ``symbols``, at ``values``.
@@ -128,9 +130,23 @@ def compress(symbols: Tensor) -> Tensor:
     return torch.where(symbols >= 0, torch.log2(1 + symbols.clamp(min=0)), -torch.log2(1 - symbols.clamp(max=0)))
 
 
-def bounded(log2_scale: Tensor) -> Tensor:
-    """log2 of a scale within ``LOG2_SCALES``; the gradient passes where the bound is left."""
-    return log2_scale + (log2_scale.clamp(*LOG2_SCALES) - log2_scale).detach()
+class Bounded(torch.autograd.Function):
+    """log2 of a scale, clamped to ``LOG2_SCALES``; outside, only gradients that lead back pass.
+
+    Without the latter, what is certain would grow more certain without end, and could not be unlearned.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, log2_scale: Tensor) -> Tensor:
+        ctx.save_for_backward(log2_scale)
+        return log2_scale.clamp(*LOG2_SCALES)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (log2_scale,) = ctx.saved_tensors
+        smallest, largest = LOG2_SCALES
+        leads_out = ((log2_scale < smallest) & (gradient > 0)) | ((log2_scale > largest) & (gradient < 0))
+        return gradient.masked_fill(leads_out, 0.0)
 
 
 def logistic_bits(values: Tensor, mean: Tensor, log2_scale: Tensor) -> Tensor:
