@@ -19,23 +19,27 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train codecs, classifiers and segmenters.")
 Recipe = Annotated[
-    str, typer.Argument(help="Recipe (TOML): a path, or the name of one that dcu ships.", show_default=False)
+    str,
+    typer.Argument(metavar="RECIPE", help="Recipe: path of a TOML file, or name of a shipped one.", show_default=False),
 ]
 Data = Annotated[
     list[Path],
-    typer.Option("--data", help="Directory or uncompressed tar of images, or a directory of such tars; repeated."),
+    typer.Option("--data", metavar="PATH", help="Directory of images or of tars, or an uncompressed tar; repeatable."),
 ]
 Out = Annotated[
-    Path | None, typer.Option("--out", help="Directory of the model.", show_default="the user's data directory")
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Directory of the model.", show_default="in the user's data directory"),
 ]
-Runs = Annotated[Path, typer.Option("--runs", help="Where checkpoint and log are kept.")]
+Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Directory for checkpoint and log.")]
 Start = Annotated[
     list[Path] | None,
-    typer.Option("--start", help="Checkpoint of another run to begin with; a codec's, then maybe its reader's."),
+    typer.Option("--start", metavar="FILE", help="Initialize from the checkpoint of another run; repeatable."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint.")]
-ForceModel = Annotated[bool, typer.Option("--force", help="Overwrite or hide an existing model of that name.")]
-Minutes = Annotated[float | None, typer.Option("--minutes", min=0, help="Stop after so long; --resume goes on.")]
+ForceModel = Annotated[bool, typer.Option("--force", help="Replace or hide an existing model of that name.")]
+Minutes = Annotated[
+    float | None, typer.Option("--minutes", metavar="N", min=0, help="Stop after N minutes; --resume continues.")
+]
 
 
 def recipe_path(recipe: str) -> Path:
@@ -103,7 +107,10 @@ def train_codec(
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> None:
-    """Train a codec on images."""
+    """Train a codec on images.
+
+    Example: dcu train codec codec-0.330 --data images/ --minutes 60
+    """
     chosen_device = options.start(threads, device)
     from dcu.data import gather
     from dcu.train import parallel
@@ -156,7 +163,10 @@ def train_classifier(
     device: options.Device = "auto",
     labels: Annotated[str | None, options.moved("--labels", "dcu train head")] = None,
 ) -> None:
-    """Distill a classifier on a codec's latents from the RGB network."""
+    """Distill a classifier of latents from the RGB network.
+
+    Example: dcu train classifier classifier-0.330 --data images/
+    """
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
     from dcu.data import gather
@@ -191,7 +201,7 @@ def train_classifier(
 @app.command("segmenter")
 def train_segmenter(
     recipe: Recipe,
-    data: Annotated[Path, typer.Option("--data", help="Directory or uncompressed tar of images/ and labels/.")],
+    data: Annotated[Path, typer.Option("--data", metavar="PATH", help="Directory or tar of images/ and labels/.")],
     out: Out = None,
     runs: Runs = Path("runs"),
     start: Start = None,
@@ -201,7 +211,12 @@ def train_segmenter(
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> None:
-    """Train a segmenter on a codec's latents, from the classifier of the same codec."""
+    """Train a segmenter of latents on labeled images.
+
+    Its weights are initialized from the classifier of the same codec.
+
+    Example: dcu train segmenter segmenter-0.330 --data camvid-train.tar
+    """
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
     from dcu.data import pairs
@@ -229,11 +244,12 @@ def train_segmenter(
 
 @app.command("mean")
 def train_mean(
-    models: Annotated[
-        list[str], typer.Argument(help="Classifiers or segmenters by name or path, two; one with --rgb, --expect.")
-    ],
-    out: Annotated[Path, typer.Option("--out", help="Directory of the model.")],
-    shares: Annotated[list[float] | None, typer.Option("--share", help="Of each; repeated.", show_default="1")] = None,
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="Classifiers or segmenters by name or path.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory of the model.")],
+    shares: Annotated[
+        list[float] | None,
+        typer.Option("--share", metavar="W", help="Averaging weight of each; repeatable.", show_default="1"),
+    ] = None,
     rgb: Annotated[float, typer.Option("--rgb", help="Share of the RGB network's own late layers in the mean's.")] = 0,
     expect: Annotated[
         Path | None,
@@ -244,7 +260,10 @@ def train_mean(
     ] = None,
     force: ForceModel = False,
 ) -> None:
-    """The mean of several runs' weights, often better than each of them."""
+    """Average the weights of several models.
+
+    Example: dcu train mean runs-a/model runs-b/model --out mean-0.330
+    """
     from dcu.data import gather
     from dcu.train.export import mean_model
 
@@ -263,15 +282,27 @@ def train_mean(
 @app.command("head")
 def train_head(
     labels: Annotated[
-        Path, typer.Argument(help="Directory or tar with one directory of images or bitstreams per class.")
+        Path,
+        typer.Argument(metavar="DATA", help="Directory or tar with one directory of images or bitstreams per class."),
     ],
-    codec: Annotated[str, typer.Option("--codec", help="Codec whose latents are classified.")] = "codec-0.0983",
+    codec: Annotated[
+        str,
+        typer.Option(
+            "--codec",
+            metavar="NAME",
+            help="Codec whose latents are classified.",
+            autocompletion=options.installed("codec"),
+        ),
+    ] = "codec-0.0983",
     out: Out = None,
     force: ForceModel = False,
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """Fit the last layer of the codec's classifier to custom classes, one directory per class."""
+    """Fit a classifier's last layer to custom classes.
+
+    Example: dcu train head flowers/ --out models/flowers
+    """
     chosen_device = options.start(threads, device)
     import torch
 

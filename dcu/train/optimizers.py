@@ -22,7 +22,7 @@ def make_optimizer(groups: list[dict[str, Any]], schedule: Schedule) -> torch.op
     try:
         from pytorch_optimizer import SOAP
     except ImportError as error:
-        raise UnavailableError("SOAP is not installed: pip install 'dcu[train]'") from error
+        raise UnavailableError("SOAP is not installed: pip install 'dcu-codec[train]'") from error
     soap: torch.optim.Optimizer = SOAP(
         groups,
         lr=schedule.learning_rate,
