@@ -154,10 +154,7 @@ def train_codec(
     with parallel.processes(chosen_device):
         common = (parts.data, items, parts.schedule.seed, chosen_device)
         task: CodecTask | JointTask
-        if parts.reader.weight:
-            task = JointTask(parts.codec, parts.reader, *common)
-        else:
-            task = CodecTask(parts.codec, *common)
+        task = JointTask(parts.codec, parts.reader, *common) if parts.reader.weight else CodecTask(parts.codec, *common)
 
         def write(run: Run[Any]) -> Path:
             return codec_model(run, task, items, directory).directory
