@@ -62,6 +62,14 @@ class Options(NamedTuple):
     force: bool
 
 
+def destination(name: str, out: Path | None, chosen: Options) -> Path:
+    """The directory of a new model, refused before any work where it would harm another model."""
+    directory = install.place_for(name, out)
+    if not chosen.resume:
+        install.check_free(directory, chosen.force)
+    return directory
+
+
 def train(
     task: Task[B],
     schedule: Schedule,
@@ -150,7 +158,7 @@ def train_codec(
             train(variable, every.schedule, place, items, None, chosen, lambda run: run.checkpoint.path)
         return
     parts = found.sections(CodecTraining)
-    items, directory = gather(data), install.place_for(parts.codec.name, out)
+    items, directory = gather(data), destination(parts.codec.name, out, chosen)
     with parallel.processes(chosen_device):
         common = (parts.data, items, parts.schedule.seed, chosen_device)
         task: CodecTask | JointTask
@@ -192,7 +200,7 @@ def train_classifier(
 
     found, chosen = find_recipe(recipe, settings or []), Options(init, resume, minutes, force)
     parts = found.sections(ClassifierTraining)
-    items, directory = gather(data), install.place_for(parts.classifier.name, out)
+    items, directory = gather(data), destination(parts.classifier.name, out, chosen)
     places.refuse(directory, [store.find(parts.classifier.codec, "codec").directory], "--out")
     with parallel.processes(chosen_device):
         loaded = Codec.load(parts.classifier.codec, chosen_device)
@@ -239,7 +247,7 @@ def train_segmenter(
 
     found, chosen = find_recipe(recipe, settings or []), Options(init, resume, minutes, force)
     parts = found.sections(SegmenterTraining)
-    labeled, directory = pairs(data), install.place_for(parts.segmenter.name, out)
+    labeled, directory = pairs(data), destination(parts.segmenter.name, out, chosen)
     places.refuse(directory, [store.find(parts.segmenter.codec, "codec").directory], "--out")
     with parallel.processes(chosen_device):
         codec = Codec.load(parts.segmenter.codec, chosen_device)

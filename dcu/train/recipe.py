@@ -22,7 +22,7 @@ from dcu.schema import Between, Share, build
 T = TypeVar("T")
 Tables = dict[str, Any]
 """What TOML holds; read by this module alone."""
-MIXTURES = "mixtures"
+SUFFIX, MIXTURES = ".toml", "mixtures"
 MOST_BYTES = 2**16
 """Of a recipe."""
 MOST_WEIGHTS = 2**26
@@ -122,7 +122,7 @@ def merged(tables: Tables, others: Tables) -> Tables:
 
 def beside(path: Path, name: str) -> Path:
     """The file of a name beside a recipe, or where there is none the one that dcu ships."""
-    own = path.with_name(f"{name}.toml")
+    own = path.with_name(f"{name}{SUFFIX}")
     return own if own.exists() else paths.shipped("configs") / own.name
 
 
@@ -174,15 +174,14 @@ def overrides(settings: Sequence[str]) -> Tables:
 
 
 def place_of(recipe: str) -> tuple[Path, str]:
-    """The file of a recipe and the rate: FILE.toml as it is, else of NAME-RATE the file NAME.toml.
+    """The file of a recipe, and the rate "" if it has that name; else of NAME-RATE the file NAME.toml and RATE.
 
     A path contains a separator or ends in .toml; any other name is one that dcu ships.
     """
-    named = not store.is_path(recipe) and not recipe.endswith(".toml")
-    path = paths.shipped("configs") / f"{recipe}.toml" if named else Path(recipe)
-    path = path if path.suffix == ".toml" else path.with_name(f"{path.name}.toml")
-    family, _, rate = path.stem.rpartition("-")
-    shared = path.with_name(f"{family}.toml")
+    named = not store.is_path(recipe) and not recipe.endswith(SUFFIX)
+    path = paths.shipped("configs") / f"{recipe}{SUFFIX}" if named else Path(recipe)
+    family, _, rate = path.name.removesuffix(SUFFIX).rpartition("-")
+    shared = path.with_name(f"{family}{SUFFIX}")
     return (shared, rate) if family and not path.exists() and shared.exists() else (path, "")
 
 
@@ -196,4 +195,5 @@ def find_recipe(recipe: str, settings: Sequence[str] = ()) -> Recipe:
     """
     path, rate = place_of(recipe)
     tables = merged(of_rate(path, with_base(path), rate), overrides(settings))
-    return Recipe(f"{path.stem}-{rate}" if rate else path.stem, path, with_mixture(path, tables))
+    name = path.name.removesuffix(SUFFIX)
+    return Recipe(f"{name}-{rate}" if rate else name, path, with_mixture(path, tables))
