@@ -35,7 +35,6 @@ from dcu.nets.variable_rate import VariableRateCodec
 from dcu.tasks import rgb
 from dcu.tasks.classify import classifier_for
 from dcu.tasks.segment import segmenter_for
-from dcu.train import classifier as classifier_training
 from dcu.train.codec import CodecNetwork, CodecRecipe
 from dcu.train.export import variable_rate_tensors
 
@@ -80,7 +79,9 @@ def write_variable_rate_codec(directory: Path, **facts: Sequence[float]) -> stor
     tensors = random_variable_rate_codec()
     codec = Codec(tensors, directory.name)
     card = {"name": directory.name, "kind": "codec", "fingerprint": codec.fingerprint, "figures": []}
-    return store.write_model(directory, card | {name: list(values) for name, values in facts.items()} | codec_cost(codec), tensors)
+    return store.write_model(
+        directory, card | {name: list(values) for name, values in facts.items()} | codec_cost(codec), tensors
+    )
 
 
 def write_codec(directory: Path, seed: int = 0) -> store.Model:
@@ -250,5 +251,4 @@ def random_rgb(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.manual_seed(0)
         return EfficientNetLite(VARIANTS[variant]).eval().requires_grad_(False)
 
-    for module in (classifier_training, rgb):
-        monkeypatch.setattr(module, "rgb_network", network)
+    monkeypatch.setattr(rgb, "rgb_network", network)
