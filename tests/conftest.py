@@ -22,6 +22,7 @@ from PIL import Image
 from dcu import store
 from dcu.cli import app
 from dcu.codec import Codec, codec_of
+from dcu.coding import FixedRate
 from dcu.entropy import _native, integer_tensors
 from dcu.evaluate.cost import codec_cost, macs
 from dcu.image import ImageArray
@@ -57,6 +58,12 @@ def random_codec(seed: int) -> dict[str, torch.Tensor]:
     tensors |= {f"synthesis.{n}": t.half() for n, t in network.synthesis.state_dict().items()}
     tensors["quantizer.centers"] = network.quantizer.centers.detach().clone()
     return tensors | {f"context.{n}": t for n, t in integer_tensors(network.context).items()}
+
+
+def fixed(codec: Codec) -> FixedRate:
+    """What a codec of one rate has beyond other codecs."""
+    assert isinstance(codec.coding, FixedRate)
+    return codec.coding
 
 
 def random_variable_rate_codec(seed: int = 0) -> dict[str, torch.Tensor]:

@@ -21,23 +21,23 @@ from dcu.errors import InvalidInputError, UnavailableError
 from dcu.nets.context import ContextModel, Group, lattice, schedule
 from dcu.nets.quantizer import Quantizer
 
-from .conftest import GROUPS, OurTables, random_codec
+from .conftest import GROUPS, OurTables, fixed, random_codec
 
 
 def random_symbols(codec: Codec, height: int, width: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    levels = torch.tensor(codec.coding.levels)[:, None, None]
-    return (torch.rand(len(codec.coding.levels), height, width, generator=generator) * levels).to(torch.uint8)
+    levels = torch.tensor(fixed(codec).levels)[:, None, None]
+    return (torch.rand(len(fixed(codec).levels), height, width, generator=generator) * levels).to(torch.uint8)
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 19), st.integers(1, 19), st.integers(0, 99))
 def test_symbols_come_back(codec: Codec, height: int, width: int, seed: int) -> None:
     symbols = random_symbols(codec, height, width, seed)
-    payload = codec.coding.entropy.encode(symbols)
+    payload = fixed(codec).entropy.encode(symbols)
     for instructions in instruction_sets():
-        assert codec.coding.entropy.encode(symbols, instructions) == payload, instructions
-        assert torch.equal(codec.coding.entropy.decode([payload], height, width, instructions)[0], symbols), (
+        assert fixed(codec).entropy.encode(symbols, instructions) == payload, instructions
+        assert torch.equal(fixed(codec).entropy.decode([payload], height, width, instructions)[0], symbols), (
             instructions
         )
 
@@ -70,46 +70,46 @@ def test_golden_payloads_are_as_long_as_their_symbols(path: Path, monkeypatch: p
 
 def test_tiles_decoded_together_are_those_decoded_alone(codec: Codec) -> None:
     tiles = [random_symbols(codec, 9, 14, seed) for seed in range(5)]
-    payloads = [codec.coding.entropy.encode(symbols) for symbols in tiles]
-    assert torch.equal(codec.coding.entropy.decode(payloads, 9, 14), torch.stack(tiles))
+    payloads = [fixed(codec).entropy.encode(symbols) for symbols in tiles]
+    assert torch.equal(fixed(codec).entropy.decode(payloads, 9, 14), torch.stack(tiles))
 
 
 def test_tables_of_pytorch_are_those_of_the_compiled_coder(codec: Codec) -> None:
     """So are the payloads of a coder that knows tables only, and what it decodes."""
     symbols = random_symbols(codec, 11, 13)
-    tables, chosen = codec.coding.entropy.all_tables(symbols)
+    tables, chosen = fixed(codec).entropy.all_tables(symbols)
     assert not tables[:, 0].any()
-    payload = codec.coding.entropy.encode(symbols)
+    payload = fixed(codec).entropy.encode(symbols)
     assert OurTables().encode(tables, chosen.to(torch.int16)) == payload
-    assert codec.coding.entropy.encode_with(OurTables(), symbols) == payload
-    assert torch.equal(codec.coding.entropy.decode_with(OurTables(), payload, 11, 13), symbols)
+    assert fixed(codec).entropy.encode_with(OurTables(), symbols) == payload
+    assert torch.equal(fixed(codec).entropy.decode_with(OurTables(), payload, 11, 13), symbols)
 
 
 def test_symbols_that_the_codec_does_not_have_are_refused(codec: Codec) -> None:
     """Tables are as wide as the widest group's, so that a payload can say more than a channel has."""
     symbols = random_symbols(codec, 6, 5)
-    whole = codec.coding.entropy.encode(symbols)
-    symbols[1, 3, 3] = codec.coding.levels[1] + 2
+    whole = fixed(codec).entropy.encode(symbols)
+    symbols[1, 3, 3] = fixed(codec).levels[1] + 2
     with pytest.raises(ValueError, match="channel"):
-        codec.coding.entropy.encode(symbols)
-    broken = codec.coding.entropy.encode_with(OurTables(), symbols)
+        fixed(codec).entropy.encode(symbols)
+    broken = fixed(codec).entropy.encode_with(OurTables(), symbols)
     with pytest.raises(InvalidInputError):
-        codec.coding.entropy.decode([broken], 6, 5)
+        fixed(codec).entropy.decode([broken], 6, 5)
     with pytest.raises(InvalidInputError):
-        codec.coding.entropy.decode_with(OurTables(), broken, 6, 5)
+        fixed(codec).entropy.decode_with(OurTables(), broken, 6, 5)
     for place in range(4):  # whichever thread meets it
         payloads = [whole] * 4
         payloads[place] = broken
         with pytest.raises(InvalidInputError):
-            codec.coding.entropy.decode(payloads, 6, 5)
+            fixed(codec).entropy.decode(payloads, 6, 5)
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.binary(max_size=60))
 def test_any_payload_decodes_to_symbols_that_exist_or_is_refused(codec: Codec, payload: bytes) -> None:
     with contextlib.suppress(InvalidInputError):
-        symbols = codec.coding.entropy.decode([payload], 6, 5)[0]
-        assert all(int(row.max()) < levels for row, levels in zip(symbols, codec.coding.levels, strict=True))
+        symbols = fixed(codec).entropy.decode([payload], 6, 5)[0]
+        assert all(int(row.max()) < levels for row, levels in zip(symbols, fixed(codec).levels, strict=True))
 
 
 @settings(deadline=None, max_examples=30)
@@ -170,20 +170,20 @@ def test_number_of_threads_changes_nothing(codec: Codec) -> None:
     payloads = set()
     for threads in (1, 2, 4):
         torch.set_num_threads(threads)
-        payloads.add(codec.coding.entropy.encode(symbols))
-        assert torch.equal(codec.coding.entropy.decode([min(payloads)], 30, 40)[0], symbols)
+        payloads.add(fixed(codec).entropy.encode(symbols))
+        assert torch.equal(fixed(codec).entropy.decode([min(payloads)], 30, 40)[0], symbols)
     torch.set_num_threads(before)
     assert len(payloads) == 1
 
 
 def test_python_goes_on_while_a_tile_is_decoded(codec: Codec) -> None:
     symbols = random_symbols(codec, 256, 256)
-    payload = codec.coding.entropy.encode(symbols)
+    payload = fixed(codec).entropy.encode(symbols)
     took: list[float] = []
 
     def decode() -> None:
         start = time.perf_counter()
-        codec.coding.entropy.decode([payload], 256, 256, "doubles")
+        fixed(codec).entropy.decode([payload], 256, 256, "doubles")
         took.append(time.perf_counter() - start)
 
     def longest_pause() -> float:
@@ -200,8 +200,8 @@ def test_python_goes_on_while_a_tile_is_decoded(codec: Codec) -> None:
 
 @pytest.mark.parametrize("size", [(0, 5), (5, 0)])
 def test_compiled_coder_checks_what_it_is_given(codec: Codec, size: tuple[int, int]) -> None:
-    native, (height, width) = codec.coding.entropy.native, size
-    grid = codec.coding.entropy.grid(4, 4)
+    native, (height, width) = fixed(codec).entropy.native, size
+    grid = fixed(codec).entropy.grid(4, 4)
     with pytest.raises(ValueError, match="plane"):
         native.decode([b""], grid, height, width, 1)
     with pytest.raises(ValueError, match="plane"):
@@ -216,7 +216,7 @@ def test_compiled_coder_checks_what_it_is_given(codec: Codec, size: tuple[int, i
 
 def test_payload_is_as_long_as_the_tables_say(codec: Codec) -> None:
     symbols = random_symbols(codec, 64, 96)
-    assert abs(8 * len(codec.coding.entropy.encode(symbols)) - codec.coding.entropy.cross_entropy(symbols)) < 32
+    assert abs(8 * len(fixed(codec).entropy.encode(symbols)) - fixed(codec).entropy.cross_entropy(symbols)) < 32
 
 
 def test_integers_say_what_the_trained_network_says() -> None:

@@ -142,12 +142,15 @@ class VariableRateTask:
         self.scalars: dict[str, float] = {}
 
     def start(self) -> None:
-        """Principal components of the first crops in both transforms, steps between symbols by lambda."""
+        """Principal components of the first crops in both transforms, steps by lambda, scales by the deviations."""
         crops = torch.cat([self.batch(step).crops for step in range(self.start_batches)])
         unlimited = torch.full((self.module.analysis.linear.out_channels,), torch.inf)
         use_components(self.module.analysis, self.module.synthesis, crops, unlimited, 1.0)
         first, last = (math.sqrt(STEP_OF_LAMBDA * x) for x in (self.recipe.largest_lambda, self.recipe.smallest_lambda))
         self.module.begin_at_steps(first, last)
+        with torch.no_grad():
+            deviations = self.module.analysis(analysis_input(crops)).std((0, 2, 3))
+            self.module.context.begin_at_deviations(deviations * self.module.log_gain.anchors.exp())
 
     def groups(self) -> list[ParameterGroup]:
         """All parameters."""
