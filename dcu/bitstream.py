@@ -111,9 +111,14 @@ def latent_size(width: int, height: int) -> tuple[int, int]:
 
 def thumbnail_size(width: int, height: int) -> tuple[int, int] | None:
     """(width, height) of the thumbnail layer: short side 256; None where the image has none."""
+    return reduced_size(width, height) if min(width, height) >= THUMBNAIL_FROM else None
+
+
+def reduced_size(width: int, height: int) -> tuple[int, int]:
+    """(width, height) of an image reduced to a short side of 256; one that is not larger keeps its size."""
     short, long = min(width, height), max(width, height)
-    if short < THUMBNAIL_FROM:
-        return None
+    if short <= THUMBNAIL_SHORT:
+        return width, height
     reduced = (long * THUMBNAIL_SHORT + short // 2) // short
     return (THUMBNAIL_SHORT, reduced) if width <= height else (reduced, THUMBNAIL_SHORT)
 

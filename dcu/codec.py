@@ -295,14 +295,18 @@ def analysis_input(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
+def thumbnail_of(image: ImageArray) -> ImageArray:
+    """An image reduced to the size of a thumbnail layer, if it is larger."""
+    return resize(image, *bitstream.reduced_size(image.shape[1], image.shape[0]), Image.Resampling.LANCZOS)
+
+
 class Encoding:
     """An image, analyzed once, to be written at any operating point (see :class:`dcu.rate_control.Encoding`)."""
 
     def __init__(self, codec: Codec, image: ImageArray, metadata: bytes = b"") -> None:
         self.codec, self.image, self.metadata = codec, image, metadata
         height, width = image.shape[:2]
-        thumbnail = bitstream.thumbnail_size(width, height)
-        reduced = [resize(image, *thumbnail, Image.Resampling.LANCZOS)] if thumbnail else []
+        reduced = [thumbnail_of(image)] if bitstream.thumbnail_size(width, height) else []
         self.layers = [(layer.shape[1], layer.shape[0], codec.features(layer)) for layer in (*reduced, image)]
         self.points = codec.points
 
