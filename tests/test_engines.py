@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,7 @@ def test_card_may_turn_eight_bits_off(onnx: Path, codec: Codec, monkeypatch: pyt
     monkeypatch.setattr("dcu.engines.weight_bits", lambda: 8)
     model = store.find("classifier-0.0983")
     assert Classifier(model, codec).engine == "int8"
-    loses = store.Model(model.directory, model.card | {"int8": False})
+    loses = store.Model(model.directory, replace(model.card, int8=False))
     assert Classifier(loses, codec).engine == "onnx"
     assert set(latent_pipeline(Classifier(loses, codec), [], 0).engines(torch.zeros(1))) == {"pytorch", "onnx"}
     assert Classifier(loses, codec, engine="int8").engine == "int8"

@@ -346,7 +346,7 @@ def test_parts_keep_image_and_labels_together() -> None:
 @pytest.mark.usefixtures("random_rgb")
 def test_bench_times_segmenters_and_quotes_their_cards(dcu: Dcu, segmenter: Path) -> None:
     card = json.loads((segmenter / "card.json").read_text())
-    card["figures"] = [{"dataset": "streets", "count": 7, "miou": 0.25}]
+    card["results"] = [{"dataset": "streets", "count": 7, "miou": 0.25}]
     (segmenter / "card.json").write_text(json.dumps(card))
     answer = dcu("bench", "--seconds", "0", "--batch", "2", "--baselines", "webp", "--json")
     assert answer.code == 0, answer.err

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import shutil
 import signal
 import subprocess
@@ -22,10 +21,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dcu import store
+from dcu.cards import Card, Result, Sample
 from dcu.codec import Codec
 from dcu.data import items
 from dcu.errors import InvalidInputError, MissingInputError, OutputError, UnavailableError, UsageError
 from dcu.image import standard_resize
+from dcu.labels import IMAGENET
+from dcu.labels import Label as Class
 from dcu.nets.latent import LatentClassifier, adapter_shape, removed_blocks
 from dcu.nets.norms import add_norms, fold_norms
 from dcu.nets.rgb import to_input
@@ -329,8 +331,8 @@ def test_codec_from_recipe_to_image(dcu: Dcu, images: Path, photo: Path, tmp_pat
     assert dcu(*call, "--resume").code == 0
     assert dcu("models", "verify", model).code == 0
     card = json.loads(dcu("models", "show", model).out)
-    assert card["steps"] == 3
-    assert card["data"] == {"pictures": 6}
+    assert card["training"]["steps"] == 3
+    assert card["training"]["images"] == {"pictures": 6}
     assert set(card["macs_per_pixel"]) == {"analysis", "synthesis", "context"}
     assert dcu("compress", photo, "-o", tmp_path / "x.bin", "--codec", model).code == 0
 
@@ -550,7 +552,8 @@ def test_known_class_is_part_of_the_target() -> None:
 @pytest.mark.usefixtures("random_rgb")
 def test_classes_of_views_are_their_directories(codec: Codec, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Known where the directory is a WNID of the 1000 and the view is not mixed, and only of the data sets named."""
-    monkeypatch.setattr("dcu.store.imagenet_labels", lambda: [{"wnid": "n00000001"}, {"wnid": "n00000002"}])
+    two = (Class("one", "n00000001"), Class("two", "n00000002"))
+    monkeypatch.setattr("dcu.train.classifier.label_set", lambda _: two)
     data = ViewData(batch=32)
     task = ClassifierTask(
         ClassifierRecipe("x", codec.name, width=4, depth=1, label_weight=0.5), data, codec, items(images), 0
@@ -684,16 +687,17 @@ def test_classifier_begins_with_the_last_layer_of_one_of_the_same_classes(
     fold_norms(module)
     tensors = {name: tensor.detach() for name, tensor in module.state_dict().items()}
     tensors["backbone.classifier.weight"] += 1
-    card = {"name": "whole", "kind": "classifier", "codec": codec.name, "fingerprint": codec.fingerprint}
-    store.write_model(tmp_path / "whole", card | {"labels": store.imagenet_labels()}, tensors)
+    card = Card("classifier", codec.fingerprint, codec=codec.name, labels=IMAGENET)
+    store.write_model(tmp_path / "whole", card, tensors)
     recipe = replace(recipe, begin=str(tmp_path / "whole"))
     begun = ClassifierTask(recipe, data, codec, items(images), 0).module
     assert torch.equal(begun.backbone.classifier.weight, tensors["backbone.classifier.weight"])
 
 
 def test_mean_of_runs(dcu: Dcu, own_models: Path, tmp_path: Path) -> None:
-    stated = {"temperature": 0.7, "kept_aside": {"count": 9}}
-    model = store.amend(store.find("classifier-0.0983"), stated)
+    model = store.find("classifier-0.0983")
+    stated = replace(model.card, temperature=0.7, calibration=Sample("x", 9), results=(Result("x", 9),), int8=False)
+    model = store.amend(model, stated)
     bias = "backbone.classifier.bias"
     tensors = {name: tensor.float() for name, tensor in model.weights().items()}
     other = store.write_model(tmp_path / "other", model.card, tensors | {bias: tensors[bias] + 4})
@@ -706,15 +710,16 @@ def test_mean_of_runs(dcu: Dcu, own_models: Path, tmp_path: Path) -> None:
     assert found[bias].dtype == torch.float16
     assert torch.allclose(found.pop(bias).float(), tensors[bias] + 1, atol=1e-2)
     assert all(torch.equal(tensor.float(), tensors[name]) for name, tensor in found.items())
-    assert [(part["sha256"], part["share"]) for part in mean.card["mean_of"]] == [
-        (model.card["sha256"], 0.75),
-        (other.card["sha256"], 0.25),
+    assert mean.card.training
+    assert [(part.sha256, part.share) for part in mean.card.training.mean_of] == [
+        (model.card.sha256, 0.75),
+        (other.card.sha256, 0.25),
     ]
-    assert mean.card["figures"] == []
-    assert not stated.keys() & mean.card.keys(), "it was found for other weights"
+    found_for_others = (mean.card.temperature, mean.card.calibration, mean.card.results, mean.card.int8)
+    assert found_for_others == (1.0, None, (), True)
     assert Classifier(mean, Codec.load("codec-0.0983")).name == "m"
 
-    own = store.write_model(tmp_path / "own", model.card | {"labels": model.card["labels"][::-1]}, tensors)
+    own = store.write_model(tmp_path / "own", replace(model.card, labels=model.card.classes[::-1]), tensors)
     narrow = store.write_model(tmp_path / "narrow", model.card, tensors | {bias: tensors[bias][1:]})
     codec = store.find("codec-0.0983").directory
     calls: list[list[Any]] = [
@@ -735,47 +740,19 @@ def test_mean_of_runs(dcu: Dcu, own_models: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_mean_that_expects_some_classes(dcu: Dcu, own_models: Path, photo: Path, tmp_path: Path) -> None:
-    """Their odds against all others are raised, by name, and nothing else; what is no class is refused."""
-    model = store.find("classifier-0.0983")
-    names = [entry.get("wnid") or entry["label"] for entry in model.card["labels"]]
-    for directory in (f"often/{names[1]}", "unknown/no such class"):
-        (tmp_path / directory).mkdir(parents=True)
-        shutil.copy(photo, tmp_path / directory)
-    call = ["train", "mean", model.directory, "--expect", tmp_path / "often", "--odds", "3"]
-    assert dcu(*call, "--out", tmp_path / "m").code == 0
-    found = store.read_model(tmp_path / "m")
-    assert found.card["expects"] == {"classes": [names[1]], "odds": 3}
-    given = {name: tensor.float() for name, tensor in model.weights().items()}
-    given["backbone.classifier.bias"][1] += math.log(3)
-    assert all(torch.allclose(tensor.float(), given[name], atol=2e-3) for name, tensor in found.weights().items())
-    calls: list[list[Any]] = [
-        [*call[:-1], "0"],
-        [*call[:-1], "nan"],
-        ["train", "mean", model.directory, "--expect", tmp_path / "unknown"],
-        ["train", "mean", model.directory, model.directory, "--odds", "3"],
-        ["train", "mean", store.find("codec-0.0983").directory, "--expect", tmp_path / "often"],
-    ]
-    for wrong in calls:
-        answer = dcu(*wrong, "--out", tmp_path / "none")
-        assert answer.code == 2, wrong
-        assert one_line(answer.err)
-    assert not (tmp_path / "none").exists()
-
-
 @pytest.mark.usefixtures("random_rgb")
 def test_mean_with_a_share_of_the_rgb_networks_late_layers(dcu: Dcu, codec: Codec, tmp_path: Path) -> None:
     """Blocks at 14x14 and the adapter stay as they are, and blocks that a classifier goes without stay away."""
     network = LatentClassifier(3, 4, 1, 0, 1000)
     network.backbone.remove_blocks((7,))
-    card: dict[str, Any] = {"name": "x", "kind": "classifier", "codec": codec.name, "fingerprint": codec.fingerprint}
-    card |= {"labels": store.imagenet_labels()}
+    card = Card("classifier", codec.fingerprint, codec=codec.name, labels=IMAGENET)
     given = {name: tensor.half() for name, tensor in network.state_dict().items()}
     model = store.write_model(tmp_path / "x", card, given)
     theirs = {f"backbone.{name}": tensor for name, tensor in rgb.rgb_network().backbone.state_dict().items()}
     assert dcu("train", "mean", model.directory, "--rgb", "0.25", "--out", tmp_path / "m").code == 0
     mean = store.read_model(tmp_path / "m")
-    assert mean.card["rgb_share"] == 0.25
+    assert mean.card.training
+    assert mean.card.training.rgb_share == 0.25
     found, late = mean.weights(), [f"backbone.blocks.{block}." for block in range(6, 11)]
     assert found.keys() == given.keys()
     for name, tensor in found.items():
@@ -858,8 +835,8 @@ def test_codec_and_reader_learn_together_and_the_classifier_goes_on(
     assert float(tensors["average.analysis.head.bias"].mean()) == pytest.approx(1, abs=0.1)
     assert scalars["task"]["lambda"] == pytest.approx(0.5, rel=0.05)
     card = json.loads((models / "tiny" / "card.json").read_text())
-    assert card["recipe"]["reader"]["weight"] == 0.05
-    assert card["start"]["steps"] == 3
+    assert card["training"]["settings"]["reader"]["weight"] == 0.05
+    assert card["training"]["start"][0]["steps"] == 3
     tensors["average.reader.join.norm.bias"] += 1
     second.save(tensors, scalars)
     start = ["--start", second.path, "--minutes", 0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -230,34 +229,22 @@ def train_segmenter(
 @app.command("mean")
 def train_mean(
     models: Annotated[
-        list[str], typer.Argument(help="Classifiers or segmenters by name or path, two; one with --rgb, --expect.")
+        list[str], typer.Argument(help="Classifiers or segmenters by name or path, two or more; one with --rgb.")
     ],
     out: Annotated[Path, typer.Option("--out", help="Directory of the model.")],
     shares: Annotated[list[float] | None, typer.Option("--share", help="Of each; repeated.", show_default="1")] = None,
     rgb: Annotated[float, typer.Option("--rgb", help="Share of the RGB network's own late layers in the mean's.")] = 0,
-    expect: Annotated[
-        Path | None,
-        typer.Option("--expect", help="Directory or tar whose directories name classes to expect more often."),
-    ] = None,
-    odds: Annotated[
-        float | None, typer.Option("--odds", help="Of these classes, times what they are.", show_default="2")
-    ] = None,
     force: ForceModel = False,
 ) -> None:
     """The mean of several runs' weights, often better than each of them."""
-    from dcu.data import gather
     from dcu.train.export import mean_model
 
-    if odds is not None and expect is None:
-        raise UsageError("--odds are those of the classes that --expect names")
     found = [store.find(name) for name in models]
     directory = install.place_for(out.name, out)
     places.refuse(directory, [model.directory for model in found], "--out")
     install.check_free(directory, force)
-    expected = sorted({item.label for item in gather([expect])}) if expect else ()
-    odds = 2 if odds is None else odds
     console.outlive_stdout()
-    console.say(str(mean_model(found, shares or [1.0] * len(found), directory, rgb, expected, odds, force).directory))
+    console.say(str(mean_model(found, shares or [1.0] * len(found), directory, rgb, force).directory))
 
 
 @app.command("head")
@@ -273,8 +260,6 @@ def train_head(
 ) -> int:
     """Fit the last layer of the codec's classifier to custom classes, one directory per class."""
     chosen_device = options.start(threads, device)
-    import torch
-
     from dcu.data import LABELLED, dataset_name, items
     from dcu.tasks.classify import Classifier
     from dcu.train.head import own_classifier
@@ -286,7 +271,6 @@ def train_head(
     directory = install.place_for(f"{dataset_name(labels)}-{model.name.removeprefix('codec-')}", out)
     places.refuse(directory, [network.directory, model.directory], "--out")
     install.check_free(directory, force)
-    started = time.monotonic()
     failures: list[DcuError] = []
 
     def report(error: DcuError) -> None:
@@ -294,16 +278,11 @@ def train_head(
         console.complain(str(error))
 
     progress = console.progress(found, "looking", False)
-    written, metrics = own_classifier(classifier, found, progress, directory, report, force)
-    took = {
-        "minutes": round((time.monotonic() - started) / 60, 1),
-        "threads": torch.get_num_threads(),
-        "device": chosen_device,
-    }
-    store.amend(written, {"took": took})
-    counts = f"{len(written.facts.labels)} classes, {len(found) - len(failures)} images"
-    counts += f"; {metrics['count']} held-out images"
-    console.note(f"{counts}: top-1 {100 * metrics['top1']:.1f} %, top-5 {100 * metrics['top5']:.1f} %")
+    written = own_classifier(classifier, found, progress, directory, report, force)
+    result = written.card.results[0]
+    counts = f"{len(written.card.classes)} classes, {len(found) - len(failures)} images"
+    counts += f"; {result.count} held-out images"
+    console.note(f"{counts}: top-1 {100 * (result.top1 or 0):.1f} %, top-5 {100 * (result.top5 or 0):.1f} %")
     console.outlive_stdout()
     console.say(str(written.directory))
     if failures:

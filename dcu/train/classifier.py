@@ -28,6 +28,7 @@ from dcu.errors import UnavailableError
 from dcu.evaluate.classifier import standard_view
 from dcu.geometry import BLOCK, CROP, LATENT_CROP
 from dcu.image import ImageArray, standard_resize
+from dcu.labels import IMAGENET, indices_by_key, label_set
 from dcu.nets import channels_last
 from dcu.nets.efficientnet import EfficientNetLite, check_shortcuts
 from dcu.nets.latent import LatentClassifier
@@ -170,7 +171,7 @@ class ClassifierTask:
         self.sampler = Sampler(train, data.weights, seed)
         self.larger = Sampler(large_enough(train, data), data.weights, seed)
         self.teacher = Teacher(self.device, recipe.lite2)
-        self.numbers = store.numbers_by_name(store.imagenet_labels())
+        self.numbers = indices_by_key(label_set(IMAGENET))
         torch.manual_seed(seed)
         network: LatentClassifier | EfficientNetLite
         if recipe.input != "latent":
@@ -209,7 +210,7 @@ class ClassifierTask:
         found = network.state_dict()
         if self.recipe.folded:
             fold_norms(self.module)
-        same = model.card.get("labels") == store.imagenet_labels()
+        same = model.card.labels == IMAGENET
         wanted = {
             n: t
             for n, t in self.module.state_dict().items()
