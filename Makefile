@@ -22,7 +22,7 @@ $(READY): pyproject.toml $(NATIVE)
 readme: $(READY)
 	$(BIN)/dcu bench --rate 0.0983 --baselines avif,webp --seconds 90 --json > docs/bench.jsonl.part
 	mv docs/bench.jsonl.part docs/bench.jsonl
-	$(BIN)/python docs/readme.py
+	$(BIN)/python -m docs.readme
 
 demo: $(READY)
 	$(BIN)/python samples/demo.py

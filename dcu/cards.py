@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Annotated, Any, Literal
 
-from dcu.labels import IMAGENET, SETS, Label, label_set
+from dcu.labels import SETS, Label, label_set
 from dcu.schema import Between, Count, Matching, Name, OneOf, Share, build
 
 SCHEMA = 2
@@ -298,12 +298,6 @@ def written(card: Card) -> bytes:
 def share_error(share: float, count: int) -> float:
     """The standard error of a fraction of ``count`` images: sqrt(p (1 - p) / n)."""
     return round(math.sqrt(share * (1 - share) / count), DIGITS) if count else 0.0
-
-
-def labels_of(classes: tuple[Label, ...]) -> str | tuple[Label, ...]:
-    """Classes as a card states them: the name of a label set where they are its."""
-    same = tuple(label.wnid for label in classes) == tuple(label.wnid for label in label_set(IMAGENET))
-    return IMAGENET if same else classes
 
 
 def held_out(images: dict[str, int]) -> str:

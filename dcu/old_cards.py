@@ -26,10 +26,9 @@ from dcu.cards import (
     Size,
     Training,
     held_out,
-    labels_of,
     share_error,
 )
-from dcu.labels import Label
+from dcu.labels import Label, labels_of
 from dcu.schema import Between, Count, Name, Share, build
 
 RENAMED = {"sees": "input", "licence": "license"}

@@ -253,7 +253,7 @@ def test_segmenter_from_recipe_to_metrics(dcu: Dcu, street: Path, tmp_path: Path
     assert set(metrics["iou"]) == {"sky", "road"}
     assert 0 < metrics["miou"] < 1
     assert set(metrics["by_distance"]) == {"1-4", "5-8", "9-16", "over 16"}
-    assert json.loads((model / "card.json").read_text())["figures"][0]["miou"] == metrics["miou"]
+    assert json.loads((model / "card.json").read_text())["results"][0]["miou"] == metrics["miou"]
 
 
 def test_pairs_of_a_tar_are_those_of_its_directory(street: Path, tmp_path: Path) -> None:

@@ -43,6 +43,12 @@ def label_set(name: str) -> tuple[Label, ...]:
     return tuple(Label(row["label"], row["wnid"]) for row in csv.DictReader(text.splitlines()))
 
 
+def labels_of(classes: tuple[Label, ...]) -> str | tuple[Label, ...]:
+    """Classes as a card states them: the name of a label set where they are its, by their WNIDs."""
+    wnids = [label.wnid for label in classes]
+    return next((name for name in SETS if wnids == [label.wnid for label in label_set(name)]), classes)
+
+
 def indices_by_key(labels: Sequence[Label]) -> dict[str, int]:
     """The index of each class by its WNID, or by its name where it has none."""
     return {label.key: index for index, label in enumerate(labels)}

@@ -19,13 +19,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dcu import install, store
-from dcu.cards import Card, Origin, Result, Training, held_out, labels_of
+from dcu.cards import Card, Origin, Result, Training, held_out
 from dcu.data import Item
 from dcu.errors import DcuError, InvalidInputError, MissingInputError, UnavailableError, UsageError
 from dcu.evaluate.classifier import Outputs, best_temperature, evaluate, stream_of
 from dcu.evaluate.cost import classifier_cost
 from dcu.image import standard_crop
-from dcu.labels import IMAGENET, Label, label_set
+from dcu.labels import IMAGENET, Label, label_set, labels_of
 from dcu.tasks.classify import Classifier, Views
 from dcu.train.export import sha256_of
 from dcu.train.views import random_view
