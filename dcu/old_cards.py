@@ -6,7 +6,7 @@ Keys that dcu 0.1 wrote for people only (``history``) are not kept.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from dcu.cards import (
@@ -62,9 +62,17 @@ class OldResult:
 
     def today(self) -> Result:
         """With the standard errors of fractions of images."""
-        shares = {name: getattr(self, name) for name in ("top1", "top5", "agreement")}
-        errors = {f"{name}_se": share_error(p, self.count) for name, p in shares.items() if p is not None}
-        return Result(**vars(self), **errors)
+        stated = Result(**vars(self))
+        return replace(
+            stated,
+            top1_se=self.error(self.top1),
+            top5_se=self.error(self.top5),
+            agreement_se=self.error(self.agreement),
+        )
+
+    def error(self, share: float | None) -> float | None:
+        """The standard error of a fraction; None where it was not measured."""
+        return None if share is None else share_error(share, self.count)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from dcu.cards import Baseline, Card, Result, parse
+from dcu.cards import Baseline, Card, Difference, Result, parse
 from dcu.evaluate.pipeline import Pipeline
 from dcu.geometry import CROP
 
@@ -28,6 +28,7 @@ MEASURED = {
     "segmenter": ("bpp", "miou", "miou_se", "pixel_accuracy"),
 }
 """Columns of each kind's results."""
+PARTS = ("analysis", "synthesis", "context")
 AGAINST = ("webp", "avif")
 """Formats that codecs are compared with at equal bits."""
 
@@ -45,8 +46,8 @@ def measured(cards: Sequence[Card], kind: str) -> Iterator[Row]:
         row |= {column: values[column] for column in MEASURED[kind]}
         if kind == "codec":
             for name in AGAINST:
-                beside = result.against.get(name)
-                row |= {f"{name}_psnr": beside and beside.psnr, f"{name}_ms_ssim": beside and beside.ms_ssim}
+                beside = result.against.get(name, Difference())
+                row |= {f"{name}_psnr": beside.psnr, f"{name}_ms_ssim": beside.ms_ssim}
         yield row
 
 
@@ -72,17 +73,18 @@ def baselines(cards: Sequence[Card]) -> Iterator[Row]:
         if stated := card.baselines:
             for result in card.results:
                 if (result.dataset, result.engine) == (stated.dataset, "pytorch") and result.top1 is not None:
+                    own: Row = {"classifier": card.name, "pipeline": card.name, "dataset": stated.dataset}
                     macs = card.macs + context[card.fingerprint] * CROP**2
-                    yield accuracy(card, Pipeline("latent", card.name or ""), result.count, result, macs)
+                    yield own | accuracy(result.count, result, macs)
             for row in stated.rows:
                 pipeline = Pipeline(row.input, row.source, row.side, row.tuned)
-                yield accuracy(card, pipeline, stated.count, row, row.macs)
+                other: Row = {"classifier": card.name, "pipeline": pipeline.name, "dataset": stated.dataset}
+                yield other | accuracy(stated.count, row, row.macs)
 
 
-def accuracy(card: Card, pipeline: Pipeline, count: int, reached: Result | Baseline, macs: int) -> Row:
-    """What a pipeline from file to label reached beside a classifier."""
-    row: Row = {"classifier": card.name, "pipeline": pipeline.name, "count": count}
-    row |= {"dataset": card.baselines and card.baselines.dataset, "bytes": reached.bytes, "bpp": reached.bpp}
+def accuracy(count: int, reached: Result | Baseline, macs: int) -> Row:
+    """What a pipeline from file to label reached."""
+    row: Row = {"count": count, "bytes": reached.bytes, "bpp": reached.bpp}
     row |= {"top1": reached.top1, "top1_se": reached.top1_se, "top5": reached.top5, "top5_se": reached.top5_se}
     return row | {"macs": macs}
 
@@ -90,12 +92,9 @@ def accuracy(card: Card, pipeline: Pipeline, count: int, reached: Result | Basel
 def models(cards: Sequence[Card]) -> Iterator[Row]:
     """Size, cost and training data of each model."""
     for card in cards:
-        parts = card.macs_per_pixel
         row: Row = {"name": card.name, "kind": card.kind, "bytes": card.bytes, "parameters": card.parameters}
         row |= {"macs": card.macs or None}
-        row |= {
-            f"{part}_macs_per_pixel": parts and getattr(parts, part) for part in ("analysis", "synthesis", "context")
-        }
+        row |= {f"{part}_macs_per_pixel": getattr(card.macs_per_pixel, part, None) for part in PARTS}
         if how := card.training:
             row |= {"training_images": how.count, "training_test_images": sum(how.test_images.values())}
             row |= {"training_validation_duplicates": sum(how.validation_duplicates.values())}

@@ -55,7 +55,7 @@ def test_eight_bits_are_made_once(onnx: Path, codec: Codec, caplog: pytest.LogCa
     for note in (True, False, True):
         answer = Classifier.load(engine="int8")(data, top=3)
         assert [p.label for p in answer.predictions] == [p.label for p in exact.predictions]
-        assert answer.best.probability == pytest.approx(exact.best.probability, abs=0.05)
+        assert answer.max_probability == pytest.approx(exact.max_probability, abs=0.05)
         assert ("preparing classifier-0.0983 (" in caplog.text) == note
         caplog.clear()
         (kept,) = onnx.glob("classifier-0.0983-*.onnx")

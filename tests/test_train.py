@@ -786,7 +786,7 @@ def test_adapter_learns_what_a_tuned_rgb_network_has_at_the_split_point(
     for parameter in tuned.parameters():
         parameter.mul_(1.5)
     weights = {name: tensor.half() for name, tensor in tuned.state_dict().items()}
-    card = {"name": "rgb-classifier-0.0983", "kind": "rgb-classifier", "fingerprint": codec.fingerprint}
+    card = Card("rgb-classifier", codec.fingerprint)
     store.write_model(own_models / "rgb-classifier-0.0983", card, weights)
     recipe = ClassifierRecipe("x", codec.name, width=8, depth=1, without=(5,))
     adapter = AdapterRecipe(views=3, imitate="rgb-classifier-0.0983")
@@ -796,7 +796,7 @@ def test_adapter_learns_what_a_tuned_rgb_network_has_at_the_split_point(
     blocks = task.module.backbone.blocks.state_dict()
     assert torch.equal(blocks["6.expand.weight"], weights["backbone.blocks.6.expand.weight"].float())
     assert "5.expand.weight" not in blocks
-    store.write_model(own_models / "rgb-classifier-0.0983", card | {"fingerprint": "ab" * 32}, weights)
+    store.write_model(own_models / "rgb-classifier-0.0983", replace(card, fingerprint="ab" * 32), weights)
     with pytest.raises(UnavailableError):
         AdapterTask(recipe, adapter, ViewData(batch=3), codec, items(images), 0)
 

@@ -27,7 +27,7 @@ def list_models(as_json: options.Json = False) -> int:
     for directory in directories:
         with report.of(str(directory)):
             model = store.read_model(directory)
-            card, row = model.card, {"name": model.name, "kind": model.kind}
+            card, row = model.card, dict[str, str | int | None](name=model.name, kind=model.kind)
             if as_json:
                 row |= {"codec": card.codec, "fingerprint": card.fingerprint, "bytes": card.bytes}
             else:
