@@ -65,6 +65,13 @@ class Model:
         """The four bytes that name that codec in a stream."""
         return bytes.fromhex(self.fingerprint)[:ID_BYTES]
 
+    @property
+    def sha256(self) -> str:
+        """Of its weights; raises UnavailableError where its card states none."""
+        if self.card.sha256 is None:
+            raise UnavailableError(f"{self.name}: its card states no SHA-256 of its weights")
+        return self.card.sha256
+
     def weights(self) -> dict[str, Tensor]:
         """The tensors.
 

@@ -22,15 +22,18 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def classify(
     inputs: options.Inputs,
-    top: Annotated[int, typer.Option(min=1, help="Number of classes to print.")] = 5,
+    top: Annotated[int, typer.Option(metavar="K", min=1, help="Number of classes to print.")] = 5,
     classes: Annotated[
-        Path | None, typer.Option("--classes", help="File of the only classes that may occur, one per line.")
+        Path | None,
+        typer.Option("--classes", metavar="FILE", help="File of the only classes that may occur, one per line."),
     ] = None,
     prior: Annotated[
-        Path | None, typer.Option("--prior", help="File of label,weight: how often classes occur, against training.")
+        Path | None,
+        typer.Option("--prior", metavar="FILE", help="File of label,weight: how often classes occur."),
     ] = None,
     min_probability: Annotated[
-        float, typer.Option(min=0, max=1, help="Omit classes with a lower probability; give no label if none is left.")
+        float,
+        typer.Option(metavar="P", min=0, max=1, help="Omit less probable classes; no label if none is left."),
     ] = 0.0,
     view: options.View = "center",
     views: options.Views = 1,
@@ -41,8 +44,11 @@ def classify(
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """Classify images from their bitstreams, without decoding."""
-    seen, chosen = options.chosen_view(view, views), options.chosen_engine(engine)
+    """Classify images from their bitstreams, without decoding.
+
+    Example: dcu classify photo.bin --top 3
+    """
+    seen = options.chosen_view(view, views)
     known = known_classes(classes, prior)
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
     report = Report(found, json, quiet)
@@ -53,7 +59,7 @@ def classify(
         weights = known.weights(classifier)
         return lambda images: classifier.predict(images, top, weights, min_probability)
 
-    for source, _, answer in reading.answers(streams, network, chosen_device, chosen, seen, asking, report):
+    for source, _, answer in reading.answers(streams, network, chosen_device, engine, seen, asking, report):
         with report.of(source.name):
             show(source.name, answer, json)
     return report.finish()

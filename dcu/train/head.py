@@ -27,7 +27,6 @@ from dcu.evaluate.cost import classifier_cost
 from dcu.image import standard_crop
 from dcu.labels import IMAGENET, Label, label_set, labels_of
 from dcu.tasks.classify import Classifier, Views
-from dcu.train.export import sha256_of
 from dcu.train.views import random_view
 
 LOOKS = 3
@@ -216,7 +215,7 @@ def own_classifier(
         training=Training(
             recipe="logistic regression",
             settings={"looks": LOOKS, "decay": decay},
-            start=(Origin(sha256_of(model), name=model.name),),
+            start=(Origin(model.sha256, name=model.name),),
             minutes=round((time.monotonic() - started) / 60, 1),
             images=images,
         ),
