@@ -168,9 +168,9 @@ def test_rates_bases_mixtures_and_settings(tmp_path: Path) -> None:
         parts = found.sections(CodecTraining)
         assert (found.name, parts.codec.rate, parts.codec.width, parts.schedule.steps) == ("own-0.5", 0.5, 8, 4)
         assert parts.data.weights == {"a": 2, "b": 3}
-    found = find_recipe(f"{tmp_path}/other-0.5", ["schedule.steps = 9", 'codec.name="new"', "data.weights.c=1"])
+    found = find_recipe(f"{tmp_path}/other-0.5", ["schedule.steps = 9", "codec.name=new-0.5", "data.weights.c=1"])
     parts = found.sections(CodecTraining)
-    assert (found.name, parts.codec.name, parts.codec.rate) == ("other-0.5", "new", 0.6)
+    assert (found.name, parts.codec.name, parts.codec.rate) == ("other-0.5", "new-0.5", 0.6)
     assert (parts.schedule.steps, parts.schedule.seed) == (9, 7)
     assert parts.data.weights == {"a": 2, "b": 3, "c": 1}
     shutil.copy(CONFIGS / "codec.toml", tmp_path)  # a copy of a shipped one finds the mixtures that dcu ships
@@ -186,7 +186,7 @@ def test_recipes_that_do_not_exist(name: str) -> None:
     assert name != "codec-0.5" or "codec-0.330" in str(caught.value)
 
 
-@pytest.mark.parametrize("setting", ["steps", "steps=3", "schedule.steps", "schedule.steps=x", "schedule=3", "a.b=1"])
+@pytest.mark.parametrize("setting", ["", "=3", "steps", "steps=3", "schedule.steps=x", "schedule=3", "a.b=1", "..=3"])
 def test_settings_that_are_none(setting: str) -> None:
     with pytest.raises(UsageError) as caught:
         find_recipe("codec-0.330", [setting]).sections(CodecTraining)
