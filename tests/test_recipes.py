@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
 from dcu import paths, store
+from dcu.cli import train
 from dcu.datasets import table
 from dcu.errors import MissingInputError, UsageError
 from dcu.tasks import rgb
@@ -217,3 +221,26 @@ def test_broken_recipes(tmp_path: Path, text: str) -> None:
     with pytest.raises((UsageError, MissingInputError)) as caught:
         find_recipe(str(tmp_path / "recipe.toml")).sections(CodecTraining)
     assert "\n" not in str(caught.value)
+
+
+COMMANDS = sorted(
+    {
+        line.strip("`# ")
+        for path in (CONFIGS.parent / "docs" / "training.md", CONFIGS.parent / "README.md", *FILES)
+        for line in re.findall(r"(?:`|^|: +|^# +)(dcu train [^`\n]+)", path.read_text("utf-8"), re.MULTILINE)
+    }
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_documented_commands_exist(command: str) -> None:
+    """Their recipes and their options; what they do is tested above."""
+    words = shlex.split(command.partition("  #")[0].replace("$DATA", "--data a.tar").replace("DATA", "a.tar"))
+    group = typer.main.get_command(train.app)
+    assert isinstance(group, typer.core.TyperGroup)
+    name, arguments = words[2], words[3:]
+    group.commands[name].make_context(name, list(arguments))
+    if name in ("codec", "classifier", "segmenter"):
+        settings = [value for option, value in pairwise(arguments) if option == "--set"]
+        if not store.is_path(arguments[0]):
+            find_recipe(arguments[0], settings).sections(section_type(arguments[0]))

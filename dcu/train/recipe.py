@@ -168,8 +168,8 @@ def overrides(settings: Sequence[str]) -> Tables:
     """Tables of settings ``section.key=value``, the value as in TOML, or a text; raises UsageError."""
     tables: Tables = {}
     for setting in settings:
-        key, _, value = setting.partition("=")
-        for text in (setting, f"{key} = {json.dumps(value)}"):
+        key, equals, value = setting.partition("=")
+        for text in (setting, f"{key} = {json.dumps(value)}") if equals else ():
             with suppress(ValueError):
                 tables = merged(tables, tomllib.loads(text))
                 break
