@@ -304,6 +304,7 @@ def train_head(
             "--codec",
             metavar="NAME",
             help="Codec whose latents are classified.",
+            autocompletion=options.installed("codec"),
         ),
     ] = "codec-0.0983",
     out: Out = None,

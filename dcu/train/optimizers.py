@@ -32,7 +32,7 @@ def make_optimizer(groups: Sequence[ParameterGroup], schedule: Schedule) -> torc
     try:
         from pytorch_optimizer import SOAP
     except ImportError as error:
-        raise UnavailableError("SOAP is not installed: pip install 'dcu[train]'") from error
+        raise UnavailableError("SOAP is not installed: pip install 'dcu-codec[train]'") from error
     soap: torch.optim.Optimizer = SOAP(
         named,
         lr=schedule.learning_rate,
