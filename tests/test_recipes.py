@@ -16,6 +16,7 @@ import typer
 from PIL import Image
 
 from dcu import paths, store
+from dcu.cards import Card
 from dcu.cli import train
 from dcu.datasets import table
 from dcu.errors import MissingInputError, UsageError
@@ -114,7 +115,7 @@ def tuned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DCU_MODELS")
     place = paths.user_models()
     assert place is not None
-    card = {"name": "x", "kind": "rgb-classifier", "fingerprint": store.find("codec-0.0983").fingerprint}
+    card = Card("rgb-classifier", store.find("codec-0.0983").fingerprint)
     store.write_model(place / "rgb-classifier-0.0983", card, rgb.rgb_network().state_dict())
 
 
