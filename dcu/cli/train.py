@@ -140,7 +140,7 @@ def train_codec(
 ) -> None:
     """Train a codec on images.
 
-    Example: dcu train codec codec-0.330 --data images/ --out trained/codec-0.330
+    Example: dcu train codec codec-0.330 --data images/ --out mine
     """
     chosen_device = options.start(threads, device)
     from dcu.data import gather
@@ -191,7 +191,7 @@ def train_classifier(
 ) -> None:
     """Distill a classifier of latents from the RGB network.
 
-    Example: dcu train classifier classifier-0.330 --data images/ --out trained/mine
+    Example: dcu train classifier classifier-0.330 --data images/ --out mine
     """
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
@@ -240,7 +240,7 @@ def train_segmenter(
 
     Its weights are initialized from the classifier of the same codec.
 
-    Example: dcu train segmenter segmenter-0.330 --data camvid.tar --out trained/mine
+    Example: dcu train segmenter segmenter-0.330 --data camvid.tar --out mine
     """
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
