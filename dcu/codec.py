@@ -54,7 +54,7 @@ class Codec:
             raise UnavailableError(f"{name}: its weights are not those of a codec") from error
         self.coding.to(device)
         self.channels, self.points, self.fingerprint = self.coding.channels, self.coding.points, self.coding.fingerprint
-        self.coded_part = [1.0] * self.points
+        self.of_estimate: tuple[float, ...] = (1.0,) * self.points
         self.analysis_halo = 2 * len(self.analysis.blocks)
         self.synthesis_halo = 2 * len(self.coding.synthesis.blocks) + 1
 
@@ -74,8 +74,8 @@ class Codec:
         if codec.fingerprint != model.fingerprint:
             raise UnavailableError(f"{model.name}: its fingerprint is not that of its card")
         codec.model = model
-        if model.facts.coded_part:
-            codec.coded_part = list(model.facts.coded_part)
+        if model.card.rates and len(model.card.rates.bpp) == codec.points:
+            codec.of_estimate = model.card.rates.of_estimate
         return codec
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -156,7 +156,7 @@ class Codec:
         ValueError
             The card states no rates.
         """
-        rates = self.model.facts.rates if self.model else ()
+        rates = self.model.card.rates.bpp if self.model and self.model.card.rates else ()
         if len(rates) != self.points:
             raise ValueError(f"the card of {self.name} states no rates: name the quality, 0 to {self.points - 1}")
         return rate_control.nearest(rates, rate)
@@ -330,8 +330,8 @@ class Encoding:
 
     def estimated_bits(self) -> list[float]:
         """About how many bits each operating point takes: by histograms, corrected as the codec's card says."""
-        layers = (self.codec.coding.estimated_bits(features) for _, _, features in self.layers)
-        return [sum(bits) * part for bits, part in zip(zip(*layers, strict=True), self.codec.coded_part, strict=True)]
+        layers = [self.codec.coding.estimated_bits(features) for _, _, features in self.layers]
+        return [float(bits) for bits in np.sum(layers, 0) * self.codec.of_estimate]
 
 
 @functools.lru_cache(maxsize=4)
@@ -355,7 +355,7 @@ def of_every_rate(device: str = "cpu") -> list[Codec]:
     """The installed codecs, by rising rate; of several of one rate, the first."""
     models: dict[float, store.Model] = {}
     for model in store.installed_codecs():
-        models.setdefault(model.card["rate"], model)
+        models.setdefault(model.card.rate or 0.0, model)
     return [Codec.from_model(model, device) for model in models.values()]
 
 

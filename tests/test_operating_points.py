@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from dcu import bitstream, rate_control, store
+from dcu.cards import Rates
 from dcu.codec import Codec, Encoding
 from dcu.coding import VariableRate
 from dcu.errors import InvalidInputError, UnavailableError, UsageError
@@ -23,18 +26,19 @@ IMAGE = smooth_image(72, 88)
 
 
 @pytest.fixture(scope="module")
-def coded_part() -> list[float]:
+def rates() -> Rates:
     codec = Codec(random_variable_rate_codec(), "codec-2")
     images = [smooth_image(120, 200, seed=seed) for seed in (10, 11)]
-    facts = measured_rates(codec, images)
+    rates = measured_rates(codec, "waves", images)
     sizes = [np.mean([8 * len(codec.compress(image, quality=q)) / 24000 for image in images]) for q in (0, 40)]
-    assert np.allclose([facts["rates"][0], facts["rates"][40]], sizes, rtol=1e-3)
-    return list(facts["coded_part"])
+    assert np.allclose([rates.bpp[0], rates.bpp[40]], sizes, rtol=1e-3)
+    assert (rates.dataset, rates.count) == ("waves", 2)
+    return replace(rates, bpp=RATES)
 
 
 @pytest.fixture
-def model(own_models: Path, coded_part: list[float]) -> store.Model:
-    return write_variable_rate_codec(own_models / "codec-2", rates=RATES, coded_part=coded_part)
+def model(own_models: Path, rates: Rates) -> store.Model:
+    return write_variable_rate_codec(own_models / "codec-2", rates)
 
 
 @pytest.fixture
@@ -101,7 +105,7 @@ def test_default_quality_is_of_the_named_rate(variable: Codec) -> None:
 
 
 def test_card_without_rates_has_no_default(model: store.Model) -> None:
-    bare = store.write_model(model.directory, {**model.card, "rates": [], "coded_part": []}, model.weights())
+    bare = store.amend(model, replace(model.card, rates=None))
     with pytest.raises(ValueError, match="name the quality, 0 to 63"):
         Codec.from_model(bare).compress(IMAGE)
 
@@ -161,9 +165,10 @@ def test_arguments_of_other_types(variable: Codec, arguments: dict[str, int]) ->
 
 def test_codec_of_one_rate_has_no_other_quality_and_no_metadata(codec: Codec) -> None:
     assert codec.compress(IMAGE, quality=0) == codec.compress(IMAGE)
+    arguments: dict[str, Any]
     for arguments in ({"quality": 1}, {"metadata": b"x"}):
         with pytest.raises(ValueError, match=r"quality is 0 to 0|no metadata"):
-            codec.compress(IMAGE, **arguments)  # type: ignore[arg-type]
+            codec.compress(IMAGE, **arguments)
 
 
 def test_streams_of_the_other_version_are_refused(variable: Codec) -> None:

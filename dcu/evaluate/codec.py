@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from dcu.cards import Rates
 from dcu.codec import Codec, Encoding
 from dcu.coding import FixedRate
 from dcu.data import Item
@@ -46,8 +48,8 @@ def measure(
     Returns
     -------
     dict
-        ``count``; means over images: ``bytes``, ``bpp``, ``psnr`` in dB, ``ms_ssim``; medians: ``encode_ms``,
-        ``decode_ms``.
+        ``count``; means over images: ``bytes``, ``bpp``, ``psnr`` in dB, ``ms_ssim``, the latter three with standard
+        errors; medians: ``encode_ms``, ``decode_ms``.
     """
     rows = []
     for image in images:
@@ -63,10 +65,18 @@ def measure(
     return {
         "count": len(rows),
         "bytes": round(float(size.mean()), 2),
-        "bpp": round(float(bpp.mean()), 5),
-        "psnr": round(float(quality.mean()), 3),
-        "ms_ssim": None if np.isnan(similarity).any() else round(float(similarity.mean()), 5),
+        **mean("bpp", bpp, 5),
+        **mean("psnr", quality, 3),
+        **mean("ms_ssim", similarity, 5),
     } | {name: round(float(np.median(times)), 2) for name, times in zip(TIMES, (encoding, decoding), strict=True)}
+
+
+def mean(name: str, values: NDArray[np.float64], digits: int) -> dict[str, float | None]:
+    """The mean of values and its standard error, by names; None where a value is no number, or there is one only."""
+    if np.isnan(values).any():
+        return {name: None, f"{name}_se": None}
+    error = round(float(values.std(ddof=1)) / math.sqrt(len(values)), digits) if len(values) > 1 else None
+    return {name: round(float(values.mean()), digits), f"{name}_se": error}
 
 
 def bits_per_symbol(codec: Codec, items: Iterable[Item]) -> dict[str, Any]:
@@ -98,23 +108,16 @@ def bits_per_symbol(codec: Codec, items: Iterable[Item]) -> dict[str, Any]:
     return {"symbols": int(total)} | {name: round(value / total, 4) for name, value in bits.items()}
 
 
-def measured_rates(codec: Codec, images: Iterable[ImageArray]) -> dict[str, Any]:
-    """What a codec of many operating points takes for each, as its card states it.
-
-    Returns
-    -------
-    dict
-        ``rates``: mean bpp of whole files at each operating point; ``coded_part``: mean bits of files in proportion to
-        what :meth:`dcu.coding.Coding.estimated_bits` says of the same images.
-    """
+def measured_rates(codec: Codec, dataset: str, images: Iterable[ImageArray]) -> Rates:
+    """The mean rate of each operating point of a codec, as its card states it."""
     rates, estimates = [], []
-    codec.coded_part = [1.0] * codec.points
+    codec.of_estimate = (1.0,) * codec.points
     for image in images:
         encoding, area = Encoding(codec, image), image.shape[0] * image.shape[1]
         rates.append([8 * len(encoding.write(q)) / area for q in range(codec.points)])
         estimates.append([bits / area for bits in encoding.estimated_bits()])
     rate, estimate = np.mean(rates, 0), np.mean(estimates, 0)
-    return {"rates": rate.round(5).tolist(), "coded_part": (rate / estimate).round(4).tolist()}
+    return Rates(dataset, len(rates), tuple(rate.round(5).tolist()), tuple((rate / estimate).round(4).tolist()))
 
 
 def evaluate(codec: Codec, images: Iterable[ImageArray]) -> dict[str, Any]:

@@ -127,6 +127,7 @@ class LogisticContext(nn.Module):
         first = 0
         for group in self.parts():
             for offset in group.offset:
+                assert isinstance(offset, AnchorVectors)
                 with torch.no_grad():
                     offset.anchors[:, group.count :] = log2_scales[:, first : first + group.count]
             first += group.count
