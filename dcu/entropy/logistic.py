@@ -204,6 +204,15 @@ class LogisticCoder:
             raise InvalidInputError(f"the stream holds {error}") from error
         return torch.from_numpy(symbols)
 
+    def group_bytes(self, payload: bytes, height: int, width: int, q: int) -> list[int]:
+        """Bytes of one tile's payload that each group of channels takes, within one; raises InvalidInputError."""
+        try:
+            lengths = self.at(q).lengths(payload, self.grid(height, width), height, width)
+        except _native.BrokenPayload as error:
+            raise InvalidInputError(f"the stream holds {error}") from error
+        last = np.cumsum([group.passes for group in self.groups]) - 1
+        return [int(count) for count in np.diff([lengths[i] for i in last], prepend=0)]
+
     def predictions(self, symbols: Tensor, q: int) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Of each pass with coded channels: its symbols, means in 1/16 and scale indices, each (channels, N) int64.
 
