@@ -173,13 +173,12 @@ def compress(
                     "input": source.name,
                     "output": "-" if place is None else str(place),
                     "codec": used.name,
-                    "quality": used.quality(data) if used.points > 1 else None,
-                    "width": image.shape[1],
-                    "height": image.shape[0],
                     "bytes": len(data),
                     "bpp": round(8 * len(data) / area, 6),
                     "seconds": round(time.monotonic() - before, 4),
                 }
+                if used.points > 1:
+                    line |= {"quality": used.quality(data)}
                 console.print_json(line, error=place is None)
     if not pixels or target.piped:
         return report.finish()
