@@ -241,6 +241,19 @@ class Codec:
                     place.copy_(symbols[:, y, x])
         return out
 
+    def group_bytes(self, layer: Layer) -> list[int]:
+        """Bytes of a layer that each group of channels takes, in the order of decoding; raises InvalidInputError."""
+        sizes = [(size(rows), size(columns)) for rows, columns in bitstream.tile_grid(layer.width, layer.height)]
+        tiles = [
+            self.coding.group_bytes(payload, h, w, layer.operating_point)
+            for payload, (h, w) in zip(layer.tiles, sizes, strict=True)
+        ]
+        return [sum(counts) for counts in zip(*tiles, strict=True)]
+
+    def share_not_coded(self, quality: int) -> float:
+        """Share of the symbols of an operating point that are zero by definition and take no bits."""
+        return round(1 - float(self.coding.coded(quality).float().mean()), 4)
+
     @inference
     def latents(self, streams: Sequence[Stream]) -> list[Tensor]:
         """The latent (1, C, h, w) float32 of each stream for networks: of the thumbnail layer, where there is one."""

@@ -77,6 +77,14 @@ class Coding(ABC):
         """Symbols (B, C, h, w) of tiles of one size; raises InvalidInputError."""
 
     @abstractmethod
+    def group_bytes(self, payload: bytes, height: int, width: int, q: int) -> list[int]:
+        """Bytes of one tile's payload that each group of channels takes; raises InvalidInputError."""
+
+    @abstractmethod
+    def coded(self, q: int) -> Tensor:
+        """(C,) bool: the channels that are coded at an operating point."""
+
+    @abstractmethod
     def macs(self, height: int, width: int, q: int) -> int:
         """Multiply-accumulates of the context model over a tile."""
 
@@ -123,6 +131,12 @@ class FixedRate(Coding):
 
     def decode(self, payloads: Sequence[bytes], height: int, width: int, q: int) -> Tensor:
         return self.entropy.decode(payloads, height, width)
+
+    def group_bytes(self, payload: bytes, height: int, width: int, q: int) -> list[int]:
+        return [len(payload)]  # its passes are not told apart
+
+    def coded(self, q: int) -> Tensor:
+        return torch.ones(self.channels, dtype=torch.bool)
 
     def macs(self, height: int, width: int, q: int) -> int:
         return self.entropy.macs(height, width)
@@ -178,6 +192,12 @@ class VariableRate(Coding):
 
     def decode(self, payloads: Sequence[bytes], height: int, width: int, q: int) -> Tensor:
         return self.entropy.decode(payloads, height, width, q)
+
+    def group_bytes(self, payload: bytes, height: int, width: int, q: int) -> list[int]:
+        return self.entropy.group_bytes(payload, height, width, q)
+
+    def coded(self, q: int) -> Tensor:
+        return self.entropy.coded(q)
 
     def macs(self, height: int, width: int, q: int) -> int:
         return self.entropy.macs(height, width, q)

@@ -259,7 +259,10 @@ def find_network(kind: str, codec_fingerprint: str) -> Model:
     """
     model = default_network(kind, codec_fingerprint)
     if model is None:
-        raise UnavailableError(f"no {kind} for the codec with the fingerprint {codec_fingerprint[:8]} is installed")
+        codecs = {other.card.codec: None for other in installed() if other.kind == kind and other.card.codec}
+        there = f"; there are some for {', '.join(sorted(codecs))}" if codecs else ""
+        name = find_codec(bytes.fromhex(codec_fingerprint)[:ID_BYTES]).name
+        raise UnavailableError(f"no {kind} for {name} is installed{there}")
     return model
 
 
