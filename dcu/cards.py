@@ -84,6 +84,7 @@ class Result:
     dataset: str
     count: Count
     date: str | None = None
+    quality: Annotated[int, Between(0, MOST_POINTS - 1)] | None = None
     engine: str | None = None
     bytes: Size | None = None
     bpp: Size | None = None
@@ -108,8 +109,8 @@ class Result:
     against: dict[str, Difference] = field(default_factory=dict)
 
     def replaces(self, other: Result) -> bool:
-        """Whether it is a new measurement of what another states: of the same data set, engine and kind."""
-        same = (self.dataset, self.engine) == (other.dataset, other.engine)
+        """Whether it measures anew what another states: the same data set, engine, operating point and kind."""
+        same = (self.dataset, self.engine, self.quality) == (other.dataset, other.engine, other.quality)
         return same and (self.agreement is None) == (other.agreement is None)
 
 

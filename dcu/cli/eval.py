@@ -95,7 +95,7 @@ def eval_codec(
     from dcu.codec import Codec
     from dcu.evaluate import curves
     from dcu.evaluate.baselines import measure_setting, parse, settings
-    from dcu.evaluate.codec import TIMES, bits_per_symbol, evaluate
+    from dcu.evaluate.codec import TIMES, bits_per_symbol, evaluate, measured_points
 
     formats = parse(baselines, "--baselines")
     if formats or plot:
@@ -103,11 +103,13 @@ def eval_codec(
     ours = []
     for model in models:
         loaded = Codec.from_model(model, chosen_device)
-        shown = console.progress(found, f"measuring {model.name}", quiet)
-        metrics = evaluate(loaded, (item.image() for item in shown))
-        ours.append({"dataset": dataset, "name": model.name} | metrics)
-        console.print_rows(ours[-1:], json)
-        if bits:
+        for quality in measured_points(loaded):
+            at = "" if quality is None else f" at quality {quality}"
+            shown = console.progress(found, f"measuring {model.name}{at}", quiet)
+            metrics = evaluate(loaded, (item.image() for item in shown), quality)
+            ours.append({"dataset": dataset, "name": model.name} | metrics)
+            console.print_rows(ours[-1:], json)
+        if bits and loaded.points == 1:
             console.print_rows([{"dataset": dataset, "name": model.name} | bits_per_symbol(loaded, found)], json)
     measured = [
         {"dataset": dataset} | measure_setting(*setting, (item.image() for item in found))
@@ -118,11 +120,13 @@ def eval_codec(
         console.print_rows(drawn["psnr"][format], json)
     against = curves.differences(ours, drawn)
     console.print_rows(against, json)
-    console.print_rows(curves.savings(drawn), json)
+    console.print_rows(curves.savings(ours, drawn), json)
     if record:
-        for model, row in zip(models, ours, strict=True):
+        for row in ours:
             metrics = {k: v for k, v in row.items() if k != "name" and k not in TIMES}
-            store.record(model, Result(**metrics, against=curves.stated(model.name, against)))
+            result = Result(**metrics, against=curves.stated(row, against))
+            found_at = next(index for index, model in enumerate(models) if model.name == row["name"])
+            models[found_at] = store.record(models[found_at], result)
     if plot is not None:
         title = f"{dataset}, {len(found)} images"
         files.put(plot, curves.plot(drawn, title, plot.suffix.removeprefix(".")), force)

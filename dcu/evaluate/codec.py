@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from dcu.image import ImageArray, psnr
 
 TIMES = ("encode_ms", "decode_ms")
 """Figures of this machine, not of the codec."""
+MEASURED_POINTS = 10
+"""Of a codec of many operating points."""
 MS_SSIM_SHORT = 161
 """Shortest side that five scales with a window of 11 allow."""
 
@@ -120,6 +123,12 @@ def measured_rates(codec: Codec, dataset: str, images: Iterable[ImageArray]) -> 
     return Rates(dataset, len(rates), tuple(rate.round(5).tolist()), tuple((rate / estimate).round(4).tolist()))
 
 
-def evaluate(codec: Codec, images: Iterable[ImageArray]) -> dict[str, Any]:
-    """A codec's metrics on images, as :func:`measure` gives them."""
-    return measure(codec.compress, lambda _: codec.decode, images)
+def measured_points(codec: Codec) -> list[int | None]:
+    """The operating points at which a codec is measured: ten from the lowest to the highest; None for its only one."""
+    return [None] if codec.points == 1 else [round(q) for q in np.linspace(0, codec.points - 1, MEASURED_POINTS)]
+
+
+def evaluate(codec: Codec, images: Iterable[ImageArray], quality: int | None = None) -> dict[str, Any]:
+    """A codec's metrics on images at an operating point, as :func:`measure` gives them."""
+    stated = {} if quality is None else {"quality": quality}
+    return stated | measure(partial(codec.compress, quality=quality), lambda _: codec.decode, images)
