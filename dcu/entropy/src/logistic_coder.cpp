@@ -60,6 +60,12 @@ void put_symbol(ArithmeticEncoder &encoder, const IntervalTable &table, int32_t 
 int32_t get_symbol(ArithmeticDecoder &decoder, const IntervalTable &table) {
     const int32_t escape = 2 * table.radius + 1;
     int32_t low = 0, high = escape;  // the first index whose interval ends behind the coded number
+    if (!decoder.before(static_cast<uint32_t>(table.ends[table.radius])))
+        low = table.radius + 1;
+    else if (table.radius > 0 && decoder.before(static_cast<uint32_t>(table.ends[table.radius - 1])))
+        high = table.radius - 1;
+    else
+        low = high = table.radius;  // the offset 0: as mostly
     while (low < high) {
         const int32_t middle = (low + high) / 2;
         if (decoder.before(static_cast<uint32_t>(table.ends[middle])))
