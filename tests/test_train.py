@@ -605,7 +605,9 @@ def test_adapter_learns_what_the_rgb_network_has_at_the_split_point(
     assert dcu("train", "classifier", whole, *call, "--init", start, "--force").code == 0
     tensors = store.read_model(tmp_path / "model").weights()
     assert adapter_shape(tensors) == (len(codec.levels), 4, 1, hidden)
-    assert json.loads(dcu("models", "show", tmp_path / "model").out)["start"]["steps"] == 2
+    training = store.read_model(tmp_path / "model").card.training
+    assert training is not None
+    assert [origin.steps for origin in training.start] == [2]
     adapter.write_text(adapter.read_text().replace("width = 4", 'input = "decoded"'))
     refused = dcu("train", "classifier", adapter, *call)
     assert refused.code == 2
