@@ -689,7 +689,7 @@ def test_adapter_learns_what_another_classifier_has_at_the_split_point(codec: Co
         theirs = getattr(model.backbone, part).state_dict()
         ours = getattr(task.module.backbone, part).state_dict()
         assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
-    with pytest.raises(UnavailableError):
+    with pytest.raises(UnavailableError, match="trained first"):
         AdapterTask(recipe, AdapterRecipe(views=3, imitate="none"), ViewData(batch=3), codec, items(images), 0)
 
 
