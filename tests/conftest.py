@@ -33,7 +33,6 @@ from dcu.nets.segmenter import LatentSegmenter
 from dcu.tasks import rgb
 from dcu.tasks.classify import classifier_for
 from dcu.tasks.segment import segmenter_for
-from dcu.train import classifier as classifier_training
 from dcu.train.codec import CodecNetwork, CodecRecipe
 
 SEGMENTER_LABELS = [{"label": "sky", "colour": "#0000ff"}, {"label": "road", "colour": "#102030"}]
@@ -224,5 +223,4 @@ def random_rgb(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.manual_seed(0)
         return EfficientNetLite(VARIANTS[variant]).eval().requires_grad_(False)
 
-    for module in (classifier_training, rgb):
-        monkeypatch.setattr(module, "rgb_network", network)
+    monkeypatch.setattr(rgb, "rgb_network", network)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import typer
 
-from dcu import install, paths, store
+from dcu import install, store
 from dcu.cli import console, options, places
 from dcu.errors import DcuError, UsageError
 
 if TYPE_CHECKING:
     from dcu.data import Item
-    from dcu.train.loop import Run
+    from dcu.train.loop import Run, Task
+    from dcu.train.recipe import Schedule
+    from dcu.train.segmenter import SegmenterBatch
 
+B = TypeVar("B")
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train codecs, classifiers and segmenters.")
 Recipe = Annotated[
     str,
@@ -31,9 +34,17 @@ Out = Annotated[
     typer.Option("--out", metavar="DIR", help="Directory of the model.", show_default="in the user's data directory"),
 ]
 Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Directory for checkpoint and log.")]
-Start = Annotated[
-    list[Path] | None,
-    typer.Option("--start", metavar="FILE", help="Initialize from the checkpoint of another run; repeatable."),
+Init = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--init", metavar="WEIGHTS", help="Initialize from a run's checkpoint, or a classifier's model; repeatable."
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Replace a value of the recipe: data.batch=4, as in TOML; repeatable."
+    ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint.")]
 ForceModel = Annotated[bool, typer.Option("--force", help="Replace or hide an existing model of that name.")]
@@ -42,23 +53,33 @@ Minutes = Annotated[
 ]
 
 
-def recipe_path(recipe: str) -> Path:
-    """The file of a recipe: a path, which contains a separator or ends in .toml, or the name of one that dcu ships."""
-    named = not store.is_path(recipe) and not recipe.endswith(".toml")
-    return paths.shipped("configs") / f"{recipe}.toml" if named else Path(recipe)
+class Options(NamedTuple):
+    """What all trainings of a recipe are told."""
+
+    init: list[str] | None
+    resume: bool
+    minutes: float | None
+    force: bool
+
+
+def destination(name: str, out: Path | None, chosen: Options) -> Path:
+    """The directory of a new model, refused before any work where it would harm another model."""
+    directory = install.place_for(name, out)
+    if not chosen.resume:
+        install.check_free(directory, chosen.force)
+    return directory
 
 
 def train(
-    run: Run,
+    task: Task[B],
+    schedule: Schedule,
+    place: Path,
     items: list[Item],
     directory: Path | None,
-    start: list[Path],
-    resume: bool,
-    minutes: float | None,
-    force: bool,
-    write: Callable[[], Path],
+    chosen: Options,
+    write: Callable[[Run[B]], Path],
 ) -> None:
-    """Run the loop, from the start, from other weights, or from the checkpoint; then write the model, once.
+    """Run the loop in a place, from initial weights or from the checkpoint there; then write the model, once.
 
     Where ``directory`` is to hold the model, it must harm no other: before the training, and again after it.
     """
@@ -66,32 +87,38 @@ def train(
 
     from dcu.train import parallel
     from dcu.train.export import is_earlier_state
+    from dcu.train.init import initialize
+    from dcu.train.loop import Run
 
     def check_free() -> None:
         if directory is not None:
-            install.check_free(directory, force or (resume and is_earlier_state(directory, run, items)))
+            same = chosen.resume and is_earlier_state(directory, run, items)
+            install.check_free(directory, chosen.force or same)
 
-    if resume and start:
-        raise UsageError("--start begins a run, --resume continues one")
+    if chosen.resume and chosen.init:
+        raise UsageError("--init begins a run, --resume continues one")
+    origin = None if chosen.resume else initialize(task, chosen.init or [])
+    run = Run(task, schedule, place, origin)
     with run.alone():
-        if resume:
+        if chosen.resume:
             run.resume()
         elif run.checkpoint.path.exists():
             there = f"{run.checkpoint.path}: a run is there already"
             raise UsageError(f"{there}; --resume continues it, or name other --runs")
-        for path in start:
-            run.start(path)
         check_free()
-        if not run.train(minutes, Console(stderr=True)) and parallel.rank() == 0:
-            console.note(f"stopped at step {run.step} of {run.schedule.steps}; --resume continues")
-        if parallel.rank() == 0:
+        first = parallel.rank() == 0
+        if first:
+            console.note(f"held out for validation: {len(task.held_out)} of {len(items)} images")
+        if not run.train(chosen.minutes, Console(stderr=True)) and first:
+            console.note(f"stopped at step {run.step} of {schedule.steps}; --resume continues")
+        if first:
             try:
                 check_free()
             except DcuError as error:
                 kept = f"{run.checkpoint.path} is kept: --resume with another --out writes the model"
                 raise type(error)(f"{error}; {kept}") from error
             console.outlive_stdout()
-            console.say(str(write()))
+            console.say(str(write(run)))
 
 
 @app.command("codec")
@@ -100,7 +127,8 @@ def train_codec(
     data: Data,
     out: Out = None,
     runs: Runs = Path("runs"),
-    start: Start = None,
+    init: Init = None,
+    settings: Set = None,
     resume: Resume = False,
     force: ForceModel = False,
     minutes: Minutes = None,
@@ -114,39 +142,32 @@ def train_codec(
     chosen_device = options.start(threads, device)
     from dcu.data import gather
     from dcu.train import parallel
-    from dcu.train.codec import CodecData, CodecRecipe, CodecTask
+    from dcu.train.codec import CodecTask
     from dcu.train.export import codec_model
-    from dcu.train.joint import JointTask, ReaderRecipe
-    from dcu.train.loop import Run
-    from dcu.train.recipe import Schedule, read_recipe, read_tables
-    from dcu.train.variable_rate import VariableRateData, VariableRateRecipe, VariableRateTask
+    from dcu.train.joint import CodecTraining, JointTask
+    from dcu.train.recipe import find_recipe
+    from dcu.train.variable_rate import VariableRateTask, VariableRateTraining
 
-    path = recipe_path(recipe)
-    if "variable_rate" in read_tables(path):
-        parts = read_recipe(path, variable_rate=VariableRateRecipe, data=VariableRateData, schedule=Schedule)
+    found, chosen = find_recipe(recipe, settings or []), Options(init, resume, minutes, force)
+    place = runs / found.name
+    if found.has("variable_rate"):
+        every = found.sections(VariableRateTraining)
+        items = gather(data)
         with parallel.processes(chosen_device):
-            items = gather(data)
-            variable = VariableRateTask(
-                parts["variable_rate"], parts["data"], items, parts["schedule"].seed, chosen_device
-            )
-            run = Run(variable, parts["schedule"], runs / path.stem)
-            train(run, items, None, start or [], resume, minutes, force, lambda: run.checkpoint.path)
+            variable = VariableRateTask(every.variable_rate, every.data, items, every.schedule.seed, chosen_device)
+            train(variable, every.schedule, place, items, None, chosen, lambda run: run.checkpoint.path)
         return
-    parts = read_recipe(path, codec=CodecRecipe, reader=ReaderRecipe, data=CodecData, schedule=Schedule)
-    items = gather(data)
+    parts = found.sections(CodecTraining)
+    items, directory = gather(data), destination(parts.codec.name, out, chosen)
     with parallel.processes(chosen_device):
-        common = (parts["data"], items, parts["schedule"].seed, chosen_device)
-        if parts["reader"].weight:
-            task: CodecTask = JointTask(parts["codec"], parts["reader"], *common)
-        else:
-            task = CodecTask(parts["codec"], *common)
-        run = Run(task, parts["schedule"], runs / path.stem)
-        directory = install.place_for(task.recipe.name, out)
+        common = (parts.data, items, parts.schedule.seed, chosen_device)
+        task: CodecTask | JointTask
+        task = JointTask(parts.codec, parts.reader, *common) if parts.reader.weight else CodecTask(parts.codec, *common)
 
-        def write() -> Path:
+        def write(run: Run[Any]) -> Path:
             return codec_model(run, task, items, directory).directory
 
-        train(run, items, directory, start or [], resume, minutes, force, write)
+        train(task, parts.schedule, place, items, directory, chosen, write)
 
 
 @app.command("classifier")
@@ -155,7 +176,8 @@ def train_classifier(
     data: Data,
     out: Out = None,
     runs: Runs = Path("runs"),
-    start: Start = None,
+    init: Init = None,
+    settings: Set = None,
     resume: Resume = False,
     force: ForceModel = False,
     minutes: Minutes = None,
@@ -171,31 +193,28 @@ def train_classifier(
     from dcu.codec import Codec
     from dcu.data import gather
     from dcu.train import parallel
-    from dcu.train.adapter import AdapterRecipe, AdapterTask
-    from dcu.train.classifier import ClassifierRecipe, ClassifierTask
+    from dcu.train.adapter import AdapterTask, ClassifierTraining
+    from dcu.train.classifier import ClassifierTask
     from dcu.train.export import classifier_model
-    from dcu.train.loop import Run
-    from dcu.train.recipe import Schedule, read_recipe
-    from dcu.train.views import ViewData
+    from dcu.train.recipe import find_recipe
 
-    path = recipe_path(recipe)
-    parts = read_recipe(path, classifier=ClassifierRecipe, adapter=AdapterRecipe, data=ViewData, schedule=Schedule)
-    items = gather(data)
+    found, chosen = find_recipe(recipe, settings or []), Options(init, resume, minutes, force)
+    parts = found.sections(ClassifierTraining)
+    items, directory = gather(data), destination(parts.classifier.name, out, chosen)
+    places.refuse(directory, [store.find(parts.classifier.codec, "codec").directory], "--out")
     with parallel.processes(chosen_device):
-        loaded = Codec.load(parts["classifier"].codec, chosen_device)
-        common = (parts["data"], loaded, items, parts["schedule"].seed)
-        if parts["adapter"].views:
-            task: ClassifierTask = AdapterTask(parts["classifier"], parts["adapter"], *common)
+        loaded = Codec.load(parts.classifier.codec, chosen_device)
+        common = (parts.data, loaded, items, parts.schedule.seed)
+        task: ClassifierTask | AdapterTask
+        if parts.adapter.views:
+            task = AdapterTask(parts.classifier, parts.adapter, *common)
         else:
-            task = ClassifierTask(parts["classifier"], *common)
-        run = Run(task, parts["schedule"], runs / path.stem)
-        directory = install.place_for(task.recipe.name, out)
-        places.refuse(directory, [store.find(parts["classifier"].codec, "codec").directory], "--out")
+            task = ClassifierTask(parts.classifier, *common)
 
-        def write() -> Path:
+        def write(run: Run[Any]) -> Path:
             return classifier_model(run, task, loaded, items, directory).directory
 
-        train(run, items, directory, start or [], resume, minutes, force, write)
+        train(task, parts.schedule, runs / found.name, items, directory, chosen, write)
 
 
 @app.command("segmenter")
@@ -204,7 +223,8 @@ def train_segmenter(
     data: Annotated[Path, typer.Option("--data", metavar="PATH", help="Directory or tar of images/ and labels/.")],
     out: Out = None,
     runs: Runs = Path("runs"),
-    start: Start = None,
+    init: Init = None,
+    settings: Set = None,
     resume: Resume = False,
     force: ForceModel = False,
     minutes: Minutes = None,
@@ -222,24 +242,22 @@ def train_segmenter(
     from dcu.data import pairs
     from dcu.train import parallel
     from dcu.train.export import segmenter_model
-    from dcu.train.loop import Run
-    from dcu.train.recipe import Schedule, read_recipe
-    from dcu.train.segmenter import SegmentData, SegmenterRecipe, SegmenterTask
+    from dcu.train.recipe import find_recipe
+    from dcu.train.segmenter import SegmenterTask, SegmenterTraining
 
-    path = recipe_path(recipe)
-    parts = read_recipe(path, segmenter=SegmenterRecipe, data=SegmentData, schedule=Schedule)
-    found = pairs(data)
+    found, chosen = find_recipe(recipe, settings or []), Options(init, resume, minutes, force)
+    parts = found.sections(SegmenterTraining)
+    labeled, directory = pairs(data), destination(parts.segmenter.name, out, chosen)
+    places.refuse(directory, [store.find(parts.segmenter.codec, "codec").directory], "--out")
     with parallel.processes(chosen_device):
-        codec = Codec.load(parts["segmenter"].codec, chosen_device)
-        task = SegmenterTask(parts["segmenter"], parts["data"], codec, found, parts["schedule"].seed)
-        run = Run(task, parts["schedule"], runs / path.stem)
-        items, directory = [pair.image for pair in found], install.place_for(task.recipe.name, out)
-        places.refuse(directory, [store.find(parts["segmenter"].codec, "codec").directory], "--out")
+        codec = Codec.load(parts.segmenter.codec, chosen_device)
+        task = SegmenterTask(parts.segmenter, parts.data, codec, labeled, parts.schedule.seed)
+        items = [pair.image for pair in labeled]
 
-        def write() -> Path:
+        def write(run: Run[SegmenterBatch]) -> Path:
             return segmenter_model(run, task, codec, items, directory).directory
 
-        train(run, items, directory, start or [], resume, minutes, force, write)
+        train(task, parts.schedule, runs / found.name, items, directory, chosen, write)
 
 
 @app.command("mean")
@@ -251,32 +269,20 @@ def train_mean(
         typer.Option("--share", metavar="W", help="Averaging weight of each; repeatable.", show_default="1"),
     ] = None,
     rgb: Annotated[float, typer.Option("--rgb", help="Share of the RGB network's own late layers in the mean's.")] = 0,
-    expect: Annotated[
-        Path | None,
-        typer.Option("--expect", help="Directory or tar whose directories name classes to expect more often."),
-    ] = None,
-    odds: Annotated[
-        float | None, typer.Option("--odds", help="Of these classes, times what they are.", show_default="2")
-    ] = None,
     force: ForceModel = False,
 ) -> None:
     """Average the weights of several models.
 
     Example: dcu train mean runs-a/model runs-b/model --out mean-0.330
     """
-    from dcu.data import gather
-    from dcu.train.export import mean_model
+    from dcu.train.averaging import mean_model
 
-    if odds is not None and expect is None:
-        raise UsageError("--odds are those of the classes that --expect names")
     found = [store.find(name) for name in models]
     directory = install.place_for(out.name, out)
     places.refuse(directory, [model.directory for model in found], "--out")
     install.check_free(directory, force)
-    expected = sorted({item.label for item in gather([expect])}) if expect else ()
-    odds = 2 if odds is None else odds
     console.outlive_stdout()
-    console.say(str(mean_model(found, shares or [1.0] * len(found), directory, rgb, expected, odds, force).directory))
+    console.say(str(mean_model(found, shares or [1.0] * len(found), directory, rgb, force).directory))
 
 
 @app.command("head")
