@@ -1,17 +1,19 @@
 """Runs the code blocks of pages of Markdown in order: ``python code_blocks.py DIRECTORY PAGE...``.
 
-Blocks of Python and of the shell run in a directory that holds ``samples/``. Lines that begin as one of ``SKIPPED``
-do not run: they install. ``--minutes`` and ``--seconds`` get a tiny budget instead of the printed one.
+Blocks of Python and of the shell run in a new directory for each page, which holds ``samples/``. Lines that begin as
+one of ``SKIPPED`` do not run: they install. ``--minutes`` and ``--seconds`` get a tiny budget instead of the printed one.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+SAMPLES = Path(__file__).parent.parent / "samples"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SKIPPED = ("make ", "pip install ")
 BUDGETS = {r"--minutes \S+": "--minutes 0.02", r"--seconds \S+": "--seconds 0"}
@@ -33,7 +35,8 @@ def commands(page: Path) -> list[list[str]]:
 
 
 def run(page: Path, directory: Path) -> None:
-    """Run a page's commands; raises RuntimeError where one fails, with its output."""
+    """Run a page's commands in a new directory; raises RuntimeError where one fails, with its output."""
+    shutil.copytree(SAMPLES, directory / "samples")
     command = directory / ".bin" / "dcu"  # this checkout's, also where dcu is not installed
     command.parent.mkdir(exist_ok=True)
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m dcu "$@"\n')
@@ -47,4 +50,4 @@ def run(page: Path, directory: Path) -> None:
 
 if __name__ == "__main__":
     for name in sys.argv[2:]:
-        run(Path(name), Path(sys.argv[1]))
+        run(Path(name), Path(sys.argv[1]).resolve() / Path(name).stem)

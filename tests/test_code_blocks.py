@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,7 @@ PAGES = (ROOT / "README.md", ROOT / "docs" / "quickstart.md")
 def test_code_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DCU_MODELS")  # not the tiny ones of other tests
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    work = tmp_path / "work"
-    work.mkdir()
-    shutil.copytree(ROOT / "samples", work / "samples")
-    code_blocks.run(page, work)
+    code_blocks.run(page, tmp_path / "work")
 
 
 def test_blocks_that_do_not_run_install(tmp_path: Path) -> None:
@@ -29,7 +25,7 @@ def test_blocks_that_do_not_run_install(tmp_path: Path) -> None:
     found = [words[-1] for words in code_blocks.commands(page)]
     assert found == ["false", "raise SystemExit(1)\n"]
     with pytest.raises(RuntimeError, match="false"):
-        code_blocks.run(page, tmp_path)
+        code_blocks.run(page, tmp_path / "work")
 
 
 def test_budgets_of_training(tmp_path: Path) -> None:

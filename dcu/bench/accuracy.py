@@ -1,4 +1,4 @@
-"""How often each way is right: measured on labelled images, or quoted from a card."""
+"""Accuracy of each pipeline: measured on labeled images, or quoted from a card."""
 
 from __future__ import annotations
 

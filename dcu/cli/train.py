@@ -54,7 +54,7 @@ Minutes = Annotated[
 
 
 class Options(NamedTuple):
-    """What all trainings of a recipe are told."""
+    """Options of every training of a recipe."""
 
     init: list[str] | None
     resume: bool

@@ -15,7 +15,7 @@ import numpy as np
 from dcu.errors import UnavailableError
 
 Points = Sequence[dict[str, Any]]
-"""Figures with ``name``, ``bpp``, ``psnr`` and ``ms_ssim``, by rising bpp."""
+"""Metrics with ``name``, ``bpp``, ``psnr`` and ``ms_ssim``, by rising bpp."""
 Curves = dict[str, dict[str, Points]]
 """Of each measure, the points of each format by name; "dcu" are our codecs."""
 
@@ -126,7 +126,7 @@ def style(index: int) -> dict[str, Any]:
 
 
 def draw(curves: Curves, title: str) -> Any:
-    """The curves of each measure, by name, over bits per pixel, as a figure of matplotlib's."""
+    """The curves of each measure, by name, over bits per pixel, as a figure of Matplotlib."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.6), layout="constrained")

@@ -34,7 +34,7 @@ MOST = 2**16
 PIECE = TILE
 """Latent positions a side of the fixed grid in which a larger one does; its features are the mean over all of it."""
 DILUTION = 0.625
-"""What fills a larger square is spread over more positions than the network was taught: logits fall by this power."""
+"""What fills a larger square is spread over more positions than in training: logits fall by this power."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictions:
-    """The most probable classes, best first, and what named them."""
+    """The most probable classes, best first, with the names of network and codec."""
 
     predictions: tuple[Prediction, ...]
     network: str
@@ -62,7 +62,7 @@ class Predictions:
 
 
 class Classifier:
-    """A network that names what is in an image from its latent.
+    """A network that classifies an image from its latent.
 
     ``Classifier.load("classifier-0.0983")(data)`` gives :class:`Predictions`.
     """
@@ -143,7 +143,7 @@ class Classifier:
         return self.codec.dequantize([part[None] for part in parts])
 
     def embed(self, images: Sequence[Views]) -> Tensor:
-        """(n, 1280) float32, the features from which the classes are told, each the mean over an image's views."""
+        """(n, 1280) float32, the input of the last layer, each the mean over an image's views."""
         return self.through(self.features, images)
 
     def probabilities(self, images: Sequence[Views]) -> Tensor:
