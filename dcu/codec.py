@@ -213,7 +213,7 @@ class Codec:
 
     @inference
     def decode(self, data: arguments.Data | Stream) -> ImageArray:
-        """The image (H, W, 3) uint8 of a bitstream; raises as :meth:`read`."""
+        """The image (H, W, 3) uint8 that a bitstream holds; raises as :meth:`read`."""
         stream = self.read(data)
         latent = self.quantizer.latent(self.symbols([stream.full])[0][None].to(self.device))
         return self.synthesize(latent)[: stream.full.height, : stream.full.width]

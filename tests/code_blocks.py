@@ -1,7 +1,7 @@
 """Runs the code blocks of pages of Markdown in order: ``python code_blocks.py DIRECTORY PAGE...``.
 
 Blocks of Python and of the shell run in a new directory for each page, which holds ``samples/``. Lines that begin as
-one of ``SKIPPED`` do not run: they install. ``--minutes`` and ``--seconds`` get a tiny budget instead of the printed one.
+one of ``SKIPPED`` do not run: they install. ``--minutes`` and ``--seconds`` get a tiny budget.
 """
 
 from __future__ import annotations

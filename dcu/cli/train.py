@@ -54,7 +54,7 @@ Minutes = Annotated[
 
 
 class Options(NamedTuple):
-    """Options of every training of a recipe."""
+    """What all trainings of a recipe are told."""
 
     init: list[str] | None
     resume: bool

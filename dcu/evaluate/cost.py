@@ -13,7 +13,7 @@ from dcu.geometry import BLOCK, LATENT_CROP
 from dcu.tasks.classify import Classifier
 
 CODEC_SIDE = 16
-"""Latent positions a side of the image on which a codec's cost per pixel is counted."""
+"""Latent positions a side of the image on which a codec's cost a pixel is counted."""
 STREET = (480, 360)
 """The image on which a segmenter's cost is counted: CamVid's size."""
 
@@ -27,7 +27,7 @@ def macs(module: nn.Module, *inputs: Tensor) -> int:
 
 
 def codec_cost(codec: Codec) -> dict[str, Any]:
-    """MACs per pixel of each part of a codec."""
+    """MACs a pixel of each part of a codec."""
     pixels = (CODEC_SIDE * BLOCK) ** 2
     return {
         "macs_per_pixel": {

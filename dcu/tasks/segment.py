@@ -107,7 +107,7 @@ class Segmenter:
         return f"<Segmenter {self.name}, {len(self.labels)} classes, on {self.device}>"
 
     def __call__(self, data: arguments.Data | Stream, full: bool = False) -> SegmentationMap:
-        """The segmentation map of a bitstream, at the image's size; from its thumbnail layer, enlarged, unless ``full``.
+        """The segmentation map of a bitstream, at its size; from its thumbnail layer, enlarged, unless ``full``.
 
         Raises
         ------

@@ -169,7 +169,7 @@ def own_classifier(
     report: Report,
     force: bool,
 ) -> tuple[store.Model, dict[str, Any]]:
-    """Fit a new last layer and write the model; its metrics on held-out images.
+    """Fit a new last layer and write the model; its metrics on the images that were kept aside.
 
     An image or stream that cannot be read, or is of another codec, is handed to ``report`` and left out.
 
