@@ -49,7 +49,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictions:
-    """The most probable classes, best first, with the names of network and codec."""
+    """The most probable classes, best first, and what named them."""
 
     predictions: tuple[Prediction, ...]
     network: str
@@ -143,7 +143,7 @@ class Classifier:
         return self.codec.dequantize([part[None] for part in parts])
 
     def embed(self, images: Sequence[Views]) -> Tensor:
-        """(n, 1280) float32, the input of the last layer, each the mean over an image's views."""
+        """(n, 1280) float32, the features from which the classes are told, each the mean over an image's views."""
         return self.through(self.features, images)
 
     def probabilities(self, images: Sequence[Views]) -> Tensor:
