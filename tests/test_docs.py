@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import csv
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+
+from .code_blocks import BLOCK
+from .test_help import parse
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "experiments").rglob("*.md")])
@@ -19,6 +23,22 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in LINK.findall(page.read_text("utf-8")):
         if "://" not in target and not target.startswith("#"):
             assert (page.parent / target.partition("#")[0]).exists(), target
+
+
+INLINE = re.compile(r"(?<=`)dcu [a-z][^`\n]+ --[a-z][^`\n]*(?=`)")
+"""Commands in a sentence or a table, if they have an option; others may be incomplete."""
+USER_PAGES = [page for page in PAGES if "experiments" not in page.parts and page.name != "CHANGELOG.md"]
+
+
+@pytest.mark.parametrize("page", USER_PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_printed_commands_are_those_of_the_command_line(page: Path) -> None:
+    text = page.read_text("utf-8")
+    lines = [line for _, block in BLOCK.findall(text) for line in block.splitlines()]
+    for line in [*lines, *INLINE.findall(text)]:
+        for command in line.split(" | "):
+            words = shlex.split(command.partition(" > ")[0], comments=True) if command.startswith("dcu ") else []
+            if words:
+                parse(words[1:])
 
 
 def test_pages_stay_short() -> None:
