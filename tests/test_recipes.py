@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from dcu import paths, store
+from dcu.cards import Card
 from dcu.datasets import table
 from dcu.errors import MissingInputError, UsageError
 from dcu.tasks import rgb
@@ -110,7 +111,7 @@ def tuned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DCU_MODELS")
     place = paths.user_models()
     assert place is not None
-    card = {"name": "x", "kind": "rgb-classifier", "fingerprint": store.find("codec-0.0983").fingerprint}
+    card = Card("rgb-classifier", store.find("codec-0.0983").fingerprint)
     store.write_model(place / "rgb-classifier-0.0983", card, rgb.rgb_network().state_dict())
 
 

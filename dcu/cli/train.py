@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
@@ -310,8 +309,6 @@ def train_head(
     Example: dcu train head flowers/ --out models/flowers
     """
     chosen_device = options.start(threads, device)
-    import torch
-
     from dcu.data import LABELLED, dataset_name, items
     from dcu.tasks.classify import Classifier
     from dcu.train.head import own_classifier
@@ -323,7 +320,6 @@ def train_head(
     directory = install.place_for(f"{dataset_name(labels)}-{model.name.removeprefix('codec-')}", out)
     places.refuse(directory, [network.directory, model.directory], "--out")
     install.check_free(directory, force)
-    started = time.monotonic()
     failures: list[DcuError] = []
 
     def report(error: DcuError) -> None:
@@ -331,16 +327,11 @@ def train_head(
         console.complain(str(error))
 
     progress = console.progress(found, "looking", False)
-    written, metrics = own_classifier(classifier, found, progress, directory, report, force)
-    took = {
-        "minutes": round((time.monotonic() - started) / 60, 1),
-        "threads": torch.get_num_threads(),
-        "device": chosen_device,
-    }
-    store.amend(written, {"took": took})
-    counts = f"{len(written.facts.labels)} classes, {len(found) - len(failures)} images"
-    counts += f"; {metrics['count']} held-out images"
-    console.note(f"{counts}: top-1 {100 * metrics['top1']:.1f} %, top-5 {100 * metrics['top5']:.1f} %")
+    written = own_classifier(classifier, found, progress, directory, report, force)
+    result = written.card.results[0]
+    counts = f"{len(written.card.classes)} classes, {len(found) - len(failures)} images"
+    counts += f"; {result.count} held-out images"
+    console.note(f"{counts}: top-1 {100 * (result.top1 or 0):.1f} %, top-5 {100 * (result.top5 or 0):.1f} %")
     console.outlive_stdout()
     console.say(str(written.directory))
     if failures:
