@@ -37,7 +37,7 @@ def test_printed_commands_are_those_of_the_command_line(page: Path) -> None:
     for line in [*lines, *INLINE.findall(text)]:
         for command in line.split(" | "):
             words = shlex.split(command.partition(" > ")[0], comments=True) if command.startswith("dcu ") else []
-            if words:
+            if words and "..." not in words:
                 parse(words[1:])
 
 
