@@ -128,7 +128,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Origin:
-    """Weights that a training began with: of a model (``name``), or of a run after so many ``steps``."""
+    """Initial weights: of a model (``name``), or of a run after so many ``steps``; in a mean its ``share``."""
 
     sha256: Digest
     name: Name | None = None
@@ -149,7 +149,7 @@ class Training:
     images : dict
         How many images of each data set.
     start : tuple of Origin
-        The checkpoints or the model that it began with.
+        The initial weights: checkpoints or a model.
     mean_of : tuple of Origin
         The models whose weights were averaged.
     test_images : dict
@@ -301,5 +301,5 @@ def share_error(share: float, count: int) -> float:
 
 
 def held_out(images: dict[str, int]) -> str:
-    """What results on images call those that a training kept aside."""
+    """The name, in results, of the held-out part of a training's images."""
     return f"{', '.join(images)} (held out)"

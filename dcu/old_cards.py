@@ -112,7 +112,7 @@ class OldRow:
 
 @dataclass(frozen=True)
 class OldRows:
-    """A classifier beside other ways to a label."""
+    """A classifier and its baselines."""
 
     dataset: str
     rows: Annotated[tuple[OldRow, ...], Between(1, 2**10)]
@@ -125,7 +125,7 @@ class OldRows:
 
 @dataclass(frozen=True)
 class OldKeptAside:
-    """What custom classes reached on the images that were kept aside."""
+    """Results of custom classes on held-out images."""
 
     count: Count = 0
     top1: Share | None = None
@@ -135,14 +135,14 @@ class OldKeptAside:
 
 @dataclass(frozen=True)
 class OldTook:
-    """For how long a training ran."""
+    """The duration of a training."""
 
     minutes: Size | None = None
 
 
 @dataclass(frozen=True)
 class OldOrigin:
-    """Weights that a training began with."""
+    """Initial weights."""
 
     sha256: Digest | None = None
     name: Name | None = None
@@ -151,7 +151,7 @@ class OldOrigin:
     reader: OldOrigin | None = None
 
     def today(self) -> tuple[Origin, ...]:
-        """Nothing where no digest identifies them; joint training began with a second checkpoint."""
+        """Nothing where no digest identifies them; joint training has a second checkpoint, the reader's."""
         own = (Origin(self.sha256, self.name, self.steps, self.share),) if self.sha256 else ()
         return own + (self.reader.today() if self.reader else ())
 
@@ -192,7 +192,7 @@ class OldCard:
     data: dict[str, Count] = field(default_factory=dict)
 
     def results(self) -> tuple[Result, ...]:
-        """Results, those on images that were kept aside first."""
+        """Results, those on held-out images first."""
         aside = [OldResult(held_out(self.data), **vars(self.kept_aside))] if self.kept_aside else []
         return tuple(each.today() for each in (*aside, *self.figures))
 

@@ -26,6 +26,7 @@ from .conftest import Dcu
 
 GOLDEN = Path(__file__).parent / "golden"
 RATES = (0.0983, 0.33, 0.635)
+NAMES = ("0.0983", "0.330", "0.635")
 SAMPLES = sorted(shipped("samples").glob("*.jpg"))
 
 
@@ -159,3 +160,10 @@ def test_tables_of_pages_are_those_of_the_results(page: Path) -> None:
     text = page.read_text("utf-8")
     assert readme.filled(text) == text
     assert any(f"<!-- {name} -->\n|" in text for name in readme.TABLES)
+
+
+def test_models_page_states_how_many_test_images_were_trained_on() -> None:
+    text = " ".join((readme.ROOT / "docs" / "models.md").read_text("utf-8").split())
+    counts = {row["name"]: int(row["training_test_images"]) for row in results.read("models")}
+    assert "at most {:,}, {:,} and {:,} images".format(*(counts[f"classifier-{rate}"] for rate in NAMES)) in text
+    assert f"at most {max(counts[f'codec-{rate}'] for rate in NAMES):,} images of such sets" in text

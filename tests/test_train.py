@@ -471,6 +471,17 @@ def test_held_out_images_are_of_the_data_sets_named_or_a_tenth_of_any(images: Pa
             hold_out(few, 6, datasets)
 
 
+def test_validation_sets_are_not_trained_on(dcu: Dcu, images: Path, tmp_path: Path) -> None:
+    """Not even where they lie in a directory of tars."""
+    (tmp_path / "data").mkdir()
+    images.rename(tmp_path / "data" / "kodak-odd.tar")
+    (tmp_path / "tiny.toml").write_text(CODEC_TOML)
+    refused = dcu("train", "codec", tmp_path / "tiny.toml", "--data", tmp_path / "data", "--out", tmp_path / "model")
+    assert refused.code == 2
+    assert one_line(refused.err)
+    assert "kodak-odd.tar" in refused.err
+
+
 def test_run_is_named_after_its_recipe(dcu: Dcu, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a shipped name with a dot in it too."""
     (tmp_path / "configs").mkdir()

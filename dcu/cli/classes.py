@@ -1,4 +1,4 @@
-"""Files that say which classes may occur in images, and how often."""
+"""Files of classes that can occur, and of class priors."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def classify(
     ] = None,
     prior: Annotated[
         Path | None,
-        typer.Option("--prior", metavar="FILE", help="File of label,weight: how often classes occur."),
+        typer.Option("--prior", metavar="FILE", help="File of class priors: label,weight."),
     ] = None,
     min_probability: Annotated[
         float,

@@ -130,7 +130,7 @@ class Classifier:
         classes : iterable of str or int, optional
             The only classes that may occur, by label, WNID or index.
         prior : mapping, optional
-            How many times as often as in training classes occur; 1 for those that are not in it.
+            Frequencies of classes relative to training; 1 for those that are not in it.
         min_probability : float
             Classes that are less probable are left out, so that there may be none.
 

@@ -1,4 +1,4 @@
-"""What a user knows of the classes of images: which there are, and how often.
+"""Class priors at prediction time: which classes can occur, and with which frequency.
 
     p'(c) = w(c) p(c) / sum over k of w(k) p(k)
 
