@@ -49,7 +49,9 @@ def main() -> None:
     caption = "AVIF, WebP, JPEG: bytes of the smallest file of this size that each of them can write"
     table = Table(title="Six photographs, classified from their bitstreams", caption=caption, box=box.SIMPLE)
     for heading in ("photograph", "size", "bytes", "bpp", "PSNR", *FORMATS, "predicted label"):
-        table.add_column(heading, justify="left" if heading in ("photograph", "predicted label") else "right", no_wrap=True)
+        table.add_column(
+            heading, justify="left" if heading in ("photograph", "predicted label") else "right", no_wrap=True
+        )
     sheets = []
     for path in sorted(Path(__file__).parent.glob("*.jpg")):
         image = read_image(path.read_bytes())

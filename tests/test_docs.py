@@ -26,19 +26,20 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 INLINE = re.compile(r"(?<=`)dcu [a-z][^`\n]+ --[a-z][^`\n]*(?=`)")
-"""Commands in a sentence or a table, if they have an option; others may be incomplete."""
+"""Commands in a sentence or a table, if they have an option; arguments may be missing."""
 USER_PAGES = [page for page in PAGES if "experiments" not in page.parts and page.name != "CHANGELOG.md"]
 
 
 @pytest.mark.parametrize("page", USER_PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_printed_commands_are_those_of_the_command_line(page: Path) -> None:
     text = page.read_text("utf-8")
-    lines = [line for _, block in BLOCK.findall(text) for line in block.splitlines()]
-    for line in [*lines, *INLINE.findall(text)]:
+    for line in [line for _, block in BLOCK.findall(text) for line in block.splitlines()]:
         for command in line.split(" | "):
-            words = shlex.split(command.partition(" > ")[0], comments=True) if command.startswith("dcu ") else []
-            if words and "..." not in words:
-                parse(words[1:])
+            if command.startswith("dcu "):
+                parse(shlex.split(command.partition(" > ")[0], comments=True)[1:])
+    for command in INLINE.findall(text):
+        if "..." not in command:
+            parse(shlex.split(command)[1:], complete=False)
 
 
 def test_pages_stay_short() -> None:
