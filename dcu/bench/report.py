@@ -94,7 +94,7 @@ def report(
             for section in sections
         ],
         accuracy=plots.accuracy(known_of(sections, models)),
-        rate_distortion=plots.rate_distortion(drawn, f"{len(images)} images"),
+        rate_distortion=plots.rate_distortion(drawn, f"{len(images)} image{'s' if len(images) > 1 else ''}"),
         differences=curves.differences(ours, drawn),
         gallery=gallery(images, models, formats),
     )
@@ -114,8 +114,8 @@ def summary(section: Section) -> dict[str, Any]:
         {
             "pipeline": row["name"],
             "top-1": percent(row["top1"]),
-            "speed-up": row["speedup"],
-            "ms": row["ms"],
+            "speed-up": row["speedup"] and f"{row['speedup']:.2f}",
+            "ms": f"{row['ms']:.1f}",
             "bytes": round(row["bytes"]),
         }
         for row in labels
