@@ -21,7 +21,7 @@ from dcu.engines import TITLES, Engine
 TURN = 6
 """Images that a way has before it is another's turn, at least."""
 TURN_SECONDS = 0.2
-"""How long its turn is, where that is longer."""
+"""Seconds of its turn, where that is longer."""
 WARM = 2
 """Batches of each that are not counted."""
 STAGES = ("read", "decode", "network")

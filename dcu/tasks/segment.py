@@ -40,7 +40,7 @@ OPACITY = 0.5
 
 @dataclass(frozen=True)
 class SegmentationMap:
-    """The class of every pixel, with the names of network and codec."""
+    """A segmentation map, with the names of network and codec."""
 
     classes: NDArray[np.uint8]  # (H, W), positions in ``labels``
     labels: tuple[str, ...]
@@ -126,7 +126,7 @@ class Segmenter:
 
     @inference
     def classes(self, layer: Layer) -> NDArray[np.uint8]:
-        """The class of every pixel of a layer, (height, width)."""
+        """The segmentation map of a layer, (height, width)."""
         symbols = Lines(self.codec, layer)
 
         def piece(rows: slice, columns: slice) -> Tensor:
