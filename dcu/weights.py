@@ -69,7 +69,7 @@ def read(path: Path, sha256: str | None) -> dict[str, Tensor]:
 
 
 def check_header(data: bytes) -> None:
-    """Refuse a header that lies, or names what no model has; raises ValueError."""
+    """Refuse a header that lies, or has names that no model has; raises ValueError."""
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > min(MOST_HEADER, len(data) - 8):
         raise ValueError("no header")

@@ -163,7 +163,7 @@ def test_tables_of_pages_are_those_of_the_results(page: Path) -> None:
 
 
 def test_models_page_states_how_many_test_images_were_trained_on() -> None:
-    text = " ".join((readme.ROOT / "docs" / "models.md").read_text("utf-8").split())
+    text = " ".join((results.ROOT / "docs" / "models.md").read_text("utf-8").split())
     counts = {row["name"]: int(row["training_test_images"]) for row in results.read("models")}
     assert "at most {:,}, {:,} and {:,} images".format(*(counts[f"classifier-{rate}"] for rate in NAMES)) in text
     assert f"at most {max(counts[f'codec-{rate}'] for rate in NAMES):,} images of such sets" in text

@@ -274,7 +274,9 @@ def train_mean(
         list[float] | None,
         typer.Option("--share", metavar="W", help="Averaging weight of each; repeatable.", show_default="1"),
     ] = None,
-    rgb: Annotated[float, typer.Option("--rgb", help="Share of the RGB network's own late layers in the mean's.")] = 0,
+    rgb: Annotated[
+        float, typer.Option("--rgb", metavar="W", help="Averaging weight of the RGB network's own late layers.")
+    ] = 0,
     force: ForceModel = False,
 ) -> None:
     """Average the weights of several models.

@@ -35,7 +35,7 @@ MOST = 2**16
 PIECE = TILE
 """Latent positions a side of the fixed grid in which a larger one does; its features are the mean over all of it."""
 DILUTION = 0.625
-"""What fills a larger square is spread over more positions than the network was taught: logits fall by this power."""
+"""What fills a larger square is spread over more positions than in training: logits fall by this power."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Predictions:
 
 
 class Classifier:
-    """A network that names what is in an image from its latent.
+    """A network that classifies an image from its latent.
 
     ``Classifier.load("classifier-0.0983")(data)`` gives :class:`Predictions`.
     """
