@@ -47,7 +47,7 @@ build: $(READY)
 SANITIZED := $(abspath build/sanitized)
 PRELOAD = $(shell $(CXX) -print-file-name=libasan.so) $(shell $(CXX) -print-file-name=libstdc++.so)
 sanitize: $(READY)
-	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED) && cp -R dcu tests pyproject.toml $(SANITIZED)
+	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED) && cp -R dcu models tests pyproject.toml $(SANITIZED)
 	$(BIN)/cmake -S . -B $(SANITIZED)/build -DPython_EXECUTABLE=$(abspath $(BIN))/python \
 		-DDCU_SANITIZE=ON -DDCU_OUTPUT=$(SANITIZED)/dcu/entropy
 	$(BIN)/cmake --build $(SANITIZED)/build
