@@ -80,6 +80,14 @@ def write_classifier(directory: Path, fingerprint: str) -> store.Model:
     return store.write_model(directory, card | {"labels": labels, "figures": []}, tensors)
 
 
+def write_segmenter(directory: Path, fingerprint: str) -> store.Model:
+    torch.manual_seed(3)
+    network = LatentSegmenter(3, 4, 1, 0, 8, 2)
+    card: dict[str, Any] = {"name": directory.name, "kind": "segmenter", "codec": "codec-0.0983", "figures": []}
+    card |= {"fingerprint": fingerprint, "labels": SEGMENTER_LABELS, "void": 7}
+    return store.write_model(directory, card, network.state_dict())
+
+
 @pytest.fixture(scope="session")
 def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("models")
@@ -116,11 +124,7 @@ def codec(model_directory: Path) -> Codec:
 
 @pytest.fixture
 def segmenter(own_models: Path, codec: Codec) -> Path:
-    torch.manual_seed(3)
-    network = LatentSegmenter(3, 4, 1, 0, 8, 2)
-    card: dict[str, Any] = {"name": "segmenter-0.0983", "kind": "segmenter", "codec": codec.name, "figures": []}
-    card |= {"fingerprint": codec.fingerprint, "labels": SEGMENTER_LABELS, "void": 7}
-    return store.write_model(own_models / "segmenter-0.0983", card, network.state_dict()).directory
+    return write_segmenter(own_models / "segmenter-0.0983", codec.fingerprint).directory
 
 
 class OurTables:
