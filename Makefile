@@ -1,4 +1,5 @@
 # make demo: what dcu does, on samples/.   make test: does it hold?   make readme: its tables, from cards and a new bench.
+# make fuzz: damaged inputs of every kind, from a new seed.   make crash: commands killed at random moments; some minutes.
 # All set up .venv on a fresh clone, with the compiled coder.
 # make build: that coder beside its Python code, for a checkout that is not installed.   make sanitize: its tests under
 # AddressSanitizer and UndefinedBehaviorSanitizer.
@@ -10,7 +11,7 @@ READY := $(VENV)/ready
 
 NATIVE := CMakeLists.txt $(wildcard dcu/entropy/src/*)
 
-.PHONY: demo test lint format readme build sanitize clean
+.PHONY: demo test fuzz crash lint format readme build sanitize clean
 
 $(READY): pyproject.toml $(NATIVE)
 	$(PYTHON) -m venv $(VENV)
@@ -27,8 +28,15 @@ readme: $(READY)
 demo: $(READY)
 	$(BIN)/python samples/demo.py
 
+# The files of tests side by side; each process computes on one thread, else they wait for one another.
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --durations 15
+
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz
+
+crash: $(READY)
+	$(BIN)/python -m tests.crash
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from dcu import store
@@ -35,6 +36,9 @@ from dcu.tasks.classify import classifier_for
 from dcu.tasks.segment import segmenter_for
 from dcu.train import classifier as classifier_training
 from dcu.train.codec import CodecNetwork, CodecRecipe
+
+settings.register_profile("dcu", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("dcu")  # how long an example takes says how busy the machine is
 
 SEGMENTER_LABELS = [{"label": "sky", "colour": "#0000ff"}, {"label": "road", "colour": "#102030"}]
 GROUPS = (Group(1, 9, 3), Group(2, 5, 2))

@@ -72,7 +72,7 @@ def photos(tmp_path: Path) -> Path:
     return directory
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 300), st.integers(1, 40), st.sampled_from(SKEWS), st.integers(0, 99))
 def test_symbols_come_back(count: int, levels: int, skew: str, seed: int) -> None:
     tables, symbols = random_tables(count, levels, skew, seed)
