@@ -20,7 +20,7 @@ FLOORS = [
     {"entropy", "install", "store", "weights", "engines", "regions"},
     {"arguments"},
     {"bitstream", "image", "nets", "cache", "threads"},
-    {"io", "paths", "cards", "schema"},
+    {"io", "paths", "cards", "schema", "walk"},
     {"errors", "geometry", ""},
 ]
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}

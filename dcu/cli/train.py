@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +14,7 @@ from dcu.cli import console, options, places
 from dcu.errors import DcuError, UsageError
 
 if TYPE_CHECKING:
-    from dcu.data import Item
+    from dcu.data import Failures, Item
     from dcu.train.loop import Run
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train codecs, classifiers and segmenters.")
@@ -53,10 +53,12 @@ def train(
     minutes: float | None,
     force: bool,
     write: Callable[[], Path],
-) -> None:
+    failures: Failures,
+) -> int:
     """Run the loop, from the start, from other weights, or from the checkpoint; then write the model, once.
 
-    Where ``directory`` is to hold the model, it must harm no other: before the training, and again after it.
+    Where ``directory`` is to hold the model, it must harm no other: before the training, and again after it. The exit
+    code is that of the first image that could not be read, if there was one.
     """
     from rich.console import Console
 
@@ -88,6 +90,14 @@ def train(
                 raise type(error)(f"{error}; {kept}") from error
             console.outlive_stdout()
             console.say(str(write()))
+    return left_out(list(failures.values()))
+
+
+def left_out(failures: Sequence[DcuError]) -> int:
+    """Say how many images were left out; the exit code of the first."""
+    if failures:
+        console.complain(f"images left out, since they cannot be read: {len(failures)}")
+    return failures[0].exit_code if failures else 0
 
 
 @app.command("codec")
@@ -102,10 +112,10 @@ def train_codec(
     minutes: Minutes = None,
     threads: options.Threads = None,
     device: options.Device = "auto",
-) -> None:
+) -> int:
     """Train a codec on images."""
     chosen_device = options.start(threads, device)
-    from dcu.data import gather
+    from dcu.data import gather, replaceable
     from dcu.train import parallel
     from dcu.train.codec import CodecData, CodecRecipe, CodecTask
     from dcu.train.export import codec_model
@@ -114,19 +124,18 @@ def train_codec(
     from dcu.train.recipe import Schedule, read_recipe, read_tables
     from dcu.train.variable_rate import VariableRateData, VariableRateRecipe, VariableRateTask
 
-    path = recipe_path(recipe)
+    path, failures = recipe_path(recipe), dict[str, DcuError]()
     if "variable_rate" in read_tables(path):
         parts = read_recipe(path, variable_rate=VariableRateRecipe, data=VariableRateData, schedule=Schedule)
         with parallel.processes(chosen_device):
-            items = gather(data)
+            items = replaceable(gather(data), failures)
             variable = VariableRateTask(
                 parts["variable_rate"], parts["data"], items, parts["schedule"].seed, chosen_device
             )
             run = Run(variable, parts["schedule"], runs / path.stem)
-            train(run, items, None, start or [], resume, minutes, force, lambda: run.checkpoint.path)
-        return
+            return train(run, items, None, start or [], resume, minutes, force, lambda: run.checkpoint.path, failures)
     parts = read_recipe(path, codec=CodecRecipe, reader=ReaderRecipe, data=CodecData, schedule=Schedule)
-    items = gather(data)
+    items = replaceable(gather(data), failures)
     with parallel.processes(chosen_device):
         common = (parts["data"], items, parts["schedule"].seed, chosen_device)
         if parts["reader"].weight:
@@ -139,7 +148,7 @@ def train_codec(
         def write() -> Path:
             return codec_model(run, task, items, directory).directory
 
-        train(run, items, directory, start or [], resume, minutes, force, write)
+        return train(run, items, directory, start or [], resume, minutes, force, write, failures)
 
 
 @app.command("classifier")
@@ -155,11 +164,11 @@ def train_classifier(
     threads: options.Threads = None,
     device: options.Device = "auto",
     labels: Annotated[str | None, options.moved("--labels", "dcu train head")] = None,
-) -> None:
+) -> int:
     """Distill a classifier on a codec's latents from the RGB network."""
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
-    from dcu.data import gather
+    from dcu.data import gather, replaceable
     from dcu.train import parallel
     from dcu.train.adapter import AdapterRecipe, AdapterTask
     from dcu.train.classifier import ClassifierRecipe, ClassifierTask
@@ -168,9 +177,9 @@ def train_classifier(
     from dcu.train.recipe import Schedule, read_recipe
     from dcu.train.views import ViewData
 
-    path = recipe_path(recipe)
+    path, failures = recipe_path(recipe), dict[str, DcuError]()
     parts = read_recipe(path, classifier=ClassifierRecipe, adapter=AdapterRecipe, data=ViewData, schedule=Schedule)
-    items = gather(data)
+    items = replaceable(gather(data), failures)
     with parallel.processes(chosen_device):
         loaded = Codec.load(parts["classifier"].codec, chosen_device)
         common = (parts["data"], loaded, items, parts["schedule"].seed)
@@ -185,7 +194,7 @@ def train_classifier(
         def write() -> Path:
             return classifier_model(run, task, loaded, items, directory).directory
 
-        train(run, items, directory, start or [], resume, minutes, force, write)
+        return train(run, items, directory, start or [], resume, minutes, force, write, failures)
 
 
 @app.command("segmenter")
@@ -200,11 +209,11 @@ def train_segmenter(
     minutes: Minutes = None,
     threads: options.Threads = None,
     device: options.Device = "auto",
-) -> None:
+) -> int:
     """Train a segmenter on a codec's latents, from the classifier of the same codec."""
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
-    from dcu.data import pairs
+    from dcu.data import pairs, readable
     from dcu.train import parallel
     from dcu.train.export import segmenter_model
     from dcu.train.loop import Run
@@ -213,7 +222,8 @@ def train_segmenter(
 
     path = recipe_path(recipe)
     parts = read_recipe(path, segmenter=SegmenterRecipe, data=SegmentData, schedule=Schedule)
-    found = pairs(data)
+    failures = dict[str, DcuError]()
+    found = readable(pairs(data), failures)
     with parallel.processes(chosen_device):
         codec = Codec.load(parts["segmenter"].codec, chosen_device)
         task = SegmenterTask(parts["segmenter"], parts["data"], codec, found, parts["schedule"].seed)
@@ -224,7 +234,7 @@ def train_segmenter(
         def write() -> Path:
             return segmenter_model(run, task, codec, items, directory).directory
 
-        train(run, items, directory, start or [], resume, minutes, force, write)
+        return train(run, items, directory, start or [], resume, minutes, force, write, failures)
 
 
 @app.command("mean")
@@ -306,6 +316,4 @@ def train_head(
     console.note(f"{counts}: top-1 {100 * metrics['top1']:.1f} %, top-5 {100 * metrics['top5']:.1f} %")
     console.outlive_stdout()
     console.say(str(written.directory))
-    if failures:
-        console.complain(f"{len(failures)} of {len(found)} images were left out: they cannot be read")
-    return failures[0].exit_code if failures else 0
+    return left_out(failures)
