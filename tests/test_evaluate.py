@@ -5,6 +5,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -199,6 +200,33 @@ def test_baselines_of_a_classifier_get_as_many_bytes(dcu: Dcu, dataset: Path, mo
     assert rows[3]["bytes"] > 10 * rows[0]["bytes"]
     (plain,) = dcu("eval", "classifier", dataset, "--json").lines
     assert rows[0]["top1"] == pytest.approx(plain["top1"], abs=1e-3)
+
+
+@pytest.mark.usefixtures("random_rgb", "own_models")
+def test_a_recorded_comparison_stays_when_other_formats_are_measured(
+    dcu: Dcu, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate_classifier, "CLASSES", 3)
+    monkeypatch.setattr(evaluate_classifier, "SIDES", (64,))
+    for name in ("jpeg", "webp"):
+        monkeypatch.setitem(baselines.FORMATS, name, replace(baselines.FORMATS[name], fine=(1, 80)))
+
+    def recorded(formats: str) -> list[dict[str, Any]]:
+        assert dcu("eval", "baselines", dataset, "--formats", formats, "--record").code == 0
+        rivals = store.find("classifier-0.0983").card["rivals"]
+        assert rivals["dataset"] == dataset.name
+        rows: list[dict[str, Any]] = rivals["rows"]
+        return rows
+
+    first = recorded("jpeg")
+    second = recorded("webp")
+    own, decoded, webp, jpeg, original = second
+    assert [own, decoded, original] == [first[0], first[1], first[3]]
+    assert jpeg == first[2]
+    assert webp["name"].startswith("RGB on webp")
+    assert recorded("jpeg") == [own, decoded, jpeg, webp, original]
+    (dataset / "n00000000" / "0.png").unlink()
+    assert len(recorded("jpeg")) == 4  # of fewer images
 
 
 @pytest.mark.usefixtures("random_rgb")

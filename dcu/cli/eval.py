@@ -202,7 +202,7 @@ def eval_baselines(
     model = classifier_model(network, found[0])
     chosen_device = options.start(threads, device)
     from dcu.evaluate.baselines import parse
-    from dcu.evaluate.classifier import compare
+    from dcu.evaluate.classifier import compare, merged
     from dcu.tasks.classify import Classifier
 
     chosen = parse(formats, "--formats")
@@ -212,7 +212,9 @@ def eval_baselines(
     console.print_rows([{"dataset": dataset} | row for row in rows], json)
     if record:
         untimed = [{name: value for name, value in row.items() if name != "ms"} for row in rows]
-        store.amend(model, {"rivals": {"dataset": dataset, "rows": untimed}})
+        before = model.card.get("rivals") or {}
+        kept = before["rows"] if before.get("dataset") == dataset else []
+        store.amend(model, {"rivals": {"dataset": dataset, "rows": merged(kept, untimed)}})
 
 
 def classifier_model(name: str | None, item: Item) -> store.Model:

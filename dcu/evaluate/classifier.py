@@ -201,6 +201,22 @@ def pick(contenders: Sequence[Contender], most: int) -> Contender:
     return min(contenders, key=lambda contender: sum(contender.sizes))
 
 
+def merged(before: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of :func:`compare`, and earlier ones on as many images of formats that are not among them."""
+
+    def source(row: dict[str, Any]) -> tuple[str, str]:
+        pipeline = Pipeline.parse(row["name"])
+        return pipeline.input, pipeline.source
+
+    measured = {source(row) for row in rows}
+    kept = [
+        row
+        for row in before
+        if row["count"] == rows[0]["count"] and source(row)[0] == "format" and source(row) not in measured
+    ]
+    return [*rows[:-1], *kept, rows[-1]]
+
+
 def compare(
     classifier: Classifier,
     items: Sequence[Item],
