@@ -1,8 +1,4 @@
-# make demo: what dcu does, on samples/.   make test: does it hold?   make readme: its tables, from cards and a new bench.
-# make fuzz: damaged inputs of every kind, from a new seed.   make crash: commands killed at random moments; some minutes.
-# All set up .venv on a fresh clone, with the compiled coder.
-# make build: that coder beside its Python code, for a checkout that is not installed.   make sanitize: its tests under
-# AddressSanitizer and UndefinedBehaviorSanitizer.
+# Each target sets up .venv on a fresh clone, with the compiled coder. `make` lists the targets.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
@@ -11,7 +7,11 @@ READY := $(VENV)/ready
 
 NATIVE := CMakeLists.txt $(wildcard dcu/entropy/src/*)
 
-.PHONY: demo test fuzz crash lint format readme build sanitize clean
+.DEFAULT_GOAL := help
+.PHONY: help docs demo test fuzz crash lint format readme build sanitize oldest clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
 
 $(READY): pyproject.toml $(NATIVE)
 	$(PYTHON) -m venv $(VENV)
@@ -20,41 +20,44 @@ $(READY): pyproject.toml $(NATIVE)
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@
 
-readme: $(READY)
+readme: $(READY)  ## write the tables of README.md, from the cards and a new benchmark
 	$(BIN)/dcu bench --rate 0.0983 --baselines avif,webp --seconds 90 --json > docs/bench.jsonl.part
 	mv docs/bench.jsonl.part docs/bench.jsonl
 	$(BIN)/python docs/readme.py
 
-demo: $(READY)
+docs: $(READY)  ## write docs/reference/cli.md and python.md, from help and docstrings
+	$(BIN)/python docs/reference.py
+
+demo: $(READY)  ## compress, classify and decode the photographs of samples/, write out/
 	$(BIN)/python samples/demo.py
 
 # The files of tests side by side; each process computes on one thread, else they wait for one another.
-test: $(READY)
+test: $(READY)  ## run the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --durations 15
 
-fuzz: $(READY)
+fuzz: $(READY)  ## give damaged inputs of every kind to what reads them, from a new seed
 	$(BIN)/python -m tests.fuzz
 
-crash: $(READY)
+crash: $(READY)  ## kill commands at random moments and compare repeated runs; takes some minutes
 	$(BIN)/python -m tests.crash
 
-lint: $(READY)
+lint: $(READY)  ## check style and types: ruff, mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(READY)
+format: $(READY)  ## format the code and apply safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-build: $(READY)
+build: $(READY)  ## build the coder beside its Python code, for a checkout that is not installed
 	$(BIN)/cmake -S . -B build -DPython_EXECUTABLE=$(abspath $(BIN))/python
 	$(BIN)/cmake --build build
 
 # In a copy of the package; -S: without the editable install, whose modules come first.
 SANITIZED := $(abspath build/sanitized)
 PRELOAD = $(shell $(CXX) -print-file-name=libasan.so) $(shell $(CXX) -print-file-name=libstdc++.so)
-sanitize: $(READY)
+sanitize: $(READY)  ## test the coder under AddressSanitizer and UndefinedBehaviorSanitizer
 	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED) && cp -R dcu models tests pyproject.toml $(SANITIZED)
 	$(BIN)/cmake -S . -B $(SANITIZED)/build -DPython_EXECUTABLE=$(abspath $(BIN))/python \
 		-DDCU_SANITIZE=ON -DDCU_OUTPUT=$(SANITIZED)/dcu/entropy
@@ -63,5 +66,13 @@ sanitize: $(READY)
 		LD_PRELOAD="$(PRELOAD)" ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(SANITIZED):$$packages \
 		$(abspath $(BIN))/python -S -m pytest --capture=sys tests/test_entropy.py tests/test_arithmetic_coder.py tests/test_logistic_coder.py -k "not torchac"
 
-clean:
+# In an environment of its own; torch is that of .venv.
+OLDEST := build/oldest
+oldest: $(READY)  ## run a smoke test with the oldest release of each dependency but torch
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet "$(TORCH)" $$($(BIN)/python tests/oldest.py)
+	$(OLDEST)/bin/python -m pip install --quiet --no-deps .
+	cd $(OLDEST) && bin/python $(CURDIR)/tests/smoke.py $(CURDIR)/samples
+
+clean:  ## remove everything that is built
 	rm -rf $(VENV) build out .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

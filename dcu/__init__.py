@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from dcu.tasks.classify import Classifier, Prediction, Predictions
     from dcu.tasks.segment import SegmentationMap, Segmenter
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Classifier",
     "Codec",

@@ -150,8 +150,6 @@ def members(archive: tarfile.TarFile, size: int) -> Iterator[tarfile.TarInfo]:
         yield member
 
 
-Failures = dict[str, DcuError]
-"""Why images of a training cannot be read, by their paths."""
 FAULTS = (InvalidInputError, MissingInputError, UnavailableError)
 """Errors that are one image's."""
 
@@ -165,7 +163,8 @@ class Replaceable(Item):
 
     peers: list[Replaceable] = field(compare=False, repr=False)
     number: int = field(compare=False)
-    failures: Failures = field(compare=False, repr=False)
+    failures: dict[str, DcuError] = field(compare=False, repr=False)
+    """Why images of the training cannot be read, by their names: of all of them."""
 
     def image(self) -> ImageArray:
         """Its image or that of the next that can be read; raises its own error where none can."""
@@ -180,38 +179,46 @@ class Replaceable(Item):
         raise self.failures[f"{self.dataset}/{self.name}"]
 
 
-def replaceable(found: Sequence[Item], failures: Failures) -> list[Item]:
-    """Items that do not end a training where they cannot be read; ``failures`` then holds why."""
+def replaceable(found: Sequence[Item]) -> list[Item]:
+    """Items that do not end a training where they cannot be read; :func:`failures` tells which."""
+    failed: dict[str, DcuError] = {}
     peers: dict[tuple[str, PurePosixPath], list[Replaceable]] = {}
     out: list[Item] = []
     for item in found:
         group = peers.setdefault((item.dataset, PurePosixPath(item.name).parent), [])
-        group.append(
-            Replaceable(item.dataset, item.name, item.path, item.offset, item.size, group, len(group), failures)
-        )
+        group.append(Replaceable(**vars(item), peers=group, number=len(group), failures=failed))
         out.append(group[-1])
     return out
 
 
-def readable(found: Sequence[Pair], failures: Failures) -> list[Pair]:
-    """The pairs whose image can be read; ``failures`` then holds why the others cannot.
+def readable(found: Sequence[Pair]) -> list[Pair]:
+    """The pairs whose image can be read; :func:`failures` tells of which it cannot.
 
     Raises
     ------
     InvalidInputError, MissingInputError, UnavailableError
         None can be read.
     """
+    failed: dict[str, DcuError] = {}
     whole = []
     for pair in found:
         try:
             pair.image.image()
-            whole.append(pair)
         except FAULTS as error:
-            failures[f"{pair.image.dataset}/{pair.image.name}"] = error
+            failed[f"{pair.image.dataset}/{pair.image.name}"] = error
             log.warning("%s; left out", error)
+            continue
+        peers: list[Replaceable] = []
+        peers.append(Replaceable(**vars(pair.image), peers=peers, number=0, failures=failed))
+        whole.append(Pair(peers[0], pair.label))
     if not whole:
-        raise next(iter(failures.values()))
+        raise next(iter(failed.values()))
     return whole
+
+
+def failures(found: Sequence[Item]) -> list[DcuError]:
+    """Why images of a training could not be read, in the order in which that was found."""
+    return [error for item in found[:1] if isinstance(item, Replaceable) for error in item.failures.values()]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What runs a network on the CPU: PyTorch, or ONNX Runtime, in eight bits too, where dcu[fast] is installed."""
+"""What runs a network on the CPU: PyTorch, or ONNX Runtime, in eight bits too, where dcu-codec[fast] is installed."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def chosen(engine: str, device: str, keeps_int8: bool = True) -> str:
     """
     there = available(device, keeps_int8)
     if engine in ("onnx", "int8") and "onnx" not in there:
-        raise UnavailableError(f"{engine} runs on the CPU and needs ONNX Runtime: pip install 'dcu[fast]'")
+        raise UnavailableError(f"{engine} runs on the CPU and needs ONNX Runtime: pip install 'dcu-codec[fast]'")
     return there[-1] if engine == "auto" else engine
 
 

@@ -34,7 +34,6 @@ from dcu.nets.segmenter import LatentSegmenter
 from dcu.tasks import rgb
 from dcu.tasks.classify import classifier_for
 from dcu.tasks.segment import segmenter_for
-from dcu.train import classifier as classifier_training
 from dcu.train.codec import CodecNetwork, CodecRecipe
 
 settings.register_profile("dcu", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -232,5 +231,4 @@ def random_rgb(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.manual_seed(0)
         return EfficientNetLite(VARIANTS[variant]).eval().requires_grad_(False)
 
-    for module in (classifier_training, rgb):
-        monkeypatch.setattr(module, "rgb_network", network)
+    monkeypatch.setattr(rgb, "rgb_network", network)

@@ -15,6 +15,7 @@ import json
 import logging
 import mmap
 import os
+import re
 import resource
 import secrets
 import sys
@@ -43,14 +44,11 @@ from dcu.errors import DcuError
 from dcu.image import read_image
 from dcu.tasks.classify import Classifier
 from dcu.tasks.segment import Segmenter
-from dcu.train.adapter import AdapterRecipe
-from dcu.train.classifier import ClassifierRecipe
-from dcu.train.codec import CodecData, CodecRecipe
-from dcu.train.joint import ReaderRecipe
-from dcu.train.recipe import Schedule, read_recipe, read_tables
-from dcu.train.segmenter import SegmentData, SegmenterRecipe
-from dcu.train.variable_rate import VariableRateData, VariableRateRecipe
-from dcu.train.views import ViewData
+from dcu.train.adapter import ClassifierTraining
+from dcu.train.joint import CodecTraining
+from dcu.train.recipe import find_recipe, with_base
+from dcu.train.segmenter import SegmenterTraining
+from dcu.train.variable_rate import VariableRateTraining
 
 from . import conftest
 from .conftest import smooth_image
@@ -65,11 +63,11 @@ MEMORY = 2**30
 PIXELS = 2**21
 """Of an image, the limit that is set: a header alone may ask for so many."""
 RECIPES = Path(__file__).parent.parent / "configs"
-SECTIONS: dict[str, dict[str, type[Any]]] = {
-    "codec": {"codec": CodecRecipe, "reader": ReaderRecipe, "data": CodecData},
-    "variable_rate": {"variable_rate": VariableRateRecipe, "data": VariableRateData},
-    "classifier": {"classifier": ClassifierRecipe, "adapter": AdapterRecipe, "data": ViewData},
-    "segmenter": {"segmenter": SegmenterRecipe, "data": SegmentData},
+TRAININGS: dict[str, type[Any]] = {
+    "codec": CodecTraining,
+    "variable_rate": VariableRateTraining,
+    "classifier": ClassifierTraining,
+    "segmenter": SegmenterTraining,
 }
 TEXTS = ("", "..", "/x", "0" * 64)
 VALUES: tuple[Any, ...] = (None, True, 0, -1, 1.5, 1e300, HUGE, *TEXTS, [], [[]], {}, [{}], {"a": [1]})
@@ -369,10 +367,14 @@ def recipe(rng: Rng, corpus: Sequence[bytes]) -> bytes:
     return b"\n".join(lines)
 
 
-def read_sections(path: Path) -> None:
-    """Read a recipe as the command for its sections does."""
-    there = [name for name in SECTIONS if name in read_tables(path)]
-    read_recipe(path, schedule=Schedule, **SECTIONS[there[0] if there else "codec"])
+def read_recipe(path: Path) -> None:
+    """Read a recipe as the command for its sections does, of several rates that of the first."""
+    rates = with_base(path).get("rate")
+    if isinstance(rates, dict) and rates and re.fullmatch(r"[\w.]+", rate := next(iter(rates))):
+        path = path.with_name(f"{path.stem}-{rate}.toml")
+    found = find_recipe(str(path))
+    kinds = [training for section, training in TRAININGS.items() if found.has(section)]
+    found.sections(kinds[0] if kinds else CodecTraining)
 
 
 def kinds(scratch: Path) -> list[Kind]:
@@ -384,7 +386,7 @@ def kinds(scratch: Path) -> list[Kind]:
     os.environ |= {"DCU_MODELS": str(models), "DCU_MAX_PIXELS": str(PIXELS)}
     (altered := scratch / "altered").mkdir()
     streams, files = Streams(models), Models(models, altered)
-    recipes = [path.read_bytes() for path in sorted(RECIPES.glob("*.toml"))]
+    recipes = [path.read_bytes() for path in sorted(RECIPES.glob("*.toml")) if path.stem != "mixtures"]
     file = scratch / "file"
     return [
         Kind("streams", 20_000, streams.damaged, streams.read),
@@ -394,7 +396,7 @@ def kinds(scratch: Path) -> list[Kind]:
         Kind("tars", 500, partial(damaged_file, corpus=tar_corpus()), in_file(file, read_tar)),
         Kind("cards", 500, files.card, files.read_card),
         Kind("weights", 500, files.changed_weights, files.read_weights),
-        Kind("recipes", 500, partial(recipe, corpus=recipes), in_file(file, read_sections)),
+        Kind("recipes", 500, partial(recipe, corpus=recipes), in_file(scratch / "recipe.toml", read_recipe)),
     ]
 
 

@@ -65,6 +65,17 @@ def test_torch_is_not_imported(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_training_imports_itself_in_no_circle() -> None:
+    modules = {path.stem: set(imported(path)) for path in (PACKAGE / "train").glob("*.py") if path.stem != "__init__"}
+    wanted = {
+        name: {other for other in modules if any(f"{line}.".startswith(f"dcu.train.{other}.") for line in lines)}
+        for name, lines in modules.items()
+    }
+    while ready := {name for name, others in wanted.items() if not others}:
+        wanted = {name: others - ready for name, others in wanted.items() if name not in ready}
+    assert not wanted
+
+
 def test_modules_stay_short() -> None:
     for path in PACKAGE.rglob("*.py"):
         assert len(path.read_text("utf-8").splitlines()) <= 400, path

@@ -120,7 +120,7 @@ def test_torchac_that_cannot_be_had(photos: Path, tmp_path: Path) -> None:
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     answer = process("compress", photos, "-o", tmp_path / "x", DCU_CODER="torchac", PYTHONPATH=path)
     assert (answer.returncode, answer.stdout) == (69, b"")
-    assert b"dcu[torchac]" in answer.stderr
+    assert b"dcu-codec[torchac]" in answer.stderr
     assert one_line(answer.stderr)
 
 

@@ -138,7 +138,7 @@ JXL = b"\xff\x0a\x01\x00\x10" + bytes(40)
 def test_missing_plugin_is_named(data: bytes, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, f"{package}.JpegXLImagePlugin", raising=False)
-    with pytest.raises(UnavailableError, match=r'images need pillow-.*: pip install "dcu\[formats\]"'):
+    with pytest.raises(UnavailableError, match=r'images need pillow-.*: pip install "dcu-codec\[formats\]"'):
         read_image(data)
 
 

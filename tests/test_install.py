@@ -15,7 +15,7 @@ import torch
 
 from dcu import install, paths, store
 from dcu.errors import UsageError
-from dcu.train import export, head
+from dcu.train import averaging, head
 from dcu.train.loop import Run
 
 from .conftest import Dcu, one_line, png, smooth_image, write_classifier, write_codec
@@ -93,7 +93,7 @@ def test_installing_hides_and_overwrites_nothing(
     with monkeypatch.context() as untrained:
         untrained.setattr(Run, "train", refuse)
         untrained.setattr(head, "own_classifier", refuse)
-        untrained.setattr(export, "mean_model", refuse)
+        untrained.setattr(averaging, "mean_model", refuse)
         hidden, overwritten = dcu(*arguments()), dcu(*arguments(there))
         (user / name).mkdir(parents=True)
         (user / name / "card.json").write_text("{")  # an invalid one is not overwritten either
@@ -117,7 +117,7 @@ def test_a_model_that_appears_meanwhile_is_kept(
     arguments = ["train", "codec", recipe, "--data", images, "--runs", tmp_path / "runs"]
     train = Run.train
 
-    def appears(run: Run, *rest: Any) -> bool:
+    def appears(run: Run[Any], *rest: Any) -> bool:
         done = train(run, *rest)
         write_codec(model)
         return done
@@ -232,7 +232,7 @@ def test_a_recipe_is_named_or_a_path(dcu: Dcu, images: Path, tmp_path: Path, mon
     (tmp_path / "codec-0.0983").write_text("not a recipe")
     seen: list[str] = []
 
-    def stop(run: Run, *_: object) -> bool:
+    def stop(run: Run[Any], *_: object) -> bool:
         seen.append(run.task.recipe.name)  # type: ignore[attr-defined]
         raise UsageError("enough")
 

@@ -219,7 +219,7 @@ def test_help_of_any_width(dcu: Dcu, monkeypatch: pytest.MonkeyPatch, command: s
 
 def test_help_keeps_what_is_in_brackets(dcu: Dcu) -> None:
     for command in ("classify", "eval classifier"):
-        assert "dcu[fast]" in re.sub(r"\s+", "", dcu(*command.split(), "--help").out)
+        assert "dcu-codec[fast]" in re.sub(r"\s+", "", dcu(*command.split(), "--help").out)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

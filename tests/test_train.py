@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import shutil
 import signal
 import subprocess
@@ -26,31 +25,30 @@ from dcu.codec import Codec
 from dcu.data import items
 from dcu.errors import InvalidInputError, MissingInputError, OutputError, UnavailableError, UsageError
 from dcu.image import standard_resize
-from dcu.nets.latent import LatentClassifier, adapter_shape, removed_blocks
+from dcu.nets.latent import adapter_shape, removed_blocks
 from dcu.nets.norms import add_norms, fold_norms
 from dcu.nets.rgb import to_input
-from dcu.paths import shipped
 from dcu.schema import build
 from dcu.tasks import rgb
 from dcu.tasks.classify import Classifier
 from dcu.train import classifier, loop, parallel
 from dcu.train.adapter import AdapterRecipe, AdapterTask
 from dcu.train.checkpoint import Checkpoint
-from dcu.train.classifier import ClassifierRecipe, ClassifierTask, Distillation, mixed_with_labels
-from dcu.train.codec import CodecData, CodecRecipe, CodecTask
+from dcu.train.classifier import ClassifierBatch, ClassifierTask, Distillation, mixed_with_labels
+from dcu.train.codec import CodecBatch, CodecData, CodecTask
+from dcu.train.init import initialize, segmenter_network
 from dcu.train.inputs import network_input
-from dcu.train.joint import JointTask, ReaderRecipe
+from dcu.train.joint import CodecTraining, JointTask, ReaderRecipe
 from dcu.train.loop import Run, prefetch
-from dcu.train.recipe import Schedule, read_recipe
-from dcu.train.segmenter import Label, SegmentData, SegmenterRecipe, started_network
+from dcu.train.recipe import Schedule, find_recipe
+from dcu.train.student import ClassifierRecipe, LabeledViews
 from dcu.train.teacher import SHARPER, Targets, Teacher
-from dcu.train.variable_rate import VariableRateData, VariableRateRecipe
 from dcu.train.views import ViewData, hold_out, mixed
 
 from .conftest import RECIPE, Dcu, one_line, png, smooth_image
 
 SCHEDULE = Schedule(steps=4, learning_rate=1e-3, warmup=2, validate_every=2, checkpoint_every=2)
-DATA = CodecData(crop=32, batch=2, held_out=2)
+DATA = CodecData(crop=32, batch=2, held_out=2, held_out_from=("pictures",))
 
 
 @pytest.fixture
@@ -69,7 +67,7 @@ def quiet() -> Console:
     return Console(file=io.StringIO())
 
 
-def new_run(images: Path, directory: Path, schedule: Schedule = SCHEDULE) -> Run:
+def new_run(images: Path, directory: Path, schedule: Schedule = SCHEDULE) -> Run[Any]:
     return Run(CodecTask(RECIPE, DATA, items(images), schedule.seed), schedule, directory)
 
 
@@ -167,11 +165,12 @@ def test_what_is_kept_to_be_seen_again_is_seen_again(
     assert age % processes == age % len(scales) == 0
     seen = Distillation(torch.zeros(1), torch.zeros(1), torch.zeros(1))
     monkeypatch.setattr(task, "distilled", lambda *_: seen)
-    monkeypatch.setattr(task, "views", lambda *_: ())
+    views = LabeledViews(torch.zeros(1), torch.zeros(1))
+    monkeypatch.setattr(task, "views", lambda *_: views)
     monkeypatch.setattr(classifier, "distillation", lambda *_: (torch.zeros(1), torch.zeros(1)))
     for step in range(processes - 1, 3 * age, processes):  # those of the last process
-        assert len(task.batch(step)) == 1, "what is kept is distilled again"
-        task.loss((torch.zeros(1), torch.zeros(1), torch.tensor(step)))
+        assert task.batch(step).earlier is None, "what is kept is distilled again"
+        task.loss(ClassifierBatch(step, views))
         assert len(task.distilled_by_step) <= age // processes
 
 
@@ -181,7 +180,9 @@ def test_frozen_parts_stay_as_they_are(images: Path, tmp_path: Path) -> None:
     run = Run(CodecTask(recipe, DATA, items(images), 0), SCHEDULE, tmp_path)
     before = {name: tensor.clone() for name, tensor in run.task.module.state_dict().items()}
     run.train(None, quiet())
-    changed = {name.split(".")[0] for name, tensor in run.average.items() if not torch.equal(tensor, before[name])}
+    changed = {
+        name.split(".")[0] for name, tensor in run.average.tensors.items() if not torch.equal(tensor, before[name])
+    }
     assert changed == {"synthesis"}
 
 
@@ -213,8 +214,8 @@ def test_lambda_grows_where_the_rate_is_too_high(images: Path, tmp_path: Path) -
 
 def test_batches_are_functions_of_seed_and_step(images: Path) -> None:
     one, two = (CodecTask(RECIPE, DATA, items(images), 0) for _ in range(2))
-    assert torch.equal(one.batch(3)[0], two.batch(3)[0])
-    assert not torch.equal(one.batch(3)[0], one.batch(4)[0])
+    assert torch.equal(one.batch(3).crops, two.batch(3).crops)
+    assert not torch.equal(one.batch(3).crops, one.batch(4).crops)
 
 
 def test_learning_rate_warms_up_and_decays() -> None:
@@ -236,47 +237,6 @@ def test_checkpoints_that_are_none(images: Path, tmp_path: Path) -> None:
     run.checkpoint.path.write_bytes(b"nonsense")
     with pytest.raises(InvalidInputError):
         run.resume()
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "[codec",
-        "[wrong]",
-        "[codec]\nname='x'\nrate='1'\ngroups=[]",
-        "[codec]\nname = 'x'",
-        "[codec]\nname='x'\nrate=1\ngroups=[]\ncolour=1",
-        "codec = 3",
-    ],
-)
-def test_broken_recipes(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "recipe.toml"
-    path.write_text(text)
-    with pytest.raises(UsageError) as caught:
-        read_recipe(path, codec=CodecRecipe)
-    assert "\n" not in str(caught.value)
-
-
-def test_shipped_recipes_can_be_read() -> None:
-    directory = shipped("configs")
-    read_recipe(directory / "codec-2.toml", variable_rate=VariableRateRecipe, data=VariableRateData, schedule=Schedule)
-    for path in directory.glob("codec-0.*.toml"):
-        parts = read_recipe(path, codec=CodecRecipe, reader=ReaderRecipe, data=CodecData, schedule=Schedule)
-        part = path.stem.removeprefix(parts["codec"].name)
-        assert part in ("", "-joint", "-synthesis", "-similarity")
-        assert bool(parts["reader"].weight) == (part == "-joint")
-        assert bool(parts["codec"].frozen) == (part == "-synthesis")
-    for path in directory.glob("*classifier-*.toml"):
-        parts = read_recipe(path, classifier=ClassifierRecipe, adapter=AdapterRecipe, data=ViewData, schedule=Schedule)
-        part = path.stem.removeprefix(parts["classifier"].name)
-        assert part in ("", "-front", "-whole", "-lite0")
-        assert bool(parts["adapter"].views) == (part == "-front")
-        assert parts["classifier"].whole == (part == "-whole")
-        assert (len(parts["data"].scales) > 1) == (part == "-lite0")
-        assert (parts["classifier"].lite2 == 0) == (part == "-lite0")
-    for path in directory.glob("segmenter-*.toml"):
-        parts = read_recipe(path, segmenter=SegmenterRecipe, data=SegmentData, schedule=Schedule)
-        assert path.stem in (parts["segmenter"].name, f"{parts['segmenter'].name}-rgb")
 
 
 CODEC_TOML = """
@@ -307,7 +267,7 @@ def test_bf16_is_for_devices_that_compute_it(
     seen: list[bool] = []
     loss = run.task.loss
 
-    def watched(batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
+    def watched(batch: CodecBatch) -> tuple[Tensor, dict[str, float]]:
         seen.append(torch.is_autocast_enabled("cpu"))
         return loss(batch)
 
@@ -352,7 +312,7 @@ learning_rate = 1e-3
 """
 
 
-def classifier_run(codec: Codec, images: Path, directory: Path, steps: int) -> Run:
+def classifier_run(codec: Codec, images: Path, directory: Path, steps: int) -> Run[Any]:
     recipe, data = ClassifierRecipe("x", codec.name, width=4, depth=1), ViewData(batch=3)
     schedule = Schedule(steps=steps, learning_rate=1e-2, warmup=1)
     return Run(ClassifierTask(recipe, data, codec, items(images), 0), schedule, directory)
@@ -442,12 +402,12 @@ def test_larger_views_are_of_the_data_sets_that_are_large_enough(codec: Codec, i
     data = ViewData(batch=8, scales=(1.0, 2.0), larger_from=("large",), held_out=0)
     task = ClassifierTask(recipe, data, codec, found, 0)
     task.sampler.items.clear()  # so that whoever draws from it fails
-    assert task.views(1, 2.0)[0].shape == (2, 448, 448, 3)
+    assert task.views(1, 2.0).images.shape == (2, 448, 448, 3)
     assert {item.dataset for item in task.larger.items} == {"large"}
     with pytest.raises(ValueError, match="positive"):
         task.views(0)
-    with pytest.raises(UsageError, match="elsewhere"):
-        ClassifierTask(recipe, replace(data, larger_from=("elsewhere",)), codec, found, 0)
+    task = ClassifierTask(recipe, replace(data, larger_from=("elsewhere",)), codec, found, 0)
+    assert len(task.larger.items) == len(found)
 
 
 @pytest.mark.usefixtures("random_rgb")
@@ -498,11 +458,14 @@ def test_held_out_images_are_not_drawn(codec: Codec, images: Path) -> None:
     assert set(metrics) == {"held_agreement", "held_divergence"}
 
 
-def test_too_few_images_for_a_classifier(images: Path) -> None:
-    found = items(images)
-    for datasets, count in ((("pictures",), 6), (("others",), 250)):
-        with pytest.raises(UsageError):
-            hold_out(found, datasets, count)
+def test_held_out_images_are_of_the_data_sets_named_or_a_tenth_of_any(images: Path) -> None:
+    found = items(images) * 5
+    for datasets, count, held in ((("pictures",), 6, 6), (("others",), 250, 3), ((), 2, 2), ((), 0, 0)):
+        train, out = hold_out(found, count, datasets)
+        assert (len(train), len(out)) == (30 - held, held)
+    for few, datasets in ((items(images), ("pictures",)), (items(images)[:1], ())):
+        with pytest.raises(UsageError, match="none is left"):
+            hold_out(few, 6, datasets)
 
 
 def test_run_is_named_after_its_recipe(dcu: Dcu, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -556,7 +519,7 @@ def test_classes_of_views_are_their_directories(codec: Codec, images: Path, monk
         ClassifierRecipe("x", codec.name, width=4, depth=1, label_weight=0.5), data, codec, items(images), 0
     )
     chosen, _ = task.sampler.draw(0, 32)
-    classes = task.batch(0)[1].tolist()
+    classes = task.batch(0).views.classes.tolist()
     assert 0 < sum(number >= 0 for number in classes) < 32
     own = {"n00000000": -1, "n00000001": 0, "n00000002": 1}
     assert all(number in (-1, own[item.label]) for number, item in zip(classes, chosen, strict=True))
@@ -622,9 +585,8 @@ def test_classifier_without_some_blocks(dcu: Dcu, images: Path, own_models: Path
     assert dcu(*call).code == 0
     weights = store.read_model(model).weights()
     assert removed_blocks(weights) == {5, 9}
-    labels = (Label("sky", "#0000ff"), Label("road", "#808080"))
     codec = Codec.load("codec-0.0983")
-    blocks = started_network(SegmenterRecipe("x", codec.name, labels, pyramid=8), codec).blocks.state_dict()
+    blocks = segmenter_network("latent", 8, 2, codec).blocks.state_dict()
     assert torch.equal(blocks["4.expand.weight"], weights["backbone.blocks.4.expand.weight"].float())
     assert torch.equal(blocks["5.expand.weight"], rgb.rgb_network().state_dict()["backbone.blocks.5.expand.weight"])
 
@@ -637,9 +599,9 @@ def test_adapter_learns_what_the_rgb_network_has_at_the_split_point(
     """The backbone stays; the distance falls; a classifier goes on from there."""
     recipe = ClassifierRecipe("x", codec.name, width=8, depth=1, hidden=hidden)
     task = AdapterTask(recipe, AdapterRecipe(views=6), ViewData(batch=3), codec, items(images), 0)
-    assert task.latents.shape == (6, len(codec.levels), 28, 28)
-    wanted = task.teacher.rgb.network.split_features(network_input(codec, "decoded", task.views(1)[0]))
-    assert torch.allclose(task.wanted[3:].float(), wanted, atol=1e-2 * float(wanted.std()))
+    assert task.kept.latents.shape == (6, len(codec.levels), 28, 28)
+    wanted = task.teacher.rgb.network.split_features(network_input(codec, "decoded", task.views(1).images))
+    assert torch.allclose(task.kept.wanted[3:].float(), wanted, atol=1e-2 * float(wanted.std()))
     before = {name: tensor.clone() for name, tensor in task.module.state_dict().items()}
     run = Run(task, Schedule(steps=30, learning_rate=1e-2, warmup=1), tmp_path)
     losses = [run.train_step(task.batch(step))["loss"] for step in range(30)]
@@ -647,14 +609,14 @@ def test_adapter_learns_what_the_rgb_network_has_at_the_split_point(
     backbone = {name: tensor for name, tensor in task.module.state_dict().items() if name.startswith("backbone.")}
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.items())
 
-    adapter, whole = tmp_path / "tiny-front.toml", tmp_path / "tiny.toml"
+    adapter, whole = tmp_path / "tiny-adapter.toml", tmp_path / "tiny.toml"
     shape = CLASSIFIER_TOML.replace("depth = 1", f"depth = 1\nhidden = {hidden}")
     adapter.write_text(shape + "[adapter]\nviews = 3\n")
     whole.write_text(shape)
     call = ["--data", images, "--runs", tmp_path / "runs", "--out", tmp_path / "model"]
     assert dcu("train", "classifier", adapter, *call).code == 0
-    start = tmp_path / "runs" / "tiny-front" / "checkpoint.safetensors"
-    assert dcu("train", "classifier", whole, *call, "--start", start, "--force").code == 0
+    start = tmp_path / "runs" / "tiny-adapter" / "checkpoint.safetensors"
+    assert dcu("train", "classifier", whole, *call, "--init", start, "--force").code == 0
     tensors = store.read_model(tmp_path / "model").weights()
     assert adapter_shape(tensors) == (len(codec.levels), 4, 1, hidden)
     assert json.loads(dcu("models", "show", tmp_path / "model").out)["start"]["steps"] == 2
@@ -669,9 +631,10 @@ def test_classifier_begins_with_an_installed_one(codec: Codec, images: Path) -> 
     """What it says is the same until it learns, its norms are there again, and fold away once more."""
     shipped = Classifier.load("classifier-0.0983", engine="pytorch").network
     _, width, depth, hidden = adapter_shape(shipped.state_dict())
-    recipe = ClassifierRecipe("x", codec.name, width=width, depth=depth, hidden=hidden, begin="classifier-0.0983")
+    recipe = ClassifierRecipe("x", codec.name, width=width, depth=depth, hidden=hidden)
     task = ClassifierTask(recipe, ViewData(batch=3, held_out=0), codec, items(images), 0)
-    seen = task.seen(task.views(0)[0])
+    initialize(task, ["classifier-0.0983"])
+    seen = task.seen(task.views(0).images)
     with torch.no_grad():
         wanted = shipped.split_features(seen)
         assert torch.allclose(task.module.eval().split_features(seen), wanted, atol=1e-3 * float(wanted.abs().max()))
@@ -680,7 +643,10 @@ def test_classifier_begins_with_an_installed_one(codec: Codec, images: Path) -> 
     fold_norms(task.module.eval())
     assert set(task.module.state_dict()) == set(shipped.state_dict())
     with pytest.raises(UnavailableError, match="another shape"):
-        ClassifierTask(replace(recipe, depth=depth + 1), ViewData(), codec, items(images), 0)
+        initialize(
+            ClassifierTask(replace(recipe, depth=depth + 1), ViewData(batch=2), codec, items(images), 0),
+            ["classifier-0.0983"],
+        )
 
 
 @pytest.mark.usefixtures("random_rgb")
@@ -688,10 +654,13 @@ def test_folded_classifier_learns_as_it_runs(codec: Codec, images: Path) -> None
     """What it says while it learns is what it says of each image alone: no norm depends on the batch."""
     shipped = Classifier.load("classifier-0.0983", engine="pytorch").network
     _, width, depth, hidden = adapter_shape(shipped.state_dict())
-    recipe = ClassifierRecipe("x", codec.name, width=width, depth=depth, hidden=hidden, begin="classifier-0.0983")
-    task = ClassifierTask(replace(recipe, folded=True), ViewData(batch=3), codec, items(images), 0)
+    recipe = ClassifierRecipe("x", codec.name, width=width, depth=depth, hidden=hidden, folded=True)
+    task = ClassifierTask(recipe, ViewData(batch=3), codec, items(images), 0)
+    with pytest.raises(UsageError, match="--init"):
+        initialize(task, [])
+    initialize(task, ["classifier-0.0983"])
     assert set(task.module.state_dict()) == set(shipped.state_dict())
-    seen = task.seen(task.views(0)[0])
+    seen = task.seen(task.views(0).images)
     with torch.no_grad():
         wanted = shipped.split_features(seen)
         assert torch.allclose(task.module.train().split_features(seen), wanted, atol=1e-4 * float(wanted.abs().max()))
@@ -700,8 +669,6 @@ def test_folded_classifier_learns_as_it_runs(codec: Codec, images: Path) -> None
     learnt = task.module.get_parameter("adapter.0.conv1.weight").grad
     assert learnt is not None
     assert learnt.abs().sum() > 0
-    with pytest.raises(ValueError, match="begin"):
-        replace(recipe, begin="", folded=True)
 
 
 @pytest.mark.usefixtures("random_rgb")
@@ -715,102 +682,11 @@ def test_classifier_begins_with_the_last_layer_of_one_of_the_same_classes(
     tensors["backbone.classifier.weight"] += 1
     card = {"name": "whole", "kind": "classifier", "codec": codec.name, "fingerprint": codec.fingerprint}
     store.write_model(tmp_path / "whole", card | {"labels": store.imagenet_labels()}, tensors)
-    recipe = replace(recipe, begin=str(tmp_path / "whole"))
-    begun = ClassifierTask(recipe, data, codec, items(images), 0).module
-    assert torch.equal(begun.backbone.classifier.weight, tensors["backbone.classifier.weight"])
-
-
-def test_mean_of_runs(dcu: Dcu, own_models: Path, tmp_path: Path) -> None:
-    stated = {"temperature": 0.7, "kept_aside": {"count": 9}}
-    model = store.amend(store.find("classifier-0.0983"), stated)
-    bias = "backbone.classifier.bias"
-    tensors = {name: tensor.float() for name, tensor in model.weights().items()}
-    other = store.write_model(tmp_path / "other", model.card, tensors | {bias: tensors[bias] + 4})
-    assert (
-        dcu("train", "mean", model.directory, other.directory, "--share", 3, "--share", 1, "--out", tmp_path / "m").code
-        == 0
-    )
-    mean = store.read_model(tmp_path / "m")
-    found = mean.weights()
-    assert found[bias].dtype == torch.float16
-    assert torch.allclose(found.pop(bias).float(), tensors[bias] + 1, atol=1e-2)
-    assert all(torch.equal(tensor.float(), tensors[name]) for name, tensor in found.items())
-    assert [(part["sha256"], part["share"]) for part in mean.card["mean_of"]] == [
-        (model.card["sha256"], 0.75),
-        (other.card["sha256"], 0.25),
-    ]
-    assert mean.card["figures"] == []
-    assert not stated.keys() & mean.card.keys(), "it was found for other weights"
-    assert Classifier(mean, Codec.load("codec-0.0983")).name == "m"
-
-    own = store.write_model(tmp_path / "own", model.card | {"labels": model.card["labels"][::-1]}, tensors)
-    narrow = store.write_model(tmp_path / "narrow", model.card, tensors | {bias: tensors[bias][1:]})
-    codec = store.find("codec-0.0983").directory
-    calls: list[list[Any]] = [
-        [model.directory],
-        [codec, codec],
-        [codec, own.directory],
-        [model.directory, own.directory],
-        [model.directory, narrow.directory],
-        [model.directory, other.directory, "--share", "1"],
-        [model.directory, other.directory, "--share", "1", "--share", "0"],
-        [model.directory, other.directory, "--rgb", "2"],
-        [model.directory, "--rgb", "0.5"],  # it does not name the 1000 classes
-    ]
-    for call in calls:
-        answer = dcu("train", "mean", *call, "--out", tmp_path / "none")
-        assert answer.code == 2, call
-        assert one_line(answer.err)
-    assert not (tmp_path / "none").exists()
-
-
-def test_mean_that_expects_some_classes(dcu: Dcu, own_models: Path, photo: Path, tmp_path: Path) -> None:
-    """Their odds against all others are raised, by name, and nothing else; what is no class is refused."""
-    model = store.find("classifier-0.0983")
-    names = [entry.get("wnid") or entry["label"] for entry in model.card["labels"]]
-    for directory in (f"often/{names[1]}", "unknown/no such class"):
-        (tmp_path / directory).mkdir(parents=True)
-        shutil.copy(photo, tmp_path / directory)
-    call = ["train", "mean", model.directory, "--expect", tmp_path / "often", "--odds", "3"]
-    assert dcu(*call, "--out", tmp_path / "m").code == 0
-    found = store.read_model(tmp_path / "m")
-    assert found.card["expects"] == {"classes": [names[1]], "odds": 3}
-    given = {name: tensor.float() for name, tensor in model.weights().items()}
-    given["backbone.classifier.bias"][1] += math.log(3)
-    assert all(torch.allclose(tensor.float(), given[name], atol=2e-3) for name, tensor in found.weights().items())
-    calls: list[list[Any]] = [
-        [*call[:-1], "0"],
-        [*call[:-1], "nan"],
-        ["train", "mean", model.directory, "--expect", tmp_path / "unknown"],
-        ["train", "mean", model.directory, model.directory, "--odds", "3"],
-        ["train", "mean", store.find("codec-0.0983").directory, "--expect", tmp_path / "often"],
-    ]
-    for wrong in calls:
-        answer = dcu(*wrong, "--out", tmp_path / "none")
-        assert answer.code == 2, wrong
-        assert one_line(answer.err)
-    assert not (tmp_path / "none").exists()
-
-
-@pytest.mark.usefixtures("random_rgb")
-def test_mean_with_a_share_of_the_rgb_networks_late_layers(dcu: Dcu, codec: Codec, tmp_path: Path) -> None:
-    """Blocks at 14x14 and the adapter stay as they are, and blocks that a classifier goes without stay away."""
-    network = LatentClassifier(3, 4, 1, 0, 1000)
-    network.backbone.remove_blocks((7,))
-    card: dict[str, Any] = {"name": "x", "kind": "classifier", "codec": codec.name, "fingerprint": codec.fingerprint}
-    card |= {"labels": store.imagenet_labels()}
-    given = {name: tensor.half() for name, tensor in network.state_dict().items()}
-    model = store.write_model(tmp_path / "x", card, given)
-    theirs = {f"backbone.{name}": tensor for name, tensor in rgb.rgb_network().backbone.state_dict().items()}
-    assert dcu("train", "mean", model.directory, "--rgb", "0.25", "--out", tmp_path / "m").code == 0
-    mean = store.read_model(tmp_path / "m")
-    assert mean.card["rgb_share"] == 0.25
-    found, late = mean.weights(), [f"backbone.blocks.{block}." for block in range(6, 11)]
-    assert found.keys() == given.keys()
-    for name, tensor in found.items():
-        moves = name.startswith((*late, "backbone.head.", "backbone.classifier."))
-        wanted = 0.75 * given[name].float() + 0.25 * theirs[name] if moves else given[name].float()
-        assert torch.allclose(tensor.float(), wanted, atol=2e-3), name
+    task = ClassifierTask(recipe, data, codec, items(images), 0)
+    origin = initialize(task, [str(tmp_path / "whole")])
+    assert torch.equal(task.module.backbone.classifier.weight, tensors["backbone.classifier.weight"])
+    assert origin is not None
+    assert origin["name"] == "whole"
 
 
 @pytest.mark.usefixtures("random_rgb")
@@ -819,8 +695,8 @@ def test_adapter_learns_what_another_classifier_has_at_the_split_point(codec: Co
     adapter = AdapterRecipe(views=3, imitate="classifier-0.0983")
     task = AdapterTask(recipe, adapter, ViewData(batch=3), codec, items(images), 0)
     model = Classifier.load("classifier-0.0983", engine="pytorch").network
-    wanted = model.split_features(network_input(codec, "latent", task.views(0)[0]))
-    assert torch.allclose(task.wanted.float(), wanted, atol=1e-2 * float(wanted.std()))
+    wanted = model.split_features(network_input(codec, "latent", task.views(0).images))
+    assert torch.allclose(task.kept.wanted.float(), wanted, atol=1e-2 * float(wanted.std()))
     for part in ("blocks", "head"):  # which classes there are is another matter
         theirs = getattr(model.backbone, part).state_dict()
         ours = getattr(task.module.backbone, part).state_dict()
@@ -843,8 +719,8 @@ def test_adapter_learns_what_a_tuned_rgb_network_has_at_the_split_point(
     recipe = ClassifierRecipe("x", codec.name, width=8, depth=1, without=(5,))
     adapter = AdapterRecipe(views=3, imitate="rgb-classifier-0.0983")
     task = AdapterTask(recipe, adapter, ViewData(batch=3), codec, items(images), 0)
-    wanted = tuned.split_features(network_input(codec, "decoded", task.views(0)[0]))
-    assert torch.allclose(task.wanted.float(), wanted, atol=1e-2 * float(wanted.std()))
+    wanted = tuned.split_features(network_input(codec, "decoded", task.views(0).images))
+    assert torch.allclose(task.kept.wanted.float(), wanted, atol=1e-2 * float(wanted.std()))
     blocks = task.module.backbone.blocks.state_dict()
     assert torch.equal(blocks["6.expand.weight"], weights["backbone.blocks.6.expand.weight"].float())
     assert "5.expand.weight" not in blocks
@@ -878,25 +754,26 @@ def test_codec_and_reader_learn_together_and_the_classifier_goes_on(
     common = ["--data", images, "--runs", runs]
     assert dcu("train", "codec", alone, *common, "--out", models / "tiny").code == 0
     first = Checkpoint(runs / "alone" / "checkpoint.safetensors")
-    tensors, scalars = first.load()
-    tensors["average.analysis.head.bias"] += 1  # what no three steps do
-    first.save(tensors, scalars | {"task": scalars["task"] | {"lambda": 0.5}})
-    assert dcu("train", "codec", joint, *common, "--start", first.path, "--out", models / "tiny", "--force").code == 0
+    state = first.load()
+    state.average["analysis.head.bias"] += 1  # what no three steps do
+    state.scalars["lambda"] = 0.5
+    first.save(state)
+    assert dcu("train", "codec", joint, *common, "--init", first.path, "--out", models / "tiny", "--force").code == 0
     second = Checkpoint(runs / "joint" / "checkpoint.safetensors")
-    tensors, scalars = second.load()
-    assert float(tensors["average.analysis.head.bias"].mean()) == pytest.approx(1, abs=0.1)
-    assert scalars["task"]["lambda"] == pytest.approx(0.5, rel=0.05)
+    state = second.load()
+    assert float(state.average["analysis.head.bias"].mean()) == pytest.approx(1, abs=0.1)
+    assert state.scalars["lambda"] == pytest.approx(0.5, rel=0.05)
     card = json.loads((models / "tiny" / "card.json").read_text())
     assert card["recipe"]["reader"]["weight"] == 0.05
     assert card["start"]["steps"] == 3
-    tensors["average.reader.join.norm.bias"] += 1
-    second.save(tensors, scalars)
-    start = ["--start", second.path, "--minutes", 0]
+    state.average["reader.join.norm.bias"] += 1
+    second.save(state)
+    start = ["--init", second.path, "--minutes", 0]
     assert dcu("train", "classifier", classifier, *common, *start, "--out", models / "c").code == 0
     went_on = load_file(runs / "classifier" / "checkpoint.safetensors")
     assert float(went_on["average.join.norm.bias"].mean()) == pytest.approx(1, abs=0.1)
     assert dcu("models", "verify", models / "tiny", models / "c").code == 0
-    starts = ["--start", first.path, "--start", runs / "classifier" / "checkpoint.safetensors"]
+    starts = ["--init", first.path, "--init", runs / "classifier" / "checkpoint.safetensors"]
     again = ["--data", images, "--runs", tmp_path / "again", "--minutes", 0, "--out", models / "tiny", "--force"]
     assert dcu("train", "codec", joint, *again, *starts).code == 0
     went_on = load_file(tmp_path / "again" / "joint" / "checkpoint.safetensors")
@@ -908,7 +785,7 @@ def test_codec_and_reader_learn_together_and_the_classifier_goes_on(
 
 @pytest.mark.usefixtures("random_rgb")
 def test_joint_run_resumes_as_the_same_run(images: Path, tmp_path: Path) -> None:
-    def run(directory: Path) -> Run:
+    def run(directory: Path) -> Run[Any]:
         reader = ReaderRecipe(weight=0.1, width=4, depth=1, views=1)
         return Run(JointTask(RECIPE, reader, DATA, items(images), 0, "cpu"), replace(SCHEDULE, steps=2), directory)
 
@@ -923,20 +800,22 @@ def test_joint_run_resumes_as_the_same_run(images: Path, tmp_path: Path) -> None
 
 def test_start_from_another_architecture(images: Path, tmp_path: Path) -> None:
     new_run(images, tmp_path / "a").train(None, quiet())
-    wider = Run(CodecTask(replace(RECIPE, width=16), DATA, items(images), 0), SCHEDULE, tmp_path / "b")
-    deeper = replace(RECIPE, analysis_depth=2)
-    for other in (wider, Run(CodecTask(deeper, DATA, items(images), 0), SCHEDULE, tmp_path / "c")):
+    wider = CodecTask(replace(RECIPE, width=16), DATA, items(images), 0)
+    deeper = CodecTask(replace(RECIPE, analysis_depth=2), DATA, items(images), 0)
+    for other in (wider, deeper):
         with pytest.raises(InvalidInputError, match="architecture"):
-            other.start(tmp_path / "a" / "checkpoint.safetensors")
+            initialize(other, [str(tmp_path / "a" / "checkpoint.safetensors")])
     with pytest.raises(MissingInputError):
-        wider.start(tmp_path / "none")
+        initialize(wider, [str(tmp_path / "none.safetensors")])
+    with pytest.raises(UsageError, match="checkpoint"):
+        initialize(wider, ["codec-0.0983"])
 
 
 class TwoBatches(CodecTask):
     """One process that sees what two would see together."""
 
-    def batch(self, step: int) -> tuple[Tensor, ...]:
-        return (torch.cat([super(TwoBatches, self).batch(2 * step + rank)[0] for rank in range(2)]),)
+    def batch(self, step: int) -> CodecBatch:
+        return CodecBatch(torch.cat([super(TwoBatches, self).batch(2 * step + rank).crops for rank in range(2)]))
 
 
 def test_two_processes_learn_as_one_with_twice_the_batch(images: Path, tmp_path: Path) -> None:
@@ -949,17 +828,17 @@ def test_two_processes_learn_as_one_with_twice_the_batch(images: Path, tmp_path:
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(tmp_path / "model")]  # one of them speaks
     assert len((tmp_path / "two/tiny/log.jsonl").read_text().splitlines()) == 1
-    parts = read_recipe(tmp_path / "tiny.toml", codec=CodecRecipe, data=CodecData, schedule=Schedule)
-    arguments = (parts["codec"], parts["data"], items(images), parts["schedule"].seed)
+    parts = find_recipe(str(tmp_path / "tiny.toml")).sections(CodecTraining)
+    arguments = (parts.codec, parts.data, items(images), parts.schedule.seed)
     start, task = CodecTask(*arguments).module.state_dict(), TwoBatches(*arguments)
     task.module.load_state_dict(start)  # its own comes from other batches
-    alone = Run(task, parts["schedule"], tmp_path / "one" / "tiny")
+    alone = Run(task, parts.schedule, tmp_path / "one" / "tiny")
     alone.train(None, quiet())
-    one, two = (Checkpoint(tmp_path / name / "tiny" / "checkpoint.safetensors").load()[0] for name in ("one", "two"))
+    one, two = (Checkpoint(tmp_path / name / "tiny" / "checkpoint.safetensors").load() for name in ("one", "two"))
     apart, moved = 0.0, 0.0
     for name, tensor in start.items():
-        apart += float((one[f"weights.{name}"] - two[f"weights.{name}"]).abs().sum())
-        moved += float((one[f"weights.{name}"] - tensor).abs().sum())
+        apart += float((one.weights[name] - two.weights[name]).abs().sum())
+        moved += float((one.weights[name] - tensor).abs().sum())
     assert apart < 0.01 * moved
 
 

@@ -6,7 +6,7 @@ import io
 import tarfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -21,10 +21,10 @@ from dcu.nets.context import UnboundedGroup
 from dcu.nets.logistic_context import LogisticContext, logistic_bits
 from dcu.nets.operating_point import AnchorVectors
 from dcu.nets.transforms import ConditionalSynthesis, Synthesis
-from dcu.train.checkpoint import load_optimizer_state, optimizer_state
+from dcu.train.checkpoint import OptimizerState, load_optimizer_state, optimizer_state
 from dcu.train.crops import drawing, varied, with_saturated_rectangle
 from dcu.train.loop import Run
-from dcu.train.optimizers import make_optimizer
+from dcu.train.optimizers import ParameterGroup, make_optimizer
 from dcu.train.recipe import Schedule
 from dcu.train.variable_rate import VariableRateData, VariableRateRecipe, VariableRateTask
 
@@ -34,7 +34,7 @@ GROUPS = (UnboundedGroup(1, 3), UnboundedGroup(2, 2))
 RECIPE = VariableRateRecipe(
     "codec-2", GROUPS, width=8, analysis_depth=1, synthesis_depth=1, context_hidden=8, anchors=3, grow_steps=2
 )
-DATA = VariableRateData(crop=32, batch=3, held_out=2, validate_on=2)
+DATA = VariableRateData(crop=32, batch=3, held_out=2, held_out_from=("images",), validate_on=2)
 SCHEDULE = Schedule(steps=4, learning_rate=1e-3, warmup=2, optimizer="soap", validate_every=2, checkpoint_every=2)
 
 
@@ -50,7 +50,7 @@ def tar(tmp_path: Path) -> Path:
     return path
 
 
-def new_run(tar: Path, directory: Path, schedule: Schedule = SCHEDULE, recipe: VariableRateRecipe = RECIPE) -> Run:
+def new_run(tar: Path, directory: Path, schedule: Schedule = SCHEDULE, recipe: VariableRateRecipe = RECIPE) -> Run[Any]:
     return Run(VariableRateTask(recipe, DATA, items(tar), schedule.seed), schedule, directory)
 
 
@@ -165,7 +165,7 @@ def test_state_of_any_optimizer_is_kept(name: Literal["adam", "soap"]) -> None:
     def trained(steps: int) -> tuple[torch.nn.Linear, torch.optim.Optimizer]:
         torch.manual_seed(0)
         module = torch.nn.Linear(3, 4)
-        optimizer = make_optimizer([{"params": module.parameters()}], replace(SCHEDULE, optimizer=name))
+        optimizer = make_optimizer([ParameterGroup(list(module.parameters()))], replace(SCHEDULE, optimizer=name))
         return module, optimizer
 
     def step(module: torch.nn.Linear, optimizer: torch.optim.Optimizer, seed: int) -> None:
@@ -176,10 +176,10 @@ def test_state_of_any_optimizer_is_kept(name: Literal["adam", "soap"]) -> None:
     module, optimizer = trained(0)
     for seed in range(3):
         step(module, optimizer, seed)
-    tensors, packed = optimizer_state(optimizer)
+    state = optimizer_state(optimizer)
     copy, other = trained(0)
     copy.load_state_dict(module.state_dict())
-    load_optimizer_state(other, {n: t.clone() for n, t in tensors.items()}, packed)
+    load_optimizer_state(other, OptimizerState({n: t.clone() for n, t in state.tensors.items()}, state.packed))
     step(module, optimizer, 9)
     step(copy, other, 9)
     assert torch.equal(module.weight, copy.weight)
@@ -202,7 +202,7 @@ def test_lambda_falls_and_weights_rise_with_the_operating_point() -> None:
 
 
 def test_batches_cover_the_range_of_rates(tar: Path) -> None:
-    q = VariableRateTask(RECIPE, DATA, items(tar), 0).batch(0)[1].sort().values
+    q = VariableRateTask(RECIPE, DATA, items(tar), 0).batch(0).points.sort().values
     assert bool((q // 21 == torch.tensor([0.0, 1.0, 2.0])).all())
 
 

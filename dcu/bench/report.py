@@ -41,7 +41,7 @@ def check_packages() -> None:
     curves.check_packages()
     for package in ("jinja2", "pytorch_msssim"):
         if find_spec(package) is None:
-            raise UnavailableError(f"{package} is not installed: pip install 'dcu[bench]'")
+            raise UnavailableError(f"{package} is not installed: pip install 'dcu-codec[bench]'")
 
 
 def report_images(items: Sequence[Item]) -> dict[str, ImageArray]:

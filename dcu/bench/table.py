@@ -154,7 +154,8 @@ def percent(fraction: float | None) -> str | None:
 
 def machine() -> str:
     """What it was measured on."""
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime") if has_package(name))
+    versions = {name: package_version(name) for name in ("torch", "onnxruntime")}
+    packages = ", ".join(f"{name} {known}" for name, known in versions.items() if known)
     return (
         f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, Python "
         f"{platform.python_version()}, dcu {__version__}, {packages}, Pillow {pillow_version}"
@@ -170,10 +171,9 @@ def processor() -> str:
     return (named[1] if named else platform.machine()) + gpu
 
 
-def has_package(name: str) -> bool:
-    """Whether a package is installed."""
+def package_version(name: str) -> str | None:
+    """The version of a package; None where it is not installed."""
     try:
-        version(name)
+        return version(name)
     except ModuleNotFoundError:
-        return False
-    return True
+        return None

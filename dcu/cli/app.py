@@ -13,7 +13,6 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from dcu import __version__
 from dcu.cli import notes, signals
 from dcu.cli.console import complain, open_streams, say, silence
 from dcu.cli.report import out_of_memory
@@ -23,36 +22,24 @@ INPUTS = frozenset({"clones", "data", "expect", "labels", "recipe", "start"})
 OUTPUTS = frozenset({"html", "out", "output", "overlay", "plot", "runs"})
 """Options and arguments that are paths; those of files in any number are looked at in ``files``."""
 MISSING = "'': No such file or directory"
-COMMANDS = (
-    "compress",
-    "decode",
-    "classify",
-    "segment",
-    "embed",
-    "info",
-    "verify",
-    "models",
-    "formats",
-    "bench",
-    "data",
-    "train",
-    "eval",
-)
-SUMMARIES = {
+COMMANDS = {
     "compress": "Compress images to bitstreams.",
     "decode": "Decode bitstreams to images.",
     "classify": "Classify images from their bitstreams, without decoding.",
-    "segment": "Semantic segmentation from bitstreams, without decoding.",
-    "embed": "Compute 1280-dimensional embeddings from bitstreams, without decoding.",
+    "segment": "Segment images from their bitstreams, without decoding.",
+    "embed": "Compute embeddings from bitstreams, without decoding.",
     "info": "Show size, layers, rate and codec of bitstreams.",
-    "verify": "Check the integrity of bitstreams and that their codec is installed.",
-    "models": "List, show and verify the installed models.",
+    "verify": "Check the integrity of bitstreams.",
+    "models": "List, show, verify and remove installed models.",
     "formats": "List the image formats that are read and written.",
-    "bench": "Benchmark latency, cost and accuracy against conventional codecs.",
+    "bench": "Benchmark latency, cost and accuracy of classification.",
     "data": "List the training and validation sets and build them.",
     "train": "Train codecs, classifiers and segmenters.",
-    "eval": "Evaluate codecs, classifiers and segmenters on data sets.",
+    "eval": "Evaluate models on data sets.",
 }
+"""Commands, each the module of that name, and the first line of its help."""
+SHELL_COMPLETION = "_DCU_COMPLETE"
+"""The environment variable with which a shell's completion script calls dcu."""
 
 
 def set_level(level: int) -> Callable[[Any, Any, bool], bool]:
@@ -105,43 +92,57 @@ def verbose_option() -> Any:
 
 
 class LazyGroup(TyperGroup):
-    """Imports a command's module when the command is called."""
+    """Lists commands by their summaries; imports a command's module when the command is called."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(COMMANDS)
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = {name: TyperCommand(name, help=summary) for name, summary in COMMANDS.items()}
 
-    def get_command(self, ctx: Any, name: str) -> Any:
-        if name not in COMMANDS:
-            return None
-        if ctx.resilient_parsing or "--help" in sys.argv[1:2] or len(sys.argv) == 1:
-            return TyperCommand(name, help=SUMMARIES[name])
-        commands = import_module(f"dcu.cli.{name}").app
-        commands.rich_markup_mode = None  # markup would take "[fast]" for a style
-        return with_log_options(typer.main.get_command(commands))
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, found, rest = super().resolve_command(ctx, args)
+        return name, found and loaded(found.name), rest
+
+
+def loaded(name: str) -> Any:
+    """A command, or a group of commands, from its module."""
+    commands = import_module(f"dcu.cli.{name}").app
+    commands.rich_markup_mode = None  # markup would take "[fast]" for a style
+    return with_log_options(typer.main.get_command(commands))
 
 
 app = typer.Typer(
     cls=LazyGroup,
-    help="A learned image codec; networks classify and segment its bitstreams without decoding.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-def show_version(wanted: bool) -> None:
-    """Print the version and leave."""
+def show_versions(wanted: bool) -> None:
+    """Print the versions and leave."""
     if wanted:
-        say(f"dcu {__version__}")
+        from dcu.cli.versions import versions
+
+        say(*versions())
         raise typer.Exit
 
 
 @app.callback()
 def root(
-    version: bool = typer.Option(False, "--version", callback=show_version, is_eager=True, help="Show the version."),
+    version: bool = typer.Option(
+        False,
+        "--version",
+        "-V",
+        callback=show_versions,
+        is_eager=True,
+        help="Show the versions of dcu, of its dependencies and models, and the CPU's features.",
+    ),
 ) -> None:
-    """A learned image codec; networks classify and segment its bitstreams without decoding."""
+    """A learned image codec; networks classify and segment its bitstreams without decoding.
+
+    Example: dcu compress photo.jpg -o photo.bin
+    """
 
 
 def main() -> None:
@@ -160,6 +161,8 @@ def run() -> int:
     try:
         notes.install()
         command = typer.main.get_command(app)
+        if SHELL_COMPLETION in os.environ:
+            command.main(prog_name="dcu")
         with command.make_context("dcu", sys.argv[1:]) as context:  # main() would turn a closed pipe into exit code 1
             code = command.invoke(context)
         sys.stdout.flush()

@@ -13,25 +13,25 @@ from dcu.cli import console, files, options, places
 app = typer.Typer(add_completion=False)
 Rates = Annotated[
     list[float] | None,
-    typer.Option("--rate", help="Rate of a codec in bits per pixel; repeatable.", show_default="0.0983"),
+    typer.Option("--rate", metavar="BPP", help="Rate in bits per pixel; repeatable.", show_default="0.0983"),
 ]
 Labelled = Annotated[
     Path | None,
-    typer.Option("--data", help="Directory or tar whose subdirectories are classes (WNIDs), to measure accuracy on."),
+    typer.Option("--data", metavar="PATH", help="Directory or tar of one directory per class (WNID): for accuracy."),
 ]
 Batches = Annotated[
-    list[int] | None, typer.Option("--batch", min=1, help="Batch size; repeatable.", show_default="1, 32")
+    list[int] | None, typer.Option("--batch", metavar="N", min=1, help="Batch size; repeatable.", show_default="1, 32")
 ]
-Baselines = Annotated[str, typer.Option("--baselines", help="Formats to compare with: avif,webp,jpeg,jpeg2000,jxl.")]
-Html = Annotated[Path | None, typer.Option("--html", help="Write a report with tables, plots and images to one file.")]
+Baselines = Annotated[str, typer.Option("--baselines", metavar="FORMATS", help="Of avif,webp,jpeg,jpeg2000,jxl.")]
+Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report: tables, plots, images.")]
 Seconds = Annotated[
     float | None,
     typer.Option(
         "--seconds",
+        metavar="S",
         min=0,
-        help="Limit for each part (per rate: accuracy on --data, timing; in the report: the comparison of formats). "
-        "Each measures at least once; preparing networks and files comes on top.",
-        show_default="20 for timing, all images for the rest",
+        help="Time limit of each part: accuracy, timing, comparison of formats. Each measures at least once.",
+        show_default="20 for timing, none for the rest",
     ),
 ]
 
@@ -51,9 +51,13 @@ def bench(
     device: options.Device = "auto",
     rivals: Annotated[str, options.moved("--rivals", "--baselines")] = "",
 ) -> None:
-    """Benchmark latency, cost and accuracy against the RGB network on other formats at equal file size.
+    """Benchmark latency, cost and accuracy of classification.
 
-    Without --data, uses the sample photographs and quotes accuracy from the model cards.
+    Compares classifiers of bitstreams with an RGB network on other formats at
+    equal file size. Without --data, uses the sample photographs and quotes
+    accuracy from the model cards.
+
+    Example: dcu bench --seconds 90 --html report.html
     """
     models = [store.codec_of_rate(one) for one in rate or [0.0983]]
     chosen_device = options.start(threads, device)

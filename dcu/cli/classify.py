@@ -19,8 +19,10 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def classify(
     inputs: options.Inputs,
-    top: Annotated[int, typer.Option(min=1, help="Number of classes to print.")] = 5,
-    min_probability: Annotated[float, typer.Option(min=0, max=1, help="Omit classes with a lower probability.")] = 0.0,
+    top: Annotated[int, typer.Option(metavar="K", min=1, help="Number of classes to print.")] = 5,
+    min_probability: Annotated[
+        float, typer.Option(metavar="P", min=0, max=1, help="Omit classes with a lower probability.")
+    ] = 0.0,
     view: options.View = "center",
     views: options.Views = 1,
     network: options.Network = None,
@@ -30,14 +32,17 @@ def classify(
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """Classify images from their bitstreams, without decoding."""
-    seen, chosen = options.chosen_view(view, views), options.chosen_engine(engine)
+    """Classify images from their bitstreams, without decoding.
+
+    Example: dcu classify photo.bin --top 3
+    """
+    seen = options.chosen_view(view, views)
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
     report = Report(found, json, quiet)
     chosen_device = options.start(threads, device)
     streams = files.streams(progress(found.sources, "classifying", quiet))
     answered = reading.answers(
-        streams, network, chosen_device, chosen, seen, lambda c, images: c.predict(images, top), report
+        streams, network, chosen_device, engine, seen, lambda c, images: c.predict(images, top), report
     )
     for source, _, answer in answered:
         with report.of(source.name):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dcu.cli import console, files, options, places
+from dcu.cli import console, files, options, places, plan
 from dcu.cli.report import Report
 from dcu.errors import UsageError
 
@@ -24,22 +24,36 @@ def compress(
     inputs: options.Inputs,
     output: options.Output = None,
     rate: Annotated[
-        float | None, typer.Option(help="Target rate in bits per pixel: the rate of an installed codec.")
+        float | None,
+        typer.Option(
+            metavar="BPP",
+            help="Target rate in bits per pixel: the rate of an installed codec, 0.0983, 0.330 or 0.635.",
+            show_default="0.0983",
+        ),
     ] = None,
-    codec: Annotated[str | None, typer.Option(help="Codec by name or path.")] = None,
+    codec: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Codec by name or path.", autocompletion=options.installed("codec")),
+    ] = None,
     target_bytes: Annotated[
-        int | None, typer.Option(min=1, help="Use the highest rate whose file has at most N bytes.")
+        int | None, typer.Option(metavar="N", min=1, help="Use the highest rate whose file has at most N bytes.")
     ] = None,
-    target_psnr: Annotated[float | None, typer.Option(help="Use the lowest rate that reaches this PSNR in dB.")] = None,
-    background: Annotated[str, typer.Option(help="Background color of transparent images.")] = "white",
+    target_psnr: Annotated[
+        float | None, typer.Option(metavar="DB", help="Use the lowest rate that reaches this PSNR in dB.")
+    ] = None,
+    background: Annotated[str, typer.Option(metavar="COLOR", help="Background color of transparent images.")] = "white",
     keep_extension: options.KeepExtension = False,
     json: options.Json = False,
     force: options.Force = False,
+    dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """Compress images to bitstreams."""
+    """Compress images to bitstreams.
+
+    Example: dcu compress photos/ -o bins/ --rate 0.330
+    """
     from dcu.image import SUFFIXES, parse_color, read_image
 
     wishes = {"--rate": rate, "--codec": codec, "--target-bytes": target_bytes, "--target-psnr": target_psnr}
@@ -50,6 +64,8 @@ def compress(
     found = files.sources(inputs, SUFFIXES, "images")
     target = places.choose(found, output, ".bin", keep_extension)
     places.check(found, target, keepable=True)
+    if dry_run:
+        return plan.show(found, target, json=json)
     if not target.piped:
         console.outlive_stdout()
     report = Report(found, json, quiet, prints=json or target.piped, json_to_stderr=target.piped)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dcu.cli import options
 from dcu.cli.console import complain, outlive_stdout, say
 from dcu.datasets.build import build, differences, duplicates, up_to_date
 from dcu.datasets.files import Clones
@@ -17,12 +18,22 @@ from dcu.errors import MissingInputError, OutputError, UsageError
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="List the training and validation sets and build them."
 )
-Directory = Annotated[Path, typer.Option("--clones", help="Directory with one git clone per repository.")]
+Directory = Annotated[
+    Path, typer.Option("--clones", metavar="DIR", help="Directory with one git clone per repository.")
+]
+
+
+def data_sets(incomplete: str) -> list[str]:
+    """The completion of data sets' names."""
+    return [name for name in (*DATA_SETS, "all") if name.startswith(incomplete)]
 
 
 @app.command("list")
 def list_sets(clones: Directory = Path("clones")) -> None:
-    """Show every data set and the commands that clone its repositories."""
+    """List data sets and the commands that clone their repositories.
+
+    Example: dcu data list --clones clones
+    """
     for dataset in DATA_SETS.values():
         say(f"{dataset.name}: {dataset.title}", f"  terms: {dataset.terms}")
         for tar in dataset.tars:
@@ -33,18 +44,27 @@ def list_sets(clones: Directory = Path("clones")) -> None:
 
 @app.command("build")
 def build_sets(
-    names: Annotated[list[str], typer.Argument(metavar="NAME", help=f"{', '.join(DATA_SETS)}, or all.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME", help=f"{', '.join(DATA_SETS)}, or all.", autocompletion=data_sets)
+    ],
     clones: Directory,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Directory for the tars.")] = Path("data"),
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Directory for the tars.")] = Path(
+        "data"
+    ),
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing tars.")] = False,
+    dry_run: options.DryRun = False,
 ) -> None:
-    """Write the tars of data sets and compare them with the recorded ones.
+    """Build the tars of data sets and compare their hashes.
 
     Without the clones that are needed, prints the commands that make them.
 
     Example: dcu data build kodak --clones clones
     """
     chosen = [dataset_named(name) for name in (DATA_SETS if "all" in names else names)]
+    if dry_run:
+        for path in [output / tar.name for dataset in chosen for tar in dataset.tars]:
+            say(f"{path}{' (exists)' if path.exists() else ''}")
+        return
     found = Clones(clones)
     if missing := found.missing({repository: None for dataset in chosen for repository in dataset.repositories}):
         for repository in missing:

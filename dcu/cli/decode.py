@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dcu.cli import console, files, options, places
+from dcu.cli import console, files, options, places, plan
 from dcu.cli.report import Report
 from dcu.errors import UsageError
 
@@ -19,14 +19,18 @@ def decode(
     inputs: options.Inputs,
     output: options.Output = None,
     format: Annotated[
-        str, typer.Option(help="Extension of files in a directory, and format on standard output.")
+        str, typer.Option(metavar="EXT", help="Format of files in a directory and on standard output.")
     ] = "png",
     force: options.Force = False,
+    dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """Decode bitstreams to images, in the format of the file extension."""
+    """Decode bitstreams to images. The file extension chooses the format.
+
+    Example: dcu decode photo.bin -o photo.png
+    """
     from dcu.image import encoder
 
     suffix = f".{format.removeprefix('.')}"
@@ -36,6 +40,8 @@ def decode(
     target = places.choose(found, output, suffix)
     places.check(found, target)
     encoder(target.file or Path(f"image{suffix}"))  # an unknown format is one error, before any work
+    if dry_run:
+        return plan.show(found, target)
     report = Report(found, False, quiet, prints=target.piped)
     chosen_device = options.start(threads, device)
     from dcu.codec import codec_of

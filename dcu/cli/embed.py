@@ -6,7 +6,7 @@ import io
 
 import typer
 
-from dcu.cli import console, files, options, places, reading
+from dcu.cli import console, files, options, places, plan, reading
 from dcu.cli.report import Report
 from dcu.errors import UsageError
 
@@ -22,11 +22,18 @@ def embed(
     network: options.Network = None,
     json: options.Json = False,
     force: options.Force = False,
+    dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """Compute a 1280-dimensional embedding per image: one .npy file per bitstream, or JSON Lines."""
+    """Compute embeddings from bitstreams, without decoding.
+
+    An embedding is a vector of 1280 numbers per image. It is written as one .npy
+    file per bitstream, or printed as JSON Lines.
+
+    Example: dcu embed bins/ -o features/
+    """
     if json and output is not None:
         raise UsageError("--json and -o exclude each other")
     seen = options.chosen_view(view, views)
@@ -34,6 +41,8 @@ def embed(
     target = None if json else places.choose(found, output, ".npy")
     if target:
         places.check(found, target)
+    if dry_run:
+        return plan.show(found, target, json=json)
     report = Report(found, json, quiet, prints=target is None or target.piped)
     chosen_device = options.start(threads, device)
     import numpy as np

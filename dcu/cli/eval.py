@@ -16,20 +16,36 @@ if TYPE_CHECKING:
 
 CLASSIFIER = "classifier-0.0983"
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Evaluate models on data sets.")
-Data = Annotated[Path, typer.Argument(help="Directory or uncompressed tar.", show_default=False, readable=False)]
+Data = Annotated[
+    Path, typer.Argument(metavar="DATA", help="Directory or uncompressed tar.", show_default=False, readable=False)
+]
 Record = Annotated[bool, typer.Option("--record", help="Write the results to the model card.")]
 CodecNames = Annotated[
-    list[str] | None, typer.Option("--codec", help="Codec by name or path; repeatable.", show_default="all installed")
+    list[str] | None,
+    typer.Option(
+        "--codec",
+        metavar="NAME",
+        help="Codec by name or path; repeatable.",
+        show_default="all installed",
+        autocompletion=options.installed("codec"),
+    ),
 ]
 Bits = Annotated[bool, typer.Option("--bits", help="Also print bits per symbol with and without the context model.")]
-Baselines = Annotated[str, typer.Option("--baselines", help="Formats to compare with: jpeg,jpeg2000,webp,avif,jxl.")]
-Plot = Annotated[Path | None, typer.Option("--plot", help="Write rate-distortion curves to this .svg, .png or .pdf.")]
+Baselines = Annotated[
+    str,
+    typer.Option("--baselines", metavar="FORMATS", help="Compare with these of jpeg,jpeg2000,webp,avif,jxl."),
+]
+Plot = Annotated[
+    Path | None, typer.Option("--plot", metavar="FILE", help="Write rate-distortion curves to a .svg, .png or .pdf.")
+]
 NetworkName = Annotated[
     str | None,
     typer.Option(
         "--network",
+        metavar="NAME",
         help="Classifier by name or path.",
         show_default=f"{CLASSIFIER}; of bitstreams, their codec's",
+        autocompletion=options.installed("classifier"),
     ),
 ]
 Agreement = Annotated[
@@ -56,7 +72,10 @@ def eval_codec(
     device: options.Device = "auto",
     rivals: Annotated[str, options.moved("--rivals", "--baselines")] = "",
 ) -> None:
-    """Rate (bytes, bits per pixel), PSNR and MS-SSIM of the files of each codec, and of other formats."""
+    """Measure rate, PSNR and MS-SSIM of codecs and other formats.
+
+    Example: dcu eval codec kodak-odd.tar --baselines webp,avif --plot rd.svg
+    """
     from dcu.data import dataset_name, items
 
     if plot is not None:
@@ -122,7 +141,12 @@ def eval_classifier(
     calibrate: Annotated[bool, options.moved("--calibrate", "dcu eval calibrate")] = False,
     rivals: Annotated[str, options.moved("--rivals", "dcu eval baselines")] = "",
 ) -> None:
-    """Top-1 and top-5 accuracy on a directory or tar whose subdirectories are classes (WNIDs or labels)."""
+    """Measure top-1 and top-5 accuracy of a classifier.
+
+    DATA has one directory of images or bitstreams per class, named by WNID or label.
+
+    Example: dcu eval classifier imagenet1000-val.tar --network classifier-0.330
+    """
     from dcu.data import LABELLED, dataset_name, items
     from dcu.image import SUFFIXES
 
@@ -130,14 +154,13 @@ def eval_classifier(
         raise UsageError("--agreement uses the standard evaluation crop: not with --native")
     if native and record:
         raise UsageError("--record uses the standard evaluation crop: not with --native")
-    chosen = options.chosen_engine(engine)
     found = items(data, SUFFIXES if agreement else LABELLED)
     model = classifier_model(network, found[0])
     chosen_device = options.start(threads, device)
     from dcu.evaluate.classifier import class_numbers, evaluate, rgb_numbers, run_dataset
     from dcu.tasks.classify import Classifier
 
-    classifier = Classifier.load(model.directory, chosen_device, chosen)
+    classifier = Classifier.load(model.directory, chosen_device, engine)
     if agreement:
         numbers = rgb_numbers(classifier, console.progress(found, "running the RGB network", quiet))
     else:
@@ -162,17 +185,21 @@ def eval_calibrate(
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> None:
-    """Fit the temperature of a classifier's probabilities to labelled images and write it to the model card."""
+    """Fit the temperature of a classifier's probabilities.
+
+    Fits it to labeled images and writes it to the model card.
+
+    Example: dcu eval calibrate held-out.tar --network classifier-0.330
+    """
     from dcu.data import LABELLED, dataset_name, items
 
-    chosen = options.chosen_engine(engine)
     found, dataset = items(data, LABELLED), dataset_name(data)
     model = classifier_model(network, found[0])
     chosen_device = options.start(threads, device)
     from dcu.evaluate.classifier import best_temperature, class_numbers, evaluate, run_dataset
     from dcu.tasks.classify import Classifier
 
-    classifier = Classifier.load(model.directory, chosen_device, chosen)
+    classifier = Classifier.load(model.directory, chosen_device, engine)
     numbers = class_numbers(classifier, found)
     outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), native=False)
     temperature = best_temperature(outputs)
@@ -185,7 +212,7 @@ def eval_calibrate(
 def eval_baselines(
     data: Data,
     formats: Annotated[
-        str, typer.Option("--formats", help="Formats to compare with: jpeg,jpeg2000,webp,avif,jxl.")
+        str, typer.Option("--formats", metavar="FORMATS", help="Compare with these of jpeg,jpeg2000,webp,avif,jxl.")
     ] = "avif,webp,jpeg",
     network: NetworkName = None,
     json: options.Json = False,
@@ -194,7 +221,12 @@ def eval_baselines(
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> None:
-    """Accuracy at equal file size: the latent classifier, and the RGB network on decoded images and other formats."""
+    """Compare accuracy at equal file size with RGB pipelines.
+
+    These are the RGB network on images decoded by dcu and on other formats.
+
+    Example: dcu eval baselines imagenet1000-val.tar --formats webp,avif
+    """
     from dcu.data import dataset_name, items
     from dcu.image import SUFFIXES
 
@@ -237,14 +269,27 @@ def classifier_model(name: str | None, item: Item) -> store.Model:
 @app.command("segmenter")
 def eval_segmenter(
     data: Data,
-    network: Annotated[str, typer.Option("--network", help="Segmenter by name or path.")] = "segmenter-0.0983",
+    network: Annotated[
+        str,
+        typer.Option(
+            "--network",
+            metavar="NAME",
+            help="Segmenter by name or path.",
+            autocompletion=options.installed("segmenter", "rgb-segmenter"),
+        ),
+    ] = "segmenter-0.0983",
     json: options.Json = False,
     record: Record = False,
     quiet: options.Quiet = False,
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> None:
-    """Mean intersection over union on a directory or tar of images/ and labels/; of RGB counterparts too."""
+    """Measure mean intersection over union of a segmenter.
+
+    DATA has images/ and labels/.
+
+    Example: dcu eval segmenter camvid-val.tar --network segmenter-0.330
+    """
     from dcu.data import dataset_name, pairs
 
     model, found = store.find(network), pairs(data)

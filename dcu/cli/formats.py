@@ -14,9 +14,11 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def formats(json: options.Json = False) -> None:
-    """List the image formats: their extensions, and which are read and written.
+    """List the image formats that are read and written.
 
-    Formats with an extra need `pip install "dcu[EXTRA]"`.
+    Formats with an extra need: pip install "dcu-codec[EXTRA]"
+
+    Example: dcu formats --json
     """
     from dcu.image import FORMATS
 

@@ -20,7 +20,10 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def info(inputs: options.Inputs, json: options.Json = False, quiet: options.Quiet = False) -> int:
-    """Show size, layers, bytes per part, bits per pixel and codec of bitstreams."""
+    """Show size, layers, rate and codec of bitstreams.
+
+    Example: dcu info photo.bin
+    """
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
     report = Report(found, json, quiet)
     for source, read in files.streams(progress(found.sources, "reading", quiet)):

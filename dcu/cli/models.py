@@ -15,12 +15,21 @@ from dcu.cli.report import Report
 from dcu.errors import UnavailableError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, show, verify and remove installed models.")
-Names = Annotated[list[str] | None, typer.Argument(help="Names or paths.", show_default="all")]
+KINDS = ("codec", "classifier", "segmenter")
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="NAME", help="Names or paths.", show_default="all", autocompletion=options.installed(*KINDS)
+    ),
+]
 
 
 @app.command("list")
 def list_models(as_json: options.Json = False) -> int:
-    """List every installed model."""
+    """List installed models.
+
+    Example: dcu models list --json
+    """
     directories = list(store.directories())
     report, rows = Report(Inputs([str(directory) for directory in directories]), as_json, quiet=True), []
     for directory in directories:
@@ -37,8 +46,18 @@ def list_models(as_json: options.Json = False) -> int:
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="Name or path.")], as_json: options.Json = False) -> None:
-    """A model's card, without its list of labels: JSON, with --json on one line."""
+def show(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name or path.", autocompletion=options.installed(*KINDS))
+    ],
+    as_json: options.Json = False,
+) -> None:
+    """Print a model's card, without its list of labels.
+
+    Prints indented JSON, or one line with --json.
+
+    Example: dcu models show codec-0.0983
+    """
     card = {key: value for key, value in store.find(name).card.items() if key != "labels"}
     if as_json:
         print_json(card)
@@ -48,7 +67,10 @@ def show(name: Annotated[str, typer.Argument(help="Name or path.")], as_json: op
 
 @app.command()
 def verify(names: Names = None, as_json: options.Json = False) -> int:
-    """Check weights, fingerprints and costs against cards, and that each network's codec is there."""
+    """Check weights, fingerprints and costs against cards.
+
+    Example: dcu models verify classifier-0.0983
+    """
     directories = [store.find(name).directory for name in names] if names else list(store.directories())
     if not directories:
         raise UnavailableError("no model is installed")
@@ -100,6 +122,13 @@ def check(model: store.Model) -> None:
 
 
 @app.command()
-def remove(name: Annotated[str, typer.Argument(help="Name of a model in the user's data directory.")]) -> None:
-    """Remove a model that you installed; those that dcu ships stay."""
+def remove(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the model.", autocompletion=options.installed(*KINDS))
+    ],
+) -> None:
+    """Remove a model from the user's data directory.
+
+    Example: dcu models remove flowers-0.0983
+    """
     say(f"removed {install.remove(name)}")

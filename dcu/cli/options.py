@@ -2,32 +2,67 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 import typer
 
+from dcu import store
 from dcu.errors import UnavailableError, UsageError
 
-Inputs = Annotated[list[str], typer.Argument(help="Files, directories, or - for standard input.", show_default=False)]
-Output = Annotated[str | None, typer.Option("--output", "-o", help="File or directory; - for standard output.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON Lines; for a failed input error and exit_code.")]
+DeviceName = Literal["auto", "cpu", "cuda"]
+Engine = Literal["auto", "pytorch", "onnx", "int8"]
+"""As `dcu.engines.NAMES`, which needs torch."""
+
+
+def installed(*kinds: str) -> Callable[[str], list[str]]:
+    """The completion of an option that names a model of one of these kinds."""
+
+    def names(incomplete: str) -> list[str]:
+        found = [model.name for model in store.installed() if model.kind in kinds]
+        return [name for name in dict.fromkeys(found) if name.startswith(incomplete)]
+
+    return names
+
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(metavar="INPUT", help="Files, directories, or - for standard input.", show_default=False),
+]
+Output = Annotated[
+    str | None, typer.Option("--output", "-o", metavar="PATH", help="File or directory; - for standard output.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON Lines; failed inputs have error and exit_code.")]
 KeepExtension = Annotated[
     bool, typer.Option("--keep-extension", help="Keep the extension of inputs in names of outputs: a.jpg.bin.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print which files would be written, and write none.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress, notes or summary.")]
-View = Annotated[str, typer.Option("--view", help="Part of the image that is classified: center or full.")]
-Views = Annotated[int, typer.Option("--views", help="1, or 5: average over the center and four corners.")]
+View = Annotated[
+    Literal["center", "full"], typer.Option("--view", help="Classify the center crop of the image or all of it.")
+]
+Views = Annotated[Literal[1, 5], typer.Option("--views", help="5: average over the center and the four corners.")]
 Network = Annotated[
     str | None,
-    typer.Option("--network", help="Classifier by name or path.", show_default="that of the bitstream's codec"),
+    typer.Option(
+        "--network",
+        metavar="NAME",
+        help="Classifier by name or path.",
+        show_default="that of the codec",
+        autocompletion=installed("classifier"),
+    ),
 ]
 EngineName = Annotated[
-    str,
-    typer.Option("--engine", help="auto (the fastest that keeps accuracy), pytorch, onnx or int8 (needs dcu[fast])."),
+    Engine,
+    typer.Option(
+        "--engine", help="Backend; onnx and int8 need dcu-codec[fast]; auto is the fastest that keeps accuracy."
+    ),
 ]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.", show_default="all cores")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Threads = Annotated[
+    int | None, typer.Option("--threads", metavar="N", min=1, help="CPU threads.", show_default="all cores")
+]
+Device = Annotated[DeviceName, typer.Option("--device", help="Where networks run.")]
 
 
 def moved(option: str, place: str) -> Any:
@@ -40,14 +75,12 @@ def moved(option: str, place: str) -> Any:
     return typer.Option(option, hidden=True, callback=refuse)
 
 
-def start(threads: int | None, device: str) -> str:
+def start(threads: int | None, device: DeviceName) -> str:
     """Set the number of threads, check $DCU_CODER; the device to run on: "cpu" or "cuda"."""
     import torch
 
     from dcu.entropy import chosen_coder
 
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"--device: {device} is none of auto, cpu, cuda")
     if threads is not None:
         torch.set_num_threads(threads)
     chosen_coder()  # one that cannot be had is one error, not one an input
@@ -57,21 +90,8 @@ def start(threads: int | None, device: str) -> str:
     return "cuda" if available and device != "cpu" else "cpu"
 
 
-def chosen_engine(engine: str) -> str:
-    """The engine, one of `dcu.engines.NAMES`."""
-    from dcu.engines import NAMES
-
-    if engine not in NAMES:
-        raise UsageError(f"--engine: {engine} is none of {', '.join(NAMES)}")
-    return engine
-
-
 def chosen_view(view: str, views: int) -> str:
     """What networks are to see, as `dcu.tasks.classify.VIEWS` names it."""
-    if view not in ("center", "full"):
-        raise UsageError(f"--view: {view} is neither center nor full")
-    if views not in (1, 5):
-        raise UsageError(f"--views: {views} is neither 1 nor 5")
     if view == "full" and views == 5:
         raise UsageError("--view full and --views 5 exclude each other")
     return "five" if views == 5 else view

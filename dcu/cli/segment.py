@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dcu.cli import console, files, options, places
+from dcu.cli import console, files, options, places, plan
 from dcu.cli.report import Report
 from dcu.errors import UsageError
 
@@ -15,30 +15,61 @@ if TYPE_CHECKING:
     from dcu.tasks.segment import SegmentationMap
 
 app = typer.Typer(add_completion=False)
+DEFAULT = "segmenter-0.0983"
+"""Whose classes are listed where no network is named."""
 
 
 @app.command()
 def segment(
-    inputs: options.Inputs,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="INPUT", help="Files, directories, or - for standard input.", show_default=False),
+    ] = None,
     output: options.Output = None,
     overlay: Annotated[
-        str | None, typer.Option("--overlay", help="File or directory for class colors over the decoded image.")
+        str | None,
+        typer.Option(
+            "--overlay",
+            metavar="PATH",
+            help="File or directory for class colors over the decoded image, with a legend below.",
+        ),
     ] = None,
+    list_classes: Annotated[
+        bool, typer.Option("--list-classes", help="Print the classes of the segmenter and their colors, and exit.")
+    ] = False,
     full: Annotated[
-        bool, typer.Option("--full", help="Of large images, segment the full layer, not the thumbnail layer.")
+        bool, typer.Option("--full", help="Segment the full layer of large images, not their thumbnail layer.")
     ] = False,
     network: Annotated[
-        str | None, typer.Option("--network", help="Segmenter by name or path.", show_default="by the stream's codec")
+        str | None,
+        typer.Option(
+            "--network",
+            metavar="NAME",
+            help="Segmenter by name or path.",
+            show_default="that of the codec",
+            autocompletion=options.installed("segmenter"),
+        ),
     ] = None,
     json: options.Json = False,
     force: options.Force = False,
+    dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """Semantic segmentation from bitstreams: an indexed PNG per image, and the fraction of pixels per class."""
+    """Segment images from their bitstreams, without decoding.
+
+    Writes an indexed PNG per image and prints the fraction of pixels per class.
+
+    Example: dcu segment street.bin -o map.png --overlay seen.png
+    """
     from dcu.image import encoder
 
+    if list_classes:
+        print_classes(network or DEFAULT, json)
+        return 0
+    if not inputs:
+        raise UsageError("Missing argument 'INPUT'.")
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
     optional = output is None and (json or overlay is not None)
     maps = None if optional else places.choose(found, output, ".png")
@@ -51,10 +82,13 @@ def segment(
     if overlays and overlays.file:
         encoder(overlays.file)  # an unknown format is an error before any work
     places.check(found, *wanted)
+    if dry_run:
+        return plan.show(found, *wanted, json=json)
     if wanted and not any(each.piped for each in wanted):
         console.outlive_stdout()
     report = Report(found, json, quiet)
     chosen_device = options.start(threads, device)
+    from dcu.image.legend import with_legend
     from dcu.tasks.segment import Segmenter, segmenter_for
 
     named = Segmenter.load(network, chosen_device) if network else None
@@ -68,10 +102,27 @@ def segment(
                 files.put(maps.of(source), png(segmentation), force)
             if overlays and (place := overlays.of(source)):
                 seen = segmentation.over(segmenter.codec.decode(stream))
-                files.put(place, encoder(place)(seen), force)
+                files.put(place, encoder(place)(with_legend(seen, legend(segmentation))), force)
             if not (maps and maps.piped):
                 show(source.name, segmentation, json)
     return report.finish()
+
+
+def print_classes(network: str, json: bool) -> None:
+    """The classes of a segmenter, for programs or for people."""
+    from dcu.tasks.segment import Segmenter
+
+    segmenter = Segmenter.load(network)
+    colors = [f"#{bytes(color).hex()}" for color in segmenter.palette]
+    rows = enumerate(zip(segmenter.labels, colors, strict=True))
+    console.print_rows([{"index": index, "label": label, "color": color} for index, (label, color) in rows], json)
+
+
+def legend(segmentation: SegmentationMap) -> list[tuple[str, tuple[int, int, int]]]:
+    """Names and colors of the classes that are on a map."""
+    fractions = segmentation.class_fractions.values()
+    named = zip(segmentation.labels, segmentation.palette, fractions, strict=True)
+    return [(console.printable(label), color) for label, color, fraction in named if fraction]
 
 
 def png(segmentation: SegmentationMap) -> bytes:
@@ -82,7 +133,7 @@ def png(segmentation: SegmentationMap) -> bytes:
 
 
 def show(name: str, segmentation: SegmentationMap, json: bool) -> None:
-    """The shares of one mask, for programs or for people."""
+    """The class fractions of one map, for programs or for people."""
     if json:
         shares = {label: round(share, 6) for label, share in segmentation.class_fractions.items()}
         height, width = segmentation.classes.shape

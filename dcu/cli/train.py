@@ -5,99 +5,130 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import typer
 
-from dcu import install, paths, store
+from dcu import install, store
 from dcu.cli import console, options, places
 from dcu.errors import DcuError, UsageError
 
 if TYPE_CHECKING:
-    from dcu.data import Failures, Item
-    from dcu.train.loop import Run
+    from dcu.data import Item
+    from dcu.train.loop import Run, Task
+    from dcu.train.recipe import Schedule
+    from dcu.train.segmenter import SegmenterBatch
 
+B = TypeVar("B")
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train codecs, classifiers and segmenters.")
 Recipe = Annotated[
-    str, typer.Argument(help="Recipe (TOML): a path, or the name of one that dcu ships.", show_default=False)
+    str,
+    typer.Argument(metavar="RECIPE", help="Recipe: path of a TOML file, or name of a shipped one.", show_default=False),
 ]
 Data = Annotated[
     list[Path],
-    typer.Option("--data", help="Directory or uncompressed tar of images, or a directory of such tars; repeated."),
+    typer.Option("--data", metavar="PATH", help="Directory of images or of tars, or an uncompressed tar; repeatable."),
 ]
 Out = Annotated[
-    Path | None, typer.Option("--out", help="Directory of the model.", show_default="the user's data directory")
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Directory of the model.", show_default="in the user's data directory"),
 ]
-Runs = Annotated[Path, typer.Option("--runs", help="Where checkpoint and log are kept.")]
-Start = Annotated[
-    list[Path] | None,
-    typer.Option("--start", help="Checkpoint of another run to begin with; a codec's, then maybe its reader's."),
+Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Directory for checkpoint and log.")]
+Init = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--init", metavar="WEIGHTS", help="Initialize from a run's checkpoint, or a classifier's model; repeatable."
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Replace a value of the recipe: data.batch=4, as in TOML; repeatable."
+    ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint.")]
-ForceModel = Annotated[bool, typer.Option("--force", help="Overwrite or hide an existing model of that name.")]
-Minutes = Annotated[float | None, typer.Option("--minutes", min=0, help="Stop after so long; --resume goes on.")]
+ForceModel = Annotated[bool, typer.Option("--force", help="Replace or hide an existing model of that name.")]
+Minutes = Annotated[
+    float | None, typer.Option("--minutes", metavar="N", min=0, help="Stop after N minutes; --resume continues.")
+]
 
 
-def recipe_path(recipe: str) -> Path:
-    """The file of a recipe: a path, which contains a separator or ends in .toml, or the name of one that dcu ships."""
-    named = not store.is_path(recipe) and not recipe.endswith(".toml")
-    return paths.shipped("configs") / f"{recipe}.toml" if named else Path(recipe)
+class Options(NamedTuple):
+    """What all trainings of a recipe are told."""
+
+    init: list[str] | None
+    resume: bool
+    minutes: float | None
+    force: bool
+
+
+def destination(name: str, out: Path | None, chosen: Options) -> Path:
+    """The directory of a new model, refused before any work where it would harm another model."""
+    directory = install.place_for(name, out)
+    if not chosen.resume:
+        install.check_free(directory, chosen.force)
+    return directory
 
 
 def train(
-    run: Run,
+    task: Task[B],
+    schedule: Schedule,
+    place: Path,
     items: list[Item],
     directory: Path | None,
-    start: list[Path],
-    resume: bool,
-    minutes: float | None,
-    force: bool,
-    write: Callable[[], Path],
-    failures: Failures,
+    chosen: Options,
+    write: Callable[[Run[B]], Path],
 ) -> int:
-    """Run the loop, from the start, from other weights, or from the checkpoint; then write the model, once.
+    """Run the loop in a place, from initial weights or from the checkpoint there; then write the model, once.
 
     Where ``directory`` is to hold the model, it must harm no other: before the training, and again after it. The exit
     code is that of the first image that could not be read, if there was one.
     """
     from rich.console import Console
 
+    from dcu.data import failures
     from dcu.train import parallel
     from dcu.train.export import is_earlier_state
+    from dcu.train.init import initialize
+    from dcu.train.loop import Run
 
     def check_free() -> None:
         if directory is not None:
-            install.check_free(directory, force or (resume and is_earlier_state(directory, run, items)))
+            same = chosen.resume and is_earlier_state(directory, run, items)
+            install.check_free(directory, chosen.force or same)
 
-    if resume and start:
-        raise UsageError("--start begins a run, --resume continues one")
+    if chosen.resume and chosen.init:
+        raise UsageError("--init begins a run, --resume continues one")
+    origin = None if chosen.resume else initialize(task, chosen.init or [])
+    run = Run(task, schedule, place, origin)
     with run.alone():
-        if resume:
+        if chosen.resume:
             run.resume()
         elif run.checkpoint.path.exists():
             there = f"{run.checkpoint.path}: a run is there already"
             raise UsageError(f"{there}; --resume continues it, or name other --runs")
-        for path in start:
-            run.start(path)
         check_free()
-        if not run.train(minutes, Console(stderr=True)) and parallel.rank() == 0:
-            console.note(f"stopped at step {run.step} of {run.schedule.steps}; --resume continues")
-        if parallel.rank() == 0:
+        first = parallel.rank() == 0
+        if first:
+            console.note(f"held out for validation: {len(task.held_out)} of {len(items)} images")
+        if not run.train(chosen.minutes, Console(stderr=True)) and first:
+            console.note(f"stopped at step {run.step} of {schedule.steps}; --resume continues")
+        if first:
             try:
                 check_free()
             except DcuError as error:
                 kept = f"{run.checkpoint.path} is kept: --resume with another --out writes the model"
                 raise type(error)(f"{error}; {kept}") from error
             console.outlive_stdout()
-            console.say(str(write()))
-    return left_out(list(failures.values()))
+            console.say(str(write(run)))
+    return left_out(failures(items))
 
 
-def left_out(failures: Sequence[DcuError]) -> int:
+def left_out(failed: Sequence[DcuError]) -> int:
     """Say how many images were left out; the exit code of the first."""
-    if failures:
-        console.complain(f"images left out, since they cannot be read: {len(failures)}")
-    return failures[0].exit_code if failures else 0
+    if failed:
+        console.complain(f"images left out, since they cannot be read: {len(failed)}")
+    return failed[0].exit_code if failed else 0
 
 
 @app.command("codec")
@@ -106,49 +137,46 @@ def train_codec(
     data: Data,
     out: Out = None,
     runs: Runs = Path("runs"),
-    start: Start = None,
+    init: Init = None,
+    settings: Set = None,
     resume: Resume = False,
     force: ForceModel = False,
     minutes: Minutes = None,
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """Train a codec on images."""
+    """Train a codec on images.
+
+    Example: dcu train codec codec-0.330 --data images/ --minutes 60
+    """
     chosen_device = options.start(threads, device)
     from dcu.data import gather, replaceable
     from dcu.train import parallel
-    from dcu.train.codec import CodecData, CodecRecipe, CodecTask
+    from dcu.train.codec import CodecTask
     from dcu.train.export import codec_model
-    from dcu.train.joint import JointTask, ReaderRecipe
-    from dcu.train.loop import Run
-    from dcu.train.recipe import Schedule, read_recipe, read_tables
-    from dcu.train.variable_rate import VariableRateData, VariableRateRecipe, VariableRateTask
+    from dcu.train.joint import CodecTraining, JointTask
+    from dcu.train.recipe import find_recipe
+    from dcu.train.variable_rate import VariableRateTask, VariableRateTraining
 
-    path, failures = recipe_path(recipe), dict[str, DcuError]()
-    if "variable_rate" in read_tables(path):
-        parts = read_recipe(path, variable_rate=VariableRateRecipe, data=VariableRateData, schedule=Schedule)
+    found, chosen = find_recipe(recipe, settings or []), Options(init, resume, minutes, force)
+    place = runs / found.name
+    if found.has("variable_rate"):
+        every = found.sections(VariableRateTraining)
+        items = replaceable(gather(data))
         with parallel.processes(chosen_device):
-            items = replaceable(gather(data), failures)
-            variable = VariableRateTask(
-                parts["variable_rate"], parts["data"], items, parts["schedule"].seed, chosen_device
-            )
-            run = Run(variable, parts["schedule"], runs / path.stem)
-            return train(run, items, None, start or [], resume, minutes, force, lambda: run.checkpoint.path, failures)
-    parts = read_recipe(path, codec=CodecRecipe, reader=ReaderRecipe, data=CodecData, schedule=Schedule)
-    items = replaceable(gather(data), failures)
+            variable = VariableRateTask(every.variable_rate, every.data, items, every.schedule.seed, chosen_device)
+            return train(variable, every.schedule, place, items, None, chosen, lambda run: run.checkpoint.path)
+    parts = found.sections(CodecTraining)
+    items, directory = replaceable(gather(data)), destination(parts.codec.name, out, chosen)
     with parallel.processes(chosen_device):
-        common = (parts["data"], items, parts["schedule"].seed, chosen_device)
-        if parts["reader"].weight:
-            task: CodecTask = JointTask(parts["codec"], parts["reader"], *common)
-        else:
-            task = CodecTask(parts["codec"], *common)
-        run = Run(task, parts["schedule"], runs / path.stem)
-        directory = install.place_for(task.recipe.name, out)
+        common = (parts.data, items, parts.schedule.seed, chosen_device)
+        task: CodecTask | JointTask
+        task = JointTask(parts.codec, parts.reader, *common) if parts.reader.weight else CodecTask(parts.codec, *common)
 
-        def write() -> Path:
+        def write(run: Run[Any]) -> Path:
             return codec_model(run, task, items, directory).directory
 
-        return train(run, items, directory, start or [], resume, minutes, force, write, failures)
+        return train(task, parts.schedule, place, items, directory, chosen, write)
 
 
 @app.command("classifier")
@@ -157,7 +185,8 @@ def train_classifier(
     data: Data,
     out: Out = None,
     runs: Runs = Path("runs"),
-    start: Start = None,
+    init: Init = None,
+    settings: Set = None,
     resume: Resume = False,
     force: ForceModel = False,
     minutes: Minutes = None,
@@ -165,123 +194,130 @@ def train_classifier(
     device: options.Device = "auto",
     labels: Annotated[str | None, options.moved("--labels", "dcu train head")] = None,
 ) -> int:
-    """Distill a classifier on a codec's latents from the RGB network."""
+    """Distill a classifier of latents from the RGB network.
+
+    Example: dcu train classifier classifier-0.330 --data images/
+    """
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
     from dcu.data import gather, replaceable
     from dcu.train import parallel
-    from dcu.train.adapter import AdapterRecipe, AdapterTask
-    from dcu.train.classifier import ClassifierRecipe, ClassifierTask
+    from dcu.train.adapter import AdapterTask, ClassifierTraining
+    from dcu.train.classifier import ClassifierTask
     from dcu.train.export import classifier_model
-    from dcu.train.loop import Run
-    from dcu.train.recipe import Schedule, read_recipe
-    from dcu.train.views import ViewData
+    from dcu.train.recipe import find_recipe
 
-    path, failures = recipe_path(recipe), dict[str, DcuError]()
-    parts = read_recipe(path, classifier=ClassifierRecipe, adapter=AdapterRecipe, data=ViewData, schedule=Schedule)
-    items = replaceable(gather(data), failures)
+    found, chosen = find_recipe(recipe, settings or []), Options(init, resume, minutes, force)
+    parts = found.sections(ClassifierTraining)
+    items, directory = replaceable(gather(data)), destination(parts.classifier.name, out, chosen)
+    places.refuse(directory, [store.find(parts.classifier.codec, "codec").directory], "--out")
     with parallel.processes(chosen_device):
-        loaded = Codec.load(parts["classifier"].codec, chosen_device)
-        common = (parts["data"], loaded, items, parts["schedule"].seed)
-        if parts["adapter"].views:
-            task: ClassifierTask = AdapterTask(parts["classifier"], parts["adapter"], *common)
+        loaded = Codec.load(parts.classifier.codec, chosen_device)
+        common = (parts.data, loaded, items, parts.schedule.seed)
+        task: ClassifierTask | AdapterTask
+        if parts.adapter.views:
+            task = AdapterTask(parts.classifier, parts.adapter, *common)
         else:
-            task = ClassifierTask(parts["classifier"], *common)
-        run = Run(task, parts["schedule"], runs / path.stem)
-        directory = install.place_for(task.recipe.name, out)
-        places.refuse(directory, [store.find(parts["classifier"].codec, "codec").directory], "--out")
+            task = ClassifierTask(parts.classifier, *common)
 
-        def write() -> Path:
+        def write(run: Run[Any]) -> Path:
             return classifier_model(run, task, loaded, items, directory).directory
 
-        return train(run, items, directory, start or [], resume, minutes, force, write, failures)
+        return train(task, parts.schedule, runs / found.name, items, directory, chosen, write)
 
 
 @app.command("segmenter")
 def train_segmenter(
     recipe: Recipe,
-    data: Annotated[Path, typer.Option("--data", help="Directory or uncompressed tar of images/ and labels/.")],
+    data: Annotated[Path, typer.Option("--data", metavar="PATH", help="Directory or tar of images/ and labels/.")],
     out: Out = None,
     runs: Runs = Path("runs"),
-    start: Start = None,
+    init: Init = None,
+    settings: Set = None,
     resume: Resume = False,
     force: ForceModel = False,
     minutes: Minutes = None,
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """Train a segmenter on a codec's latents, from the classifier of the same codec."""
+    """Train a segmenter of latents on labeled images.
+
+    Its weights are initialized from the classifier of the same codec.
+
+    Example: dcu train segmenter segmenter-0.330 --data camvid-train.tar
+    """
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
     from dcu.data import pairs, readable
     from dcu.train import parallel
     from dcu.train.export import segmenter_model
-    from dcu.train.loop import Run
-    from dcu.train.recipe import Schedule, read_recipe
-    from dcu.train.segmenter import SegmentData, SegmenterRecipe, SegmenterTask
+    from dcu.train.recipe import find_recipe
+    from dcu.train.segmenter import SegmenterTask, SegmenterTraining
 
-    path = recipe_path(recipe)
-    parts = read_recipe(path, segmenter=SegmenterRecipe, data=SegmentData, schedule=Schedule)
-    failures = dict[str, DcuError]()
-    found = readable(pairs(data), failures)
+    found, chosen = find_recipe(recipe, settings or []), Options(init, resume, minutes, force)
+    parts = found.sections(SegmenterTraining)
+    labeled, directory = readable(pairs(data)), destination(parts.segmenter.name, out, chosen)
+    places.refuse(directory, [store.find(parts.segmenter.codec, "codec").directory], "--out")
     with parallel.processes(chosen_device):
-        codec = Codec.load(parts["segmenter"].codec, chosen_device)
-        task = SegmenterTask(parts["segmenter"], parts["data"], codec, found, parts["schedule"].seed)
-        run = Run(task, parts["schedule"], runs / path.stem)
-        items, directory = [pair.image for pair in found], install.place_for(task.recipe.name, out)
-        places.refuse(directory, [store.find(parts["segmenter"].codec, "codec").directory], "--out")
+        codec = Codec.load(parts.segmenter.codec, chosen_device)
+        task = SegmenterTask(parts.segmenter, parts.data, codec, labeled, parts.schedule.seed)
+        items = [pair.image for pair in labeled]
 
-        def write() -> Path:
+        def write(run: Run[SegmenterBatch]) -> Path:
             return segmenter_model(run, task, codec, items, directory).directory
 
-        return train(run, items, directory, start or [], resume, minutes, force, write, failures)
+        return train(task, parts.schedule, runs / found.name, items, directory, chosen, write)
 
 
 @app.command("mean")
 def train_mean(
-    models: Annotated[
-        list[str], typer.Argument(help="Classifiers or segmenters by name or path, two; one with --rgb, --expect.")
-    ],
-    out: Annotated[Path, typer.Option("--out", help="Directory of the model.")],
-    shares: Annotated[list[float] | None, typer.Option("--share", help="Of each; repeated.", show_default="1")] = None,
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="Classifiers or segmenters by name or path.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory of the model.")],
+    shares: Annotated[
+        list[float] | None,
+        typer.Option("--share", metavar="W", help="Averaging weight of each; repeatable.", show_default="1"),
+    ] = None,
     rgb: Annotated[float, typer.Option("--rgb", help="Share of the RGB network's own late layers in the mean's.")] = 0,
-    expect: Annotated[
-        Path | None,
-        typer.Option("--expect", help="Directory or tar whose directories name classes to expect more often."),
-    ] = None,
-    odds: Annotated[
-        float | None, typer.Option("--odds", help="Of these classes, times what they are.", show_default="2")
-    ] = None,
     force: ForceModel = False,
 ) -> None:
-    """The mean of several runs' weights, often better than each of them."""
-    from dcu.data import gather
-    from dcu.train.export import mean_model
+    """Average the weights of several models.
 
-    if odds is not None and expect is None:
-        raise UsageError("--odds are those of the classes that --expect names")
+    Example: dcu train mean runs-a/model runs-b/model --out mean-0.330
+    """
+    from dcu.train.averaging import mean_model
+
     found = [store.find(name) for name in models]
     directory = install.place_for(out.name, out)
     places.refuse(directory, [model.directory for model in found], "--out")
     install.check_free(directory, force)
-    expected = sorted({item.label for item in gather([expect])}) if expect else ()
-    odds = 2 if odds is None else odds
     console.outlive_stdout()
-    console.say(str(mean_model(found, shares or [1.0] * len(found), directory, rgb, expected, odds, force).directory))
+    console.say(str(mean_model(found, shares or [1.0] * len(found), directory, rgb, force).directory))
 
 
 @app.command("head")
 def train_head(
     labels: Annotated[
-        Path, typer.Argument(help="Directory or tar with one directory of images or bitstreams per class.")
+        Path,
+        typer.Argument(metavar="DATA", help="Directory or tar with one directory of images or bitstreams per class."),
     ],
-    codec: Annotated[str, typer.Option("--codec", help="Codec whose latents are classified.")] = "codec-0.0983",
+    codec: Annotated[
+        str,
+        typer.Option(
+            "--codec",
+            metavar="NAME",
+            help="Codec whose latents are classified.",
+            autocompletion=options.installed("codec"),
+        ),
+    ] = "codec-0.0983",
     out: Out = None,
     force: ForceModel = False,
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """Fit the last layer of the codec's classifier to custom classes, one directory per class."""
+    """Fit a classifier's last layer to custom classes.
+
+    Example: dcu train head flowers/ --out models/flowers
+    """
     chosen_device = options.start(threads, device)
     import torch
 

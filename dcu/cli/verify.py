@@ -14,7 +14,12 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def verify(inputs: options.Inputs, json: options.Json = False, quiet: options.Quiet = False) -> int:
-    """Check structure and checksum of bitstreams, and that their codec is installed."""
+    """Check the integrity of bitstreams.
+
+    Checks structure and checksum, and that the codec is installed.
+
+    Example: dcu verify bins/ --quiet
+    """
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
     report = Report(found, json, quiet, prints=json or not quiet)
     for source, read in files.streams(progress(found.sources, "verifying", quiet)):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dcu.errors import UnavailableError, UsageError
 
-HINT = "torchac cannot be used: pip install 'dcu[torchac]', and install a C++ compiler and Python's headers"
+HINT = "torchac cannot be used: pip install 'dcu-codec[torchac]', and install a C++ compiler and Python's headers"
 
 
 class TableCoder(Protocol):

@@ -28,7 +28,7 @@ def ms_ssim(image: ImageArray, decoded: ImageArray) -> float:
     try:
         from pytorch_msssim import ms_ssim as measure
     except ImportError as error:
-        raise UnavailableError("pytorch-msssim is not installed: pip install 'dcu[bench]'") from error
+        raise UnavailableError("pytorch-msssim is not installed: pip install 'dcu-codec[bench]'") from error
     if min(image.shape[:2]) < MS_SSIM_SHORT:
         return math.nan
     x, y = (torch.from_numpy(p.copy()).permute(2, 0, 1)[None].float() for p in (image, decoded))

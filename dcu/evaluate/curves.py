@@ -26,7 +26,7 @@ def check_packages() -> None:
     """Raise UnavailableError where the packages that compare and draw are missing: before anything is measured."""
     for package in ("bjontegaard", "matplotlib"):
         if find_spec(package) is None:
-            raise UnavailableError(f"{package} is not installed: pip install 'dcu[bench]'")
+            raise UnavailableError(f"{package} is not installed: pip install 'dcu-codec[bench]'")
 
 
 def pareto_front(points: Iterable[dict[str, Any]], measure: str) -> Points:

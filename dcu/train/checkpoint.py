@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,27 +17,61 @@ from dcu import store
 from dcu.errors import InvalidInputError, MissingInputError, OutputError
 from dcu.io import replacing
 
-OPTIMIZER = "optimizer."
+WEIGHTS, AVERAGE, OPTIMIZER = "weights.", "average.", "optimizer."
+"""How the names of tensors begin."""
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+
+class Origin(TypedDict, total=False):
+    """Where initial weights come from: a checkpoint of so many steps or a model by name, and the file's SHA-256."""
+
+    name: str
+    steps: int
+    sha256: str
+    reader: Origin
+
+
+@dataclass(frozen=True)
+class OptimizerState:
+    """The state of any optimizer: its tensors by name, and the rest as JSON that refers to them."""
+
+    tensors: dict[str, Tensor]
+    packed: Json
+
+
+@dataclass(frozen=True)
+class State:
+    """What a run needs to continue exactly; of ``scalars`` what is not weights, by name."""
+
+    step: int
+    weights: dict[str, Tensor]
+    average: dict[str, Tensor]
+    optimizer: OptimizerState
+    scalars: dict[str, float] = field(default_factory=dict)
+    origin: Origin | None = None
 
 
 class Checkpoint:
-    """Weights, their average, the optimizer's state and the scalars, in one safetensors file."""
+    """One safetensors file: ``weights.*``, ``average.*``, ``optimizer.*``, and the rest as JSON in its header."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def save(self, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
+    def save(self, state: State) -> None:
         """Write the file atomically; raises OutputError."""
-        named = store.to_file_names(tensors)
-        contiguous = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in named.items()}
+        tensors = {f"{WEIGHTS}{n}": t for n, t in state.weights.items()} | state.optimizer.tensors
+        tensors |= {f"{AVERAGE}{n}": t for n, t in state.average.items()}
+        contiguous = {n: t.detach().cpu().clone().contiguous() for n, t in store.to_file_names(tensors).items()}
+        scalars = {"step": state.step, "start": state.origin, "task": state.scalars}
+        header = json.dumps(scalars | {"optimizer": state.optimizer.packed})
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self.path) as part:
-                save_file(contiguous, part, metadata={"scalars": json.dumps(scalars)})
+                save_file(contiguous, part, metadata={"scalars": header})
         except (OSError, SafetensorError) as error:
             raise OutputError(f"{self.path}: checkpoint cannot be written ({error})") from error
 
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def load(self) -> State:
         """What was saved.
 
         Raises
@@ -44,36 +80,49 @@ class Checkpoint:
             No such file, or not a checkpoint.
         """
         if not self.path.exists():
-            raise MissingInputError(f"{self.path}: no checkpoint to resume from")
+            raise MissingInputError(f"{self.path}: no such checkpoint")
         try:
             with safe_open(self.path, "pt") as file:
-                scalars = json.loads(file.metadata()["scalars"])
-                return store.to_module_names({n: file.get_tensor(n) for n in file.keys()}), scalars  # noqa: SIM118
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+                header = json.loads(file.metadata()["scalars"])
+                tensors = store.to_module_names({n: file.get_tensor(n) for n in file.keys()})  # noqa: SIM118
+
+            def part(prefix: str) -> dict[str, Tensor]:
+                return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+            scalars = {str(name): float(value) for name, value in header["task"].items()}
+            own = {n: t for n, t in tensors.items() if n.startswith(OPTIMIZER)}
+            optimizer = OptimizerState(own, header["optimizer"])
+            return State(int(header["step"]), part(WEIGHTS), part(AVERAGE), optimizer, scalars, header.get("start"))
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise InvalidInputError(f"{self.path}: not a checkpoint") from error
 
+    def origin(self, state: State) -> Origin:
+        """What is said of a run that begins with the file."""
+        return {"steps": state.step, "sha256": hashlib.sha256(self.path.read_bytes()).hexdigest()}
 
-def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state of any optimizer: its tensors by name, and the rest as JSON that refers to them."""
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> OptimizerState:
+    """The state of any optimizer."""
     tensors: dict[str, Tensor] = {}
     state = optimizer.state_dict()
     groups = [{k: v for k, v in group.items() if k != "params"} for group in state["param_groups"]]
     packed = {"state": pack(state["state"], OPTIMIZER, tensors), "groups": pack(groups, OPTIMIZER, tensors)}
-    return tensors, packed | {"name": type(optimizer).__name__}
+    return OptimizerState(tensors, {**packed, "name": type(optimizer).__name__})
 
 
-def load_optimizer_state(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], packed: dict[str, Any]) -> None:
-    """The reverse of :func:`optimizer_state`; raises ValueError, KeyError where it is of another optimizer."""
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: OptimizerState) -> None:
+    """The reverse of :func:`optimizer_state`; raises ValueError, KeyError, TypeError where it is of another one."""
+    packed: Any = state.packed
     if packed["name"] != type(optimizer).__name__:
         raise ValueError(f"state of {packed['name']}, not of {type(optimizer).__name__}")
-    groups = unpack(packed["groups"], tensors)
+    groups = unpack(packed["groups"], state.tensors)
     own = optimizer.state_dict()["param_groups"]
     merged = [mine | theirs for mine, theirs in zip(own, groups, strict=True)]
-    state = {int(index): value for index, value in unpack(packed["state"], tensors).items()}
-    optimizer.load_state_dict({"state": state, "param_groups": merged})
+    by_index = {int(index): value for index, value in unpack(packed["state"], state.tensors).items()}
+    optimizer.load_state_dict({"state": by_index, "param_groups": merged})
 
 
-def pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+def pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Json:
     """A nested value as JSON; each tensor goes into ``tensors`` under the name that stands in its place."""
     if isinstance(value, Tensor):
         tensors[name] = value
@@ -82,7 +131,8 @@ def pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
         return {"dict": {str(key): pack(item, f"{name}{key}.", tensors) for key, item in value.items()}}
     if isinstance(value, list | tuple):
         return [pack(item, f"{name}{index}.", tensors) for index, item in enumerate(value)]
-    return value
+    plain: Json = value
+    return plain
 
 
 def unpack(packed: Any, tensors: dict[str, Tensor]) -> Any:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dcu.codec import analysis_input
 from dcu.data import Item
@@ -21,8 +21,10 @@ from dcu.image import pad
 from dcu.nets import channels_last
 from dcu.nets.context import KERNEL, ContextModel, Group, UnboundedGroup
 from dcu.nets.quantizer import Quantizer
-from dcu.nets.transforms import BLOCK_CHANNELS, Analysis, Synthesis, start_from_components
+from dcu.nets.transforms import BLOCK_CHANNELS, Analysis, Synthesis
 from dcu.schema import Between, Name, Share
+from dcu.train.init import use_components
+from dcu.train.optimizers import ParameterGroup
 from dcu.train.parallel import mean
 from dcu.train.recipe import Batch, DatasetWeights, Depth, HeldOut, Positive, Side, Width, check_crop, check_size
 from dcu.train.views import Sampler, hold_out, random_crop
@@ -62,7 +64,8 @@ class CodecData:
 
     crop: Side = 128
     batch: Batch = 8
-    held_out: HeldOut = 64  # images of the first data set, on which the rate is measured
+    held_out: HeldOut = 64  # images on which the rate is measured, at most: see hold_out
+    held_out_from: tuple[str, ...] = ()
     weights: DatasetWeights = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -100,15 +103,21 @@ class CodecNetwork(nn.Module):
         return reconstruction, self.context.bits(latent, assignment)
 
 
-class CodecTask:
-    """The codec as the training loop sees it."""
+class CodecBatch(NamedTuple):
+    """Crops (B, crop, crop, 3) uint8."""
+
+    crops: Tensor
+
+
+class RateTask(ABC):
+    """A codec that is trained for one rate: the part that does not depend on what else is trained."""
 
     start_batches = 40
     """How many batches the principal components come from."""
 
     def __init__(self, recipe: CodecRecipe, data: CodecData, items: list[Item], seed: int, device: str = "cpu") -> None:
         self.recipe, self.data, self.device = recipe, data, device
-        train, self.held_out = hold_out(items, (items[0].dataset,), data.held_out)
+        train, self.held_out = hold_out(items, data.held_out, data.held_out_from)
         self.sampler = Sampler(train, data.weights, seed)
         torch.manual_seed(seed)
         self.module = self.network()
@@ -122,27 +131,16 @@ class CodecTask:
         """What is trained."""
         return CodecNetwork(self.recipe)
 
+    @abstractmethod
+    def images(self, step: int) -> Tensor:
+        """The images of a step, (B, 8h, 8w, 3) uint8."""
+
     def start(self) -> None:
         """Principal components of the first images as the start of both transforms."""
-        crops = torch.cat([self.batch(step)[0] for step in range(self.start_batches)])
-        blocks = F.pixel_unshuffle(analysis_input(crops), BLOCK).permute(0, 2, 3, 1).flatten(0, 2)
+        images = torch.cat([self.images(step) for step in range(self.start_batches)])
         levels = [group.levels for group in self.recipe.groups for _ in range(group.channels)]
         spread = torch.tensor([levels_ / 4.0 for levels_ in levels])
-        start_from_components(self.module.analysis, self.module.synthesis, blocks, spread, self.recipe.step)
-
-    def groups(self) -> list[dict[str, Any]]:
-        return [{"params": [p for p in self.module.parameters() if p.requires_grad]}]
-
-    def batch(self, step: int) -> tuple[Tensor, ...]:
-        """Crops (B, crop, crop, 3) uint8."""
-        chosen, rng = self.sampler.draw(step, self.data.batch)
-        crops = [random_crop(item.image(), self.data.crop, rng) for item in chosen]
-        return (torch.from_numpy(np.stack(crops)),)
-
-    def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
-        x = analysis_input(batch[0])
-        reconstruction, bits = self.module(x)
-        return self.rate_distortion(x, reconstruction, bits.mean() / (x.shape[2] * x.shape[3]))
+        use_components(self.module.analysis, self.module.synthesis, images, spread, self.recipe.step)
 
     def rate_distortion(self, x: Tensor, reconstruction: Tensor, bpp: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Distortion + lambda * bits a pixel; moves lambda towards the rate."""
@@ -171,6 +169,30 @@ class CodecTask:
         rate = float(np.mean(bpp))
         self.scalars["crop_target"] = self.recipe.rate * self.scalars["crop_bpp"] / rate
         return {"bpp": rate, "psnr": float(np.mean(quality)), "crop_target": self.scalars["crop_target"]}
+
+
+class CodecTask(RateTask):
+    """The codec as the training loop sees it."""
+
+    def groups(self) -> list[ParameterGroup]:
+        """All that is not frozen."""
+        return [ParameterGroup([p for p in self.module.parameters() if p.requires_grad])]
+
+    def images(self, step: int) -> Tensor:
+        """Crops (B, crop, crop, 3) uint8."""
+        return self.batch(step).crops
+
+    def batch(self, step: int) -> CodecBatch:
+        """Crops of random images."""
+        chosen, rng = self.sampler.draw(step, self.data.batch)
+        crops = [random_crop(item.image(), self.data.crop, rng) for item in chosen]
+        return CodecBatch(torch.from_numpy(np.stack(crops)))
+
+    def loss(self, batch: CodecBatch) -> tuple[Tensor, dict[str, float]]:
+        """Distortion + lambda * bits a pixel."""
+        x = analysis_input(batch.crops)
+        reconstruction, bits = self.module(x)
+        return self.rate_distortion(x, reconstruction, bits.mean() / (x.shape[2] * x.shape[3]))
 
 
 def dissimilarity(x: Tensor, reconstruction: Tensor) -> Tensor:

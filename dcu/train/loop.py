@@ -6,19 +6,18 @@ run continues exactly as if it had never stopped.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from rich.console import Console
@@ -28,14 +27,17 @@ from torch import Tensor, nn
 from dcu.errors import InvalidInputError, OutputError, UsageError
 from dcu.io import locked
 from dcu.train import parallel
-from dcu.train.checkpoint import Checkpoint, load_optimizer_state, optimizer_state
-from dcu.train.optimizers import make_optimizer
+from dcu.train.averaging import MovingAverage
+from dcu.train.checkpoint import Checkpoint, Origin, State, load_optimizer_state, optimizer_state
+from dcu.train.optimizers import ParameterGroup, make_optimizer
 from dcu.train.recipe import Schedule
 
 R = TypeVar("R")
+B = TypeVar("B")
+"""A task's batch: a named tuple of tensors, numbers and such tuples."""
 
 
-class Task(Protocol):
+class Task(Protocol[B]):
     """What the loop trains."""
 
     scalars: dict[str, float]
@@ -44,33 +46,49 @@ class Task(Protocol):
     """Where its weights are: "cpu" or "cuda"."""
 
     @property
+    def held_out(self) -> Sized:
+        """The images on which it is validated."""
+
+    @property
     def module(self) -> nn.Module:
         """All that has weights."""
 
-    def groups(self) -> list[dict[str, Any]]:
-        """Parameter groups of the optimizer; ``scale`` multiplies the learning rate."""
+    def groups(self) -> Sequence[ParameterGroup]:
+        """Parameter groups of the optimizer."""
 
-    def batch(self, step: int) -> tuple[Tensor, ...]:
+    def batch(self, step: int) -> B:
         """The data of a step, on the CPU; runs in a thread ahead of time."""
 
-    def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: B) -> tuple[Tensor, dict[str, float]]:
         """The loss of a batch on the task's device, and what is to be logged."""
 
     def validate(self) -> dict[str, float]:
         """Figures of the averaged weights on held-out images; may steer ``scalars``."""
 
 
-class Loss(nn.Module):
+class Loss(nn.Module, Generic[B]):
     """A task's loss as a module, which is what DistributedDataParallel wraps."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task[B]) -> None:
         super().__init__()
         self.module, self.task = task.module, task
         self.metrics: dict[str, float] = {}
 
-    def forward(self, *batch: Tensor) -> Tensor:
+    def forward(self, batch: B) -> Tensor:
         loss, self.metrics = self.task.loss(batch)
         return loss
+
+
+def to_device(batch: B, device: str) -> B:
+    """A batch with its tensors on a device."""
+
+    def moved(part: Any) -> Any:
+        if isinstance(part, tuple):
+            return type(part)(*map(moved, part))
+        return part.to(device) if isinstance(part, Tensor) else part
+
+    there: B = moved(batch)
+    return there
 
 
 def prefetch(make: Callable[[int], R], indices: range) -> Iterator[R]:
@@ -114,18 +132,17 @@ def deferred_interrupt() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-class Run:
+class Run(Generic[B]):
     """One training run: the task, its optimizer, the averaged weights, and where it stands."""
 
-    def __init__(self, task: Task, schedule: Schedule, directory: Path) -> None:
-        self.task, self.schedule, self.directory = task, schedule, directory
+    def __init__(self, task: Task[B], schedule: Schedule, directory: Path, origin: Origin | None = None) -> None:
+        self.task, self.schedule, self.directory, self.origin = task, schedule, directory, origin
         self.optimizer = make_optimizer(task.groups(), schedule)
-        self.average = {n: t.detach().clone() for n, t in task.module.state_dict().items()}
+        self.average = MovingAverage(task.module, schedule.ema)
         self.loss = Loss(task)
         self.parallel_loss = parallel.parallel(self.loss)
         self.bf16 = schedule.bf16 and computes_bf16(task.device)
         self.step = 0
-        self.started_from: dict[str, Any] | None = None
         self.checkpoint = Checkpoint(directory / "checkpoint.safetensors")
 
     @contextmanager
@@ -153,87 +170,44 @@ class Run:
         """Write a checkpoint, the first process for all."""
         if parallel.rank() > 0:
             return
-        tensors = {f"weights.{n}": t for n, t in self.task.module.state_dict().items()}
-        tensors |= {f"average.{n}": t for n, t in self.average.items()}
-        state, packed = optimizer_state(self.optimizer)
-        scalars = {"step": self.step, "start": self.started_from, "task": self.task.scalars, "optimizer": packed}
-        self.checkpoint.save(tensors | state, scalars)
+        weights, average = self.task.module.state_dict(), self.average.tensors
+        optimizer = optimizer_state(self.optimizer)
+        self.checkpoint.save(State(self.step, weights, average, optimizer, self.task.scalars, self.origin))
 
     def resume(self) -> None:
         """Continue from the directory's checkpoint."""
-        tensors, scalars = self.checkpoint.load()
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-
+        state = self.checkpoint.load()
         try:
-            self.task.module.load_state_dict(part("weights."))
-            load_optimizer_state(self.optimizer, tensors, scalars["optimizer"])
-        except (RuntimeError, KeyError, ValueError) as error:
+            self.task.module.load_state_dict(state.weights)
+            load_optimizer_state(self.optimizer, state.optimizer)
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise InvalidInputError(f"{self.checkpoint.path}: of another recipe") from error
-        self.average = {name: tensor.to(self.task.device) for name, tensor in part("average.").items()}
-        self.step, self.started_from = int(scalars["step"]), scalars.get("start")
-        self.task.scalars.update(scalars["task"])
+        self.average.tensors = {name: tensor.to(self.task.device) for name, tensor in state.average.items()}
+        self.step, self.origin = state.step, state.origin
+        self.task.scalars.update(state.scalars)
 
-    def start(self, path: Path) -> None:
-        """Begin with the averaged weights and the scalars of another run's checkpoint.
-
-        A joint run begins with a codec's (its reader begins anew), then maybe its reader with a classifier's; a
-        classifier's with the reader of a joint run.
-
-        Raises
-        ------
-        MissingInputError, InvalidInputError
-            No checkpoint, or not one of the same architecture.
-        """
-        tensors, scalars = Checkpoint(path).load()
-        found = {n.removeprefix("average."): t for n, t in tensors.items() if n.startswith("average.")}
-        wanted = self.task.module.state_dict()
-        alike = not set(wanted).isdisjoint(found)  # else one of them is a joint run's, and a reader is all they share
-        if not alike:
-            inner = {n.removeprefix("reader."): t for n, t in found.items() if n.startswith("reader.")}
-            found = inner or {f"reader.{n}": t for n, t in found.items()}
-            wanted = {n: t for n, t in wanted.items() if n.startswith("reader.")} or wanted
-        common = {n: t for n, t in found.items() if n in wanted and wanted[n].shape == t.shape}
-        rest = (set(wanted) | set(found)) - set(common)
-        if not common or not all(alike and n.startswith("reader.") for n in rest):
-            raise InvalidInputError(f"{path}: of another architecture")
-        self.task.module.load_state_dict(common, strict=False)
-        self.task.scalars.update({n: v for n, v in scalars["task"].items() if n in self.task.scalars})
-        origin = {"steps": int(scalars["step"]), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        self.started_from = self.started_from | {"reader": origin} if self.started_from else origin
-        self.average = {n: t.detach().clone() for n, t in self.task.module.state_dict().items()}
-
-    def train_step(self, batch: tuple[Tensor, ...]) -> dict[str, float]:
+    def train_step(self, batch: B) -> dict[str, float]:
         """One step of the optimizer and of the moving average."""
         rate = self.schedule.learning_rate * self.schedule.scale(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("scale", 1.0)
         with torch.autocast(self.task.device, torch.bfloat16, enabled=self.bf16):
-            loss = self.parallel_loss(*(tensor.to(self.task.device) for tensor in batch))
+            loss = self.parallel_loss(to_device(batch, self.task.device))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.task.module.parameters(), self.schedule.clip)
         self.optimizer.step()
-        decay = min(self.schedule.ema, (1 + self.step) / (10 + self.step))
-        for name, tensor in self.task.module.state_dict().items():
-            if tensor.is_floating_point():
-                self.average[name].lerp_(tensor, 1 - decay)
-            else:
-                self.average[name].copy_(tensor)
+        self.average.update(self.task.module, self.step)
         self.step += 1
         return self.loss.metrics | {"loss": float(loss.detach()), "learning_rate": rate}
 
     def validate(self) -> dict[str, float]:
         """The task's metrics, computed with the averaged weights."""
         module = self.task.module
-        weights = {n: t.detach().clone() for n, t in module.state_dict().items()}
-        module.load_state_dict(self.average)
-        module.eval()
-        with torch.no_grad():
+        with self.average.applied(module), torch.no_grad():
+            module.eval()
             metrics = self.task.validate() if parallel.rank() == 0 else {}
         parallel.share(self.task.scalars)
-        module.load_state_dict(weights)
         module.train()
         return metrics
 

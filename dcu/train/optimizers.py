@@ -1,10 +1,12 @@
-"""The optimizers that recipes may name."""
+"""Parameter groups, and the optimizers that recipes may name."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from dcu.errors import UnavailableError
 from dcu.train.recipe import Schedule
@@ -15,16 +17,24 @@ PRECONDITION_EVERY = 10
 """Steps between two eigenbases of SOAP."""
 
 
-def make_optimizer(groups: list[dict[str, Any]], schedule: Schedule) -> torch.optim.Optimizer:
+class ParameterGroup(NamedTuple):
+    """Parameters whose learning rate is ``scale`` times the schedule's."""
+
+    params: list[nn.Parameter]
+    scale: float = 1.0
+
+
+def make_optimizer(groups: Sequence[ParameterGroup], schedule: Schedule) -> torch.optim.Optimizer:
     """The schedule's optimizer of parameter groups; raises UnavailableError where its package is missing."""
+    named = [group._asdict() for group in groups]
     if schedule.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=schedule.learning_rate, betas=(0.9, 0.99))
+        return torch.optim.Adam(named, lr=schedule.learning_rate, betas=(0.9, 0.99))
     try:
         from pytorch_optimizer import SOAP
     except ImportError as error:
-        raise UnavailableError("SOAP is not installed: pip install 'dcu[train]'") from error
+        raise UnavailableError("SOAP is not installed: pip install 'dcu-codec[train]'") from error
     soap: torch.optim.Optimizer = SOAP(
-        groups,
+        named,
         lr=schedule.learning_rate,
         betas=(0.9, 0.95),
         weight_decay=0.0,

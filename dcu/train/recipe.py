@@ -1,18 +1,28 @@
-"""Recipes: TOML files, one dataclass per section."""
+"""Recipes: TOML files, one dataclass per section.
+
+A recipe of several rates has a table [rate.RATE.SECTION] for what differs, and is named NAME-RATE. ``base`` names a
+recipe whose values it begins with; ``[data] mixture`` a table of mixtures.toml, beside it or as dcu ships it.
+"""
 
 from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
+from dcu import paths, store
 from dcu.errors import MissingInputError, UsageError
 from dcu.io import read_regular
 from dcu.nets import MOST_BLOCKS
 from dcu.schema import Between, Share, build
 
+T = TypeVar("T")
+Tables = dict[str, Any]
+"""What TOML holds; read by this module alone."""
+SUFFIX, MIXTURES = ".toml", "mixtures"
 MOST_BYTES = 2**16
 """Of a recipe."""
 MOST_WEIGHTS = 2**26
@@ -47,10 +57,11 @@ class Schedule:
     checkpoint_every: Steps = 500
 
     def scale(self, step: int) -> float:
-        """The factor on the learning rate at a step."""
-        if step < self.warmup:
-            return (step + 1) / self.warmup
-        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
+        """The factor on the learning rate at a step; the warm-up takes half of the steps at most."""
+        warmup = min(self.warmup, self.steps // 2)
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = (step - warmup) / max(1, self.steps - warmup)
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
@@ -68,8 +79,28 @@ def check_crop(crop: int, batch: int, multiple: int) -> None:
         raise ValueError(f"batch = {batch} of crop = {crop}: more than {MOST_PIXELS} pixels")
 
 
-def read_tables(path: Path) -> dict[str, Any]:
-    """The sections of a TOML recipe; raises MissingInputError, UsageError."""
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe of one rate: its name, after which the run is called, its file, and its tables."""
+
+    name: str
+    path: Path
+    tables: Tables
+
+    def has(self, section: str) -> bool:
+        """Whether there is a section of that name."""
+        return section in self.tables
+
+    def sections(self, cls: type[T]) -> T:
+        """The sections, as a dataclass with a field for each; raises UsageError, with what is wrong."""
+        try:
+            return build(cls, self.tables)
+        except ValueError as error:
+            raise UsageError(f"{self.path}: {error}") from error
+
+
+def read_tables(path: Path) -> Tables:
+    """The tables of a TOML file; raises MissingInputError, UsageError."""
     try:
         return tomllib.loads(read_regular(path, MOST_BYTES).decode("utf-8"))
     except OSError as error:
@@ -80,22 +111,89 @@ def read_tables(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: {error}") from error
 
 
-def read_recipe(path: Path, **sections: type[Any]) -> dict[str, Any]:
-    """A TOML recipe as one dataclass per section.
+def merged(tables: Tables, others: Tables) -> Tables:
+    """Tables with the values of others in the place of their own, tables inside them likewise."""
+    found = dict(tables)
+    for key, value in others.items():
+        mine = found.get(key)
+        found[key] = merged(mine, value) if isinstance(mine, dict) and isinstance(value, dict) else value
+    return found
+
+
+def beside(path: Path, name: str) -> Path:
+    """The file of a name beside a recipe, or where there is none the one that dcu ships."""
+    own = path.with_name(f"{name}{SUFFIX}")
+    return own if own.exists() else paths.shipped("configs") / own.name
+
+
+def with_base(path: Path) -> Tables:
+    """The tables of a recipe over those of the recipe that its ``base`` names, which has none itself."""
+    tables = read_tables(path)
+    base = tables.pop("base", None)
+    if base is None:
+        return tables
+    if not isinstance(base, str) or store.is_path(base):
+        raise UsageError(f"{path}: base is the name of a recipe")
+    return merged(read_tables(beside(path, base)), tables)
+
+
+def of_rate(path: Path, tables: Tables, rate: str) -> Tables:
+    """The tables with those of one rate over them; "" for a recipe without rates."""
+    rates = tables.pop("rate", {})
+    if not isinstance(rates, dict) or not all(isinstance(table, dict) for table in rates.values()):
+        raise UsageError(f"{path}: rate is a table of tables")
+    if not rate and not rates:
+        return tables
+    if rate not in rates:
+        there = ", ".join(f"{path.stem}-{known}" for known in rates) or "none"
+        raise UsageError(f"{path}: a recipe of several rates, named with one of them: {there}")
+    return merged(tables, rates[rate])
+
+
+def with_mixture(path: Path, tables: Tables) -> Tables:
+    """The tables with ``[data] weights`` from the table of mixtures.toml that ``[data] mixture`` names."""
+    data = tables.get("data")
+    if not isinstance(data, dict) or "mixture" not in data:
+        return tables
+    name, mixtures = data["mixture"], read_tables(beside(path, MIXTURES))
+    if not isinstance(name, str) or name not in mixtures:
+        raise UsageError(f"{path}: mixture is one of {', '.join(mixtures)}")
+    rest = {key: value for key, value in data.items() if key != "mixture"}
+    return tables | {"data": merged({"weights": mixtures[name]}, rest)}
+
+
+def overrides(settings: Sequence[str]) -> Tables:
+    """Tables of settings ``section.key=value``, the value as in TOML; raises UsageError."""
+    tables: Tables = {}
+    for setting in settings:
+        try:
+            tables = merged(tables, tomllib.loads(setting))
+        except ValueError as error:
+            raise UsageError(f"--set {setting}: not SECTION.KEY=VALUE with a value as in TOML") from error
+    return tables
+
+
+def place_of(recipe: str) -> tuple[Path, str]:
+    """The file of a recipe, and the rate "" if it has that name; else of NAME-RATE the file NAME.toml and RATE.
+
+    A path contains a separator or ends in .toml; any other name is one that dcu ships.
+    """
+    named = not store.is_path(recipe) and not recipe.endswith(SUFFIX)
+    path = paths.shipped("configs") / f"{recipe}{SUFFIX}" if named else Path(recipe)
+    family, _, rate = path.name.removesuffix(SUFFIX).rpartition("-")
+    shared = path.with_name(f"{family}{SUFFIX}")
+    return (shared, rate) if family and not path.exists() and shared.exists() else (path, "")
+
+
+def find_recipe(recipe: str, settings: Sequence[str] = ()) -> Recipe:
+    """A recipe by name or path, with settings in the place of its own values.
 
     Raises
     ------
     MissingInputError, UsageError
-        No such file; broken TOML; a section or a name that does not exist, or lacks; a value that is not of its type
-        or out of bounds.
+        No such file; broken TOML; a rate, base or mixture that does not exist; settings that are none.
     """
-    tables = read_tables(path)
-    if extra := set(tables) - set(sections):
-        raise UsageError(f"{path}: no section is called [{min(extra)[:40]}]")
-    found = {}
-    for name, cls in sections.items():
-        try:
-            found[name] = build(cls, tables.get(name, {}))
-        except ValueError as error:
-            raise UsageError(f"{path} [{name}]: {error}") from error
-    return found
+    path, rate = place_of(recipe)
+    tables = merged(of_rate(path, with_base(path), rate), overrides(settings))
+    name = path.name.removesuffix(SUFFIX)
+    return Recipe(f"{name}-{rate}" if rate else name, path, with_mixture(path, tables))

@@ -6,17 +6,16 @@ cross-entropy of every pixel that is not void, rare classes weighing more (Paszk
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass, field
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from dcu import store
 from dcu.cards import MOST_COLORS, Color, Input
 from dcu.codec import Codec
 from dcu.data import Pair
@@ -25,14 +24,13 @@ from dcu.evaluate.segmenter import check_labels, confusion, intersection_over_un
 from dcu.geometry import BLOCK
 from dcu.image import ImageArray, pad
 from dcu.nets import channels_last
-from dcu.nets.latent import adapter_shape, removed_blocks
-from dcu.nets.norms import NORM_BATCHES, add_norms, measure_norms
-from dcu.nets.segmenter import LatentSegmenter, RgbSegmenter
+from dcu.nets.norms import NORM_BATCHES, measure_norms
 from dcu.schema import Between, Name
-from dcu.tasks import rgb
 from dcu.tasks.segment import enlarged
+from dcu.train.init import segmenter_network
 from dcu.train.inputs import network_input
-from dcu.train.recipe import Batch, HeldOut, Side, check_crop
+from dcu.train.optimizers import ParameterGroup
+from dcu.train.recipe import Batch, HeldOut, Schedule, Side, check_crop
 from dcu.train.views import generator_of, hold_out, other_light
 
 VOID = 255
@@ -70,7 +68,7 @@ class SegmentData:
     crop: Side = 288  # pixels, a multiple of 16
     smallest: Annotated[float, Between(0.05, 8)] = 0.5  # scales
     largest: Annotated[float, Between(0.05, 8)] = 2.0
-    held_out: HeldOut = 40  # images kept aside to watch mIoU
+    held_out: HeldOut = 40  # images on which mIoU is measured, at most: see hold_out
 
     def __post_init__(self) -> None:
         check_crop(self.crop, self.batch, 2 * BLOCK)
@@ -78,28 +76,20 @@ class SegmentData:
             raise ValueError(f"smallest = {self.smallest:g} is larger than largest = {self.largest:g}")
 
 
-def started_network(recipe: SegmenterRecipe, codec: Codec) -> LatentSegmenter | RgbSegmenter:
-    """The network with the classifier's weights where they fit; pyramid and head have norms and are yet to learn."""
-    classes = len(recipe.labels)
-    network: LatentSegmenter | RgbSegmenter
-    if recipe.input == "latent":
-        weights = store.find_network("classifier", codec.fingerprint).weights()
-        if removed_blocks(weights):  # the segmenter has them all
-            weights = rgb.rgb_network().state_dict() | weights
-        network = LatentSegmenter(*adapter_shape(weights), recipe.pyramid, classes)
-    else:
-        weights = rgb.rgb_network().state_dict()
-        network = RgbSegmenter(recipe.pyramid, classes)
-    known = {name.removeprefix("backbone."): tensor.float() for name, tensor in weights.items()}
-    wanted = network.state_dict()
-    network.load_state_dict({n: t for n, t in known.items() if n in wanted and not n.startswith("head.")}, strict=False)
-    add_norms(network.pyramid)
-    add_norms(network.head)
-    network.head.answer = network.head.answer.convolution  # type: ignore[assignment]
-    for name, parameter in network.named_parameters():
-        if "depthwise" in name:  # oneDNN computes their gradient in bf16 ten times slower than all else
-            parameter.requires_grad_(False)
-    return network
+@dataclass(frozen=True)
+class SegmenterTraining:
+    """A recipe of ``dcu train segmenter``."""
+
+    segmenter: SegmenterRecipe
+    schedule: Schedule
+    data: SegmentData = field(default_factory=SegmentData)
+
+
+class SegmenterBatch(NamedTuple):
+    """Images (B, crop, crop, 3) uint8 and their classes (B, crop, crop) uint8, 255 where void."""
+
+    images: Tensor
+    classes: Tensor
 
 
 def random_part(
@@ -129,22 +119,26 @@ class SegmenterTask:
             raise UsageError(f"no pixel of {recipe.labels[int(np.argmin(counts))].label} in any label map")
         self.weights = torch.from_numpy(1 / np.log(1.02 + counts / counts.sum())).float().to(self.device)
         images = [pair.image for pair in pairs]
-        train, held = hold_out(images, (images[0].dataset,), data.held_out)
+        train, held = hold_out(images, data.held_out)
         pair_of = {pair.image: pair for pair in pairs}
         self.pairs, self.held_out = [pair_of[item] for item in train], [pair_of[item] for item in held]
         torch.manual_seed(seed)
-        self.module: nn.Module = channels_last(started_network(recipe, codec)).to(self.device)
+        network = segmenter_network(recipe.input, recipe.pyramid, len(recipe.labels), codec)
+        for name, parameter in network.named_parameters():
+            if "depthwise" in name:  # oneDNN computes their gradient in bf16 ten times slower than all else
+                parameter.requires_grad_(False)
+        self.module = channels_last(network).to(self.device)
         self.scalars: dict[str, float] = {}
 
-    def groups(self) -> list[dict[str, Any]]:
+    def groups(self) -> list[ParameterGroup]:
         """The head and the pyramid, and the rest at its share of their learning rate."""
         named = [(name, p) for name, p in self.module.named_parameters() if p.requires_grad]
         new = [p for name, p in named if name.startswith(("head.", "pyramid."))]
         old = [p for name, p in named if not name.startswith(("head.", "pyramid."))]
-        return [{"params": new}, {"params": old, "scale": self.recipe.backbone_scale}]
+        return [ParameterGroup(new), ParameterGroup(old, self.recipe.backbone_scale)]
 
-    def batch(self, step: int) -> tuple[Tensor, ...]:
-        """Images (B, crop, crop, 3) uint8 and their classes (B, crop, crop) uint8, 255 where void."""
+    def batch(self, step: int) -> SegmenterBatch:
+        """Parts of random images."""
         rng = generator_of(self.seed, step)
         parts = []
         for index in rng.integers(len(self.pairs), size=self.data.batch):
@@ -152,15 +146,16 @@ class SegmenterTask:
             numbers = np.where(numbers == self.recipe.void, VOID, numbers).astype(np.uint8)
             parts.append(random_part(self.pairs[index].image.image(), numbers, self.data, rng))
         images, classes = (np.stack(side) for side in zip(*parts, strict=True))
-        return torch.from_numpy(images), torch.from_numpy(classes)
+        return SegmenterBatch(torch.from_numpy(images), torch.from_numpy(classes))
 
     def seen(self, images: Tensor) -> Tensor:
         """What the network gets of images (B, 8h, 8w, 3) uint8."""
         return network_input(self.codec, self.recipe.input, images)
 
-    def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
-        logits = enlarged(self.module(self.seen(batch[0])))
-        return F.cross_entropy(logits, batch[1].long(), self.weights, ignore_index=VOID), {}
+    def loss(self, batch: SegmenterBatch) -> tuple[Tensor, dict[str, float]]:
+        """Cross-entropy of the pixels that are not void."""
+        logits = enlarged(self.module(self.seen(batch.images)))
+        return F.cross_entropy(logits, batch.classes.long(), self.weights, ignore_index=VOID), {}
 
     def validate(self) -> dict[str, float]:
         """Mean intersection over union of images it was not taught with."""
@@ -177,6 +172,6 @@ class SegmenterTask:
         """Set the head's norms for the weights as they are now."""
 
         def see(index: int) -> None:
-            self.module(self.seen(self.batch(-1 - index)[0].to(self.device)))
+            self.module(self.seen(self.batch(-1 - index).images.to(self.device)))
 
         measure_norms(self.module, see, NORM_BATCHES)

@@ -8,25 +8,38 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from dcu.codec import analysis_input
 from dcu.data import Item
 from dcu.geometry import BLOCK
+from dcu.image import ImageArray
 from dcu.nets import channels_last
 from dcu.nets.context import UnboundedGroup
 from dcu.nets.operating_point import POINTS
-from dcu.nets.transforms import BLOCK_CHANNELS, start_from_components
+from dcu.nets.transforms import BLOCK_CHANNELS
 from dcu.nets.variable_rate import VariableRateCodec, evenly_spaced
 from dcu.schema import Between, Name, Share
 from dcu.train.codec import check_architecture, dissimilarity, psnr_of_mse
 from dcu.train.crops import varied
-from dcu.train.recipe import Batch, DatasetWeights, Depth, HeldOut, Positive, Side, Steps, Width, check_crop
+from dcu.train.init import use_components
+from dcu.train.optimizers import ParameterGroup
+from dcu.train.recipe import (
+    Batch,
+    DatasetWeights,
+    Depth,
+    HeldOut,
+    Positive,
+    Schedule,
+    Side,
+    Steps,
+    Width,
+    check_crop,
+)
 from dcu.train.views import Sampler, generator_of, hold_out, random_crop
 
 STEP_OF_LAMBDA = 15.0
@@ -72,14 +85,32 @@ class VariableRateData:
 
     crop: Side = 128
     batch: Batch = 8
-    held_out: HeldOut = 64  # images of the first data set that are not trained on
-    validate_on: HeldOut = 64  # of which so many are measured
+    held_out: HeldOut = 64  # images that are not trained on, at most: see hold_out
+    held_out_from: tuple[str, ...] = ()
+    validate_on: HeldOut = 64  # of which so many are measured, at most
     weights: DatasetWeights = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 1 <= self.validate_on <= self.held_out:
             raise ValueError(f"validate_on = {self.validate_on}: 1 to held_out = {self.held_out}")
         check_crop(self.crop, self.batch, BLOCK)
+
+
+@dataclass(frozen=True)
+class VariableRateTraining:
+    """A recipe of ``dcu train codec`` for every rate."""
+
+    variable_rate: VariableRateRecipe
+    schedule: Schedule
+    data: VariableRateData = field(default_factory=VariableRateData)
+
+
+class VariableRateBatch(NamedTuple):
+    """Crops (B, crop, crop, 3) uint8, their operating points (B,), and the number of the step."""
+
+    crops: Tensor
+    points: Tensor
+    step: int
 
 
 class VariableRateTask:
@@ -92,8 +123,8 @@ class VariableRateTask:
         self, recipe: VariableRateRecipe, data: VariableRateData, items: list[Item], seed: int, device: str = "cpu"
     ) -> None:
         self.recipe, self.data, self.device, self.seed = recipe, data, device, seed
-        train, held_out = hold_out(items, (items[0].dataset,), data.held_out)
-        self.held_out = held_out[:: len(held_out) // data.validate_on][: data.validate_on]
+        train, held_out = hold_out(items, data.held_out, data.held_out_from)
+        self.held_out = held_out[:: max(1, len(held_out) // data.validate_on)][: data.validate_on]
         self.sampler = Sampler(train, data.weights, seed)
         torch.manual_seed(seed)
         self.module = VariableRateCodec(
@@ -110,32 +141,32 @@ class VariableRateTask:
 
     def start(self) -> None:
         """Principal components of the first crops in both transforms, steps between symbols by lambda."""
-        crops = torch.cat([self.batch(step)[0] for step in range(self.start_batches)])
-        blocks = F.pixel_unshuffle(analysis_input(crops), BLOCK).permute(0, 2, 3, 1).flatten(0, 2)
+        crops = torch.cat([self.batch(step).crops for step in range(self.start_batches)])
         unlimited = torch.full((self.module.analysis.linear.out_channels,), torch.inf)
-        start_from_components(self.module.analysis, self.module.synthesis, blocks, unlimited, 1.0)
+        use_components(self.module.analysis, self.module.synthesis, crops, unlimited, 1.0)
         first, last = (math.sqrt(STEP_OF_LAMBDA * x) for x in (self.recipe.largest_lambda, self.recipe.smallest_lambda))
         self.module.begin_at_steps(first, last)
 
-    def groups(self) -> list[dict[str, Any]]:
-        return [{"params": list(self.module.parameters())}]
+    def groups(self) -> list[ParameterGroup]:
+        """All parameters."""
+        return [ParameterGroup(list(self.module.parameters()))]
 
-    def batch(self, step: int) -> tuple[Tensor, ...]:
-        """Crops (B, crop, crop, 3) uint8, and their operating points (B,), spread over the range."""
+    def batch(self, step: int) -> VariableRateBatch:
+        """Crops of random images, and operating points that are spread over the range."""
         chosen, rng = self.sampler.draw(step, self.data.batch)
         crops = [varied(random_crop(item.image(), self.data.crop, rng), rng) for item in chosen]
         share = (rng.permutation(self.data.batch) + rng.random(self.data.batch)) / self.data.batch
         q = torch.from_numpy(share * (POINTS - 1)).float()
-        return torch.from_numpy(np.stack(crops)), q, torch.tensor(step)
+        return VariableRateBatch(torch.from_numpy(np.stack(crops)), q, step)
 
-    def loss(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
-        crops, q, step = batch
-        x = analysis_input(crops)
-        torch.manual_seed(int(generator_of(self.seed, int(step)).integers(2**31)))  # of the noise
+    def loss(self, batch: VariableRateBatch) -> tuple[Tensor, dict[str, float]]:
+        """The mean of all crops' loss."""
+        x, q = analysis_input(batch.crops), batch.points
+        torch.manual_seed(int(generator_of(self.seed, batch.step).integers(2**31)))  # of the noise
         reconstruction, bits = self.module(x, q)
         error = (reconstruction.float() - x).square().mean((1, 2, 3))
         bpp = bits / (x.shape[2] * x.shape[3])
-        lambda_ = self.recipe.lambda_of(q) * FIRST_SHARE ** max(0.0, 1 - float(step) / self.recipe.grow_steps)
+        lambda_ = self.recipe.lambda_of(q) * FIRST_SHARE ** max(0.0, 1 - batch.step / self.recipe.grow_steps)
         distortion = error
         if self.recipe.similarity:
             distortion = error + self.recipe.similarity * dissimilarity(x, reconstruction)
@@ -163,7 +194,7 @@ class VariableRateTask:
         return torch.stack(errors).mean(0), torch.stack(rates).mean(0)
 
 
-def cropped_to_blocks(image: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def cropped_to_blocks(image: ImageArray) -> ImageArray:
     """The image without what is more than a multiple of 8 pixels at its right and bottom."""
     height, width = (side // BLOCK * BLOCK for side in image.shape[:2])
     return image[:height, :width]

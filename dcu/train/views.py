@@ -22,6 +22,8 @@ PART = (40, 184)
 """Sides in pixels of the box that cut-mix takes from another view of 224x224."""
 AGE = 64
 """Steps after which views are seen again, at least."""
+ONE_IN = 10
+"""Of so many images one at most is held out, where any may be."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class ViewData:
     scales: tuple[Annotated[float, Between(1, 4)], ...] = (
         1.0,
     )  # sides of views over 224, step by step in turn; the teacher sees all at 224
-    larger_from: tuple[str, ...] = ()  # data sets whose images are large enough for scales above 1; () for all
-    held_out: HeldOut = 250  # images kept aside to watch agreement with the teacher
+    larger_from: tuple[str, ...] = ()  # data sets whose images are large enough for scales above 1, as held_out_from
+    held_out: HeldOut = 250  # images on which agreement with the teacher is measured, at most: see hold_out
     held_out_from: tuple[str, ...] = ()
     weights: DatasetWeights = field(default_factory=dict)
 
@@ -86,31 +88,30 @@ class Sampler:
         return [self.items[i] for i in rng.choice(len(self.items), count, p=self.chance)], rng
 
 
-def hold_out(items: list[Item], datasets: Sequence[str], count: int) -> tuple[list[Item], list[Item]]:
-    """The items to train on, and so many kept aside of some data sets.
+def hold_out(items: list[Item], count: int, datasets: Sequence[str] = ()) -> tuple[list[Item], list[Item]]:
+    """The items to train on, and at most so many that are held out.
 
+    The latter are of some data sets; where none of these is among the items, of all, and then a tenth of them at most.
     Which ones does not depend on a seed: a run that goes on from another one must not learn from what judged that one.
 
     Raises
     ------
     UsageError
-        One of the two is empty that must not be.
+        None is left to train on.
     """
     eligible = [i for i, item in enumerate(items) if item.dataset in datasets]
+    if not eligible:
+        eligible, count = list(range(len(items))), min(count, max(1, len(items) // ONE_IN))
     held = set(np.random.default_rng(1).permutation(eligible)[:count].tolist())
     train = [item for i, item in enumerate(items) if i not in held]
-    if not train or (count and datasets and not held):
-        kept = ", ".join(datasets)
-        raise UsageError(f"held_out = {count} of {kept}: leaves {len(train)} images to train on, {len(held)} aside")
+    if not train:
+        raise UsageError(f"all of {len(items)} images are held out: none is left to train on")
     return train, [items[i] for i in sorted(held)]
 
 
 def large_enough(items: list[Item], data: ViewData) -> list[Item]:
-    """The items that views at scales above 1 are made of; raises UsageError where there are none."""
-    large = [item for item in items if not data.larger_from or item.dataset in data.larger_from]
-    if not large:
-        raise UsageError(f"larger_from = {', '.join(data.larger_from)}: no images to train on are of these data sets")
-    return large
+    """The items that views at scales above 1 are made of: of some data sets, or of all where none of these is there."""
+    return [item for item in items if item.dataset in data.larger_from] or items
 
 
 def random_crop(image: ImageArray, side: int, rng: np.random.Generator) -> ImageArray:

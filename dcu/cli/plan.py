@@ -1,0 +1,25 @@
+"""``--dry-run``: which files a command would write."""
+
+from __future__ import annotations
+
+from dcu.cli.console import print_json, say
+from dcu.cli.files import Inputs
+from dcu.cli.places import Places
+from dcu.cli.report import Report
+
+
+def show(found: Inputs, *chosen: Places | None, json: bool = False) -> int:
+    """Print the output of each input, and whether a file is there already; the exit code.
+
+    Inputs are opened and not read; nothing is written.
+    """
+    report = Report(found, json, quiet=False)
+    for source in found.sources:
+        with report.of(source.name), source.opened():
+            for place in [places.of(source) for places in chosen if places]:
+                exists = place is not None and place.exists()
+                if json:
+                    print_json({"input": source.name, "output": str(place or "-"), "exists": exists})
+                else:
+                    say(f"{source.name} -> {place or '-'}{' (exists)' if exists else ''}")
+    return report.finish("nothing was written")

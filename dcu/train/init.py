@@ -1,0 +1,191 @@
+"""Initial weights: the one place where they come from.
+
+Codecs begin with the principal components of 8x8 blocks, networks on latents with the RGB network's backbone,
+segmenters with the classifier of their codec; then with what ``--init`` names: checkpoints, or an installed model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dcu import store
+from dcu.codec import Codec, analysis_input
+from dcu.errors import InvalidInputError, UnavailableError, UsageError
+from dcu.geometry import BLOCK
+from dcu.nets.efficientnet import EfficientNetLite
+from dcu.nets.latent import LatentClassifier, adapter_shape, removed_blocks
+from dcu.nets.norms import NORM_BATCHES, add_norms, restore_norms
+from dcu.nets.rgb import CLASSES
+from dcu.nets.segmenter import LatentSegmenter, RgbSegmenter
+from dcu.nets.transforms import Analysis, ConditionalSynthesis, Synthesis, start_from_components
+from dcu.tasks import rgb
+from dcu.tasks.classify import Classifier
+from dcu.tasks.rgb import RgbClassifier
+from dcu.train.checkpoint import Checkpoint, Origin
+
+READER = "reader."
+"""How the names of a joint run's classifier begin."""
+
+
+class Initialized(Protocol):
+    """What begins with a checkpoint: every task."""
+
+    scalars: dict[str, float]
+
+    @property
+    def module(self) -> nn.Module:
+        """All that has weights."""
+
+
+@runtime_checkable
+class Adaptable(Initialized, Protocol):
+    """What begins with an installed classifier too: a task whose network reads a codec's latents or images."""
+
+    codec: Codec
+
+    @property
+    def folded(self) -> bool:
+        """Whether the network is trained without norms, and so with an installed one's weights only."""
+
+    def look(self, index: int) -> None:
+        """Send a batch through the network."""
+
+
+def use_components(
+    analysis: Analysis, synthesis: Synthesis | ConditionalSynthesis, crops: Tensor, spread: Tensor, step: float
+) -> None:
+    """Set both linear parts to the principal components of crops (B, 8h, 8w, 3) uint8.
+
+    ``spread`` (C,) and ``step`` are those of :func:`~dcu.nets.transforms.start_from_components`.
+    """
+    blocks = F.pixel_unshuffle(analysis_input(crops), BLOCK).permute(0, 2, 3, 1).flatten(0, 2)
+    start_from_components(analysis, synthesis, blocks, spread, step)
+
+
+def student_network(channels: int, width: int, depth: int, hidden: int) -> LatentClassifier:
+    """A classifier whose backbone is the RGB network's and whose adapter has batch norms and random weights."""
+    network = LatentClassifier(channels, width, depth, hidden, CLASSES)
+    add_norms(network)
+    network.backbone = rgb.rgb_network().backbone
+    return network
+
+
+def segmenter_network(input: str, pyramid: int, classes: int, codec: Codec) -> LatentSegmenter | RgbSegmenter:
+    """A segmenter with the weights of the codec's classifier where they fit; pyramid and head are random, with norms.
+
+    Of another ``input`` than "latent" with those of the RGB network.
+    """
+    network: LatentSegmenter | RgbSegmenter
+    if input == "latent":
+        weights = store.find_network("classifier", codec.fingerprint).weights()
+        if removed_blocks(weights):  # the segmenter has them all
+            weights = rgb.rgb_network().state_dict() | weights
+        network = LatentSegmenter(*adapter_shape(weights), pyramid, classes)
+    else:
+        weights = rgb.rgb_network().state_dict()
+        network = RgbSegmenter(pyramid, classes)
+    known = {name.removeprefix("backbone."): tensor.float() for name, tensor in weights.items()}
+    wanted = network.state_dict()
+    network.load_state_dict({n: t for n, t in known.items() if n in wanted and not n.startswith("head.")}, strict=False)
+    add_norms(network.pyramid)
+    add_norms(network.head)
+    network.head.answer = network.head.answer.convolution  # type: ignore[assignment]
+    return network
+
+
+def installed_network(name: str, codec: Codec) -> tuple[LatentClassifier | EfficientNetLite, store.Model]:
+    """The network of an installed classifier or rgb-classifier of a codec, and its model.
+
+    Raises
+    ------
+    UnavailableError
+        It is not installed, not a classifier, or of another codec.
+    """
+    model = store.find(name)
+    if model.kind != "rgb-classifier":
+        return Classifier(store.find(name, "classifier"), codec, codec.device).network, model
+    if model.fingerprint != codec.fingerprint:
+        raise UnavailableError(f"{model.name}: was trained on images of another codec than {codec.name}")
+    return RgbClassifier(codec.device, model.weights()).network, model
+
+
+def initialize(task: Initialized, sources: Sequence[str]) -> Origin | None:
+    """Load initial weights of ``sources`` in turn: files of checkpoints, or one installed classifier by name or path.
+
+    Raises
+    ------
+    MissingInputError, InvalidInputError, UnavailableError, UsageError
+        What :func:`from_checkpoint` and :func:`from_model` raise; a codec or segmenter is to begin with a model; a
+        network without norms is to begin with none.
+    """
+    origin: Origin | None = None
+    for source in sources:
+        if source.endswith(".safetensors") or Path(source).is_file():
+            found = from_checkpoint(task, Path(source))
+        elif isinstance(task, Adaptable):
+            found = from_model(task, source)
+        else:
+            raise UsageError(f"--init {source}: not the file of a checkpoint; only classifiers begin with models")
+        origin = {**origin, "reader": found} if origin else found
+    if origin is None and isinstance(task, Adaptable) and task.folded:
+        raise UsageError("folded: such a network begins with a trained one, which --init names")
+    return origin
+
+
+def from_checkpoint(task: Initialized, path: Path) -> Origin:
+    """Load the averaged weights and the scalars of another run's checkpoint.
+
+    A joint run begins with a codec's (its reader begins anew), then maybe its reader with a classifier's; a
+    classifier's with the reader of a joint run.
+
+    Raises
+    ------
+    MissingInputError, InvalidInputError
+        No checkpoint, or not one of the same architecture.
+    """
+    checkpoint = Checkpoint(path)
+    state = checkpoint.load()
+    found, wanted = state.average, task.module.state_dict()
+    alike = not set(wanted).isdisjoint(found)  # else one of them is a joint run's, and a reader is all they share
+    if not alike:
+        inner = {n.removeprefix(READER): t for n, t in found.items() if n.startswith(READER)}
+        found = inner or {f"{READER}{n}": t for n, t in found.items()}
+        wanted = {n: t for n, t in wanted.items() if n.startswith(READER)} or wanted
+    common = {n: t for n, t in found.items() if n in wanted and wanted[n].shape == t.shape}
+    rest = (set(wanted) | set(found)) - set(common)
+    if not common or not all(alike and n.startswith(READER) for n in rest):
+        raise InvalidInputError(f"{path}: of another architecture")
+    task.module.load_state_dict(common, strict=False)
+    task.scalars.update({n: v for n, v in state.scalars.items() if n in task.scalars})
+    return checkpoint.origin(state)
+
+
+def from_model(task: Adaptable, name: str) -> Origin:
+    """Load an installed network's weights; the adapter's norms leave them alone at first, or there are none.
+
+    Of one that names other classes all but its last layer.
+
+    Raises
+    ------
+    UnavailableError
+        It is not installed, not a classifier, of another codec or of another shape.
+    """
+    network, model = installed_network(name, task.codec)
+    found = network.state_dict()
+    same = model.card.get("labels") == store.imagenet_labels()
+    wanted = {
+        n: t
+        for n, t in task.module.state_dict().items()
+        if ".norm." not in n and (same or not n.startswith("backbone.classifier."))
+    }
+    taken = {n: t for n in wanted if (t := found.get(n.replace(".convolution.", "."))) is not None}
+    if taken.keys() != wanted.keys() or any(t.shape != wanted[n].shape for n, t in taken.items()):
+        raise UnavailableError(f"{name}: of another shape than the recipe's network")
+    task.module.load_state_dict(taken, strict=False)
+    restore_norms(task.module, task.look, NORM_BATCHES)
+    return {"name": model.name, "sha256": model.card["sha256"]}
