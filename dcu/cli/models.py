@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dcu import install, store
+from dcu import install, store, weights
 from dcu.cli import options
 from dcu.cli.console import print_json, print_rows, say
 from dcu.cli.files import Inputs
@@ -114,8 +114,7 @@ def check(model: store.Model) -> None:
         segmenter = Segmenter.load(model.directory)
         facts |= {"macs": segmenter_cost(segmenter.network, "latent", segmenter.codec)}
         answer = segmenter.network(torch.zeros(1, len(segmenter.codec.levels), LATENT_CROP, LATENT_CROP))
-    if not torch.isfinite(answer).all():
-        raise UnavailableError("its network gives no finite numbers")
+    weights.finite(answer, model.name)
     for name, value in facts.items():
         if model.card.get(name) != value:
             raise UnavailableError(f"{name} is {value}, its card says {model.card.get(name)}")
