@@ -111,6 +111,7 @@ def test_labels_too_few_or_too_many(dcu: Dcu, own_models: Path, stream: Path, co
         assert refused(dcu(*command, own_models / "classifier-0.0983"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", WEIGHTS.values(), ids=WEIGHTS)
 @pytest.mark.parametrize("name", ["codec-0.0983", "classifier-0.0983"])
 def test_files_in_the_place_of_weights(
@@ -196,6 +197,7 @@ def test_network_of_giant_layers(dcu: Dcu, own_models: Path, stream: Path) -> No
         assert refused(dcu(*command, model.directory))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["card.json", "weights.safetensors"])
 @pytest.mark.parametrize("kind", ["device", "pipe", "directory", "dangling", "loop", "other", "large"])
 def test_what_is_no_regular_file(
@@ -247,6 +249,7 @@ def test_files_in_the_place_of_a_recipe(dcu: Dcu, tmp_path: Path, text: bytes) -
     assert refused(answer), (answer.code, answer.err[:300])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("section", "key", "value"), RECIPE_VALUES, ids=lambda value: value[:24])
 def test_values_of_recipes(dcu: Dcu, tmp_path: Path, section: str, key: str, value: str) -> None:
     answer = train(dcu, tmp_path, recipe(section, key, value).encode())

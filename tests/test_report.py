@@ -17,6 +17,8 @@ from dcu.image import ImageArray
 
 from .conftest import Dcu, one_line, smooth_image
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def page(dcu: Dcu, own_models: Path, random_rgb: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

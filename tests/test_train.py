@@ -818,6 +818,7 @@ class TwoBatches(CodecTask):
         return CodecBatch(torch.cat([super(TwoBatches, self).batch(2 * step + rank).crops for rank in range(2)]))
 
 
+@pytest.mark.slow
 def test_two_processes_learn_as_one_with_twice_the_batch(images: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(CODEC_TOML)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dcu"]
