@@ -23,7 +23,7 @@ $(READY): pyproject.toml $(NATIVE)
 readme: $(READY)  ## write the tables of README.md, from the cards and a new benchmark
 	$(BIN)/dcu bench --rate 0.0983 --baselines avif,webp --seconds 90 --json > docs/bench.jsonl.part
 	mv docs/bench.jsonl.part docs/bench.jsonl
-	$(BIN)/python docs/readme.py
+	$(BIN)/python -m docs.readme
 
 docs: $(READY)  ## write docs/reference/cli.md and python.md, from help and docstrings
 	$(BIN)/python docs/reference.py

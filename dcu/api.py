@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from dcu import arguments
 from dcu.bitstream import read
 from dcu.codec import codec_of
 from dcu.image import ImageArray
 from dcu.tasks.classify import Predictions, classifier_for
+from dcu.tasks.prior import Class
 
 
 def decode(data: arguments.Data) -> ImageArray:
@@ -25,8 +28,17 @@ def decode(data: arguments.Data) -> ImageArray:
     return codec_of(read(data).codec).decode(data)
 
 
-def classify(data: arguments.Data, top: int = 5) -> Predictions:
+def classify(
+    data: arguments.Data,
+    top: int = 5,
+    *,
+    classes: Iterable[Class] | None = None,
+    prior: Mapping[str, float] | Mapping[int, float] | None = None,
+    min_probability: float = 0.0,
+) -> Predictions:
     """The ``top`` most probable classes of what a bitstream shows, by the installed classifier for its codec.
+
+    ``classes``, ``prior`` and ``min_probability`` are those of :class:`dcu.Classifier`.
 
     Raises
     ------
@@ -35,7 +47,8 @@ def classify(data: arguments.Data, top: int = 5) -> Predictions:
     UnavailableError
         Its codec is not installed, or no classifier for it.
     TypeError, ValueError
-        ``data`` is not bytes, ``top`` no positive number.
+        ``data`` is not bytes, ``top`` no positive number; what is no class, no weight or no probability.
     """
     data = arguments.data(data)
-    return classifier_for(read(data).codec)(data, top)
+    classifier = classifier_for(read(data).codec)
+    return classifier(data, top, classes=classes, prior=prior, min_probability=min_probability)

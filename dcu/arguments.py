@@ -77,6 +77,15 @@ def at_least_one(value: object, name: str) -> int:
     return number
 
 
+def share(value: object, name: str) -> float:
+    """A number from 0 to 1; raises TypeError and ValueError."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{name} is a number, not {type(value).__name__}")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is 0 to 1, not {value}")
+    return value
+
+
 def one_of(value: object, choices: Iterable[str], name: str) -> str:
     """One of several words; raises TypeError and ValueError."""
     word = instance(value, str, name)

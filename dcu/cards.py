@@ -1,76 +1,36 @@
-"""Model cards: JSON that anybody may have written, checked before anything else reads it."""
+"""Model cards: JSON that anybody may have written, checked before anything else reads it (docs/reference/cards.md)."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Annotated, Any, Literal
 
-from dcu.schema import Between, Count, Matching, Name, Share
+from dcu.labels import SETS, Label, label_set
+from dcu.schema import Between, Count, Matching, Name, OneOf, Share, build
 
+SCHEMA = 2
+"""Of the cards that this version writes. Version 1, of dcu 0.1, had no key of that name: :mod:`dcu.old_cards`."""
 COUNTERPARTS = ("rgb-classifier", "rgb-segmenter")
 """Networks on decoded images, for comparison only."""
-RENAMED = {"sees": "input"}
-RENAMED_IN_LABELS = {"colour": "color"}
-"""Keys of version 0.1, and what they are called now."""
+LICENSE = "Apache-2.0; trained on images for research"
 MOST_BYTES = 2**23
-"""Of a card; the largest of dcu's own has 70 kB, one of 50,000 custom classes 5 MB."""
+"""Of a card; one of 50,000 custom classes has 5 MB."""
 MOST_DEPTH = 32
 """Of JSON inside JSON."""
 MOST_COLORS = 256
 """Classes of a segmenter: indices of a palette."""
+DIGITS = 5
+"""Of fractions on cards."""
 
+Kind = Literal["codec", "classifier", "segmenter", "rgb-classifier", "rgb-segmenter"]
 Input = Literal["latent", "decoded", "original"]
 """What networks are trained on."""
 Digest = Annotated[str, Matching("[0-9a-f]{64}", "64 hexadecimal digits")]
-Color = Annotated[str, Matching("#[0-9a-fA-F]{6}", "a color #rrggbb")]
 Size = Annotated[float, Between(0, 2**53)]
-
-
-@dataclass(frozen=True)
-class Label:
-    """A class: its name, its WNID where it is ImageNet's, its color in segmentation maps."""
-
-    label: str
-    wnid: str | None = None
-    color: Color | None = None
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """What was measured on a data set; None is for what does not exist."""
-
-    dataset: str
-    count: Count | None = None
-    top1: Share | None = None
-    top5: Share | None = None
-    miou: Share | None = None
-    agreement: Share | None = None
-    against: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """One way from file to label, as `dcu.evaluate.classifier.compare` measures it."""
-
-    name: str
-    side: Count
-    count: Count
-    bytes: Size
-    bpp: Size
-    top1: Share
-    top5: Share
-    macs: Count
-
-
-@dataclass(frozen=True)
-class Rivals:
-    """A classifier beside other ways to a label."""
-
-    dataset: str
-    rows: Annotated[tuple[Row, ...], Between(1, 2**10)]
+Signed = Annotated[float, Between(-(2**53), 2**53)]
 
 
 @dataclass(frozen=True)
@@ -83,46 +43,194 @@ class CodecMacs:
 
 
 @dataclass(frozen=True)
-class Card:
-    """What dcu reads of a card; all else on it is for people."""
+class Difference:
+    """How much better a codec is than another format at equal bits: PSNR in dB, MS-SSIM."""
 
-    kind: Literal["codec", "classifier", "segmenter", "rgb-classifier", "rgb-segmenter"]
+    psnr: Signed | None = None
+    ms_ssim: Signed | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured on a data set of ``count`` images; ``*_se`` is a standard error.
+
+    Means over files: ``bytes``, ``bpp``, ``psnr`` in dB, ``ms_ssim``. Fractions of 1: ``top1``, ``top5``;
+    ``agreement`` of the predicted label with that of the RGB network on the original; ``miou``, ``pixel_accuracy``,
+    ``iou`` of each class, ``by_distance``: mIoU at so many pixels from a boundary. ``ece``: expected calibration
+    error at ``temperature``. ``against``: other formats at equal bits.
+    """
+
+    dataset: str
+    count: Count
+    date: str | None = None
+    engine: str | None = None
+    bytes: Size | None = None
+    bpp: Size | None = None
+    bpp_se: Size | None = None
+    psnr: Signed | None = None
+    psnr_se: Size | None = None
+    ms_ssim: Signed | None = None
+    ms_ssim_se: Size | None = None
+    top1: Share | None = None
+    top1_se: Share | None = None
+    top5: Share | None = None
+    top5_se: Share | None = None
+    agreement: Share | None = None
+    agreement_se: Share | None = None
+    ece: Share | None = None
+    temperature: Size | None = None
+    miou: Share | None = None
+    miou_se: Share | None = None
+    pixel_accuracy: Share | None = None
+    iou: dict[str, Share | None] = field(default_factory=dict)
+    by_distance: dict[str, Share | None] = field(default_factory=dict)
+    against: dict[str, Difference] = field(default_factory=dict)
+
+    def replaces(self, other: Result) -> bool:
+        """Whether it is a new measurement of what another states: of the same data set, engine and kind."""
+        same = (self.dataset, self.engine) == (other.dataset, other.engine)
+        return same and (self.agreement is None) == (other.agreement is None)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The RGB network on other files of the same images, see :class:`dcu.evaluate.pipeline.Pipeline`."""
+
+    input: Literal["decoded", "format", "original"]
+    side: Count
+    bytes: Size
+    bpp: Size
+    top1: Share
+    top1_se: Share
+    top5: Share
+    top5_se: Share
+    macs: Count
+    source: str = ""
+    tuned: bool = False
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """Baselines of about as many bytes as a classifier's bitstreams."""
+
+    dataset: str
+    count: Count
+    rows: Annotated[tuple[Baseline, ...], Between(1, 2**10)]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Images of a data set."""
+
+    dataset: str
+    count: Count
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Initial weights: of a model (``name``), or of a run after so many ``steps``; in a mean its ``share``."""
+
+    sha256: Digest
+    name: Name | None = None
+    steps: Count | None = None
+    share: Share | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """How weights came to be.
+
+    Parameters
+    ----------
+    recipe : str
+        The recipe's name.
+    settings : dict
+        Its values; for people, and to recognize a run.
+    images : dict
+        How many images of each data set.
+    start : tuple of Origin
+        The initial weights: checkpoints or a model.
+    mean_of : tuple of Origin
+        The models whose weights were averaged.
+    test_images : dict
+        Of these, the data sets that consist, wholly or in part, of validation images of ILSVRC2012 or of the NIPS 2017
+        adversarial competition.
+    validation_duplicates : dict
+        How many photographs of a data set are also in validation sets of docs/data.md.
+    """
+
+    recipe: str = ""
+    settings: dict[str, object] = field(default_factory=dict)
+    seed: Count | None = None
+    steps: Count = 0
+    start: tuple[Origin, ...] = ()
+    mean_of: tuple[Origin, ...] = ()
+    rgb_share: Share = 0.0
+    teacher: str = ""
+    minutes: Size | None = None
+    images: dict[str, Count] = field(default_factory=dict)
+    test_images: dict[str, Count] = field(default_factory=dict)
+    validation_duplicates: dict[str, Count] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """Images of all data sets."""
+        return sum(self.images.values())
+
+
+@dataclass(frozen=True)
+class Card:
+    """A model card."""
+
+    kind: Kind
     fingerprint: Digest
     name: Name | None = None
     codec: Name | None = None
-    sha256: Digest | None = None
-    bytes: Count = 0
-    parameters: Count = 0
-    macs: Count = 0
-    steps: Count = 0
     rate: Annotated[float, Between(1e-6, 1e3)] | None = None
-    macs_per_pixel: CodecMacs | None = None
-    temperature: Annotated[float, Between(1e-3, 1e3)] = 1.0
-    int8: bool = True
-    void: Annotated[int, Between(0, 255)] = 255
     input: Input = "latent"
-    labels: tuple[Label, ...] = ()
-    figures: tuple[Metrics, ...] = ()
-    rivals: Rivals | None = None
+    labels: Annotated[str, OneOf(SETS)] | tuple[Label, ...] = ()
+    void: Annotated[int, Between(0, 255)] = 255
+    temperature: Annotated[float, Between(1e-3, 1e3)] = 1.0
+    calibration: Sample | None = None
+    int8: bool = True
+    license: str = LICENSE
+    parameters: Count = 0
+    bytes: Count = 0
+    sha256: Digest | None = None
+    macs: Count = 0
+    macs_per_pixel: CodecMacs | None = None
+    training: Training | None = None
+    results: tuple[Result, ...] = ()
+    baselines: Baselines | None = None
 
     def __post_init__(self) -> None:
         if self.kind in ("classifier", "segmenter", "rgb-segmenter") and not self.labels:
             raise ValueError("labels are missing")
-        if self.kind.endswith("segmenter") and len(self.labels) > MOST_COLORS:
+        if self.kind.endswith("segmenter") and len(self.classes) > MOST_COLORS:
             raise ValueError(f"more than {MOST_COLORS} labels")
-        if self.kind == "segmenter" and not all(label.color for label in self.labels):
+        if self.kind == "segmenter" and not all(label.color for label in self.classes):
             raise ValueError("labels without color")
 
+    @property
+    def classes(self) -> tuple[Label, ...]:
+        """The labels, those of a label set by its name."""
+        return label_set(self.labels) if isinstance(self.labels, str) else self.labels
 
-def parse(text: bytes) -> dict[str, Any]:
-    """All that stands on a card, under today's keys; raises ValueError.
 
-    What dcu reads of it is ``build(Card, parse(text), others=True)``.
-    """
+def parse(text: bytes) -> Card:
+    """The card of a file, of version 0.1 too; raises ValueError."""
+    from dcu import old_cards  # imports this module
+
     raw = parse_json(text)
     if not isinstance(raw, dict):
         raise ValueError("not an object")
-    return converted(raw)
+    if "schema" not in raw:
+        return old_cards.parse(raw)
+    schema = raw.pop("schema")
+    if schema != SCHEMA or isinstance(schema, bool):
+        newer = type(schema) is int and schema > SCHEMA
+        raise ValueError("of a newer version of dcu" if newer else "its schema is unknown")
+    return build(Card, raw)
 
 
 def parse_json(text: bytes) -> Any:
@@ -159,29 +267,39 @@ def parts_of(value: Any) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
-def converted(card: dict[str, Any]) -> dict[str, Any]:
-    """A card with the keys of version 0.1 replaced."""
-    card = {RENAMED.get(key, key): value for key, value in card.items()}
-    if isinstance(labels := card.get("labels"), list):
-        card["labels"] = [with_new_keys(label) if isinstance(label, dict) else label for label in labels]
-    return card
+def plain(value: object) -> Any:
+    """A value of a card as JSON has it: dataclasses as objects, without fields that have their default."""
+    if is_dataclass(value):
+        return {f.name: plain(own) for f in fields(value) if (own := getattr(value, f.name)) != default_of(f)}
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def with_new_keys(label: dict[str, Any]) -> dict[str, Any]:
-    """A label with the keys of version 0.1 replaced."""
-    return {RENAMED_IN_LABELS.get(key, key): value for key, value in label.items()}
+def default_of(declared: Field[Any]) -> Any:
+    """The default of a dataclass's field; MISSING where it has none."""
+    return declared.default if declared.default_factory is MISSING else declared.default_factory()
 
 
-def written(card: dict[str, Any]) -> bytes:
+def facts(card: Card) -> dict[str, Any]:
+    """All that a card states, as its file has it; the license always."""
+    first = {"schema": SCHEMA} | ({"name": card.name} if card.name else {})
+    return {**first, "kind": card.kind, "license": card.license, **plain(card)}
+
+
+def written(card: Card) -> bytes:
     """A card's file, readable by people; bytes of names that are no text are written as JSON escapes them."""
-    text = json.dumps(without_infinities(card), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(facts(card), indent=1, ensure_ascii=False, allow_nan=False)
     return (text + "\n").encode("utf-8", "backslashreplace")
 
 
-def without_infinities(value: Any) -> Any:
-    """A value with null in the place of the floats that JSON does not know."""
-    if isinstance(value, dict):
-        return {key: without_infinities(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_infinities(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def share_error(share: float, count: int) -> float:
+    """The standard error of a fraction of ``count`` images: sqrt(p (1 - p) / n)."""
+    return round(math.sqrt(share * (1 - share) / count), DIGITS) if count else 0.0
+
+
+def held_out(images: dict[str, int]) -> str:
+    """The name, in results, of the held-out part of a training's images."""
+    return f"{', '.join(images)} (held out)"

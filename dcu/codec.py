@@ -301,7 +301,7 @@ def of_every_rate(device: str = "cpu") -> list[Codec]:
     """The installed codecs, by rising rate; of several of one rate, the first."""
     models: dict[float, store.Model] = {}
     for model in store.installed_codecs():
-        models.setdefault(model.card["rate"], model)
+        models.setdefault(model.card.rate or 0.0, model)
     return [Codec.from_model(model, device) for model in models.values()]
 
 

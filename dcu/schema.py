@@ -10,6 +10,7 @@ import math
 import re
 import types
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -103,11 +104,10 @@ def readers_of(cls: type[Any], others: bool) -> dict[str, tuple[Reader, bool]]:
 def reader(kind: Any, others: bool) -> Reader:
     """What turns a value into one of a field's type; it raises ValueError, with the field's name."""
     origin, within = get_origin(kind), get_args(kind)
-    if kind is Any:
+    if kind is object:  # JSON that nothing reads
         return lambda value, name: value
-    if origin in (Union, types.UnionType):  # with None
-        inner = reader(within[0], others)
-        return lambda value, name: None if value is None else inner(value, name)
+    if origin in (Union, types.UnionType):
+        return either([reader(each, others) for each in within if each is not types.NoneType])
     if origin is Annotated:
         return bounded(reader(within[0], others), within[1:])
     if origin is Literal:
@@ -117,6 +117,20 @@ def reader(kind: Any, others: bool) -> Reader:
     if origin in (tuple, dict):
         return collection(origin, reader(within[origin is dict], others))
     return plain(kind)
+
+
+def either(inner: Sequence[Reader]) -> Reader:
+    """Reads None, or what one of some readers takes; the error is the last one's."""
+
+    def read(value: Any, name: str) -> Any:
+        if value is None:
+            return None
+        for each in inner[:-1]:
+            with suppress(ValueError):
+                return each(value, name)
+        return inner[-1](value, name)
+
+    return read
 
 
 def plain(kind: type[Any]) -> Reader:

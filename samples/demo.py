@@ -54,7 +54,7 @@ def main() -> None:
     for path in sorted(Path(__file__).parent.glob("*.jpg")):
         image = read_image(path.read_bytes())
         data = codec.compress(image)
-        best = classifier(data).best
+        best = classifier(data).predictions[0]
         decoded = codec.decode(data)
         (OUT / f"{path.stem}.bin").write_bytes(data)
         Image.fromarray(decoded).save(OUT / f"{path.stem}.png")

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,14 @@ from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from dcu import store
+from dcu.cards import Baseline, Baselines, Card
+from dcu.cards import Result as CardResult
 from dcu.cli import app
 from dcu.codec import Codec, codec_of
 from dcu.entropy import _native, integer_tensors
 from dcu.evaluate.cost import codec_cost, macs
 from dcu.image import ImageArray
+from dcu.labels import Label
 from dcu.nets.context import Group
 from dcu.nets.efficientnet import EfficientNetLite
 from dcu.nets.latent import LatentClassifier
@@ -39,7 +42,7 @@ from dcu.train.codec import CodecNetwork, CodecRecipe
 settings.register_profile("dcu", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("dcu")  # how long an example takes says how busy the machine is
 
-SEGMENTER_LABELS = [{"label": "sky", "colour": "#0000ff"}, {"label": "road", "colour": "#102030"}]
+SEGMENTER_LABELS = (Label("sky", color="#0000ff"), Label("road", color="#102030"))
 GROUPS = (Group(1, 9, 3), Group(2, 5, 2))
 RECIPE = CodecRecipe("codec-0.0983", 0.0983, GROUPS, width=8, analysis_depth=1, synthesis_depth=1, context_hidden=8)
 
@@ -63,31 +66,37 @@ def random_codec(seed: int) -> dict[str, torch.Tensor]:
 def write_codec(directory: Path, seed: int = 0) -> store.Model:
     tensors = random_codec(seed)
     codec = Codec(tensors, directory.name)
-    card = {"name": directory.name, "kind": "codec", "rate": 0.0983, "fingerprint": codec.fingerprint, "figures": []}
-    return store.write_model(directory, card | codec_cost(codec), tensors)
+    card = Card(kind="codec", rate=0.0983, fingerprint=codec.fingerprint, macs_per_pixel=codec_cost(codec))
+    return store.write_model(directory, card, tensors)
 
 
 def write_classifier(directory: Path, fingerprint: str) -> store.Model:
     """Three classes; macs as `dcu.evaluate.cost` counts them, which `dcu models verify` compares."""
     torch.manual_seed(1)
     network = LatentClassifier(3, 4, 1, 0, 3)
-    labels = [{"wnid": f"n{i:08}", "label": name} for i, name in enumerate(("cat", "dog", "tea"))]
-    card: dict[str, Any] = {
-        "name": directory.name,
-        "kind": "classifier",
-        "codec": "codec-0.0983",
-        "fingerprint": fingerprint,
-    }
+    card = Card(
+        kind="classifier",
+        codec="codec-0.0983",
+        fingerprint=fingerprint,
+        labels=tuple(Label(name, f"n{i:08}") for i, name in enumerate(("cat", "dog", "tea"))),
+        macs=macs(network, torch.zeros(1, 3, 28, 28)),
+    )
     tensors = {name: tensor.half() for name, tensor in network.state_dict().items()}
-    card |= {"macs": macs(network, torch.zeros(1, 3, 28, 28))}
-    return store.write_model(directory, card | {"labels": labels, "figures": []}, tensors)
+    return store.write_model(directory, card, tensors)
+
+
+def state_accuracy(model: store.Model) -> None:
+    """Write on a classifier's card that it and the RGB network on WebP were measured on 9 images."""
+    result = CardResult("some-val", 9, engine="pytorch", bytes=600.0, bpp=0.1, top1=0.5, top5=0.7)
+    webp = Baseline("format", 64, 599.0, 0.1, 0.25, 0.14, 0.5, 0.17, 10**6, source="webp")
+    stated = replace(model.card, results=(result,), baselines=Baselines("some-val", 9, (webp,)))
+    store.amend(model, stated)
 
 
 def write_segmenter(directory: Path, fingerprint: str) -> store.Model:
     torch.manual_seed(3)
     network = LatentSegmenter(3, 4, 1, 0, 8, 2)
-    card: dict[str, Any] = {"name": directory.name, "kind": "segmenter", "codec": "codec-0.0983", "figures": []}
-    card |= {"fingerprint": fingerprint, "labels": SEGMENTER_LABELS, "void": 7}
+    card = Card("segmenter", fingerprint, codec="codec-0.0983", labels=SEGMENTER_LABELS, void=7)
     return store.write_model(directory, card, network.state_dict())
 
 

@@ -306,7 +306,7 @@ class Models:
     def card(self, rng: Rng) -> bytes:
         """A card: its bytes damaged, or its values."""
         if rng.random() < 0.05:
-            return pick(rng, self.cards)[:-2] + f', "more": {nested(int(rng.integers(1, 2000)))}}}'.encode()
+            return bytes(pick(rng, self.cards))[:-2] + f', "more": {nested(int(rng.integers(1, 2000)))}}}'.encode()
         if rng.random() < 0.4:
             return damaged_file(rng, self.cards)
         return altered_json(rng, pick(rng, self.cards))
@@ -318,7 +318,7 @@ class Models:
             return damaged_file(rng, self.weights)
         size = int.from_bytes(data[:8], "little")
         header = altered_json(rng, data[8 : 8 + size])
-        return len(header).to_bytes(8, "little") + header + data[8 + size :]
+        return len(header).to_bytes(8, "little") + header + bytes(data[8 + size :])
 
     def read_card(self, data: bytes) -> None:
         """Load the model of a card, with the weights that belong to it."""

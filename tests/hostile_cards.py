@@ -50,9 +50,9 @@ LITERALS: dict[str, str] = {
     "giant integer": f'"parameters": {"9" * 5000}',
     "kind twice": '"kind": "codec", "kind": "classifier"',
     "sha256 twice": f'"sha256": "{"0" * 64}"',
-    "NaN in what is not read": '"history": [NaN]',
-    "key twice in what is not read": '"history": {"a": 1, "a": 2}',
-    "deep in what is not read": f'"history": {nested(100)}',
+    "NaN in what is not read": '"training": {"settings": {"a": NaN}}',
+    "key twice in what is not read": '"training": {"settings": {"a": 1, "a": 2}}',
+    "deep in what is not read": f'"training": {{"settings": {{"a": {nested(100)}}}}}',
 }
 """Text that is put into an otherwise valid card."""
 
@@ -77,9 +77,14 @@ VALUES: list[tuple[str, Any]] = [
     *each("int8", (0, 1, "true", None, [])),
     *each("void", (-1, 256, 1.5, "11", GIANT)),
     *each("input", (1, "", "pixels", ["latent"])),
-    *each("figures", (1, {}, [1], [{}], [{"dataset": 1}], [{"dataset": "x", "top1": 2}])),
-    *each("figures", ([{"dataset": "x", "count": -1}], [{"dataset": "x", "miou": "good"}])),
-    *each("rivals", (1, [], {}, {"dataset": "x", "rows": []}, {"dataset": "x", "rows": [{}]})),
+    *each("schema", (0, 1, 3, "2", 2.5, True, [], HUGE)),
+    *each("results", (1, {}, [1], [{}], [{"dataset": 1}], [{"dataset": "x", "count": 1, "top1": 2}])),
+    *each("results", ([{"dataset": "x", "count": -1}], [{"dataset": "x", "count": 1, "miou": "good"}])),
+    *each("baselines", (1, [], {}, {"dataset": "x", "count": 1, "rows": []})),
+    *each("baselines", ({"dataset": "x", "count": 1, "rows": [{}]},)),
+    *each("training", (1, [], {"images": {"x": -1}}, {"settings": 1}, {"start": {}}, {"start": [{"sha256": "a/b"}]})),
+    *each("license", (1, None, [], {})),
+    *each("history", ("anything",)),
     *each("macs_per_pixel", (1, {}, {"analysis": 1}, {"analysis": -1, "synthesis": 1, "context": 1})),
 ]
 """A key of an otherwise valid card, and a value that it must not have."""

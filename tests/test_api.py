@@ -16,8 +16,10 @@ from PIL import Image
 
 import dcu
 from dcu import bitstream, errors, paths, store
+from dcu.cards import Card
 from dcu.codec import Codec
 from dcu.image import read_image
+from dcu.labels import Label
 from dcu.nets.segmenter import LatentSegmenter
 from dcu.tasks.classify import Classifier
 from dcu.tasks.segment import Segmenter
@@ -28,10 +30,9 @@ from .conftest import png, smooth_image, write_codec
 @pytest.fixture
 def segmenter(own_models: Any, codec: Codec) -> Segmenter:
     torch.manual_seed(3)
-    labels = [{"label": "sky", "color": "#0000ff"}, {"label": "road", "color": "#102030"}]
-    card = {"kind": "segmenter", "codec": codec.name, "fingerprint": codec.fingerprint, "labels": labels, "void": 7}
+    labels = (Label("sky", color="#0000ff"), Label("road", color="#102030"))
+    card = Card("segmenter", codec.fingerprint, codec=codec.name, labels=labels, void=7)
     network = LatentSegmenter(3, 4, 1, 0, 8, 2)
-    card |= {"name": "segmenter-0.0983", "figures": []}
     return Segmenter(store.write_model(own_models / "segmenter-0.0983", card, network.state_dict()), codec)
 
 

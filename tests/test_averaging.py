@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import torch
 from torch import nn
 
 from dcu import store
+from dcu.cards import Card, Result, Sample
 from dcu.codec import Codec
+from dcu.labels import IMAGENET
 from dcu.nets.latent import LatentClassifier
 from dcu.tasks import rgb
 from dcu.tasks.classify import Classifier
@@ -50,8 +53,9 @@ def test_weighted_mean() -> None:
 
 
 def test_mean_of_runs(dcu: Dcu, own_models: Path, tmp_path: Path) -> None:
-    stated = {"temperature": 0.7, "kept_aside": {"count": 9}}
-    model = store.amend(store.find("classifier-0.0983"), stated)
+    model = store.find("classifier-0.0983")
+    stated = replace(model.card, temperature=0.7, calibration=Sample("x", 9), results=(Result("x", 9),), int8=False)
+    model = store.amend(model, stated)
     bias = "backbone.classifier.bias"
     tensors = {name: tensor.float() for name, tensor in model.weights().items()}
     other = store.write_model(tmp_path / "other", model.card, tensors | {bias: tensors[bias] + 4})
@@ -64,15 +68,16 @@ def test_mean_of_runs(dcu: Dcu, own_models: Path, tmp_path: Path) -> None:
     assert found[bias].dtype == torch.float16
     assert torch.allclose(found.pop(bias).float(), tensors[bias] + 1, atol=1e-2)
     assert all(torch.equal(tensor.float(), tensors[name]) for name, tensor in found.items())
-    assert [(part["sha256"], part["share"]) for part in mean.card["mean_of"]] == [
-        (model.card["sha256"], 0.75),
-        (other.card["sha256"], 0.25),
+    assert mean.card.training
+    assert [(part.sha256, part.share) for part in mean.card.training.mean_of] == [
+        (model.sha256, 0.75),
+        (other.sha256, 0.25),
     ]
-    assert mean.card["figures"] == []
-    assert not stated.keys() & mean.card.keys(), "it was found for other weights"
+    found_for_others = (mean.card.temperature, mean.card.calibration, mean.card.results, mean.card.int8)
+    assert found_for_others == (1.0, None, (), True)
     assert Classifier(mean, Codec.load("codec-0.0983")).name == "m"
 
-    own = store.write_model(tmp_path / "own", model.card | {"labels": model.card["labels"][::-1]}, tensors)
+    own = store.write_model(tmp_path / "own", replace(model.card, labels=model.card.classes[::-1]), tensors)
     narrow = store.write_model(tmp_path / "narrow", model.card, tensors | {bias: tensors[bias][1:]})
     codec = store.find("codec-0.0983").directory
     calls: list[list[Any]] = [
@@ -98,14 +103,14 @@ def test_mean_with_a_share_of_the_rgb_networks_late_layers(dcu: Dcu, codec: Code
     """Blocks at 14x14 and the adapter stay as they are, and blocks that a classifier goes without stay away."""
     network = LatentClassifier(3, 4, 1, 0, 1000)
     network.backbone.remove_blocks((7,))
-    card: dict[str, Any] = {"name": "x", "kind": "classifier", "codec": codec.name, "fingerprint": codec.fingerprint}
-    card |= {"labels": store.imagenet_labels()}
+    card = Card("classifier", codec.fingerprint, codec=codec.name, labels=IMAGENET)
     given = {name: tensor.half() for name, tensor in network.state_dict().items()}
     model = store.write_model(tmp_path / "x", card, given)
     theirs = {f"backbone.{name}": tensor for name, tensor in rgb.rgb_network().backbone.state_dict().items()}
     assert dcu("train", "mean", model.directory, "--rgb", "0.25", "--out", tmp_path / "m").code == 0
     mean = store.read_model(tmp_path / "m")
-    assert mean.card["rgb_share"] == 0.25
+    assert mean.card.training
+    assert mean.card.training.rgb_share == 0.25
     found, late = mean.weights(), [f"backbone.blocks.{block}." for block in range(6, 11)]
     assert found.keys() == given.keys()
     for name, tensor in found.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,10 +21,12 @@ from dcu.codec import Codec
 from dcu.entropy.coder import position_index
 from dcu.evaluate import classifier as evaluate_classifier
 from dcu.evaluate.cost import macs
+from dcu.evaluate.pipeline import Pipeline
+from dcu.labels import Label
 from dcu.nets.efficientnet import LITE0, EfficientNetLite, InvertedResidual
 from dcu.nets.latent import FusedBlock, PlainBlock
 
-from .conftest import Dcu, one_line, png, smooth_image
+from .conftest import Dcu, one_line, png, smooth_image, state_accuracy
 
 STAGES = ("read_ms", "decode_ms", "network_ms")
 
@@ -54,7 +57,7 @@ def test_rows_without_data(dcu: Dcu, monkeypatch: pytest.MonkeyPatch) -> None:
     assert webp["relative"]["bytes"] == webp["relative"]["macs"] == webp["relative"]["parameters"] == 1
     assert ours["relative"]["macs"] == pytest.approx(table.macs_of(ours) / table.macs_of(webp), abs=1e-3)
     assert {row["codec"] for row in rows} == {"codec-0.0983"}
-    assert ours["network_macs"] == store.find("classifier-0.0983").card["macs"]
+    assert ours["network_macs"] == store.find("classifier-0.0983").card.macs
 
 
 def test_what_is_fast_is_timed_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,12 +76,7 @@ def test_what_is_fast_is_timed_more_often(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.usefixtures("random_rgb")
 def test_table_for_people_and_what_cards_say(dcu: Dcu, own_models: Path) -> None:
-    rows = [
-        {"name": "classifier-0.0983", "side": 224, "bytes": 600.0, "top1": 0.5, "top5": 0.7, "macs": 10**6},
-        {"name": "RGB on webp 64x64", "side": 64, "bytes": 599.0, "top1": 0.25, "top5": 0.5, "macs": 10**6},
-    ]
-    rows = [row | {"count": 9, "bpp": 0.1} for row in rows]
-    store.amend(store.find("classifier-0.0983"), {"rivals": {"dataset": "some-val", "rows": rows}})
+    state_accuracy(store.find("classifier-0.0983"))
     answer = dcu("bench", "--seconds", "0", "--batch", "1", "--baselines", "webp")
     assert "50.0 %" in answer.out
     assert "RGB on webp 64x64" in answer.out
@@ -151,7 +149,20 @@ def test_macs_of_the_context_model_by_hand(codec: Codec) -> None:
 def test_baselines_are_recorded_for_the_bench(
     dcu: Dcu, own_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [{"name": "x", "side": 224, "count": 1, "ms": 3.0}]
+    reached = {
+        "count": 1,
+        "bytes": 9.0,
+        "bpp": 0.1,
+        "top1": 1.0,
+        "top1_se": 0.0,
+        "top5": 1.0,
+        "top5_se": 0.0,
+        "macs": 7,
+    }
+    rows = [
+        evaluate_classifier.Comparison(pipeline, **reached, ms=3.0)  # type: ignore[arg-type]
+        for pipeline in (Pipeline("latent", "classifier-0.0983"), Pipeline("format", "webp", 64))
+    ]
     monkeypatch.setattr(evaluate_classifier, "compare", lambda *_: rows)
     (tmp_path / "set" / "n00000000").mkdir(parents=True)
 
@@ -159,7 +170,9 @@ def test_baselines_are_recorded_for_the_bench(
     call = ["eval", "baselines", tmp_path / "set", "--network", "classifier-0.0983", "--formats", "webp", "--record"]
     assert dcu(*call).code == 0
     card = json.loads((own_models / "classifier-0.0983" / "card.json").read_text())
-    assert card["rivals"] == {"dataset": "set", "rows": [{"name": "x", "side": 224, "count": 1}]}
+    (row,) = card["baselines"]["rows"]
+    assert (card["baselines"]["dataset"], card["baselines"]["count"]) == ("set", 1)
+    assert row == {"input": "format", "source": "webp", "side": 64} | {k: v for k, v in reached.items() if k != "count"}
 
 
 def test_what_it_was_measured_on_is_said() -> None:
@@ -170,9 +183,9 @@ def test_what_it_was_measured_on_is_said() -> None:
 def test_classes_of_ones_own_are_not_what_the_report_shows(own_models: Path, codec: Codec) -> None:
     """A classifier that sorts before the codec's own, fitted to the same latents, names nothing in the gallery."""
     card = store.read_model(own_models / "classifier-0.0983").card
-    labels = [{"label": name} for name in ("mine", "yours", "theirs")]
+    labels = tuple(map(Label, ("mine", "yours", "theirs")))
     weights = store.read_model(own_models / "classifier-0.0983").weights()
-    store.write_model(own_models / "animals", card | {"name": "animals", "labels": labels}, weights)
+    store.write_model(own_models / "animals", replace(card, labels=labels), weights)
     (row,) = gallery({"photo": smooth_image(64, 64)}, [store.find("codec-0.0983")], [])
     named = {label for shown in row[1:] for label, _ in shown.names}
     assert named == {"cat", "dog", "tea"}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,8 @@ def test_no_image_is_computed(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(Synthesis, "forward", refuse)
     answer = Classifier.load()(data, top=2)
-    assert answer.best.label in ("cat", "dog", "tea")
+    assert answer.best == answer.predictions[0]
+    assert answer.predictions[0].label in ("cat", "dog", "tea")
     assert len(answer.predictions) == 2
     assert answer.predictions[0].probability >= answer.predictions[1].probability
     assert (answer.network, answer.codec) == ("classifier-0.0983", "codec-0.0983")
@@ -160,7 +162,8 @@ def test_temperature_of_the_card_softens(own_models: Path) -> None:
     latent: list[View] = [torch.randn(1, 3, 28, 28)]
     classifier = Classifier.load(own_models / "classifier-0.0983")
     expected = torch.softmax(classifier.network(latent[0]) / 2, 1)
-    store.amend(store.read_model(own_models / "classifier-0.0983"), {"temperature": 2.0})
+    model = store.read_model(own_models / "classifier-0.0983")
+    store.amend(model, replace(model.card, temperature=2.0))
     softer = Classifier.load(own_models / "classifier-0.0983")
     assert torch.allclose(softer.probabilities([latent]), expected, atol=1e-6)
 

@@ -5,7 +5,6 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ import torch
 from PIL import Image
 
 from dcu import store
+from dcu.cards import Baseline, Difference, Result
 from dcu.codec import Codec
 from dcu.data import items
 from dcu.evaluate import baselines, curves
@@ -59,11 +59,14 @@ def test_codec_metrics_are_those_of_real_files(dcu: Dcu, codec: Codec, dataset: 
 
 def test_classifier_metrics(dcu: Dcu, dataset: Path) -> None:
     (metrics,) = dcu("eval", "classifier", dataset, "--json").lines
-    assert set(metrics) == {"network", "dataset", "count", "top1", "top5", "ece", "bpp", "temperature", "engine"}
+    assert set(metrics) == {
+        *("network", "dataset", "count", "top1", "top1_se", "top5", "top5_se", "ece", "bytes", "bpp", "temperature"),
+        "engine",
+    }
     classifier = Classifier.load()
     codec = classifier.codec
     best = {
-        p: classifier(codec.compress(standard_crop(read_image(p.read_bytes())))).best.wnid
+        p: classifier(codec.compress(standard_crop(read_image(p.read_bytes())))).predictions[0].wnid
         for p in dataset.rglob("*.png")
     }
     assert metrics["count"] == len(best)
@@ -104,7 +107,7 @@ def test_metrics_are_recorded_on_the_card(dcu: Dcu, dataset: Path, own_models: P
     model = own_models / "codec-0.0983"
     for _ in range(2):
         (metrics,) = dcu("eval", "codec", dataset, "--codec", model, "--json", "--record").lines
-    (recorded,) = json.loads((model / "card.json").read_text())["figures"]
+    (recorded,) = json.loads((model / "card.json").read_text())["results"]
     lasting = {key: value for key, value in metrics.items() if key not in ("name", *TIMES)}
     assert {key: recorded[key] for key in lasting} == lasting
     assert set(recorded) - set(lasting) == {"date"}
@@ -149,7 +152,7 @@ def test_baselines_write_whole_files_and_come_back_at_full_size(
     expected = ours["psnr"] - curves.quality_at(jpeg, "psnr", ours["bpp"])
     assert against["against"] == "jpeg"
     assert against["psnr_difference"] == pytest.approx(expected, abs=1e-3)
-    (recorded,) = json.loads((model / "card.json").read_text())["figures"]
+    (recorded,) = json.loads((model / "card.json").read_text())["results"]
     assert recorded["against"]["jpeg"]["psnr"] == against["psnr_difference"]
     assert plot.read_text().lstrip().startswith("<?xml")
     again = dcu("eval", "codec", dataset, "--plot", plot)
@@ -189,7 +192,7 @@ def test_baseline_may_not_take_more_bytes() -> None:
 @pytest.mark.usefixtures("random_rgb")
 def test_baselines_of_a_classifier_get_as_many_bytes(dcu: Dcu, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert dcu("eval", "baselines", dataset, "--formats", "jpeg").code == 2  # three classes are not ImageNet's
-    monkeypatch.setattr(evaluate_classifier, "CLASSES", 3)
+    monkeypatch.setattr(evaluate_classifier, "check_imagenet", lambda _: None)
     monkeypatch.setattr(evaluate_classifier, "SIDES", (224, 64))
     monkeypatch.setitem(baselines.FORMATS, "jpeg", replace(baselines.FORMATS["jpeg"], fine=(1, 5, 10, 20, 40, 80)))
     rows = dcu("eval", "baselines", dataset, "--formats", "jpeg", "--json").lines
@@ -211,22 +214,20 @@ def test_a_recorded_comparison_stays_when_other_formats_are_measured(
     for name in ("jpeg", "webp"):
         monkeypatch.setitem(baselines.FORMATS, name, replace(baselines.FORMATS[name], fine=(1, 80)))
 
-    def recorded(formats: str) -> list[dict[str, Any]]:
+    def recorded(formats: str) -> tuple[Baseline, ...]:
         assert dcu("eval", "baselines", dataset, "--formats", formats, "--record").code == 0
-        rivals = store.find("classifier-0.0983").card["rivals"]
-        assert rivals["dataset"] == dataset.name
-        rows: list[dict[str, Any]] = rivals["rows"]
-        return rows
+        found = store.find("classifier-0.0983").card.baselines
+        assert found is not None
+        assert found.dataset == dataset.name
+        return found.rows
 
-    first = recorded("jpeg")
-    second = recorded("webp")
-    own, decoded, webp, jpeg, original = second
-    assert [own, decoded, original] == [first[0], first[1], first[3]]
-    assert jpeg == first[2]
-    assert webp["name"].startswith("RGB on webp")
-    assert recorded("jpeg") == [own, decoded, jpeg, webp, original]
+    decoded, jpeg, original = recorded("jpeg")
+    again, webp, kept, last = recorded("webp")
+    assert (again, kept, last) == (decoded, jpeg, original)
+    assert webp.source == "webp"
+    assert recorded("jpeg") == (decoded, jpeg, webp, original)
     (dataset / "n00000000" / "0.png").unlink()
-    assert len(recorded("jpeg")) == 4  # of fewer images
+    assert len(recorded("jpeg")) == 3  # of fewer images
 
 
 @pytest.mark.usefixtures("random_rgb")
@@ -234,14 +235,18 @@ def test_agreement_with_the_rgb_network_needs_no_labels(
     dcu: Dcu, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert dcu("eval", "classifier", dataset, "--agreement").code == 2  # three classes are not ImageNet's
-    monkeypatch.setattr(evaluate_classifier, "CLASSES", 3)
+    monkeypatch.setattr(evaluate_classifier, "check_imagenet", lambda _: None)
     image = png(smooth_image(256, 256))
     (tmp_path / "loose").mkdir()
     (tmp_path / "loose" / "a.png").write_bytes(image)
     classifier = Classifier.load(engine="pytorch")
-    said = classifier.predict(
-        classifier.look([classifier.codec.read(classifier.codec.compress(smooth_image(256, 256)[16:240, 16:240]))])
-    )[0].best.index
+    said = (
+        classifier.predict(
+            classifier.look([classifier.codec.read(classifier.codec.compress(smooth_image(256, 256)[16:240, 16:240]))])
+        )[0]
+        .predictions[0]
+        .index
+    )
     view = torch.from_numpy(smooth_image(256, 256)[16:240, 16:240].copy())[None]
     teacher = int(RgbClassifier()(view).logits.argmax())
     assert evaluate_classifier.rgb_numbers(classifier, items(tmp_path / "loose")) == [teacher]
@@ -264,7 +269,7 @@ def test_temperature_that_makes_the_right_classes_most_probable() -> None:
     torch.manual_seed(0)
     logits = torch.randn(4000, 5)
     numbers = torch.distributions.Categorical(logits=logits / 2.5).sample()
-    answers = evaluate_classifier.Outputs(logits, numbers, 0.1)
+    answers = evaluate_classifier.Outputs(logits, numbers, 9, 0.1)
     assert evaluate_classifier.best_temperature(answers) == pytest.approx(2.5, rel=0.1)
 
 
@@ -310,20 +315,20 @@ def test_ties_are_not_right() -> None:
     scores = torch.tensor([[1.0, 2.0, 0.0], [2.0, 2.0, 0.0], [math.nan, 2.0, 0.0], [0.0, math.nan, 0.0]])
     numbers = torch.ones(4, dtype=torch.long)
     assert evaluate_classifier.ranks(scores, numbers).tolist() == [0, 1, 1, 2]
-    metrics = evaluate_classifier.evaluate(evaluate_classifier.Outputs(scores[:2], numbers[:2], 0.1), 1.0)
+    metrics = evaluate_classifier.evaluate(evaluate_classifier.Outputs(scores[:2], numbers[:2], 9, 0.1), 1.0)
     contender = evaluate_classifier.Contender(Pipeline("original"), 0, lambda data: scores[int(data)])
     for row in range(4):
         contender.enter(b"%d" % row, 1)
-    assert contender.row()["top1"] == 0.25
+    assert contender.result().top1 == 0.25
     assert (metrics["top1"], metrics["top5"]) == (0.5, 1.0)
 
 
 def test_what_was_compared_before_stays_on_the_card(tmp_path: Path) -> None:
     """`eval codec --record` without other formats, or with some of them."""
     model = write_codec(tmp_path / "codec")
-    for against in ({"jpeg": {"psnr": 1}, "webp": {"psnr": 2}}, {}, {"webp": {"psnr": 3}}):
-        model = store.record(model, {"dataset": "kodak", "count": 6} | ({"against": against} if against else {}))
-    (figure,) = store.read_model(model.directory).card["figures"]
-    assert figure["against"] == {"jpeg": {"psnr": 1}, "webp": {"psnr": 3}}
-    model = store.record(model, {"dataset": "kodak", "count": 7})
-    assert "against" not in model.card["figures"][0], "measured on other images"
+    for against in ({"jpeg": Difference(1), "webp": Difference(2)}, {}, {"webp": Difference(3)}):
+        model = store.record(model, Result("kodak", 6, against=against))
+    (result,) = store.read_model(model.directory).card.results
+    assert result.against == {"jpeg": Difference(1), "webp": Difference(3)}
+    model = store.record(model, Result("kodak", 7))
+    assert not model.card.results[0].against, "measured on other images"

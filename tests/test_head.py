@@ -45,10 +45,9 @@ def test_own_classes_from_images(dcu: Dcu, labels: Path, bins: Path) -> None:
     assert model.name == "labels-0.0983"
     assert named_right(dcu, bins, "labels-0.0983") >= 9
     card = json.loads(dcu("models", "show", "labels-0.0983").out)
-    assert card["data"] == {"labels": 10}
-    assert card["kept_aside"]["count"] == 2
-    assert card["start"]["name"] == "classifier-0.0983"
-    assert set(card["took"]) == {"minutes", "threads", "device"}
+    assert card["training"]["images"] == {"labels": 10}
+    assert (card["results"][0]["dataset"], card["results"][0]["count"]) == ("labels (held out)", 2)
+    assert card["training"]["start"][0]["name"] == "classifier-0.0983"
     assert dcu("models", "verify", "labels-0.0983").code == 0
 
 
@@ -77,7 +76,7 @@ def test_wnids_keep_their_names(dcu: Dcu, labels: Path, tmp_path: Path) -> None:
     (labels / "dark").rename(labels / "n01440764")
     assert dcu("train", "head", labels, "--out", tmp_path / "own").code == 0
     card = json.loads((tmp_path / "own" / "card.json").read_text())
-    assert card["labels"] == [{"label": "light"}, {"wnid": "n01440764", "label": "tench"}]
+    assert card["labels"] == [{"label": "light"}, {"label": "tench", "wnid": "n01440764"}]
 
 
 def test_data_that_gives_no_classes(dcu: Dcu, labels: Path, tmp_path: Path) -> None:
@@ -118,7 +117,7 @@ def test_images_that_cannot_be_read_are_left_out(dcu: Dcu, labels: Path, bins: P
     reported = [line for line in answer.err.splitlines() if line.startswith("dcu: ")]
     assert [line.split(":")[1] for line in reported[:2]] == [" labels/dark/2.png", " labels/light/0.png"]
     assert "images left out, since they cannot be read: 2" in reported[2]
-    assert json.loads((tmp_path / "own" / "card.json").read_text())["data"] == {"labels": 8}
+    assert json.loads((tmp_path / "own" / "card.json").read_text())["training"]["images"] == {"labels": 8}
     assert named_right(dcu, bins, tmp_path / "own") >= 9
 
 

@@ -8,6 +8,7 @@ import os
 import re
 import resource
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def test_numbers_and_keys_that_json_should_not_have(
 @pytest.mark.parametrize(("key", "value"), VALUES, ids=lambda value: repr(value)[:24])
 def test_values_of_cards(dcu: Dcu, own_models: Path, photo: Path, stream: Path, key: str, value: Any) -> None:
     """Read by the commands for its kind; what is listed is not believed either, but for the hash of the weights."""
-    name = "classifier-0.0983" if key in ("labels", "temperature", "int8", "rivals") else "codec-0.0983"
+    name = "classifier-0.0983" if key in ("labels", "temperature", "int8", "baselines") else "codec-0.0983"
     path = own_models / name / "card.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     of_kind = 2 if name.startswith("codec") else 3
@@ -120,7 +121,7 @@ def test_files_in_the_place_of_weights(
     directory = own_models / name
     (directory / "weights.safetensors").write_bytes(data)
     model = store.read_model(directory)
-    store.amend(model, {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)})
+    store.amend(model, replace(model.card, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)))
     for command in card_commands(directory, photo, stream)[1:]:
         assert refused(dcu(*command)), command[:2]
 
@@ -133,7 +134,7 @@ def test_weights_of_a_codec(dcu: Dcu, own_models: Path, photo: Path, change: Any
     change(tensors)
     data = save(store.to_file_names({name: value.contiguous().clone() for name, value in tensors.items()}))
     (model.directory / "weights.safetensors").write_bytes(data)
-    store.amend(model, {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)})
+    store.amend(model, replace(model.card, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)))
     for command in (
         ["models", "verify", model.directory],
         ["compress", photo, "-o", photo.with_suffix(".out"), "--codec", model.directory],
@@ -163,7 +164,7 @@ def test_finite_weights_that_overflow(dcu: Dcu, own_models: Path, photo: Path, t
             tensors[key] = torch.full_like(value, 3e38, dtype=torch.float32)
     data = save(tensors)
     (model.directory / "weights.safetensors").write_bytes(data)
-    store.amend(model, {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)})
+    store.amend(model, replace(model.card, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)))
     codec = Codec.from_model(store.read_model(own_models / "codec-0.0983"))
     payload = codec.entropy.encode(torch.ones(len(codec.levels), 2, 3, dtype=torch.uint8))
     stream, out = tmp_path / "x.bin", tmp_path / "out"
@@ -191,7 +192,7 @@ def test_network_of_giant_layers(dcu: Dcu, own_models: Path, stream: Path) -> No
     tensors["trunk.classifier.bias"] = tensors["trunk.classifier.bias"][:1].repeat(3 * 10**7)
     data = save(tensors)
     (model.directory / "weights.safetensors").write_bytes(data)
-    store.amend(model, {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)})
+    store.amend(model, replace(model.card, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)))
     for command in (["models", "verify"], ["classify", stream, "--network"]):
         assert refused(dcu(*command, model.directory))
 

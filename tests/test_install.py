@@ -127,7 +127,7 @@ def test_a_model_that_appears_meanwhile_is_kept(
         answer = dcu(*arguments, "--out", model)
     assert answer.code == 73
     assert "--resume with another --out" in answer.err
-    assert "recipe" not in json.loads((model / "card.json").read_text())
+    assert "training" not in json.loads((model / "card.json").read_text())
     assert dcu(*arguments, "--out", tmp_path / "other", "--resume").code == 0
     assert dcu("models", "verify", tmp_path / "other").code == 0
 
@@ -137,9 +137,10 @@ def test_a_resumed_run_replaces_its_own_model_and_no_other(dcu: Dcu, images: Pat
     recipe.write_text(CODEC_TOML)
     arguments = ["train", "codec", recipe, "--data", images, "--runs", tmp_path / "runs", "--out", model]
     assert dcu(*arguments, "--minutes", "0").code == 0
-    first = store.read_model(model).card
+    first = store.read_model(model).card.training
     assert dcu(*arguments, "--resume").code == 0
-    assert (first["steps"], store.read_model(model).card["steps"]) == (1, 3)
+    then = store.read_model(model).card.training
+    assert (first and first.steps, then and then.steps) == (1, 3)
     write_codec(model, seed=5)
     before = contents(model)
     assert dcu(*arguments, "--resume").code == 73

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from dcu import cache, store
+from dcu.cards import Card
 from dcu.cli import files
 from dcu.datasets.files import TarWriter
 from dcu.errors import InvalidInputError
 from dcu.io import write_atomic
 from dcu.train.checkpoint import Checkpoint, OptimizerState, State
 
-CARD = {"kind": "classifier", "fingerprint": "0" * 64, "figures": []}
+CARD = Card("codec", "0" * 64)
 
 STATE = State(1, {"x": torch.zeros(1)}, {"x": torch.zeros(1)}, OptimizerState({}, None))
 
@@ -47,7 +48,7 @@ def write_tar(place: Path) -> None:
 
 DURABLE: dict[str, Any] = {
     "model": lambda place: store.write_model(place, CARD, {"x": torch.zeros(1)}),
-    "card": lambda place: store.amend(store.Model(place, CARD), {"temperature": 2.0}),
+    "card": lambda place: store.amend(store.Model(place, CARD), CARD),
     "checkpoint": lambda place: Checkpoint(place / "checkpoint.safetensors").save(STATE),
     "tar": write_tar,
     "cache": lambda place: cache.kept("network.onnx", "a network", lambda: b"model"),

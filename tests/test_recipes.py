@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
 from dcu import paths, store
+from dcu.cards import Card
+from dcu.cli import train
 from dcu.datasets import table
 from dcu.errors import MissingInputError, UsageError
 from dcu.tasks import rgb
@@ -110,7 +115,7 @@ def tuned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DCU_MODELS")
     place = paths.user_models()
     assert place is not None
-    card = {"name": "x", "kind": "rgb-classifier", "fingerprint": store.find("codec-0.0983").fingerprint}
+    card = Card("rgb-classifier", store.find("codec-0.0983").fingerprint)
     store.write_model(place / "rgb-classifier-0.0983", card, rgb.rgb_network().state_dict())
 
 
@@ -169,9 +174,9 @@ def test_rates_bases_mixtures_and_settings(tmp_path: Path) -> None:
         parts = found.sections(CodecTraining)
         assert (found.name, parts.codec.rate, parts.codec.width, parts.schedule.steps) == ("own-0.5", 0.5, 8, 4)
         assert parts.data.weights == {"a": 2, "b": 3}
-    found = find_recipe(f"{tmp_path}/other-0.5", ["schedule.steps = 9", 'codec.name="new"', "data.weights.c=1"])
+    found = find_recipe(f"{tmp_path}/other-0.5", ["schedule.steps = 9", "codec.name=new-0.5", "data.weights.c=1"])
     parts = found.sections(CodecTraining)
-    assert (found.name, parts.codec.name, parts.codec.rate) == ("other-0.5", "new", 0.6)
+    assert (found.name, parts.codec.name, parts.codec.rate) == ("other-0.5", "new-0.5", 0.6)
     assert (parts.schedule.steps, parts.schedule.seed) == (9, 7)
     assert parts.data.weights == {"a": 2, "b": 3, "c": 1}
     shutil.copy(CONFIGS / "codec.toml", tmp_path)  # a copy of a shipped one finds the mixtures that dcu ships
@@ -187,7 +192,7 @@ def test_recipes_that_do_not_exist(name: str) -> None:
     assert name != "codec-0.5" or "codec-0.330" in str(caught.value)
 
 
-@pytest.mark.parametrize("setting", ["steps", "steps=3", "schedule.steps", "schedule.steps=x", "schedule=3", "a.b=1"])
+@pytest.mark.parametrize("setting", ["", "=3", "steps", "steps=3", "schedule.steps=x", "schedule=3", "a.b=1", "..=3"])
 def test_settings_that_are_none(setting: str) -> None:
     with pytest.raises(UsageError) as caught:
         find_recipe("codec-0.330", [setting]).sections(CodecTraining)
@@ -218,3 +223,26 @@ def test_broken_recipes(tmp_path: Path, text: str) -> None:
     with pytest.raises((UsageError, MissingInputError)) as caught:
         find_recipe(str(tmp_path / "recipe.toml")).sections(CodecTraining)
     assert "\n" not in str(caught.value)
+
+
+COMMANDS = sorted(
+    {
+        line.strip("`# ")
+        for path in (CONFIGS.parent / "docs" / "training.md", CONFIGS.parent / "README.md", *FILES)
+        for line in re.findall(r"(?:`|^|: +|^# +)(dcu train [^`\n]+)", path.read_text("utf-8"), re.MULTILINE)
+    }
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_documented_commands_exist(command: str) -> None:
+    """Their recipes and their options; what they do is tested above."""
+    words = shlex.split(command.partition("  #")[0].replace("$DATA", "--data a.tar").replace("DATA", "a.tar"))
+    group = typer.main.get_command(train.app)
+    assert isinstance(group, typer.core.TyperGroup)
+    name, arguments = words[2], words[3:]
+    group.commands[name].make_context(name, list(arguments))
+    if name in ("codec", "classifier", "segmenter"):
+        settings = [value for option, value in pairwise(arguments) if option == "--set"]
+        if not store.is_path(arguments[0]):
+            find_recipe(arguments[0], settings).sections(section_type(arguments[0]))

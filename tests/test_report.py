@@ -15,7 +15,7 @@ from dcu.bench import plots
 from dcu.bench import report as bench_report
 from dcu.image import ImageArray
 
-from .conftest import Dcu, one_line, smooth_image
+from .conftest import Dcu, one_line, smooth_image, state_accuracy
 
 pytestmark = pytest.mark.slow
 
@@ -26,9 +26,7 @@ def page(dcu: Dcu, own_models: Path, random_rgb: None, tmp_path: Path, monkeypat
     images: dict[str, ImageArray] = {"<street>": smooth_image(170, 200)}
     monkeypatch.setattr("dcu.evaluate.baselines.SCALES", (1.0, 0.5))
     monkeypatch.setattr("dcu.bench.report.report_images", lambda items: images)
-    metrics = {"side": 224, "count": 9, "bytes": 600.0, "bpp": 0.1, "top1": 0.5, "top5": 0.7, "macs": 10**6}
-    stated = {"dataset": "some-val", "rows": [{"name": "classifier-0.0983"} | metrics]}
-    store.amend(store.find("classifier-0.0983"), {"rivals": stated})
+    state_accuracy(store.find("classifier-0.0983"))
     place = tmp_path / "report.html"
     answer = dcu("bench", "--seconds", "0", "--batch", "1", "--baselines", "webp", "--html", place)
     assert answer.code == 0, answer.err
@@ -62,7 +60,7 @@ def test_seconds_bound_the_comparison_of_formats(
     monkeypatch.setattr(bench_report, "time", SimpleNamespace(monotonic=lambda: now[0]))
     for name in ("evaluate", "measure_setting"):
         monkeypatch.setattr(bench_report, name, costly)
-    monkeypatch.setattr(bench_report.curves, "of", stop)
+    monkeypatch.setattr("dcu.evaluate.curves.of", stop)
     images = {str(number): smooth_image(8, 8) for number in range(4)}
     with pytest.raises(Measured):
         bench_report.report([], images, ["webp"], seconds)

@@ -255,7 +255,7 @@ def test_segmenter_from_recipe_to_metrics(dcu: Dcu, street: Path, tmp_path: Path
     assert set(metrics["iou"]) == {"sky", "road"}
     assert 0 < metrics["miou"] < 1
     assert set(metrics["by_distance"]) == {"1-4", "5-8", "9-16", "over 16"}
-    assert json.loads((model / "card.json").read_text())["figures"][0]["miou"] == metrics["miou"]
+    assert json.loads((model / "card.json").read_text())["results"][0]["miou"] == metrics["miou"]
 
 
 def test_pairs_of_a_tar_are_those_of_its_directory(street: Path, tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_an_image_that_cannot_be_read_does_not_end_a_training(dcu: Dcu, street: 
     assert trained.code == 65
     assert trained.err.count("dcu: note: street/images/1.png: ") == 1
     assert trained.err.endswith("dcu: images left out, since they cannot be read: 1\n")
-    assert json.loads((tmp_path / "m" / "card.json").read_text())["data"] == {"street": 4}
+    assert json.loads((tmp_path / "m" / "card.json").read_text())["training"]["images"] == {"street": 4}
 
 
 def test_bad_label_maps_are_one_line_before_training(dcu: Dcu, street: Path, tmp_path: Path) -> None:
@@ -359,7 +359,7 @@ def test_parts_keep_image_and_labels_together() -> None:
 @pytest.mark.usefixtures("random_rgb")
 def test_bench_times_segmenters_and_quotes_their_cards(dcu: Dcu, segmenter: Path) -> None:
     card = json.loads((segmenter / "card.json").read_text())
-    card["figures"] = [{"dataset": "streets", "count": 7, "miou": 0.25}]
+    card["results"] = [{"dataset": "streets", "count": 7, "miou": 0.25}]
     (segmenter / "card.json").write_text(json.dumps(card))
     answer = dcu("bench", "--seconds", "0", "--batch", "2", "--baselines", "webp", "--json")
     assert answer.code == 0, answer.err

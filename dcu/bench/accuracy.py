@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from dcu import store
+from dcu.cards import Baseline, Result
 from dcu.codec import codec_of
 from dcu.data import Item
-from dcu.evaluate.classifier import compare
+from dcu.evaluate.classifier import Comparison, compare
 from dcu.evaluate.pipeline import Pipeline
+from dcu.geometry import CROP
 from dcu.tasks.classify import Classifier
 
 STREETS = "camvid-val"
@@ -51,19 +53,13 @@ class Accuracy:
         return {name: value for name, value in known.items() if value is not None}
 
 
-def accuracy_of(codec: store.Model, rows: Sequence[dict[str, Any]], source: str | None) -> Accuracy:
-    """What rows of :func:`dcu.evaluate.classifier.compare` say, and of segmenters their cards."""
-    metrics = {
-        Pipeline.parse(row["name"]): Metrics(
-            **{key: row[key] for key in ("bytes", "bpp", "top1", "top5", "macs")}, source=source
-        )
-        for row in rows
-    }
+def accuracy_of(codec: store.Model, metrics: dict[Pipeline, Metrics], source: str | None) -> Accuracy:
+    """What is known of labels, and of segmenters what their cards say."""
     if network := store.default_network("segmenter", codec.fingerprint):
-        stated = max(network.facts.figures, key=lambda each: each.dataset == STREETS, default=None)
+        stated = max(network.card.results, key=lambda each: each.dataset == STREETS, default=None)
         if stated:
             quote = f"quoted from the card: {stated.dataset}, {stated.count} images"
-            metrics[Pipeline("latent", network.name)] = Metrics(miou=stated.miou, source=quote)
+            metrics = metrics | {Pipeline("latent", network.name): Metrics(miou=stated.miou, source=quote)}
     return Accuracy(metrics, source)
 
 
@@ -83,7 +79,8 @@ def measured(
         items = [items[index] for index in np.random.default_rng(0).permutation(len(items))]
     shown = within(show(items), seconds)
     rows = compare(Classifier(network, loaded, device, engine="pytorch"), items, shown, formats)
-    return accuracy_of(codec, rows, f"measured on {dataset}, {rows[0]['count']} of {len(items)} images")
+    source = f"measured on {dataset}, {rows[0].count} of {len(items)} images"
+    return accuracy_of(codec, {row.pipeline: metrics_of(row, row.macs, source) for row in rows}, source)
 
 
 def within(items: Iterable[Item], seconds: float | None) -> Iterator[Item]:
@@ -96,9 +93,23 @@ def within(items: Iterable[Item], seconds: float | None) -> Iterator[Item]:
 
 
 def quoted(codec: store.Model) -> Accuracy:
-    """What ``dcu eval --record`` wrote on the cards; nothing of labels where ``--baselines`` did not."""
-    stated = store.find_network("classifier", codec.fingerprint).card.get("rivals")
+    """What ``dcu eval --record`` wrote on the cards; nothing of labels where ``dcu eval baselines`` did not."""
+    network = store.find_network("classifier", codec.fingerprint)
+    stated = network.card.baselines
     if not stated:
-        return accuracy_of(codec, [], None)
-    rows = stated["rows"]
-    return accuracy_of(codec, rows, f"quoted from the card: {stated['dataset']}, {rows[0]['count']} images")
+        return accuracy_of(codec, {}, None)
+    source = f"quoted from the card: {stated.dataset}, {stated.count} images"
+    metrics = {
+        Pipeline(row.input, row.source, row.side, row.tuned): metrics_of(row, row.macs, source) for row in stated.rows
+    }
+    for result in network.card.results:
+        if (result.dataset, result.engine) == (stated.dataset, "pytorch") and result.top1 is not None:
+            context = codec.card.macs_per_pixel.context * CROP**2 if codec.card.macs_per_pixel else 0
+            own = metrics_of(result, network.card.macs + context, source)
+            metrics = {Pipeline("latent", network.name): own} | metrics
+    return accuracy_of(codec, metrics, source)
+
+
+def metrics_of(row: Comparison | Baseline | Result, macs: int, source: str) -> Metrics:
+    """Bytes and accuracy of labels."""
+    return Metrics(row.bytes, row.bpp, row.top1, row.top5, macs, source=source)

@@ -16,6 +16,7 @@ from dcu.errors import UnavailableError
 from dcu.evaluate.baselines import FORMATS, SCALES, reduced
 from dcu.evaluate.classifier import standard_view
 from dcu.image import ImageArray, psnr
+from dcu.labels import IMAGENET, label_set
 from dcu.tasks.classify import Classifier
 from dcu.tasks.rgb import RgbClassifier
 from dcu.tasks.segment import Segmenter
@@ -64,11 +65,11 @@ def rgb_names() -> Callable[[ImageArray], Names]:
         network = RgbClassifier()
     except UnavailableError:
         return lambda image: []
-    labels = store.imagenet_labels()
+    labels = label_set(IMAGENET)
 
     def names(image: ImageArray) -> Names:
         best = network(standard_view(image)).logits[0].softmax(0).topk(TOP)
-        return [(labels[i]["label"], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+        return [(labels[i].label, p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
 
     return names
 

@@ -92,8 +92,8 @@ def pipelines(
     segmenter = store.default_network("segmenter", model.fingerprint)
     codec = codec_of(model.identity, device)
     files = [codec.compress(image) for image in images]
-    per_pixel = codec_cost(codec)["macs_per_pixel"]
-    entropy, synthesis = (int(per_pixel[part]) * CROP**2 for part in ("context", "synthesis"))
+    per_pixel = codec_cost(codec)
+    entropy, synthesis = per_pixel.context * CROP**2, per_pixel.synthesis * CROP**2
     rgb = rgb_or_untrained().to(device)
     cost = macs(rgb, torch.zeros(1, 3, CROP, CROP))
     rows = [latent_pipeline(Classifier(classifier, codec, device), files, entropy)]

@@ -18,7 +18,7 @@ from dcu.cli.console import complain, open_streams, say, silence
 from dcu.cli.report import out_of_memory
 from dcu.errors import DcuError, MissingInputError, OutputError, UsageError
 
-INPUTS = frozenset({"clones", "data", "expect", "labels", "recipe", "start"})
+INPUTS = frozenset({"classes", "clones", "data", "labels", "prior", "recipe", "start"})
 OUTPUTS = frozenset({"html", "out", "output", "overlay", "plot", "runs"})
 """Options and arguments that are paths; those of files in any number are looked at in ``files``."""
 MISSING = "'': No such file or directory"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dcu.cli import files, options, reading
+from dcu.cli.classes import known_classes
 from dcu.cli.console import print_json, progress, say
 from dcu.cli.report import Report
 
 if TYPE_CHECKING:
-    from dcu.tasks.classify import Predictions
+    from dcu.tasks.classify import Classifier, Predictions, Views
 
 app = typer.Typer(add_completion=False)
 
@@ -20,8 +23,17 @@ app = typer.Typer(add_completion=False)
 def classify(
     inputs: options.Inputs,
     top: Annotated[int, typer.Option(metavar="K", min=1, help="Number of classes to print.")] = 5,
+    classes: Annotated[
+        Path | None,
+        typer.Option("--classes", metavar="FILE", help="File of the only classes that may occur, one per line."),
+    ] = None,
+    prior: Annotated[
+        Path | None,
+        typer.Option("--prior", metavar="FILE", help="File of class priors: label,weight."),
+    ] = None,
     min_probability: Annotated[
-        float, typer.Option(metavar="P", min=0, max=1, help="Omit classes with a lower probability.")
+        float,
+        typer.Option(metavar="P", min=0, max=1, help="Omit less probable classes; no label if none is left."),
     ] = 0.0,
     view: options.View = "center",
     views: options.Views = 1,
@@ -37,27 +49,31 @@ def classify(
     Example: dcu classify photo.bin --top 3
     """
     seen = options.chosen_view(view, views)
+    known = known_classes(classes, prior)
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
     report = Report(found, json, quiet)
     chosen_device = options.start(threads, device)
     streams = files.streams(progress(found.sources, "classifying", quiet))
-    answered = reading.answers(
-        streams, network, chosen_device, engine, seen, lambda c, images: c.predict(images, top), report
-    )
-    for source, _, answer in answered:
+
+    def asking(classifier: Classifier) -> Callable[[Sequence[Views]], Sequence[Predictions]]:
+        weights = known.weights(classifier)
+        return lambda images: classifier.predict(images, top, weights, min_probability)
+
+    for source, _, answer in reading.answers(streams, network, chosen_device, engine, seen, asking, report):
         with report.of(source.name):
-            show(source.name, answer, min_probability, json)
+            show(source.name, answer, json)
     return report.finish()
 
 
-def show(name: str, answer: Predictions, least: float, json: bool) -> None:
+def show(name: str, answer: Predictions, json: bool) -> None:
     """One answer, for programs or for people."""
-    probable = [p for p in answer.predictions if p.probability >= least]
     if json:
         predictions = [
             {"label": p.label, "wnid": p.wnid, "index": p.index, "probability": round(p.probability, 6)}
-            for p in probable
+            for p in answer.predictions
         ]
-        print_json({"input": name, "predictions": predictions, "network": answer.network, "codec": answer.codec})
+        facts = {"input": name, "predictions": predictions, "max_probability": round(answer.max_probability, 6)}
+        print_json(facts | {"network": answer.network, "codec": answer.codec})
         return
-    say(name, *(f"  {100 * p.probability:5.1f} %  {p.label}" for p in probable))
+    lines = [f"  {100 * p.probability:5.1f} %  {p.label}" for p in answer.predictions]
+    say(name, *(lines or [f"  no label: the most probable class has {100 * answer.max_probability:.1f} %"]))

@@ -50,7 +50,7 @@ def embed(
     shown = console.progress(found.sources, "embedding", quiet)
     streams = files.streams(shown, alone=target is not None and target.alone)
     answered = reading.answers(
-        streams, network, chosen_device, "pytorch", seen, lambda c, images: list(c.embed(images)), report
+        streams, network, chosen_device, "pytorch", seen, lambda c: lambda images: list(c.embed(images)), report
     )
     for source, classifier, features in answered:
         with report.of(source.name):

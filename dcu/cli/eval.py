@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dcu import store
+from dcu import cards, store
+from dcu.cards import Result, Sample
 from dcu.cli import console, files, options, places
 from dcu.errors import UsageError
 
@@ -120,7 +122,7 @@ def eval_codec(
     if record:
         for model, row in zip(models, ours, strict=True):
             metrics = {k: v for k, v in row.items() if k != "name" and k not in TIMES}
-            store.record(model, metrics | curves.stated(model.name, against))
+            store.record(model, Result(**metrics, against=curves.stated(model.name, against)))
     if plot is not None:
         title = f"{dataset}, {len(found)} images"
         files.put(plot, curves.plot(drawn, title, plot.suffix.removeprefix(".")), force)
@@ -169,10 +171,11 @@ def eval_classifier(
     facts = {"dataset": dataset_name(data)} | evaluate(outputs, classifier.temperature)
     facts |= {"temperature": classifier.temperature, "engine": "pytorch" if native else classifier.engine}
     if agreement:
-        facts = {key: facts[key] for key in ("dataset", "count", "bpp", "engine")} | {"agreement": facts["top1"]}
+        agreed = {"agreement": facts["top1"], "agreement_se": facts["top1_se"]}
+        facts = {key: facts[key] for key in ("dataset", "count", "bytes", "bpp", "engine")} | agreed
     console.print_rows([{"network": model.name} | facts], json)
     if record:
-        store.record(model, facts)
+        store.record(model, Result(**facts))
 
 
 @app.command("calibrate")
@@ -203,7 +206,7 @@ def eval_calibrate(
     numbers = class_numbers(classifier, found)
     outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), native=False)
     temperature = best_temperature(outputs)
-    store.amend(model, {"temperature": temperature, "calibrated_on": {"dataset": dataset, "count": len(found)}})
+    store.amend(model, replace(model.card, temperature=temperature, calibration=Sample(dataset, len(found))))
     facts = {"network": model.name, "dataset": dataset} | evaluate(outputs, temperature)
     console.print_rows([facts | {"temperature": temperature, "engine": classifier.engine}], json)
 
@@ -241,12 +244,11 @@ def eval_baselines(
     classifier = Classifier.load(model.directory, chosen_device, "pytorch")  # as the RGB network
     tuned = store.networks("rgb-classifier", model.fingerprint)
     rows = compare(classifier, found, console.progress(found, "measuring", quiet), chosen, *tuned[:1])
-    console.print_rows([{"dataset": dataset} | row for row in rows], json)
+    console.print_rows([{"dataset": dataset} | row.row() for row in rows], json)
     if record:
-        untimed = [{name: value for name, value in row.items() if name != "ms"} for row in rows]
-        before = model.card.get("rivals") or {}
-        kept = before["rows"] if before.get("dataset") == dataset else []
-        store.amend(model, {"rivals": {"dataset": dataset, "rows": merged(kept, untimed)}})
+        others = tuple(row.baseline() for row in rows if row.pipeline.input != "latent")
+        baselines = merged(model.card.baselines, cards.Baselines(dataset, len(found), others))
+        store.amend(model, replace(model.card, baselines=baselines))
 
 
 def classifier_model(name: str | None, item: Item) -> store.Model:
@@ -306,4 +308,4 @@ def eval_segmenter(
     facts = {"dataset": dataset_name(data)} | evaluate(asked, found, console.progress(found, "measuring", quiet))
     console.print_rows([facts], json)
     if record:
-        store.record(model, facts)
+        store.record(model, Result(**facts))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Annotated
 
 import typer
 
-from dcu import install, store, weights
+from dcu import cards, install, store, weights
 from dcu.cli import options
 from dcu.cli.console import print_json, print_rows, say
 from dcu.cli.files import Inputs
@@ -35,11 +36,11 @@ def list_models(as_json: options.Json = False) -> int:
     for directory in directories:
         with report.of(str(directory)):
             model = store.read_model(directory)
-            row: dict[str, Any] = {"name": model.name, "kind": model.kind}
+            card, row = model.card, dict[str, str | int | None](name=model.name, kind=model.kind)
             if as_json:
-                row |= {key: model.card.get(key) for key in ("codec", "fingerprint", "bytes")}
+                row |= {"codec": card.codec, "fingerprint": card.fingerprint, "bytes": card.bytes}
             else:
-                row |= {"fingerprint": model.fingerprint[:8], "MB": f"{model.facts.bytes / 1e6:.1f}"}
+                row |= {"fingerprint": card.fingerprint[:8], "MB": f"{card.bytes / 1e6:.1f}"}
             rows.append(row | {"directory": str(model.directory)})
     print_rows(rows, as_json)
     return report.exit_code
@@ -52,13 +53,15 @@ def show(
     ],
     as_json: options.Json = False,
 ) -> None:
-    """Print a model's card, without its list of labels.
+    """Print a model's card, without the labels of custom classes.
 
     Prints indented JSON, or one line with --json.
 
     Example: dcu models show codec-0.0983
     """
-    card = {key: value for key, value in store.find(name).card.items() if key != "labels"}
+    card = cards.facts(store.find(name).card)
+    if isinstance(card.get("labels"), list):
+        del card["labels"]
     if as_json:
         print_json(card)
     else:
@@ -97,28 +100,30 @@ def check(model: store.Model) -> None:
     from dcu.tasks.classify import Classifier
     from dcu.tasks.segment import Segmenter
 
-    facts: dict[str, Any] = {
-        "name": model.directory.name,
-        "parameters": sum(tensor.numel() for tensor in model.weights().values()),
-        "bytes": (model.directory / store.WEIGHTS).stat().st_size,
-    }
+    counted = replace(
+        model.card,
+        name=model.directory.name,
+        parameters=sum(tensor.numel() for tensor in model.weights().values()),
+        bytes=(model.directory / store.WEIGHTS).stat().st_size,
+    )
     if model.kind == "codec":
         codec = Codec.from_model(model)
-        facts |= codec_cost(codec)
+        counted = replace(counted, macs_per_pixel=codec_cost(codec))
         codec.analyze(np.zeros((BLOCK, BLOCK, 3), np.uint8))
         codec.synthesize(torch.zeros(1, len(codec.levels), 1, 1))
     elif model.kind == "classifier":
         classifier = Classifier.load(model.directory, engine="pytorch")
-        facts |= classifier_cost(classifier)
+        counted = replace(counted, macs=classifier_cost(classifier))
         classifier.probabilities([[torch.zeros(1, len(classifier.codec.levels), LATENT_CROP, LATENT_CROP)]])
     elif model.kind == "segmenter":
         segmenter = Segmenter.load(model.directory)
-        facts |= {"macs": segmenter_cost(segmenter.network, "latent", segmenter.codec)}
+        counted = replace(counted, macs=segmenter_cost(segmenter.network, "latent", segmenter.codec))
         latent = torch.zeros(1, len(segmenter.codec.levels), LATENT_CROP, LATENT_CROP)
         weights.finite(segmenter.network(latent), model.name)
-    for name, value in facts.items():
-        if model.card.get(name) != value:
-            raise UnavailableError(f"{name} is {value}, its card says {model.card.get(name)}")
+    stated = cards.facts(model.card)
+    for name, value in cards.facts(counted).items():
+        if stated.get(name) != value:
+            raise UnavailableError(f"{name} is {value}, its card says {stated.get(name)}")
 
 
 @app.command()

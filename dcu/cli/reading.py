@@ -37,13 +37,13 @@ def answers(
     device: str,
     engine: str,
     view: str,
-    ask: Callable[[Classifier, Sequence[Views]], Sequence[T]],
+    asking: Callable[[Classifier], Callable[[Sequence[Views]], Sequence[T]]],
     report: Report,
 ) -> Iterator[tuple[files.Source, Classifier, T]]:
     """(source, network, answer) of every stream; the network is the named one, or that of the stream's codec.
 
-    ``view``, of `dcu.tasks.classify.VIEWS`, is what the network sees; ``ask`` answers a batch of images. Errors are
-    reported in their turn.
+    ``view``, of `dcu.tasks.classify.VIEWS`, is what the network sees; ``asking`` gives what answers a batch of images,
+    and raises errors that end the run. Errors of inputs are reported in their turn.
     """
     from dcu.tasks.classify import Classifier, classifier_for
 
@@ -63,7 +63,8 @@ def answers(
         given: dict[int, T] = {}
         for classifier in dict.fromkeys(each.classifier for each in batch if each.classifier):
             members = {index: each for index, each in enumerate(batch) if each.classifier is classifier}
-            given |= answered(members, lambda part, c=classifier: ask(c, c.look(part, view)))  # type: ignore[misc]
+            ask = asking(classifier)
+            given |= answered(members, lambda part, c=classifier, a=ask: a(c.look(part, view)))  # type: ignore[misc]
         for index, each in enumerate(batch):
             if each.error:
                 report.fail(each.source.name, each.error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from dcu.train.segmenter import SegmenterBatch
 
 B = TypeVar("B")
+CHECKPOINT = "checkpoint.safetensors"
+"""In the directory of a run, as `dcu.train.loop` writes it."""
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train codecs, classifiers and segmenters.")
 Recipe = Annotated[
     str,
@@ -42,9 +43,7 @@ Init = Annotated[
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Replace a value of the recipe: data.batch=4, as in TOML; repeatable."
-    ),
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the recipe, as data.batch=4; repeatable."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint.")]
 ForceModel = Annotated[bool, typer.Option("--force", help="Replace or hide an existing model of that name.")]
@@ -60,6 +59,14 @@ class Options(NamedTuple):
     resume: bool
     minutes: float | None
     force: bool
+
+
+def check_place(place: Path, chosen: Options) -> None:
+    """Raise UsageError, before any work, where another run is in the place of a new one, or options contradict."""
+    if chosen.resume and chosen.init:
+        raise UsageError("--init begins a run, --resume continues one")
+    if not chosen.resume and (there := place / CHECKPOINT).exists():
+        raise UsageError(f"{there}: a run is there already; --resume continues it, or name other --runs")
 
 
 def destination(name: str, out: Path | None, chosen: Options) -> Path:
@@ -97,16 +104,12 @@ def train(
             same = chosen.resume and is_earlier_state(directory, run, items)
             install.check_free(directory, chosen.force or same)
 
-    if chosen.resume and chosen.init:
-        raise UsageError("--init begins a run, --resume continues one")
     origin = None if chosen.resume else initialize(task, chosen.init or [])
     run = Run(task, schedule, place, origin)
     with run.alone():
+        check_place(place, chosen)
         if chosen.resume:
             run.resume()
-        elif run.checkpoint.path.exists():
-            there = f"{run.checkpoint.path}: a run is there already"
-            raise UsageError(f"{there}; --resume continues it, or name other --runs")
         check_free()
         first = parallel.rank() == 0
         if first:
@@ -147,7 +150,7 @@ def train_codec(
 ) -> int:
     """Train a codec on images.
 
-    Example: dcu train codec codec-0.330 --data images/ --minutes 60
+    Example: dcu train codec codec-0.330 --data images/ --out mine
     """
     chosen_device = options.start(threads, device)
     from dcu.data import gather, replaceable
@@ -160,6 +163,7 @@ def train_codec(
 
     found, chosen = find_recipe(recipe, settings or []), Options(init, resume, minutes, force)
     place = runs / found.name
+    check_place(place, chosen)
     if found.has("variable_rate"):
         every = found.sections(VariableRateTraining)
         items = replaceable(gather(data))
@@ -196,7 +200,7 @@ def train_classifier(
 ) -> int:
     """Distill a classifier of latents from the RGB network.
 
-    Example: dcu train classifier classifier-0.330 --data images/
+    Example: dcu train classifier classifier-0.330 --data images/ --out mine
     """
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
@@ -208,7 +212,8 @@ def train_classifier(
     from dcu.train.recipe import find_recipe
 
     found, chosen = find_recipe(recipe, settings or []), Options(init, resume, minutes, force)
-    parts = found.sections(ClassifierTraining)
+    parts, place = found.sections(ClassifierTraining), runs / found.name
+    check_place(place, chosen)
     items, directory = replaceable(gather(data)), destination(parts.classifier.name, out, chosen)
     places.refuse(directory, [store.find(parts.classifier.codec, "codec").directory], "--out")
     with parallel.processes(chosen_device):
@@ -223,7 +228,7 @@ def train_classifier(
         def write(run: Run[Any]) -> Path:
             return classifier_model(run, task, loaded, items, directory).directory
 
-        return train(task, parts.schedule, runs / found.name, items, directory, chosen, write)
+        return train(task, parts.schedule, place, items, directory, chosen, write)
 
 
 @app.command("segmenter")
@@ -244,7 +249,7 @@ def train_segmenter(
 
     Its weights are initialized from the classifier of the same codec.
 
-    Example: dcu train segmenter segmenter-0.330 --data camvid-train.tar
+    Example: dcu train segmenter segmenter-0.330 --data camvid.tar --out mine
     """
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
@@ -255,7 +260,8 @@ def train_segmenter(
     from dcu.train.segmenter import SegmenterTask, SegmenterTraining
 
     found, chosen = find_recipe(recipe, settings or []), Options(init, resume, minutes, force)
-    parts = found.sections(SegmenterTraining)
+    parts, place = found.sections(SegmenterTraining), runs / found.name
+    check_place(place, chosen)
     labeled, directory = readable(pairs(data)), destination(parts.segmenter.name, out, chosen)
     places.refuse(directory, [store.find(parts.segmenter.codec, "codec").directory], "--out")
     with parallel.processes(chosen_device):
@@ -266,7 +272,7 @@ def train_segmenter(
         def write(run: Run[SegmenterBatch]) -> Path:
             return segmenter_model(run, task, codec, items, directory).directory
 
-        return train(task, parts.schedule, runs / found.name, items, directory, chosen, write)
+        return train(task, parts.schedule, place, items, directory, chosen, write)
 
 
 @app.command("mean")
@@ -282,7 +288,7 @@ def train_mean(
 ) -> None:
     """Average the weights of several models.
 
-    Example: dcu train mean runs-a/model runs-b/model --out mean-0.330
+    Example: dcu train mean trained/a trained/b --out trained/mean-0.330
     """
     from dcu.train.averaging import mean_model
 
@@ -319,8 +325,6 @@ def train_head(
     Example: dcu train head flowers/ --out models/flowers
     """
     chosen_device = options.start(threads, device)
-    import torch
-
     from dcu.data import LABELLED, dataset_name, items
     from dcu.tasks.classify import Classifier
     from dcu.train.head import own_classifier
@@ -332,7 +336,6 @@ def train_head(
     directory = install.place_for(f"{dataset_name(labels)}-{model.name.removeprefix('codec-')}", out)
     places.refuse(directory, [network.directory, model.directory], "--out")
     install.check_free(directory, force)
-    started = time.monotonic()
     failures: list[DcuError] = []
 
     def report(error: DcuError) -> None:
@@ -340,16 +343,11 @@ def train_head(
         console.complain(str(error))
 
     progress = console.progress(found, "looking", False)
-    written, metrics = own_classifier(classifier, found, progress, directory, report, force)
-    took = {
-        "minutes": round((time.monotonic() - started) / 60, 1),
-        "threads": torch.get_num_threads(),
-        "device": chosen_device,
-    }
-    store.amend(written, {"took": took})
-    counts = f"{len(written.facts.labels)} classes, {len(found) - len(failures)} images"
-    counts += f"; {metrics['count']} held-out images"
-    console.note(f"{counts}: top-1 {100 * metrics['top1']:.1f} %, top-5 {100 * metrics['top5']:.1f} %")
+    written = own_classifier(classifier, found, progress, directory, report, force)
+    result = written.card.results[0]
+    counts = f"{len(written.card.classes)} classes, {len(found) - len(failures)} images"
+    counts += f"; {result.count} held-out images"
+    console.note(f"{counts}: top-1 {100 * (result.top1 or 0):.1f} %, top-5 {100 * (result.top5 or 0):.1f} %")
     console.outlive_stdout()
     console.say(str(written.directory))
     return left_out(failures)

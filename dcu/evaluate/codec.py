@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from dcu.codec import Codec
@@ -45,8 +46,8 @@ def measure(
     Returns
     -------
     dict
-        ``count``; means over images: ``bytes``, ``bpp``, ``psnr`` in dB, ``ms_ssim``; medians: ``encode_ms``,
-        ``decode_ms``.
+        ``count``; means over images: ``bytes``, ``bpp``, ``psnr`` in dB, ``ms_ssim``, the latter three with standard
+        errors; medians: ``encode_ms``, ``decode_ms``.
     """
     rows = []
     for image in images:
@@ -62,10 +63,18 @@ def measure(
     return {
         "count": len(rows),
         "bytes": round(float(size.mean()), 2),
-        "bpp": round(float(bpp.mean()), 5),
-        "psnr": round(float(quality.mean()), 3),
-        "ms_ssim": None if np.isnan(similarity).any() else round(float(similarity.mean()), 5),
+        **mean("bpp", bpp, 5),
+        **mean("psnr", quality, 3),
+        **mean("ms_ssim", similarity, 5),
     } | {name: round(float(np.median(times)), 2) for name, times in zip(TIMES, (encoding, decoding), strict=True)}
+
+
+def mean(name: str, values: NDArray[np.float64], digits: int) -> dict[str, float | None]:
+    """The mean of values and its standard error, by names; None where a value is no number, or there is one only."""
+    if np.isnan(values).any():
+        return {name: None, f"{name}_se": None}
+    error = round(float(values.std(ddof=1)) / math.sqrt(len(values)), digits) if len(values) > 1 else None
+    return {name: round(float(values.mean()), digits), f"{name}_se": error}
 
 
 def bits_per_symbol(codec: Codec, items: Iterable[Item]) -> dict[str, Any]:

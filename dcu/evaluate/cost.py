@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dcu.cards import CodecMacs
 from dcu.codec import Codec
 from dcu.geometry import BLOCK, LATENT_CROP
 from dcu.tasks.classify import Classifier
@@ -26,21 +25,19 @@ def macs(module: nn.Module, *inputs: Tensor) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def codec_cost(codec: Codec) -> dict[str, Any]:
+def codec_cost(codec: Codec) -> CodecMacs:
     """MACs a pixel of each part of a codec."""
     pixels = (CODEC_SIDE * BLOCK) ** 2
-    return {
-        "macs_per_pixel": {
-            "analysis": macs(codec.analysis, torch.zeros(1, 3, CODEC_SIDE * BLOCK, CODEC_SIDE * BLOCK)) // pixels,
-            "synthesis": macs(codec.synthesis, torch.zeros(1, len(codec.levels), CODEC_SIDE, CODEC_SIDE)) // pixels,
-            "context": codec.entropy.macs(CODEC_SIDE, CODEC_SIDE) // pixels,
-        }
-    }
+    return CodecMacs(
+        analysis=macs(codec.analysis, torch.zeros(1, 3, CODEC_SIDE * BLOCK, CODEC_SIDE * BLOCK)) // pixels,
+        synthesis=macs(codec.synthesis, torch.zeros(1, len(codec.levels), CODEC_SIDE, CODEC_SIDE)) // pixels,
+        context=codec.entropy.macs(CODEC_SIDE, CODEC_SIDE) // pixels,
+    )
 
 
-def classifier_cost(classifier: Classifier) -> dict[str, Any]:
+def classifier_cost(classifier: Classifier) -> int:
     """MACs of a classifier on the latent of a 224x224 image."""
-    return {"macs": macs(classifier.network, torch.zeros(1, len(classifier.codec.levels), LATENT_CROP, LATENT_CROP))}
+    return macs(classifier.network, torch.zeros(1, len(classifier.codec.levels), LATENT_CROP, LATENT_CROP))
 
 
 def segmenter_cost(network: nn.Module, input: str, codec: Codec) -> int:
@@ -48,5 +45,5 @@ def segmenter_cost(network: nn.Module, input: str, codec: Codec) -> int:
     width, height = STREET
     if input == "latent":
         return macs(network, torch.zeros(1, len(codec.levels), height // BLOCK, width // BLOCK))
-    decoding = codec_cost(codec)["macs_per_pixel"]["synthesis"] * width * height if input == "decoded" else 0
+    decoding = codec_cost(codec).synthesis * width * height if input == "decoded" else 0
     return macs(network, torch.zeros(1, 3, height, width)) + decoding

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dcu.cards import Difference
 from dcu.errors import UnavailableError
 
 Points = Sequence[dict[str, Any]]
@@ -64,12 +65,13 @@ def differences(ours: Points, curves: Curves) -> Points:
     ]
 
 
-def stated(name: str, differences: Points) -> dict[str, Any]:
+def stated(name: str, differences: Points) -> dict[str, Difference]:
     """What a card says of :func:`differences`: of each other format, how much better a codec is at the same rate."""
-    own = [row for row in differences if row["name"] == name]
-    measures = [f"{measure}_difference" for measure in MEASURES]
-    told = {row["against"]: {m.split("_difference")[0]: row[m] for m in measures if m in row} for row in own}
-    return {"against": told} if told else {}
+    return {
+        row["against"]: Difference(**{measure: row.get(f"{measure}_difference") for measure in MEASURES})
+        for row in differences
+        if row["name"] == name
+    }
 
 
 def savings(curves: Curves) -> Points:

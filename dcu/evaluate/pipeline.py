@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Literal
 
 from dcu.geometry import CROP
-
-NAME = re.compile(r"RGB( tuned)? on (.+?)(?: (\d+)x\3)?")
 
 
 @dataclass(frozen=True)
@@ -50,14 +47,3 @@ class Pipeline:
         if self.input == "decoded":
             return f"RGB{' tuned' if self.tuned else ''} on decoded images"
         return f"RGB on {self.source or 'the original'}"
-
-    @classmethod
-    def parse(cls, name: str) -> Pipeline:
-        """The pipeline of a name on a model card."""
-        found = NAME.fullmatch(name)
-        if not found:
-            return cls("latent", name)
-        tuned, source, side = found.groups()
-        if side:
-            return cls("format", source, int(side))
-        return cls("original") if source == "the original" else cls("decoded", source, tuned=bool(tuned))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -80,8 +81,8 @@ class RgbCounterpart:
     """
 
     def __init__(self, model: store.Model, codec: Codec) -> None:
-        self.name, self.codec, self.input, self.void = model.name, codec, model.facts.input, model.facts.void
-        self.labels = tuple(entry.label for entry in model.facts.labels)
+        self.name, self.codec, self.input, self.void = model.name, codec, model.card.input, model.card.void
+        self.labels = tuple(entry.label for entry in model.card.classes)
         tensors = {name: tensor.float() for name, tensor in model.weights().items()}
         try:
             with torch.device("meta"):  # nothing is allocated for what the weights do not hold
@@ -124,8 +125,9 @@ def evaluate(
     Returns
     -------
     dict
-        ``count``; ``miou`` and ``pixel_accuracy`` as fractions of 1, over all pixels that are not void; ``iou`` of each
-        class; ``by_distance``: mIoU of the pixels within so many pixels of a boundary, and further off; mean ``bpp``.
+        ``count``; ``miou``, with its standard error (:func:`miou_error`), and ``pixel_accuracy`` as fractions of 1,
+        over all pixels that are not void; ``iou`` of each class; ``by_distance``: mIoU of the pixels within so many
+        pixels of a boundary, and further off; mean ``bpp``.
 
     Raises
     ------
@@ -135,12 +137,13 @@ def evaluate(
     classes = len(segmenter.labels)
     check_labels(pairs, classes, segmenter.void)
     bands = np.zeros((len(BANDS) + 1, classes, classes), np.int64)
-    bits = 0.0
+    bits, images = 0.0, []
     for pair in progress:
         image, truth = pair.image.image(), pair.classes()
         data = segmenter.codec.compress(image)
         bits += 8 * len(data) / truth.size
         answer, band = segmenter.answer(image, data), boundary_distance(truth)
+        images.append(confusion(truth, answer, classes))
         for index in range(len(bands)):
             bands[index] += confusion(np.where(band == index, truth, 255).astype(np.uint8), answer, classes)
     counts = bands.sum(0)
@@ -150,6 +153,7 @@ def evaluate(
     return {
         "count": len(pairs),
         "miou": rounded(np.nanmean(iou)),
+        "miou_se": rounded(miou_error(images)),
         "iou": {label: rounded(value) for label, value in zip(segmenter.labels, iou, strict=True)},
         "pixel_accuracy": rounded(np.trace(counts) / counts.sum()),
         "by_distance": {
@@ -157,6 +161,19 @@ def evaluate(
         },
         "bpp": round(bits / len(pairs), 5),
     }
+
+
+def miou_error(images: Sequence[NDArray[np.int64]]) -> float:
+    """Standard error of the mIoU over the confusion matrices of n images, by the jackknife; NaN of one image.
+
+    sqrt((n - 1) / n sum over i of (m(i) - mean of all m)^2), m(i) the mIoU without image i. Frames of one video are
+    not independent: then it is a lower bound.
+    """
+    count, total = len(images), np.sum(images, 0)
+    if count < 2:
+        return math.nan
+    without = np.array([np.nanmean(intersection_over_union(total - image)) for image in images])
+    return float(np.sqrt((count - 1) / count * ((without - without.mean()) ** 2).sum()))
 
 
 def rounded(value: Any) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from dcu.geometry import LATENT_CROP, LATENT_RESIZE
 from dcu.nets import channels_last
 from dcu.nets.latent import LatentClassifier, adapter_shape, removed_blocks
 from dcu.regions import Box, grid, positions, whole
+from dcu.tasks.prior import Class, class_weights, reweighted
 from dcu.threads import each, inference
 from dcu.weights import finite
 
@@ -50,16 +51,21 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictions:
-    """The most probable classes, best first, and what named them."""
+    """The most probable classes, best first, and what named them.
+
+    ``predictions`` is empty where no class is as probable as was asked for; ``max_probability`` is that of the most
+    probable class in any case.
+    """
 
     predictions: tuple[Prediction, ...]
     network: str
     codec: str
+    max_probability: float
 
     @property
-    def best(self) -> Prediction:
-        """The most probable class."""
-        return self.predictions[0]
+    def best(self) -> Prediction | None:
+        """The most probable class; None where none is as probable as was asked for."""
+        return self.predictions[0] if self.predictions else None
 
 
 class Classifier:
@@ -70,11 +76,11 @@ class Classifier:
 
     def __init__(self, model: store.Model, codec: Codec, device: str = "cpu", engine: str = "auto") -> None:
         self.model, self.name, self.codec, self.device = model, model.name, codec, device
-        self.keeps_int8 = model.facts.int8  # a card may say that it loses
+        self.keeps_int8 = model.card.int8  # a card may say that it loses
         self.engine = engines.chosen(engine, device, self.keeps_int8)
         log.debug("%s on %s, engine %s", model.name, device, self.engine)
-        self.temperature = model.facts.temperature
-        self.labels: list[dict[str, Any]] = model.card.get("labels", [])
+        self.temperature = model.card.temperature
+        self.labels = model.card.classes
         if model.fingerprint != codec.fingerprint:
             raise UnavailableError(f"{model.name}: reads latents of another codec than {codec.name}")
         self.network = channels_last(build_network(model)).to(device)
@@ -102,7 +108,16 @@ class Classifier:
     def __repr__(self) -> str:
         return f"<Classifier {self.name}, {len(self.labels)} classes, {self.engine} on {self.device}>"
 
-    def __call__(self, data: arguments.Data | Stream, top: int = 5, view: str = "center") -> Predictions:
+    def __call__(
+        self,
+        data: arguments.Data | Stream,
+        top: int = 5,
+        view: str = "center",
+        *,
+        classes: Iterable[Class] | None = None,
+        prior: Mapping[str, float] | Mapping[int, float] | None = None,
+        min_probability: float = 0.0,
+    ) -> Predictions:
         """Classify what a bitstream shows.
 
         Parameters
@@ -113,15 +128,22 @@ class Classifier:
             How many classes, 1 or more.
         view : str
             One of ``VIEWS``.
+        classes : iterable of str or int, optional
+            The only classes that may occur, by label, WNID or index.
+        prior : mapping, optional
+            Frequencies of classes relative to training; 1 for those that are not in it.
+        min_probability : float
+            Classes that are less probable are left out, so that there may be none.
 
         Raises
         ------
         InvalidInputError, UnavailableError, TypeError
             As :meth:`dcu.Codec.read`.
         ValueError
-            ``top`` or ``view`` is none of these.
+            ``top`` or ``view`` is none of these; what is no class, no weight or no probability.
         """
-        return self.predict(self.look([self.codec.read(data)], view), top)[0]
+        weights = class_weights(self.labels, classes, prior)
+        return self.predict(self.look([self.codec.read(data)], view), top, weights, min_probability)[0]
 
     def look(self, streams: Sequence[Stream], view: str = "center") -> list[Views]:
         """What the network is to see of each stream's smallest layer; ``view`` is one of ``VIEWS``."""
@@ -215,7 +237,7 @@ class Classifier:
             return engines.quantized(exported(), torch.cat(views).clone())
 
         make, kind = (exported, "float32") if engine == "onnx" else (quantized, f"{engines.weight_bits()}bit")
-        key, title = f"{self.name}-{self.model.card['sha256'][:16]}-{kind}", f"{self.name} ({kind})"
+        key, title = f"{self.name}-{str(self.model.card.sha256)[:16]}-{kind}", f"{self.name} ({kind})"
         return engines.kept(key, title, make, torch.get_num_threads())
 
     @inference
@@ -226,20 +248,27 @@ class Classifier:
         means = [torch.cat([next(answers) for _ in views]).float().mean(0).cpu() for views in images]
         return finite(torch.stack(means), self.name)
 
-    def predict(self, images: Sequence[Views], top: int = 5) -> list[Predictions]:
-        """The ``top`` most probable classes of each image."""
+    def predict(
+        self, images: Sequence[Views], top: int = 5, weights: Tensor | None = None, min_probability: float = 0.0
+    ) -> list[Predictions]:
+        """The ``top`` most probable classes of each image, under the ``weights`` of :func:`class_weights`."""
         arguments.at_least_one(top, "top")
+        arguments.share(min_probability, "min_probability")
         probabilities = self.probabilities(images)
-        best = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
+        possible = len(self.labels)
+        if weights is not None:
+            probabilities, possible = reweighted(probabilities, weights), int(weights.count_nonzero())
+        best = probabilities.topk(min(top, possible), dim=1)
         return [
-            Predictions(tuple(map(self.prediction, indices, values)), self.name, self.codec.name)
+            self.predictions(indices, values, min_probability)
             for indices, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
 
-    def prediction(self, index: int, probability: float) -> Prediction:
-        """A class number with its names."""
-        label = self.labels[index]
-        return Prediction(label["label"], label.get("wnid"), index, probability)
+    def predictions(self, indices: Sequence[int], values: Sequence[float], least: float) -> Predictions:
+        """The classes of these indices, by falling probability, as far as they are probable enough."""
+        classes = [(self.labels[index], index, value) for index, value in zip(indices, values, strict=True)]
+        probable = tuple(Prediction(c.label, c.wnid, index, value) for c, index, value in classes if value >= least)
+        return Predictions(probable, self.name, self.codec.name, values[0])
 
 
 def fits(box: Box) -> bool:

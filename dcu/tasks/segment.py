@@ -83,10 +83,10 @@ class Segmenter:
 
     def __init__(self, model: store.Model, codec: Codec, device: str = "cpu") -> None:
         self.model, self.name, self.codec, self.device = model, model.name, codec, device
-        labels: list[dict[str, Any]] = model.card.get("labels", [])
-        self.labels = tuple(str(entry["label"]) for entry in labels)
-        self.palette = tuple(color(str(entry["color"])) for entry in labels)
-        self.void = model.facts.void
+        labels = model.card.classes
+        self.labels = tuple(label.label for label in labels)
+        self.palette = tuple(color(label.color or "") for label in labels)
+        self.void = model.card.void
         if model.fingerprint != codec.fingerprint:
             raise UnavailableError(f"{model.name}: reads latents of another codec than {codec.name}")
         self.network = channels_last(build_network(model)).to(device)

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from dcu import install, store
+from dcu.cards import Card, Origin, Training
 from dcu.errors import UsageError
+from dcu.labels import IMAGENET
 from dcu.nets.efficientnet import LATENT_STAGES
 from dcu.tasks import rgb
 
-OF_ONE_MODEL = (
-    "figures",
-    "temperature",
-    "calibrated_on",
-    "rivals",
-    "history",
-    "int8",
-    "kept_aside",
-    "took",
-    "rgb_share",
-    "expects",
-)
-"""What a card says of these very weights, and of no mean in which they are a part."""
 LATE = sum(stage.blocks for stage in LATENT_STAGES[:-2])
 """The backbone's first block at 7x7."""
 
@@ -83,9 +73,20 @@ def check_alike(models: Sequence[store.Model], weights: Sequence[Mapping[str, Te
     if first.kind == "codec":
         raise UsageError(f"{first.name}: a codec; the integers of context models have no mean")
     for model, tensors in zip(models, weights, strict=True):
-        same = all(model.card.get(key) == first.card.get(key) for key in ("kind", "fingerprint", "labels"))
+        same = reads_and_tells(model.card) == reads_and_tells(first.card)
         if not same or {name: tensor.shape for name, tensor in tensors.items()} != shapes:
             raise UsageError(f"{model.name}: of another kind, codec, shape or other classes than {first.name}")
+
+
+def reads_and_tells(card: Card) -> tuple[object, ...]:
+    """Of what kind a network is, which latents it reads, and which classes it tells."""
+    return card.kind, card.fingerprint, card.classes
+
+
+def of_mean(card: Card, of: tuple[Origin, ...], rgb_share: float) -> Card:
+    """The card of a mean, from that of one of its models, without what holds for the weights of that one only."""
+    how = replace(card.training or Training(), mean_of=of, rgb_share=rgb_share, minutes=None)
+    return replace(card, training=how, results=(), baselines=None, temperature=1.0, calibration=None, int8=True)
 
 
 def mean_model(
@@ -109,7 +110,7 @@ def mean_model(
     first = models[0]
     if not 0 <= rgb_share <= 1:
         raise UsageError(f"{rgb_share:g} of the RGB network: not a share")
-    if rgb_share and (first.kind, first.card.get("labels")) != ("classifier", store.imagenet_labels()):
+    if rgb_share and (first.kind, first.card.labels) != ("classifier", IMAGENET):
         raise UsageError(f"{first.name}: the RGB network has a share only in classifiers of its own 1000 classes")
     enough = len(models) >= (1 if rgb_share else 2)
     if not enough or len(shares) != len(models) or not all(0 < share < float("inf") for share in shares):
@@ -120,13 +121,10 @@ def mean_model(
     mean = weight_mean(weights, fractions)
     if rgb_share:
         mean = towards_rgb(mean, rgb_share)
-    card = {key: value for key, value in first.card.items() if key not in OF_ONE_MODEL}
-    of = [
-        {"name": model.name, "sha256": model.card["sha256"], "share": round(fraction, 4)}
+    of = tuple(
+        Origin(model.sha256, name=model.name, share=round(fraction, 4))
         for model, fraction in zip(models, fractions, strict=True)
-    ]
-    card |= {"name": directory.name, "mean_of": of, "figures": []} | ({"rgb_share": rgb_share} if rgb_share else {})
-    install.check_free(directory, force)
-    return store.write_model(
-        directory, card, {name: tensor.to(weights[0][name].dtype) for name, tensor in mean.items()}
     )
+    install.check_free(directory, force)
+    tensors = {name: tensor.to(weights[0][name].dtype) for name, tensor in mean.items()}
+    return store.write_model(directory, of_mean(first.card, of, rgb_share), tensors)

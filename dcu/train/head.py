@@ -7,10 +7,11 @@ chosen on a fifth of the images, kept aside; then it is fitted to all.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +19,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dcu import install, store
+from dcu.cards import Card, Origin, Result, Training, held_out
 from dcu.data import Item
 from dcu.errors import DcuError, InvalidInputError, MissingInputError, UnavailableError, UsageError
 from dcu.evaluate.classifier import Outputs, best_temperature, evaluate, stream_of
 from dcu.evaluate.cost import classifier_cost
 from dcu.image import standard_crop
+from dcu.labels import IMAGENET, Label, label_set, labels_of
 from dcu.tasks.classify import Classifier, Views
-from dcu.train.export import LICENSE
 from dcu.train.views import random_view
 
 LOOKS = 3
@@ -168,8 +170,8 @@ def own_classifier(
     directory: Path,
     report: Report,
     force: bool,
-) -> tuple[store.Model, dict[str, Any]]:
-    """Fit a new last layer and write the model; its metrics on the images that were kept aside.
+) -> store.Model:
+    """Fit a new last layer and write the model; its card has the results on the images that were kept aside.
 
     An image or stream that cannot be read, or is of another codec, is handed to ``report`` and left out.
 
@@ -182,13 +184,14 @@ def own_classifier(
     OutputError
         The model cannot be written, or is not to overwrite what is there (:func:`dcu.install.check_free`).
     """
+    started = time.monotonic()
     seen, items, names = examples(classifier, items, progress, report)
     aside = kept_aside(seen.numbers)
     features, numbers = seen.of(~aside)
     judged, right = seen.of(aside, center=True)
     best: tuple[float, float, Outputs] | None = None
     for decay in DECAYS:
-        outputs = Outputs(F.linear(judged, *fit(features, numbers, len(names), decay)), right, float("nan"))
+        outputs = Outputs(F.linear(judged, *fit(features, numbers, len(names), decay)), right, math.nan, math.nan)
         loss = float(F.cross_entropy(outputs.logits, right))
         if best is None or loss < best[0]:
             best = (loss, decay, outputs)
@@ -196,26 +199,33 @@ def own_classifier(
     _, decay, outputs = best
     temperature = best_temperature(outputs)
     metrics = evaluate(outputs, temperature)
-    del metrics["bpp"]
+    del metrics["bytes"], metrics["bpp"]
     weight, bias = fit(*seen.of(torch.ones_like(aside)), len(names), decay)
-    known = {entry["wnid"]: entry for entry in store.imagenet_labels()}
     model = classifier.model
     tensors = model.weights() | {"backbone.classifier.weight": weight, "backbone.classifier.bias": bias}
-    card = {
-        "name": directory.name,
-        "kind": "classifier",
-        "codec": classifier.codec.name,
-        "fingerprint": classifier.codec.fingerprint,
-        "start": {"name": model.name, "sha256": model.card["sha256"]},
-        "int8": classifier.keeps_int8,
-        "data": {items[0].dataset: len(items)},
-        "recipe": {"layer": "logistic regression", "looks": LOOKS, "decay": decay},
-        "temperature": temperature,
-        "kept_aside": metrics,
-        "licence": LICENSE,
-        "figures": [],
-        "labels": [known.get(name, {"label": name}) for name in names],
-    }
+    images = {items[0].dataset: len(items)}
+    card = Card(
+        kind="classifier",
+        codec=classifier.codec.name,
+        fingerprint=classifier.codec.fingerprint,
+        int8=classifier.keeps_int8,
+        temperature=temperature,
+        labels=labels_of(labels(names)),
+        results=(Result(held_out(images), **metrics, temperature=temperature),),
+        training=Training(
+            recipe="logistic regression",
+            settings={"looks": LOOKS, "decay": decay},
+            start=(Origin(model.sha256, name=model.name),),
+            minutes=round((time.monotonic() - started) / 60, 1),
+            images=images,
+        ),
+    )
     install.check_free(directory, force)
     written = store.write_model(directory, card, tensors)
-    return store.amend(written, classifier_cost(Classifier(written, classifier.codec))), metrics
+    return store.amend(written, replace(written.card, macs=classifier_cost(Classifier(written, classifier.codec))))
+
+
+def labels(names: Sequence[str]) -> tuple[Label, ...]:
+    """Classes by the names of their directories; WNIDs of ImageNet get their label."""
+    known = {label.wnid: label for label in label_set(IMAGENET)}
+    return tuple(known.get(name, Label(name)) for name in names)

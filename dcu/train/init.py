@@ -17,6 +17,7 @@ from dcu import store
 from dcu.codec import Codec, analysis_input
 from dcu.errors import InvalidInputError, UnavailableError, UsageError
 from dcu.geometry import BLOCK
+from dcu.labels import IMAGENET
 from dcu.nets.efficientnet import EfficientNetLite
 from dcu.nets.latent import LatentClassifier, adapter_shape, removed_blocks
 from dcu.nets.norms import NORM_BATCHES, add_norms, restore_norms
@@ -177,7 +178,7 @@ def from_model(task: Adaptable, name: str) -> Origin:
     """
     network, model = installed_network(name, task.codec)
     found = network.state_dict()
-    same = model.card.get("labels") == store.imagenet_labels()
+    same = model.card.labels == IMAGENET
     wanted = {
         n: t
         for n, t in task.module.state_dict().items()
@@ -188,4 +189,4 @@ def from_model(task: Adaptable, name: str) -> Origin:
         raise UnavailableError(f"{name}: of another shape than the recipe's network")
     task.module.load_state_dict(taken, strict=False)
     restore_norms(task.module, task.look, NORM_BATCHES)
-    return {"name": model.name, "sha256": model.card["sha256"]}
+    return {"name": model.name, "sha256": model.sha256}

@@ -6,9 +6,11 @@ recipe whose values it begins with; ``[data] mixture`` a table of mixtures.toml,
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -163,13 +165,16 @@ def with_mixture(path: Path, tables: Tables) -> Tables:
 
 
 def overrides(settings: Sequence[str]) -> Tables:
-    """Tables of settings ``section.key=value``, the value as in TOML; raises UsageError."""
+    """Tables of settings ``section.key=value``, the value as in TOML, or a text; raises UsageError."""
     tables: Tables = {}
     for setting in settings:
-        try:
-            tables = merged(tables, tomllib.loads(setting))
-        except ValueError as error:
-            raise UsageError(f"--set {setting}: not SECTION.KEY=VALUE with a value as in TOML") from error
+        key, equals, value = setting.partition("=")
+        for text in (setting, f"{key} = {json.dumps(value)}") if equals else ():
+            with suppress(ValueError):
+                tables = merged(tables, tomllib.loads(text))
+                break
+        else:
+            raise UsageError(f"--set {setting}: not SECTION.KEY=VALUE")
     return tables
 
 

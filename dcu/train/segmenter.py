@@ -16,13 +16,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from dcu.cards import MOST_COLORS, Color, Input
+from dcu.cards import MOST_COLORS, Input
 from dcu.codec import Codec
 from dcu.data import Pair
 from dcu.errors import UsageError
 from dcu.evaluate.segmenter import check_labels, confusion, intersection_over_union
 from dcu.geometry import BLOCK
 from dcu.image import ImageArray, pad
+from dcu.labels import Color
 from dcu.nets import channels_last
 from dcu.nets.norms import NORM_BATCHES, measure_norms
 from dcu.schema import Between, Name

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dcu import store
 from dcu.cards import Input
 from dcu.codec import Codec
 from dcu.data import Item
 from dcu.evaluate.classifier import standard_view
 from dcu.geometry import BLOCK, CROP, LATENT_CROP
 from dcu.image import ImageArray, standard_resize
+from dcu.labels import IMAGENET, indices_by_key, label_set
 from dcu.nets import channels_last
 from dcu.nets.efficientnet import EfficientNetLite, check_shortcuts
 from dcu.nets.latent import LatentClassifier
@@ -100,7 +100,7 @@ class StudentTask:
         self.sampler = Sampler(train, data.weights, seed)
         self.larger = Sampler(large_enough(train, data), data.weights, seed)
         self.teacher = Teacher(self.device, recipe.lite2)
-        self.numbers = store.numbers_by_name(store.imagenet_labels())
+        self.numbers = indices_by_key(label_set(IMAGENET))
         torch.manual_seed(seed)
         network: LatentClassifier | EfficientNetLite
         if recipe.input != "latent":

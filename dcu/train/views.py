@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dcu.data import Item
+from dcu.datasets.table import DATA_SETS, VALIDATION
 from dcu.errors import UsageError
 from dcu.geometry import CROP
 from dcu.image import ImageArray
@@ -88,6 +89,13 @@ class Sampler:
         return [self.items[i] for i in rng.choice(len(self.items), count, p=self.chance)], rng
 
 
+def check_training_data(items: Sequence[Item]) -> None:
+    """Refuse the tars of validation sets that ``dcu data build`` writes; raises UsageError."""
+    validation = {tar.name for each in DATA_SETS.values() for tar in each.tars if tar.purpose is VALIDATION}
+    if refused := {item.path.name for item in items} & validation:
+        raise UsageError(f"{min(refused)}: a validation set, on which nothing is trained")
+
+
 def hold_out(items: list[Item], count: int, datasets: Sequence[str] = ()) -> tuple[list[Item], list[Item]]:
     """The items to train on, and at most so many that are held out.
 
@@ -97,8 +105,9 @@ def hold_out(items: list[Item], count: int, datasets: Sequence[str] = ()) -> tup
     Raises
     ------
     UsageError
-        None is left to train on.
+        None is left to train on; some are of a validation set.
     """
+    check_training_data(items)
     eligible = [i for i, item in enumerate(items) if item.dataset in datasets]
     if not eligible:
         eligible, count = list(range(len(items))), min(count, max(1, len(items) // ONE_IN))
