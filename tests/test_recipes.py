@@ -124,6 +124,7 @@ def test_every_recipe_is_run() -> None:
     assert {find_recipe(name).path for name in RUNS} == set(FILES)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("random_rgb", "tuned")
 @pytest.mark.parametrize("name", RUNS)
 def test_recipes_train(

@@ -7,16 +7,21 @@ import io
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from dcu import store
 from dcu.bench import gallery, plots
+from dcu.bench import report as bench_report
 from dcu.evaluate import curves
 from dcu.image import ImageArray
 
 from .conftest import Dcu, one_line, smooth_image, state_accuracy
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -35,6 +40,37 @@ def page(dcu: Dcu, own_models: Path, random_rgb: None, tmp_path: Path, monkeypat
 def shown() -> int:
     """Images that the report has: original, dcu's and webp's for each installed codec, and its masks."""
     return sum(3 + len(store.networks("segmenter", model.fingerprint)) for model in store.installed_codecs())
+
+
+@pytest.mark.usefixtures("own_models")
+@pytest.mark.parametrize(("seconds", "count"), [(None, 4), (0.0, 1), (30.0, 2), (1e6, 4)])
+def test_seconds_bound_the_comparison_of_formats(
+    monkeypatch: pytest.MonkeyPatch, seconds: float | None, count: int
+) -> None:
+    """An image costs a second for each codec and for each of a format's 11 settings."""
+    now = [0.0]
+
+    def costly(*given: Any) -> dict[str, Any]:
+        now[0] += len(given[-1])
+        return {}
+
+    class Measured(Exception):  # noqa: N818
+        pass
+
+    def stop(ours: Any, theirs: Any) -> None:
+        raise Measured
+
+    monkeypatch.setattr("dcu.evaluate.baselines.SCALES", (1.0,))
+    monkeypatch.setattr(bench_report, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    for name in ("evaluate", "measure_setting"):
+        monkeypatch.setattr(bench_report, name, costly)
+    monkeypatch.setattr("dcu.evaluate.curves.of", stop)
+    images = {str(number): smooth_image(8, 8) for number in range(4)}
+    with pytest.raises(Measured):
+        bench_report.report([], images, ["webp"], seconds)
+    of_one = now[0] / (count + (seconds is not None))
+    assert of_one == len(store.installed_codecs()) + 11
+    assert seconds is None or now[0] <= of_one + max(of_one, seconds)
 
 
 def test_report_stands_alone(page: Path) -> None:

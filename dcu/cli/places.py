@@ -13,8 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dcu.cli.files import Inputs, Source, identity
+from dcu.cli.files import Inputs, Source
 from dcu.errors import UsageError
+from dcu.walk import identity
 
 PROBED = 64
 """Names of a directory that are looked at to learn whether its file system knows case."""

@@ -25,6 +25,7 @@ from dcu.nets.latent import adapter_shape
 from dcu.nets.segmenter import STRIDE, LatentSegmenter
 from dcu.regions import common, grid, moved, size, whole
 from dcu.threads import inference
+from dcu.weights import finite
 
 HALO = 32
 """Latent positions around a piece of a large image: 256 pixels of surroundings."""
@@ -131,7 +132,7 @@ class Segmenter:
 
         def piece(rows: slice, columns: slice) -> Tensor:
             (latent,) = self.codec.dequantize([symbols.box(rows, columns)])
-            return most_probable(self.run(latent)).cpu()
+            return most_probable(finite(self.run(latent), self.name)).cpu()
 
         h, w = latent_size(layer.width, layer.height)
         classes = torch.empty(1, layer.height, layer.width, dtype=torch.uint8)
