@@ -28,6 +28,7 @@ from dcu.geometry import BLOCK
 from dcu.image import ImageArray, pad, psnr, resize
 from dcu.regions import Box, common, in_pieces, moved, size, whole
 from dcu.threads import inference
+from dcu.weights import finite
 
 log = logging.getLogger(__name__)
 DEFAULT = "codec-0.0983"
@@ -178,7 +179,7 @@ class Codec:
         def piece(rows: slice, columns: slice) -> Tensor:
             part = padded[rows.start * BLOCK : rows.stop * BLOCK, columns.start * BLOCK : columns.stop * BLOCK]
             x = analysis_input(torch.from_numpy(np.ascontiguousarray(part)).to(self.device)[None])
-            return self.coding.kept(self.analysis(x))[0].cpu()
+            return self.coding.kept(finite(self.analysis(x), self.name))[0].cpu()
 
         h, w = padded.shape[0] // BLOCK, padded.shape[1] // BLOCK
         features = torch.empty(self.channels, h, w, dtype=self.coding.kept_dtype)
@@ -295,7 +296,7 @@ class Codec:
 
         def piece(rows: slice, columns: slice) -> Tensor:
             x = self.coding.synthesize(latent[:, :, rows, columns].contiguous(memory_format=CHANNELS_LAST), points)
-            pixels: Tensor = ((x[0] + 1) * 127.5).round_().clamp_(0, 255)
+            pixels: Tensor = ((finite(x[0], self.name) + 1) * 127.5).round_().clamp_(0, 255)
             return pixels.to(torch.uint8).cpu()
 
         h, w = latent.shape[-2:]

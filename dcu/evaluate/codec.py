@@ -22,7 +22,7 @@ from dcu.errors import UnavailableError
 from dcu.image import ImageArray, psnr
 
 TIMES = ("encode_ms", "decode_ms")
-"""Figures of this machine, not of the codec."""
+"""Metrics of this machine, not of the codec."""
 MEASURED_POINTS = 10
 """Of a codec of many operating points."""
 MS_SSIM_SHORT = 161
