@@ -46,7 +46,7 @@ STEP_OF_LAMBDA = 15.0
 """Square of the quantization step over lambda to begin with; 26 is that of a Gaussian source at high rates."""
 FIRST_SHARE = 0.1
 """Of lambda at the first step, while it grows in."""
-LEAST_NONZERO = 1e-3
+LEAST_NONZERO = 5e-3
 """Share of a channel's symbols that are not zero, from which on the channel is coded."""
 
 
