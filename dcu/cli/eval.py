@@ -135,15 +135,28 @@ def eval_codec(
 @app.command("rates")
 def eval_rates(
     data: Data,
-    codec: Annotated[str, typer.Option("--codec", help="Codec of many operating points, by name or path.")],
-    images: Annotated[int, typer.Option(min=1, help="At most so many images, evenly spread over the data.")] = 500,
+    codec: Annotated[
+        str,
+        typer.Option(
+            "--codec",
+            metavar="NAME",
+            help="Codec of 64 operating points, by name or path.",
+            autocompletion=options.installed("codec"),
+        ),
+    ],
+    images: Annotated[
+        int, typer.Option(metavar="N", min=1, help="At most N images, evenly spread over the data.")
+    ] = 500,
     json: options.Json = False,
     record: Record = False,
     quiet: options.Quiet = False,
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> None:
-    """Mean bits per pixel of each operating point of a codec, which compress --rate looks up on its card."""
+    """Measure the mean rate of each operating point, for compress --rate.
+
+    Example: dcu eval rates photos/ --codec codec-2 --record
+    """
     from dcu.data import dataset_name, items, shown
 
     model = store.find(codec, "codec")
