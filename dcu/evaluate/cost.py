@@ -12,7 +12,7 @@ from dcu.geometry import BLOCK, LATENT_CROP
 from dcu.tasks.classify import Classifier
 
 CODEC_SIDE = 16
-"""Latent positions a side of the image on which a codec's cost a pixel is counted."""
+"""Latent positions a side of the image on which a codec's cost per pixel is counted."""
 STREET = (480, 360)
 """The image on which a segmenter's cost is counted: CamVid's size."""
 
@@ -20,13 +20,13 @@ STREET = (480, 360)
 def macs(module: nn.Module, *inputs: Tensor) -> int:
     """Multiply-accumulates of one call in evaluation (1 MAC = 2 FLOPs)."""
     device = next(module.parameters()).device
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:  # in inference mode, torch 2.4 counts nothing
         module.eval()(*(x.to(device) for x in inputs))
     return int(counter.get_total_flops()) // 2
 
 
 def codec_cost(codec: Codec) -> CodecMacs:
-    """MACs a pixel of each part of a codec, of the context model at the highest operating point."""
+    """MACs per pixel of each part of a codec, of the context model at the highest operating point."""
     pixels = (CODEC_SIDE * BLOCK) ** 2
     latent = [torch.zeros(1, codec.channels, CODEC_SIDE, CODEC_SIDE)]
     if codec.points > 1:
