@@ -68,11 +68,11 @@ sanitize: $(READY)  ## test the coder under AddressSanitizer and UndefinedBehavi
 
 # In an environment of its own; torch is that of .venv.
 OLDEST := build/oldest
-oldest: $(READY)  ## run a smoke test with the oldest release of each dependency but torch
-	$(PYTHON) -m venv $(OLDEST)
+oldest: $(READY)  ## run docs/quickstart.md with the oldest release of each dependency but torch
+	rm -rf $(OLDEST) && $(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet "$(TORCH)" $$($(BIN)/python tests/oldest.py)
 	$(OLDEST)/bin/python -m pip install --quiet --no-deps .
-	cd $(OLDEST) && bin/python $(CURDIR)/tests/smoke.py $(CURDIR)/samples
+	XDG_DATA_HOME=$(abspath $(OLDEST))/data $(OLDEST)/bin/python tests/code_blocks.py $(OLDEST)/work docs/quickstart.md
 
 clean:  ## remove everything that is built
 	rm -rf $(VENV) build out .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

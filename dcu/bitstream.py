@@ -43,11 +43,12 @@ CHUNK = 2**20  # bytes that are read of a file at once: memory follows what is t
 
 @dataclass(frozen=True)
 class Layer:
-    """One coded image: its size in pixels and the payload of each tile, row by row."""
+    """One coded image: its size in pixels, the payload of each tile, row by row, the operating point of all."""
 
     width: int
     height: int
     tiles: tuple[bytes, ...] = field(repr=False)
+    operating_point: int = 0
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,14 @@ def latent_size(width: int, height: int) -> tuple[int, int]:
 
 def thumbnail_size(width: int, height: int) -> tuple[int, int] | None:
     """(width, height) of the thumbnail layer: short side 256; None where the image has none."""
+    return reduced_size(width, height) if min(width, height) >= THUMBNAIL_FROM else None
+
+
+def reduced_size(width: int, height: int) -> tuple[int, int]:
+    """(width, height) of an image reduced to a short side of 256; one that is not larger keeps its size."""
     short, long = min(width, height), max(width, height)
-    if short < THUMBNAIL_FROM:
-        return None
+    if short <= THUMBNAIL_SHORT:
+        return width, height
     reduced = (long * THUMBNAIL_SHORT + short // 2) // short
     return (THUMBNAIL_SHORT, reduced) if width <= height else (reduced, THUMBNAIL_SHORT)
 
@@ -212,7 +218,7 @@ class Head:
 
 
 def most_bytes(width: int, height: int) -> int:
-    """What the payload of a layer can have at most: 4 bytes a pixel of whole blocks, more than the image itself."""
+    """What the payload of a layer can have at most: 4 bytes per pixel of whole blocks, more than the image itself."""
     return 4 * math.prod(latent_size(width, height)) * BLOCK**2
 
 
@@ -271,7 +277,7 @@ def read(data: bytes | bytearray | memoryview) -> Stream:
     for (w, h), length in zip(head.sizes, head.payload_bytes, strict=True):
         count = math.prod(-(-side // TILE) for side in latent_size(w, h))
         tiles = unpack_tiles(data[start : start + length], count)
-        layers.append(Layer(w, h, tiles))
+        layers.append(Layer(w, h, tiles, header.operating_point))
         start += length
     thumbnail = layers[0] if len(layers) > 1 else None
     return Stream(header, thumbnail, layers[-1], head.header_bytes, head.payload_bytes)

@@ -30,6 +30,10 @@ Input = Literal["latent", "decoded", "original"]
 """What networks are trained on."""
 Digest = Annotated[str, Matching("[0-9a-f]{64}", "64 hexadecimal digits")]
 Size = Annotated[float, Between(0, 2**53)]
+Rate = Annotated[float, Between(1e-6, 1e3)]
+"""Bits per pixel."""
+MOST_POINTS = 64
+"""Operating points of a codec."""
 Signed = Annotated[float, Between(-(2**53), 2**53)]
 
 
@@ -40,6 +44,23 @@ class CodecMacs:
     analysis: Count
     synthesis: Count
     context: Count
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Mean rate of whole files at each operating point of a codec, over ``count`` images of a data set.
+
+    ``of_estimate``: that rate in proportion to what histograms of the symbols estimate.
+    """
+
+    dataset: str
+    count: Count
+    bpp: Annotated[tuple[Rate, ...], Between(1, MOST_POINTS)]
+    of_estimate: Annotated[tuple[Rate, ...], Between(1, MOST_POINTS)]
+
+    def __post_init__(self) -> None:
+        if len(self.bpp) != len(self.of_estimate):
+            raise ValueError("bpp and of_estimate are of different numbers of operating points")
 
 
 @dataclass(frozen=True)
@@ -63,6 +84,7 @@ class Result:
     dataset: str
     count: Count
     date: str | None = None
+    quality: Annotated[int, Between(0, MOST_POINTS - 1)] | None = None
     engine: str | None = None
     bytes: Size | None = None
     bpp: Size | None = None
@@ -87,8 +109,8 @@ class Result:
     against: dict[str, Difference] = field(default_factory=dict)
 
     def replaces(self, other: Result) -> bool:
-        """Whether it is a new measurement of what another states: of the same data set, engine and kind."""
-        same = (self.dataset, self.engine) == (other.dataset, other.engine)
+        """Whether it measures anew what another states: the same data set, engine, operating point and kind."""
+        same = (self.dataset, self.engine, self.quality) == (other.dataset, other.engine, other.quality)
         return same and (self.agreement is None) == (other.agreement is None)
 
 
@@ -180,13 +202,15 @@ class Training:
 
 @dataclass(frozen=True)
 class Card:
-    """A model card."""
+    """A model card; of a ``preview``, whose files a later version may not read, the card says so."""
 
     kind: Kind
     fingerprint: Digest
     name: Name | None = None
     codec: Name | None = None
-    rate: Annotated[float, Between(1e-6, 1e3)] | None = None
+    rate: Rate | None = None
+    rates: Rates | None = None
+    preview: bool = False
     input: Input = "latent"
     labels: Annotated[str, OneOf(SETS)] | tuple[Label, ...] = ()
     void: Annotated[int, Between(0, 255)] = 255
@@ -210,6 +234,11 @@ class Card:
             raise ValueError(f"more than {MOST_COLORS} labels")
         if self.kind == "segmenter" and not all(label.color for label in self.classes):
             raise ValueError("labels without color")
+
+    @property
+    def points(self) -> int:
+        """Operating points of a codec, as far as the card states them."""
+        return len(self.rates.bpp) if self.rates else MOST_POINTS if self.kind == "codec" and self.rate is None else 1
 
     @property
     def classes(self) -> tuple[Label, ...]:

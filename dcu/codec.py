@@ -11,38 +11,32 @@ from __future__ import annotations
 import functools
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from dcu import arguments, bitstream, store
+from dcu import arguments, bitstream, rate_control, store
 from dcu.bitstream import Layer, Stream
-from dcu.entropy import EntropyCoder
+from dcu.coding import Coding, analysis_of, coding_of
 from dcu.errors import InvalidInputError, UnavailableError, UsageError
 from dcu.geometry import BLOCK
 from dcu.image import ImageArray, pad, psnr, resize
-from dcu.nets import MOST_BLOCKS, channels_last
-from dcu.nets.quantizer import Quantizer
-from dcu.nets.transforms import Analysis, Synthesis
-from dcu.regions import Box, common, moved, size, whole
+from dcu.regions import Box, common, in_pieces, moved, size, whole
 from dcu.threads import inference
 from dcu.weights import finite
 
-T = TypeVar("T", bound=nn.Module)
-
 log = logging.getLogger(__name__)
 DEFAULT = "codec-0.0983"
-ONE_PIECE = 2**14
-"""Latent positions (2^20 pixels) up to which an image goes through the transforms in one piece."""
-PIECE = 128
-"""Latent positions a side of the fixed grid in which larger ones do, each piece with its halo."""
+RATE = 0.0983
+"""Bits per pixel that codecs of many operating points use by default."""
 SYMBOLS_AT_ONCE = 2**26
-"""Symbols of tiles that are decoded together: bounds memory, at 64 MiB."""
+"""Symbols of tiles that are decoded together: bounds memory, at 64 MiB, or 128 of int16."""
+CHANNELS_LAST = torch.channels_last
 
 
 class Codec:
@@ -55,27 +49,15 @@ class Codec:
         self.name, self.device = name, device
         self.model: store.Model | None = None
         try:
-            context = {n.removeprefix("context."): t for n, t in tensors.items() if n.startswith("context.")}
-            centers = tensors["quantizer.centers"].float()
-            self.entropy = EntropyCoder(context, centers)
-            self.levels = [g.levels for g in self.entropy.groups for _ in range(g.channels)]
-            self.fingerprint = store.fingerprint(self.levels, centers, context)
-            self.quantizer = Quantizer(self.levels)
-            self.quantizer.centers.data.copy_(centers)
-            width, depth = transform_shape(tensors, "analysis")
-            with torch.device("meta"):  # nothing is allocated for what the weights do not hold
-                analysis = Analysis(len(self.levels), width, depth)
-            self.analysis = load_transform(analysis, tensors, "analysis.")
-            self.analysis_halo = 2 * depth
-            width, depth = transform_shape(tensors, "synthesis")
-            with torch.device("meta"):
-                synthesis = Synthesis(len(self.levels), width, depth)
-            self.synthesis = load_transform(synthesis, tensors, "synthesis.")
-            self.synthesis_halo = 2 * depth + 1
+            self.coding: Coding = coding_of(tensors)
+            self.analysis = analysis_of(tensors, self.coding.channels).to(device)
         except (LookupError, RuntimeError, ValueError, TypeError) as error:
             raise UnavailableError(f"{name}: its weights are not those of a codec") from error
-        for module in (self.analysis, self.synthesis, self.quantizer):
-            module.to(device).requires_grad_(False)
+        self.coding.to(device)
+        self.channels, self.points, self.fingerprint = self.coding.channels, self.coding.points, self.coding.fingerprint
+        self.of_estimate: tuple[float, ...] = (1.0,) * self.points
+        self.analysis_halo = 2 * len(self.analysis.blocks)
+        self.synthesis_halo = 2 * len(self.coding.synthesis.blocks) + 1
 
     @classmethod
     def load(cls, name: str | Path = DEFAULT, device: str = "cpu") -> Codec:
@@ -93,6 +75,8 @@ class Codec:
         if codec.fingerprint != model.fingerprint:
             raise UnavailableError(f"{model.name}: its fingerprint is not that of its card")
         codec.model = model
+        if model.card.rates and len(model.card.rates.bpp) == codec.points:
+            codec.of_estimate = model.card.rates.of_estimate
         return codec
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -106,40 +90,100 @@ class Codec:
         return bytes.fromhex(self.fingerprint)[: store.ID_BYTES]
 
     @inference
-    def compress(self, image: arguments.AnyImage) -> bytes:
+    def compress(
+        self,
+        image: arguments.AnyImage,
+        *,
+        quality: int | None = None,
+        target_bytes: int | None = None,
+        target_psnr: float | None = None,
+        fit: bool = False,
+        metadata: bytes = b"",
+    ) -> bytes:
         """A bitstream of an image (H, W, 3) uint8, or of a Pillow image (see :func:`dcu.arguments.image`).
+
+        Parameters
+        ----------
+        image : array or PIL.Image.Image
+            What to compress.
+        quality : int, optional
+            Operating point, 0 (smallest files) to ``points`` - 1; by default the one nearest to ``RATE``.
+        target_bytes : int, optional
+            Use the highest operating point whose bitstream has at most so many bytes.
+        target_psnr : float, optional
+            Use the lowest operating point that reaches this PSNR in dB.
+        fit : bool
+            With ``target_bytes``: reduce the image if its bitstream is too large at every operating point.
+        metadata : bytes
+            As :mod:`dcu.metadata` writes them; for codecs of version 2 of the container.
 
         Raises
         ------
         TypeError, ValueError
-            Not such an image.
+            Not such an image; arguments that are out of range, exclude each other, or that this codec does not have.
+        UsageError
+            No operating point fits into ``target_bytes`` or reaches ``target_psnr``.
         """
         image = arguments.image(image)
-        height, width = image.shape[:2]
-        thumbnail = bitstream.thumbnail_size(width, height)
-        layers = [self.encode_layer(resize(image, *thumbnail, Image.Resampling.LANCZOS))] if thumbnail else []
-        layers.append(self.encode_layer(image))
-        return bitstream.write(bitstream.Header(self.identity), width, height, layers)
+        if self.coding.version == 1 and metadata:
+            raise ValueError(f"{self.name} writes version 1 of the container, which has no metadata")
+        if sum(value is not None for value in (quality, target_bytes, target_psnr)) > 1:
+            raise ValueError("quality, target_bytes and target_psnr exclude each other")
+        if fit and target_bytes is None:
+            raise ValueError("fit needs target_bytes")
+        encoding = Encoding(self, image, metadata)
+        if target_bytes is not None:
+            arguments.at_least_one(target_bytes, "target_bytes")
+            if fit:
+                return rate_control.fitting(encoding, lambda smaller: Encoding(self, smaller, metadata), target_bytes)
+            return rate_control.within_bytes(encoding, target_bytes)
+        if target_psnr is not None:
+            return rate_control.reaching_psnr(encoding, target_psnr)
+        return encoding.write(self.point(quality))
 
-    def encode_layer(self, image: ImageArray) -> list[bytes]:
-        """The payload of each tile of an image."""
-        symbols = self.analyze(image)
-        height, width = image.shape[:2]
-        return [self.entropy.encode(symbols[:, rows, columns]) for rows, columns in bitstream.tile_grid(width, height)]
+    def point(self, quality: int | None) -> int:
+        """An operating point that a caller named, or the default; raises TypeError and ValueError."""
+        if quality is None:
+            return 0 if self.points == 1 else self.point_of_rate(RATE)
+        if not 0 <= arguments.instance(quality, int, "quality") < self.points:
+            raise ValueError(f"quality is 0 to {self.points - 1}, not {quality}")
+        return quality
+
+    def point_of_rate(self, rate: float) -> int:
+        """The operating point whose mean rate, by the codec's card, is nearest to one in bits per pixel.
+
+        Raises
+        ------
+        ValueError
+            The card states no rates.
+        """
+        rates = self.model.card.rates.bpp if self.model and self.model.card.rates else ()
+        if len(rates) != self.points:
+            raise ValueError(f"the card of {self.name} states no rates: name the quality, 0 to {self.points - 1}")
+        return rate_control.nearest(rates, rate)
+
+    def quality(self, data: arguments.Data | Stream) -> int:
+        """The operating point of a bitstream of this codec; raises as :meth:`read`."""
+        return self.read(data).operating_point
 
     @inference
-    def analyze(self, image: arguments.AnyImage) -> Tensor:
-        """The symbols (C, h, w) uint8 of an image, as :meth:`compress` takes them."""
-        padded = pad(arguments.image(image), BLOCK)
+    def analyze(self, image: arguments.AnyImage, quality: int | None = None) -> Tensor:
+        """The symbols (C, h, w) of an image, as :meth:`compress` takes them: uint8, or int16 where unbounded."""
+        kept = self.features(arguments.image(image))
+        return self.coding.symbols(kept, torch.tensor([self.point(quality)]))[0].cpu()
+
+    def features(self, image: ImageArray) -> Tensor:
+        """What the codec keeps of its analysis of an image, (1, C, h, w): symbols of any quality come from it."""
+        padded = pad(image, BLOCK)
 
         def piece(rows: slice, columns: slice) -> Tensor:
             part = padded[rows.start * BLOCK : rows.stop * BLOCK, columns.start * BLOCK : columns.stop * BLOCK]
             x = analysis_input(torch.from_numpy(np.ascontiguousarray(part)).to(self.device)[None])
-            return self.quantizer.symbols(finite(self.analysis(x), self.name))[0].cpu()
+            return self.coding.kept(finite(self.analysis(x), self.name))[0].cpu()
 
         h, w = padded.shape[0] // BLOCK, padded.shape[1] // BLOCK
-        symbols = torch.empty(len(self.levels), h, w, dtype=torch.uint8)
-        return in_pieces(piece, symbols, h, w, 1, self.analysis_halo)
+        features = torch.empty(self.channels, h, w, dtype=self.coding.kept_dtype)
+        return in_pieces(piece, features, h, w, 1, self.analysis_halo)[None]
 
     def read(self, data: arguments.Data | Stream) -> Stream:
         """Parse and check a bitstream that must be this codec's, or check a parsed one.
@@ -168,67 +212,90 @@ class Codec:
         if stream.codec != self.identity:
             made_by = store.find_codec(stream.codec).name  # or say that it is not installed
             raise UnavailableError(f"made by {made_by}, not by {self.name}")
-        if stream.operating_point:
+        if stream.operating_point >= self.points:
             raise InvalidInputError(f"{self.name} has no operating point {stream.operating_point}")
+        if stream.header.version != self.coding.version:
+            raise InvalidInputError(f"{self.name} does not write version {stream.header.version} of the container")
 
     @inference
     def symbols(self, layers: Sequence[Layer], boxes: Sequence[Box] | None = None) -> list[Tensor]:
-        """The symbols (C, h, w) uint8 of each layer, or of a box of latent positions of each.
+        """The symbols (C, h, w) of each layer, or of a box of latent positions of each.
 
-        Tiles of one size are decoded together, on all threads; those outside of the boxes are not decoded.
+        Tiles of one size and operating point are decoded together, on all threads; those outside of the boxes are not
+        decoded.
         """
         out, tiles = [], defaultdict(list)
         for layer, (rows, columns) in zip(layers, boxes or map(whole, layers), strict=True):
-            out.append(torch.empty(len(self.levels), size(rows), size(columns), dtype=torch.uint8))
+            out.append(torch.empty(self.channels, size(rows), size(columns), dtype=self.coding.dtype))
             grid = bitstream.tile_grid(layer.width, layer.height)
             for (own_rows, own_columns), payload in zip(grid, layer.tiles, strict=True):
                 y, x = common(rows, own_rows), common(columns, own_columns)
                 if size(y) and size(x):
                     place = out[-1][:, moved(y, -rows.start), moved(x, -columns.start)]
                     part = moved(y, -own_rows.start), moved(x, -own_columns.start)
-                    tiles[size(own_rows), size(own_columns)].append((place, part, payload))
-        for (h, w), members in tiles.items():
-            at_once = max(1, SYMBOLS_AT_ONCE // (len(self.levels) * h * w))
+                    tiles[size(own_rows), size(own_columns), layer.operating_point].append((place, part, payload))
+        for (h, w, q), members in tiles.items():
+            at_once = max(1, SYMBOLS_AT_ONCE // (self.channels * h * w))
             for group in (members[at : at + at_once] for at in range(0, len(members), at_once)):
-                decoded = self.entropy.decode([payload for _, _, payload in group], h, w)
+                decoded = self.coding.decode([payload for _, _, payload in group], h, w, q)
                 for (place, (y, x), _), symbols in zip(group, decoded, strict=True):
                     place.copy_(symbols[:, y, x])
         return out
+
+    def group_bytes(self, layer: Layer) -> list[int]:
+        """Bytes of a layer that each group of channels takes, in the order of decoding; raises InvalidInputError."""
+        sizes = [(size(rows), size(columns)) for rows, columns in bitstream.tile_grid(layer.width, layer.height)]
+        tiles = [
+            self.coding.group_bytes(payload, h, w, layer.operating_point)
+            for payload, (h, w) in zip(layer.tiles, sizes, strict=True)
+        ]
+        return [sum(counts) for counts in zip(*tiles, strict=True)]
+
+    def share_not_coded(self, quality: int) -> float:
+        """Share of the symbols of an operating point that are zero by definition and take no bits."""
+        return round(1 - float(self.coding.coded(quality).float().mean()), 4)
 
     @inference
     def latents(self, streams: Sequence[Stream]) -> list[Tensor]:
         """The latent (1, C, h, w) float32 of each stream for networks: of the thumbnail layer, where there is one."""
         layers = [self.read(stream).layers[0] for stream in streams]
-        return self.dequantize([each[None] for each in self.symbols(layers)])
+        return self.dequantize([each[None] for each in self.symbols(layers)], [each.operating_point for each in layers])
 
     @inference
-    def dequantize(self, symbols: Sequence[Tensor]) -> list[Tensor]:
-        """The latent (1, C, h, w) float32 of symbols (1, C, h, w) uint8: centers[symbols]."""
+    def dequantize(self, symbols: Sequence[Tensor], points: Sequence[int]) -> list[Tensor]:
+        """The latent (1, C, h, w) float32 of symbols (1, C, h, w), each at its operating point."""
         if len({each.shape for each in symbols}) == 1:  # one operation in place of many small ones
-            return list(self.quantizer.latent(torch.cat(list(symbols)).to(self.device)).split(1))
-        return [self.quantizer.latent(each.to(self.device)) for each in symbols]
+            return list(self.coding.latent(torch.cat(list(symbols)).to(self.device), torch.tensor(points)).split(1))
+        return [
+            self.coding.latent(each.to(self.device), torch.tensor([q])) for each, q in zip(symbols, points, strict=True)
+        ]
 
     def latent(self, data: arguments.Data | Stream) -> Tensor:
         """The latent (1, C, h, w) float32 of one stream; raises as :meth:`read`."""
         return self.latents([self.read(data)])[0]
 
     @inference
-    def decode(self, data: arguments.Data | Stream) -> ImageArray:
-        """The image (H, W, 3) uint8 that a bitstream holds; raises as :meth:`read`."""
+    def decode(self, data: arguments.Data | Stream, *, thumbnail: bool = False) -> ImageArray:
+        """The image (H, W, 3) uint8 that a bitstream holds, or its thumbnail layer's, if it has one.
+
+        Raises as :meth:`read`.
+        """
         stream = self.read(data)
-        latent = self.quantizer.latent(self.symbols([stream.full])[0][None].to(self.device))
-        return self.synthesize(latent)[: stream.full.height, : stream.full.width]
+        layer = stream.layers[0] if arguments.instance(thumbnail, bool, "thumbnail") else stream.full
+        (latent,) = self.dequantize([self.symbols([layer])[0][None]], [layer.operating_point])
+        return self.synthesize(latent, layer.operating_point)[: layer.height, : layer.width]
 
     @inference
-    def synthesize(self, latent: Tensor) -> ImageArray:
+    def synthesize(self, latent: Tensor, quality: int | None = None) -> ImageArray:
         """The image (8h, 8w, 3) uint8 of a latent (1, C, h, w) float32; raises TypeError and ValueError."""
         if not arguments.instance(latent, Tensor, "latent").is_floating_point():
             raise TypeError(f"a latent is of floating point, not {latent.dtype}")
-        if latent.ndim != 4 or latent.shape[:2] != (1, len(self.levels)) or not latent.numel():
-            raise ValueError(f"a latent of {self.name} is (1, {len(self.levels)}, h, w), not {tuple(latent.shape)}")
+        if latent.ndim != 4 or latent.shape[:2] != (1, self.channels) or not latent.numel():
+            raise ValueError(f"a latent of {self.name} is (1, {self.channels}, h, w), not {tuple(latent.shape)}")
+        points = torch.tensor([self.point(quality)], device=self.device)
 
         def piece(rows: slice, columns: slice) -> Tensor:
-            x = self.synthesis(latent[:, :, rows, columns].contiguous(memory_format=torch.channels_last))
+            x = self.coding.synthesize(latent[:, :, rows, columns].contiguous(memory_format=CHANNELS_LAST), points)
             pixels: Tensor = ((finite(x[0], self.name) + 1) * 127.5).round_().clamp_(0, 255)
             return pixels.to(torch.uint8).cpu()
 
@@ -242,42 +309,43 @@ def analysis_input(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def in_pieces(
-    transform: Callable[[slice, slice], Tensor], out: Tensor, h: int, w: int, scale: int, halo: int
-) -> Tensor:
-    """Fill ``out`` (channels, up to h * scale, up to w * scale) by a transform of latent rows and columns.
-
-    Up to ``ONE_PIECE`` positions in one piece; above, on a fixed grid of pieces, each computed with a halo of its
-    receptive field and cropped. Pieces follow each other along the shorter side first.
-    """
-    side = max(h, w) if h * w <= ONE_PIECE else PIECE
-    places = [(top, left) for top in range(0, h, side) for left in range(0, w, side)]
-    for top, left in sorted(places, key=lambda place: place[::-1]) if h < w else places:
-        bottom, right = min(top + side, h), min(left + side, w)
-        rows, columns = (
-            slice(max(0, top - halo), min(h, bottom + halo)),
-            slice(max(0, left - halo), min(w, right + halo)),
-        )
-        part = transform(rows, columns)
-        place = out[:, top * scale : bottom * scale, left * scale : right * scale]
-        y, x = (top - rows.start) * scale, (left - columns.start) * scale
-        place.copy_(part[:, y : y + place.shape[1], x : x + place.shape[2]])
-    return out
+def thumbnail_of(image: ImageArray) -> ImageArray:
+    """An image reduced to the size of a thumbnail layer, if it is larger."""
+    return resize(image, *bitstream.reduced_size(image.shape[1], image.shape[0]), Image.Resampling.LANCZOS)
 
 
-def transform_shape(tensors: dict[str, Tensor], name: str) -> tuple[int, int]:
-    """(width, depth) of a transform, from its weights; raises KeyError, ValueError where it is none."""
-    depth = sum(n.startswith(f"{name}.blocks.") and n.endswith(".conv1.weight") for n in tensors)
-    if depth > MOST_BLOCKS:
-        raise ValueError(f"{name} of {depth} blocks")
-    return tensors[f"{name}.stem.weight"].shape[0], depth
+class Encoding:
+    """An image, analyzed once, to be written at any operating point (see :class:`dcu.rate_control.Encoding`)."""
 
+    def __init__(self, codec: Codec, image: ImageArray, metadata: bytes = b"") -> None:
+        self.codec, self.image, self.metadata = codec, image, metadata
+        height, width = image.shape[:2]
+        reduced = [thumbnail_of(image)] if bitstream.thumbnail_size(width, height) else []
+        self.layers = [(layer.shape[1], layer.shape[0], codec.features(layer)) for layer in (*reduced, image)]
+        self.points = codec.points
 
-def load_transform(module: T, tensors: dict[str, Tensor], prefix: str) -> T:
-    """Fill a transform with its part of the weights, in float32 and channels last."""
-    own = {n.removeprefix(prefix): t.float() for n, t in tensors.items() if n.startswith(prefix)}
-    module.load_state_dict(own, assign=True)
-    return channels_last(module).eval()
+    def write(self, q: int) -> bytes:
+        """The bitstream at an operating point."""
+        coding, points = self.codec.coding, torch.tensor([q])
+        layers = []
+        for width, height, features in self.layers:
+            symbols = coding.symbols(features, points)[0]
+            tiles = bitstream.tile_grid(width, height)
+            layers.append([coding.encode(symbols[:, rows, columns], q) for rows, columns in tiles])
+        header = bitstream.Header(self.codec.identity, q, coding.version, metadata=self.metadata)
+        return bitstream.write(header, self.image.shape[1], self.image.shape[0], layers)
+
+    def psnr(self, q: int) -> float:
+        """PSNR in dB of the image that an operating point gives."""
+        coding, points = self.codec.coding, torch.tensor([q])
+        symbols = coding.symbols(self.layers[-1][2], points)
+        decoded = self.codec.synthesize(self.codec.dequantize([symbols], [q])[0], q)
+        return psnr(self.image, decoded[: self.image.shape[0], : self.image.shape[1]])
+
+    def estimated_bits(self) -> list[float]:
+        """About how many bits each operating point takes: by histograms, corrected as the codec's card says."""
+        layers = [self.codec.coding.estimated_bits(features) for _, _, features in self.layers]
+        return [float(bits) for bits in np.sum(layers, 0) * self.codec.of_estimate]
 
 
 @functools.lru_cache(maxsize=4)

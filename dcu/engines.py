@@ -1,4 +1,4 @@
-"""What runs a network on the CPU: PyTorch, or ONNX Runtime, in eight bits too, where dcu-codec[fast] is installed."""
+"""Backends of networks on the CPU: PyTorch, or ONNX Runtime in float32 and int8 where dcu-codec[fast] is installed."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def weight_bits() -> int:
 
 
 def quantized(model: bytes, examples: Tensor) -> bytes:
-    """An ONNX model in eight bits, a scale a channel; ``examples`` (n, ...) show how large activations become."""
+    """An ONNX model in int8, one scale per channel; ``examples`` (n, ...) give the ranges of activations."""
     runtime()
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process

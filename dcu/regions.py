@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from torch import Tensor
+
 from dcu.bitstream import Layer, latent_size
 
+ONE_PIECE = 2**14
+"""Latent positions (2^20 pixels) up to which an image goes through the transforms in one piece."""
+PIECE = 128
+"""Latent positions a side of the fixed grid in which larger ones do, each piece with its halo."""
 Box = tuple[slice, slice]
 """Rows and columns, both with start and stop."""
 
@@ -40,3 +48,26 @@ def grid(box: Box, side: int) -> list[Box]:
         [slice(start, min(start + side, part.stop)) for start in range(part.start, part.stop, side)] for part in box
     )
     return [(y, x) for y in rows for x in columns]
+
+
+def in_pieces(
+    transform: Callable[[slice, slice], Tensor], out: Tensor, h: int, w: int, scale: int, halo: int
+) -> Tensor:
+    """Fill ``out`` (channels, up to h * scale, up to w * scale) by a transform of latent rows and columns.
+
+    Up to ``ONE_PIECE`` positions in one piece; above, on a fixed grid of pieces, each computed with a halo of its
+    receptive field and cropped. Pieces follow each other along the shorter side first.
+    """
+    side = max(h, w) if h * w <= ONE_PIECE else PIECE
+    places = [(top, left) for top in range(0, h, side) for left in range(0, w, side)]
+    for top, left in sorted(places, key=lambda place: place[::-1]) if h < w else places:
+        bottom, right = min(top + side, h), min(left + side, w)
+        rows, columns = (
+            slice(max(0, top - halo), min(h, bottom + halo)),
+            slice(max(0, left - halo), min(w, right + halo)),
+        )
+        part = transform(rows, columns)
+        place = out[:, top * scale : bottom * scale, left * scale : right * scale]
+        y, x = (top - rows.start) * scale, (left - columns.start) * scale
+        place.copy_(part[:, y : y + place.shape[1], x : x + place.shape[2]])
+    return out

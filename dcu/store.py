@@ -236,7 +236,7 @@ def codec_for(stream: Stream) -> Model:
         It is not installed; it has no such operating point.
     """
     model = find_codec(stream.codec)
-    if stream.operating_point:  # no codec has several yet
+    if stream.operating_point >= model.card.points:
         raise InvalidInputError(f"{model.name} has no operating point {stream.operating_point}")
     return model
 
@@ -259,7 +259,10 @@ def find_network(kind: str, codec_fingerprint: str) -> Model:
     """
     model = default_network(kind, codec_fingerprint)
     if model is None:
-        raise UnavailableError(f"no {kind} for the codec with the fingerprint {codec_fingerprint[:8]} is installed")
+        codecs = {other.card.codec: None for other in installed() if other.kind == kind and other.card.codec}
+        there = f"; there are some for {', '.join(sorted(codecs))}" if codecs else ""
+        name = find_codec(bytes.fromhex(codec_fingerprint)[:ID_BYTES]).name
+        raise UnavailableError(f"no {kind} for {name} is installed{there}")
     return model
 
 
@@ -285,6 +288,26 @@ def fingerprint(levels: list[int], centers: Tensor, context: dict[str, Tensor]) 
     digest = hashlib.sha256(struct.pack("<H", len(levels)) + bytes(levels))
     for count, row in zip(levels, centers.float(), strict=True):
         digest.update(row[:count].numpy().astype("<f4").tobytes())
+    return with_context(digest, context)
+
+
+def variable_rate_fingerprint(ungain: Tensor, context: dict[str, Tensor]) -> str:
+    """The same for a codec of many operating points.
+
+    C as uint16, a zero byte, the quantization steps (64, C) as float32, then the integer tensors.
+
+    Raises
+    ------
+    ValueError
+        As :func:`fingerprint`.
+    """
+    digest = hashlib.sha256(struct.pack("<HB", ungain.shape[1], 0))
+    digest.update(ungain.float().numpy().astype("<f4").tobytes())
+    return with_context(digest, context)
+
+
+def with_context(digest: hashlib._Hash, context: dict[str, Tensor]) -> str:
+    """A digest's hexadecimal digits after the integer tensors of a context model were added."""
     for name, tensor in sorted(context.items()):
         if str(tensor.dtype) != "torch.int32":
             raise ValueError(f"context.{name} is of type {tensor.dtype}, not int32")

@@ -76,7 +76,7 @@ def finite(answer: Tensor, name: str) -> Tensor:
 
 
 def check_header(data: bytes) -> None:
-    """Refuse a header that lies, or names what no model has; raises ValueError."""
+    """Refuse a header that lies, or has names that no model has; raises ValueError."""
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > min(MOST_HEADER, len(data) - 8):
         raise ValueError("no header")

@@ -21,23 +21,27 @@ from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from dcu import store
-from dcu.cards import Baseline, Baselines, Card
+from dcu.cards import Baseline, Baselines, Card, Rates
 from dcu.cards import Result as CardResult
 from dcu.cli import app
 from dcu.codec import Codec, codec_of
+from dcu.coding import FixedRate
 from dcu.entropy import _native, integer_tensors
 from dcu.evaluate.cost import codec_cost, macs
 from dcu.image import ImageArray
 from dcu.labels import Label
-from dcu.nets.context import Group
+from dcu.nets.context import Group, UnboundedGroup
 from dcu.nets.efficientnet import EfficientNetLite
 from dcu.nets.latent import LatentClassifier
 from dcu.nets.rgb import VARIANTS
 from dcu.nets.segmenter import LatentSegmenter
+from dcu.nets.variable_rate import VariableRateCodec
 from dcu.tasks import rgb
 from dcu.tasks.classify import classifier_for
 from dcu.tasks.segment import segmenter_for
 from dcu.train.codec import CodecNetwork, CodecRecipe
+from dcu.train.export import variable_rate_tensors
+from dcu.train.init import use_components
 
 settings.register_profile("dcu", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("dcu")  # how long an example takes says how busy the machine is
@@ -61,6 +65,35 @@ def random_codec(seed: int) -> dict[str, torch.Tensor]:
     tensors |= {f"synthesis.{n}": t.half() for n, t in network.synthesis.state_dict().items()}
     tensors["quantizer.centers"] = network.quantizer.centers.detach().clone()
     return tensors | {f"context.{n}": t for n, t in integer_tensors(network.context).items()}
+
+
+def fixed(codec: Codec) -> FixedRate:
+    """What a codec of one rate has beyond other codecs."""
+    assert isinstance(codec.coding, FixedRate)
+    return codec.coding
+
+
+def random_variable_rate_codec(seed: int = 0) -> dict[str, torch.Tensor]:
+    """Weights of an untrained codec of 64 operating points whose bytes rise with them; its last channel starts late."""
+    torch.manual_seed(seed)
+    network = VariableRateCodec((UnboundedGroup(1, 3), UnboundedGroup(2, 2)), 8, 1, 1, 8, 3)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    unlimited = torch.full((3,), torch.inf)
+    crops = torch.from_numpy(smooth_image(64, 64))[None]
+    use_components(network.analysis, network.synthesis, crops, unlimited, 1.0)
+    network.begin_at_steps(2.0, 0.05)
+    coded = torch.ones(64, 3, dtype=torch.bool)
+    coded[:9, 2] = False
+    return variable_rate_tensors(network.eval(), coded)
+
+
+def write_variable_rate_codec(directory: Path, rates: Rates | None = None) -> store.Model:
+    tensors = random_variable_rate_codec()
+    codec = Codec(tensors, directory.name)
+    card = Card(kind="codec", rates=rates, fingerprint=codec.fingerprint, macs_per_pixel=codec_cost(codec))
+    return store.write_model(directory, card, tensors)
 
 
 def write_codec(directory: Path, seed: int = 0) -> store.Model:

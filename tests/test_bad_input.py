@@ -19,7 +19,7 @@ from dcu.cli import files
 from dcu.codec import Codec, codec_of
 from dcu.tasks.classify import Classifier, Views
 
-from .conftest import Dcu, OurTables, one_line, png, process, random_codec, smooth_image
+from .conftest import Dcu, OurTables, fixed, one_line, png, process, random_codec, smooth_image
 from .test_image import huge_png, truncated_jpeg
 
 
@@ -109,9 +109,9 @@ def test_flipped_bits_name_nothing(dcu: Dcu, tmp_path: Path, stream: bytes) -> N
 def test_a_broken_payload_spoils_no_other_of_its_batch(dcu: Dcu, tmp_path: Path, codec: Codec, stream: bytes) -> None:
     """Its checksum is right, its symbols do not exist: found out only while many are decoded together."""
     symbols = codec.analyze(smooth_image(16, 24)).clone()
-    symbols[1, 1, 1] = codec.levels[1] + 2
+    symbols[1, 1, 1] = fixed(codec).levels[1] + 2
     broken = bitstream.write(
-        bitstream.Header(codec.identity), 24, 16, [[codec.entropy.encode_with(OurTables(), symbols)]]
+        bitstream.Header(codec.identity), 24, 16, [[fixed(codec).entropy.encode_with(OurTables(), symbols)]]
     )
     for name, data in (("a.bin", stream), ("b.bin", broken), ("c.bin", stream)):
         (tmp_path / name).write_bytes(data)

@@ -26,7 +26,7 @@ from dcu.labels import Label
 from dcu.nets.efficientnet import LITE0, EfficientNetLite, InvertedResidual
 from dcu.nets.latent import FusedBlock, PlainBlock
 
-from .conftest import Dcu, one_line, png, smooth_image, state_accuracy
+from .conftest import Dcu, fixed, one_line, png, smooth_image, state_accuracy
 
 STAGES = ("read_ms", "decode_ms", "network_ms")
 
@@ -136,7 +136,7 @@ def test_macs_by_hand() -> None:
 
 def test_macs_of_the_context_model_by_hand(codec: Codec) -> None:
     """At each position of a pass, what is known of its neighbours goes through three layers."""
-    coder, side = codec.entropy, 16
+    coder, side = fixed(codec).entropy, 16
     hidden = coder.weights[0][0][0].shape[0]
     by_hand = sum(
         len(position_index(p, side, side))

@@ -17,7 +17,7 @@ from dcu.nets.latent import LatentClassifier
 from dcu.nets.transforms import Synthesis
 from dcu.tasks.classify import DILUTION, VIEWS, Classifier, View, center
 
-from .conftest import Dcu, one_line, png, smooth_image, write_classifier
+from .conftest import Dcu, fixed, one_line, png, smooth_image, write_classifier
 
 
 def test_no_image_is_computed(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,14 +122,14 @@ def test_only_tiles_that_are_seen_are_decoded(codec: Codec, monkeypatch: pytest.
     """Of a panorama of 30 tiles one; what is seen is what it would be of all."""
     image = smooth_image(16, 60_000)
     stream, classifier = codec.read(codec.compress(image)), Classifier.load()
-    latent, decode = codec.latent(stream), codec.entropy.decode
+    latent, decode = codec.latent(stream), fixed(codec).entropy.decode
     decoded: list[bytes] = []
 
     def watched(tiles: list[bytes], height: int, width: int) -> torch.Tensor:
         decoded.extend(tiles)
         return decode(tiles, height, width)
 
-    monkeypatch.setattr(codec.entropy, "decode", watched)
+    monkeypatch.setattr(fixed(codec).entropy, "decode", watched)
     monkeypatch.setattr(classifier, "codec", codec)
     for view, seen in (("center", 1), ("five", 5)):
         decoded.clear()

@@ -51,7 +51,7 @@ def test_json_shapes(dcu: Dcu, photo: Path, tmp_path: Path) -> None:
     assert info["bpp"] == pytest.approx(8 * info["bytes"] / (52 * 40), abs=1e-5)
     assert set(info["layers"][0]) == {"width", "height", "bytes"}
     (named,) = dcu("classify", stream, "--json").lines
-    assert set(named) == {"input", "predictions", "network", "codec"}
+    assert set(named) == {"input", "predictions", "max_probability", "network", "codec"}
     assert set(named["predictions"][0]) == {"label", "wnid", "index", "probability"}
 
 

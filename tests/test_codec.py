@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from dcu import bitstream, install, store
+from dcu import bitstream, install, regions, store
 from dcu import codec as codec_module
 from dcu.codec import Codec
 from dcu.errors import InvalidInputError, UnavailableError, UsageError
 from dcu.image import psnr
 from dcu.nets.quantizer import Quantizer
 
-from .conftest import random_codec, smooth_image, write_codec
+from .conftest import fixed, random_codec, smooth_image, write_codec
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 9), (40, 52), (64, 8)])
@@ -30,7 +30,7 @@ def test_latent_is_the_centers_of_the_symbols_that_analysis_chose(codec: Codec) 
     assert symbols.shape == (3, 5, 7)
     assert symbols.float().std() > 0
     latent = codec.latent(codec.compress(image))
-    assert torch.equal(latent[0, 1], codec.quantizer.centers[1][symbols[1].long()])
+    assert torch.equal(latent[0, 1], fixed(codec).quantizer.centers[1][symbols[1].long()])
 
 
 def test_symbols_are_the_nearest_centers_of_a_channel_in_any_order() -> None:
@@ -71,10 +71,10 @@ def test_pieces_give_what_one_piece_gives(codec: Codec, monkeypatch: pytest.Monk
     """Halo = receptive field: symbols as from one piece, pixels within 1."""
     image = smooth_image(200, 264)
     whole = codec.analyze(image)
-    latent = codec.quantizer.latent(whole[None])
+    latent = fixed(codec).quantizer.latent(whole[None])
     decoded = codec.synthesize(latent)
-    monkeypatch.setattr(codec_module, "ONE_PIECE", 0)
-    monkeypatch.setattr(codec_module, "PIECE", 10)
+    monkeypatch.setattr(regions, "ONE_PIECE", 0)
+    monkeypatch.setattr(regions, "PIECE", 10)
     assert (codec.analyze(image) != whole).float().mean() < 1e-3
     assert np.abs(codec.synthesize(latent).astype(int) - decoded).max() <= 1
 
@@ -82,10 +82,10 @@ def test_pieces_give_what_one_piece_gives(codec: Codec, monkeypatch: pytest.Monk
 def test_halo_smaller_than_the_receptive_field_would_show(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     image = smooth_image(200, 264)
     whole = codec.analyze(image)
-    latent = codec.quantizer.latent(whole[None])
+    latent = fixed(codec).quantizer.latent(whole[None])
     decoded = codec.synthesize(latent)
-    monkeypatch.setattr(codec_module, "ONE_PIECE", 0)
-    monkeypatch.setattr(codec_module, "PIECE", 10)
+    monkeypatch.setattr(regions, "ONE_PIECE", 0)
+    monkeypatch.setattr(regions, "PIECE", 10)
     monkeypatch.setattr(codec, "analysis_halo", 1)
     assert (codec.analyze(image) != whole).float().mean() > 1e-3
     monkeypatch.setattr(codec, "synthesis_halo", 0)

@@ -14,36 +14,39 @@ from torch import Tensor
 
 from dcu import bitstream
 from dcu.codec import Codec, codec_of
+from dcu.coding import FixedRate
 from dcu.entropy import EntropyCoder, _native, instruction_sets, integer_tensors
 from dcu.entropy.coder import cumulative
 from dcu.errors import InvalidInputError, UnavailableError
 from dcu.nets.context import ContextModel, Group, lattice, schedule
 from dcu.nets.quantizer import Quantizer
 
-from .conftest import GROUPS, OurTables, random_codec
+from .conftest import GROUPS, OurTables, fixed, random_codec
 
 
 def random_symbols(codec: Codec, height: int, width: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    levels = torch.tensor(codec.levels)[:, None, None]
-    return (torch.rand(len(codec.levels), height, width, generator=generator) * levels).to(torch.uint8)
+    levels = torch.tensor(fixed(codec).levels)[:, None, None]
+    return (torch.rand(len(fixed(codec).levels), height, width, generator=generator) * levels).to(torch.uint8)
 
 
 @settings(max_examples=30)
 @given(st.integers(1, 19), st.integers(1, 19), st.integers(0, 99))
 def test_symbols_come_back(codec: Codec, height: int, width: int, seed: int) -> None:
     symbols = random_symbols(codec, height, width, seed)
-    payload = codec.entropy.encode(symbols)
+    payload = fixed(codec).entropy.encode(symbols)
     for instructions in instruction_sets():
-        assert codec.entropy.encode(symbols, instructions) == payload, instructions
-        assert torch.equal(codec.entropy.decode([payload], height, width, instructions)[0], symbols), instructions
+        assert fixed(codec).entropy.encode(symbols, instructions) == payload, instructions
+        assert torch.equal(fixed(codec).entropy.decode([payload], height, width, instructions)[0], symbols), (
+            instructions
+        )
 
 
 @settings(max_examples=60)
 @given(st.integers(1, 19), st.integers(1, 19), st.integers(0, 99), st.binary(min_size=1, max_size=9))
 def test_bytes_after_the_last_symbol_are_refused(height: int, width: int, seed: int, more: bytes) -> None:
     """Of any tables: a payload is as long as the encoder makes it."""
-    coder = Codec(random_codec(seed % 3), "random").entropy
+    coder = FixedRate(random_codec(seed % 3)).entropy
     symbols = random_symbols(Codec(random_codec(0), "random"), height, width, seed)
     payload = coder.encode(symbols)
     assert torch.equal(coder.decode([payload], height, width)[0], symbols)
@@ -67,46 +70,46 @@ def test_golden_payloads_are_as_long_as_their_symbols(path: Path, monkeypatch: p
 
 def test_tiles_decoded_together_are_those_decoded_alone(codec: Codec) -> None:
     tiles = [random_symbols(codec, 9, 14, seed) for seed in range(5)]
-    payloads = [codec.entropy.encode(symbols) for symbols in tiles]
-    assert torch.equal(codec.entropy.decode(payloads, 9, 14), torch.stack(tiles))
+    payloads = [fixed(codec).entropy.encode(symbols) for symbols in tiles]
+    assert torch.equal(fixed(codec).entropy.decode(payloads, 9, 14), torch.stack(tiles))
 
 
 def test_tables_of_pytorch_are_those_of_the_compiled_coder(codec: Codec) -> None:
     """So are the payloads of a coder that knows tables only, and what it decodes."""
     symbols = random_symbols(codec, 11, 13)
-    tables, chosen = codec.entropy.all_tables(symbols)
+    tables, chosen = fixed(codec).entropy.all_tables(symbols)
     assert not tables[:, 0].any()
-    payload = codec.entropy.encode(symbols)
+    payload = fixed(codec).entropy.encode(symbols)
     assert OurTables().encode(tables, chosen.to(torch.int16)) == payload
-    assert codec.entropy.encode_with(OurTables(), symbols) == payload
-    assert torch.equal(codec.entropy.decode_with(OurTables(), payload, 11, 13), symbols)
+    assert fixed(codec).entropy.encode_with(OurTables(), symbols) == payload
+    assert torch.equal(fixed(codec).entropy.decode_with(OurTables(), payload, 11, 13), symbols)
 
 
 def test_symbols_that_the_codec_does_not_have_are_refused(codec: Codec) -> None:
     """Tables are as wide as the widest group's, so that a payload can say more than a channel has."""
     symbols = random_symbols(codec, 6, 5)
-    whole = codec.entropy.encode(symbols)
-    symbols[1, 3, 3] = codec.levels[1] + 2
+    whole = fixed(codec).entropy.encode(symbols)
+    symbols[1, 3, 3] = fixed(codec).levels[1] + 2
     with pytest.raises(ValueError, match="channel"):
-        codec.entropy.encode(symbols)
-    broken = codec.entropy.encode_with(OurTables(), symbols)
+        fixed(codec).entropy.encode(symbols)
+    broken = fixed(codec).entropy.encode_with(OurTables(), symbols)
     with pytest.raises(InvalidInputError):
-        codec.entropy.decode([broken], 6, 5)
+        fixed(codec).entropy.decode([broken], 6, 5)
     with pytest.raises(InvalidInputError):
-        codec.entropy.decode_with(OurTables(), broken, 6, 5)
+        fixed(codec).entropy.decode_with(OurTables(), broken, 6, 5)
     for place in range(4):  # whichever thread meets it
         payloads = [whole] * 4
         payloads[place] = broken
         with pytest.raises(InvalidInputError):
-            codec.entropy.decode(payloads, 6, 5)
+            fixed(codec).entropy.decode(payloads, 6, 5)
 
 
 @settings(max_examples=50)
 @given(st.binary(max_size=60))
 def test_any_payload_decodes_to_symbols_that_exist_or_is_refused(codec: Codec, payload: bytes) -> None:
     with contextlib.suppress(InvalidInputError):
-        symbols = codec.entropy.decode([payload], 6, 5)[0]
-        assert all(int(row.max()) < levels for row, levels in zip(symbols, codec.levels, strict=True))
+        symbols = fixed(codec).entropy.decode([payload], 6, 5)[0]
+        assert all(int(row.max()) < levels for row, levels in zip(symbols, fixed(codec).levels, strict=True))
 
 
 @settings(max_examples=30)
@@ -167,20 +170,20 @@ def test_number_of_threads_changes_nothing(codec: Codec) -> None:
     payloads = set()
     for threads in (1, 2, 4):
         torch.set_num_threads(threads)
-        payloads.add(codec.entropy.encode(symbols))
-        assert torch.equal(codec.entropy.decode([min(payloads)], 30, 40)[0], symbols)
+        payloads.add(fixed(codec).entropy.encode(symbols))
+        assert torch.equal(fixed(codec).entropy.decode([min(payloads)], 30, 40)[0], symbols)
     torch.set_num_threads(before)
     assert len(payloads) == 1
 
 
 def test_python_goes_on_while_a_tile_is_decoded(codec: Codec) -> None:
     symbols = random_symbols(codec, 256, 256)
-    payload = codec.entropy.encode(symbols)
+    payload = fixed(codec).entropy.encode(symbols)
     took: list[float] = []
 
     def decode() -> None:
         start = time.perf_counter()
-        codec.entropy.decode([payload], 256, 256, "doubles")
+        fixed(codec).entropy.decode([payload], 256, 256, "doubles")
         took.append(time.perf_counter() - start)
 
     def longest_pause() -> float:
@@ -197,8 +200,8 @@ def test_python_goes_on_while_a_tile_is_decoded(codec: Codec) -> None:
 
 @pytest.mark.parametrize("size", [(0, 5), (5, 0)])
 def test_compiled_coder_checks_what_it_is_given(codec: Codec, size: tuple[int, int]) -> None:
-    native, (height, width) = codec.entropy.native, size
-    grid = codec.entropy.grid(4, 4)
+    native, (height, width) = fixed(codec).entropy.native, size
+    grid = fixed(codec).entropy.grid(4, 4)
     with pytest.raises(ValueError, match="plane"):
         native.decode([b""], grid, height, width, 1)
     with pytest.raises(ValueError, match="plane"):
@@ -213,7 +216,7 @@ def test_compiled_coder_checks_what_it_is_given(codec: Codec, size: tuple[int, i
 
 def test_payload_is_as_long_as_the_tables_say(codec: Codec) -> None:
     symbols = random_symbols(codec, 64, 96)
-    assert abs(8 * len(codec.entropy.encode(symbols)) - codec.entropy.cross_entropy(symbols)) < 32
+    assert abs(8 * len(fixed(codec).entropy.encode(symbols)) - fixed(codec).entropy.cross_entropy(symbols)) < 32
 
 
 def test_integers_say_what_the_trained_network_says() -> None:

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from dcu import bitstream, store
 from dcu.codec import Codec
 
-from .conftest import Dcu, Result, one_line, png, smooth_image
+from .conftest import Dcu, Result, fixed, one_line, png, smooth_image
 from .hostile_cards import (
     LITERALS,
     RECIPE_VALUES,
@@ -166,7 +166,7 @@ def test_finite_weights_that_overflow(dcu: Dcu, own_models: Path, photo: Path, t
     (model.directory / "weights.safetensors").write_bytes(data)
     store.amend(model, replace(model.card, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)))
     codec = Codec.from_model(store.read_model(own_models / "codec-0.0983"))
-    payload = codec.entropy.encode(torch.ones(len(codec.levels), 2, 3, dtype=torch.uint8))
+    payload = fixed(codec).entropy.encode(torch.ones(codec.channels, 2, 3, dtype=torch.uint8))
     stream, out = tmp_path / "x.bin", tmp_path / "out"
     stream.write_bytes(bitstream.write(bitstream.Header(codec.identity), 24, 16, [[payload]]))
     calls: dict[str, list[Any]] = {

@@ -171,3 +171,17 @@ def test_weights_that_are_out_of_range_are_refused(name: str) -> None:
     tensors = integer_tensors(random_context(), torch.ones(64, CHANNELS))
     with pytest.raises(UnavailableError):
         LogisticCoder(tensors | {name: torch.full_like(tensors[name], 2**31 - 1)})
+
+
+def test_bytes_of_groups_add_up() -> None:
+    symbols = symbols_of(2, 28, 28)
+    for q in (0, 63):
+        payload = CODER.encode(symbols, q)
+        parts = CODER.group_bytes(payload, 28, 28, q)
+        assert sum(parts) == len(payload)
+        assert len(parts) == len(GROUPS)
+        first = symbols.clone()
+        first[1:] = 0
+        assert abs(parts[0] - CODER.group_bytes(CODER.encode(first, q), 28, 28, q)[0]) <= 1
+    with pytest.raises(InvalidInputError):
+        CODER.group_bytes(payload + b"x", 28, 28, 63)

@@ -9,6 +9,7 @@ import shutil
 import tomllib
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ RUNS = {
 """Of each file one recipe: the command that trains it, and what makes it small."""
 
 
-def section_type(name: str) -> type:
+def section_type(name: str) -> type[Any]:
     """The dataclass of a shipped recipe's sections."""
     if name == "codec-2":
         return VariableRateTraining

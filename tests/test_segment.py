@@ -111,8 +111,8 @@ def test_pieces_of_lines_of_tiles_give_what_all_symbols_give(
     codec: Codec, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is in memory at once: of tall, wide and large images."""
-    monkeypatch.setattr("dcu.codec.ONE_PIECE", 0)
-    monkeypatch.setattr("dcu.codec.PIECE", 10)
+    monkeypatch.setattr("dcu.regions.ONE_PIECE", 0)
+    monkeypatch.setattr("dcu.regions.PIECE", 10)
     monkeypatch.setattr("dcu.tasks.segment.HALO", 4)
     monkeypatch.setattr("dcu.bitstream.TILE", 16)
     monkeypatch.setattr("dcu.tasks.segment.TILE", 16)

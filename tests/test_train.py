@@ -614,7 +614,7 @@ def test_adapter_learns_what_the_rgb_network_has_at_the_split_point(
     """The backbone stays; the distance falls; a classifier goes on from there."""
     recipe = ClassifierRecipe("x", codec.name, width=8, depth=1, hidden=hidden)
     task = AdapterTask(recipe, AdapterRecipe(views=6), ViewData(batch=3), codec, items(images), 0)
-    assert task.kept.latents.shape == (6, len(codec.levels), 28, 28)
+    assert task.kept.latents.shape == (6, codec.channels, 28, 28)
     wanted = task.teacher.rgb.network.split_features(network_input(codec, "decoded", task.views(1).images))
     assert torch.allclose(task.kept.wanted[3:].float(), wanted, atol=1e-2 * float(wanted.std()))
     before = {name: tensor.clone() for name, tensor in task.module.state_dict().items()}
@@ -633,8 +633,10 @@ def test_adapter_learns_what_the_rgb_network_has_at_the_split_point(
     start = tmp_path / "runs" / "tiny-adapter" / "checkpoint.safetensors"
     assert dcu("train", "classifier", whole, *call, "--init", start, "--force").code == 0
     tensors = store.read_model(tmp_path / "model").weights()
-    assert adapter_shape(tensors) == (len(codec.levels), 4, 1, hidden)
-    assert json.loads(dcu("models", "show", tmp_path / "model").out)["start"]["steps"] == 2
+    assert adapter_shape(tensors) == (codec.channels, 4, 1, hidden)
+    training = store.read_model(tmp_path / "model").card.training
+    assert training is not None
+    assert [origin.steps for origin in training.start] == [2]
     adapter.write_text(adapter.read_text().replace("width = 4", 'input = "decoded"'))
     refused = dcu("train", "classifier", adapter, *call)
     assert refused.code == 2
@@ -716,7 +718,7 @@ def test_adapter_learns_what_another_classifier_has_at_the_split_point(codec: Co
         theirs = getattr(model.backbone, part).state_dict()
         ours = getattr(task.module.backbone, part).state_dict()
         assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
-    with pytest.raises(UnavailableError):
+    with pytest.raises(UnavailableError, match="trained first"):
         AdapterTask(recipe, AdapterRecipe(views=3, imitate="none"), ViewData(batch=3), codec, items(images), 0)
 
 

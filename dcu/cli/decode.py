@@ -21,6 +21,9 @@ def decode(
     format: Annotated[
         str, typer.Option(metavar="EXT", help="Format of files in a directory and on standard output.")
     ] = "png",
+    thumbnail: Annotated[
+        bool, typer.Option("--thumbnail", help="Decode the thumbnail layer of images of 1024 pixels or more.")
+    ] = False,
     force: options.Force = False,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
@@ -53,5 +56,5 @@ def decode(
             codec.check(stream)
             place = target.of(source)
             encode = encoder(place or Path(f"image{suffix}"))
-            files.put(place, encode(codec.decode(stream)), force)
+            files.put(place, encode(codec.decode(stream, thumbnail=thumbnail)), force)
     return report.finish()

@@ -95,7 +95,7 @@ def eval_codec(
     from dcu.codec import Codec
     from dcu.evaluate import curves
     from dcu.evaluate.baselines import measure_setting, parse, settings
-    from dcu.evaluate.codec import TIMES, bits_per_symbol, evaluate
+    from dcu.evaluate.codec import TIMES, bits_per_symbol, evaluate, measured_points
 
     formats = parse(baselines, "--baselines")
     if formats or plot:
@@ -103,11 +103,13 @@ def eval_codec(
     ours = []
     for model in models:
         loaded = Codec.from_model(model, chosen_device)
-        shown = console.progress(found, f"measuring {model.name}", quiet)
-        metrics = evaluate(loaded, (item.image() for item in shown))
-        ours.append({"dataset": dataset, "name": model.name} | metrics)
-        console.print_rows(ours[-1:], json)
-        if bits:
+        for quality in measured_points(loaded):
+            at = "" if quality is None else f" at quality {quality}"
+            shown = console.progress(found, f"measuring {model.name}{at}", quiet)
+            metrics = evaluate(loaded, (item.image() for item in shown), quality)
+            ours.append({"dataset": dataset, "name": model.name} | metrics)
+            console.print_rows(ours[-1:], json)
+        if bits and loaded.points == 1:
             console.print_rows([{"dataset": dataset, "name": model.name} | bits_per_symbol(loaded, found)], json)
     measured = [
         {"dataset": dataset} | measure_setting(*setting, (item.image() for item in found))
@@ -118,14 +120,62 @@ def eval_codec(
         console.print_rows(drawn["psnr"][format], json)
     against = curves.differences(ours, drawn)
     console.print_rows(against, json)
-    console.print_rows(curves.savings(drawn), json)
+    console.print_rows(curves.savings(ours, drawn), json)
     if record:
-        for model, row in zip(models, ours, strict=True):
+        for row in ours:
             metrics = {k: v for k, v in row.items() if k != "name" and k not in TIMES}
-            store.record(model, Result(**metrics, against=curves.stated(model.name, against)))
+            result = Result(**metrics, against=curves.stated(row, against))
+            found_at = next(index for index, model in enumerate(models) if model.name == row["name"])
+            models[found_at] = store.record(models[found_at], result)
     if plot is not None:
         title = f"{dataset}, {len(found)} images"
         files.put(plot, curves.plot(drawn, title, plot.suffix.removeprefix(".")), force)
+
+
+@app.command("rates")
+def eval_rates(
+    data: Data,
+    codec: Annotated[
+        str,
+        typer.Option(
+            "--codec",
+            metavar="NAME",
+            help="Codec of 64 operating points, by name or path.",
+            autocompletion=options.installed("codec"),
+        ),
+    ],
+    images: Annotated[
+        int, typer.Option(metavar="N", min=1, help="At most N images, evenly spread over the data.")
+    ] = 500,
+    json: options.Json = False,
+    record: Record = False,
+    quiet: options.Quiet = False,
+    threads: options.Threads = None,
+    device: options.Device = "auto",
+) -> None:
+    """Measure the mean rate of each operating point, for compress --rate.
+
+    Example: dcu eval rates photos/ --codec codec-2 --record
+    """
+    from dcu.data import dataset_name, items, shown
+
+    model = store.find(codec, "codec")
+    found = shown(items(data), images)
+    chosen_device = options.start(threads, device)
+    from dcu.codec import Codec
+    from dcu.evaluate.codec import measured_rates
+
+    loaded = Codec.from_model(model, chosen_device)
+    if loaded.points == 1:
+        raise UsageError(f"{model.name}: has one operating point")
+    if record:
+        console.outlive_stdout()
+    progress = console.progress(found, f"measuring {model.name}", quiet)
+    rates = measured_rates(loaded, dataset_name(data), (item.image() for item in progress))
+    common = {"dataset": rates.dataset, "name": model.name, "count": rates.count}
+    console.print_rows([common | {"quality": q, "bpp": bpp} for q, bpp in enumerate(rates.bpp)], json)
+    if record:
+        store.amend(model, replace(model.card, rates=rates))
 
 
 @app.command("classifier")

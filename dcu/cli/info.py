@@ -48,11 +48,11 @@ def codec_name(identity: bytes) -> str | None:
 def describe(name: str, stream: Stream) -> dict[str, Any]:
     """The facts of a stream, as ``--json`` prints them."""
     full = stream.full
-    layers = [
+    layers: list[dict[str, Any]] = [
         {"width": layer.width, "height": layer.height, "bytes": size}
         for layer, size in zip(stream.layers, stream.payload_bytes, strict=True)
     ]
-    return {
+    facts = {
         "input": name,
         "width": full.width,
         "height": full.height,
@@ -62,6 +62,14 @@ def describe(name: str, stream: Stream) -> dict[str, Any]:
         "fingerprint": stream.codec.hex(),
         "layers": layers,
     }
+    if facts["codec"] and store.codec_for(stream).card.points > 1:
+        from dcu.codec import codec_of
+
+        codec = codec_of(stream.codec)
+        facts |= {"quality": stream.operating_point, "not_coded": codec.share_not_coded(stream.operating_point)}
+        for layer, groups in zip(layers, map(codec.group_bytes, stream.layers), strict=True):
+            layer["groups"] = groups
+    return facts
 
 
 def show(facts: dict[str, Any], stream: Stream) -> None:
@@ -76,3 +84,9 @@ def show(facts: dict[str, Any], stream: Stream) -> None:
         f"  bits      header {8 * stream.header_bytes}, payload {8 * sum(stream.payload_bytes)}, "
         f"checksum {8 * CHECKSUM_BYTES}",
     )
+    if "quality" in facts:
+        groups = "; ".join(" + ".join(map(str, layer["groups"])) for layer in facts["layers"])
+        say(
+            f"  quality   {facts['quality']} of 0 to 63, {100 * facts['not_coded']:.0f} % of symbols not coded",
+            f"  groups    {groups} bytes",
+        )

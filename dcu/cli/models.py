@@ -109,16 +109,16 @@ def check(model: store.Model) -> None:
     if model.kind == "codec":
         codec = Codec.from_model(model)
         counted = replace(counted, macs_per_pixel=codec_cost(codec))
-        codec.analyze(np.zeros((BLOCK, BLOCK, 3), np.uint8))
-        codec.synthesize(torch.zeros(1, len(codec.levels), 1, 1))
+        codec.analyze(np.zeros((BLOCK, BLOCK, 3), np.uint8), 0)
+        codec.synthesize(torch.zeros(1, codec.channels, 1, 1), 0)
     elif model.kind == "classifier":
         classifier = Classifier.load(model.directory, engine="pytorch")
         counted = replace(counted, macs=classifier_cost(classifier))
-        classifier.probabilities([[torch.zeros(1, len(classifier.codec.levels), LATENT_CROP, LATENT_CROP)]])
+        classifier.probabilities([[torch.zeros(1, classifier.codec.channels, LATENT_CROP, LATENT_CROP)]])
     elif model.kind == "segmenter":
         segmenter = Segmenter.load(model.directory)
         counted = replace(counted, macs=segmenter_cost(segmenter.network, "latent", segmenter.codec))
-        latent = torch.zeros(1, len(segmenter.codec.levels), LATENT_CROP, LATENT_CROP)
+        latent = torch.zeros(1, segmenter.codec.channels, LATENT_CROP, LATENT_CROP)
         weights.finite(segmenter.network(latent), model.name)
     stated = cards.facts(model.card)
     for name, value in cards.facts(counted).items():

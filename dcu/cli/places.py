@@ -23,7 +23,7 @@ PROBED = 64
 
 @dataclass(frozen=True)
 class Places:
-    """Where the results of one kind go: one file or standard output (None), or a directory, named as the inputs are.
+    """Where the results of one kind go: one file or standard output (None), or a directory with the inputs' names.
 
     ``keep`` keeps the input's extension: ``a.jpg.bin``, not ``a.bin``.
     """

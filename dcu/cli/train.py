@@ -156,7 +156,7 @@ def train_codec(
     from dcu.data import gather, replaceable
     from dcu.train import parallel
     from dcu.train.codec import CodecTask
-    from dcu.train.export import codec_model
+    from dcu.train.export import codec_model, variable_rate_model
     from dcu.train.joint import CodecTraining, JointTask
     from dcu.train.recipe import find_recipe
     from dcu.train.variable_rate import VariableRateTask, VariableRateTraining
@@ -166,10 +166,14 @@ def train_codec(
     check_place(place, chosen)
     if found.has("variable_rate"):
         every = found.sections(VariableRateTraining)
-        items = replaceable(gather(data))
+        items, directory = replaceable(gather(data)), destination(every.variable_rate.name, out, chosen)
         with parallel.processes(chosen_device):
             variable = VariableRateTask(every.variable_rate, every.data, items, every.schedule.seed, chosen_device)
-            return train(variable, every.schedule, place, items, None, chosen, lambda run: run.checkpoint.path)
+
+            def write_variable(run: Run[Any]) -> Path:
+                return variable_rate_model(run, variable, items, directory).directory
+
+            return train(variable, every.schedule, place, items, directory, chosen, write_variable)
     parts = found.sections(CodecTraining)
     items, directory = replaceable(gather(data)), destination(parts.codec.name, out, chosen)
     with parallel.processes(chosen_device):
@@ -283,7 +287,9 @@ def train_mean(
         list[float] | None,
         typer.Option("--share", metavar="W", help="Averaging weight of each; repeatable.", show_default="1"),
     ] = None,
-    rgb: Annotated[float, typer.Option("--rgb", help="Share of the RGB network's own late layers in the mean's.")] = 0,
+    rgb: Annotated[
+        float, typer.Option("--rgb", metavar="W", help="Averaging weight of the RGB network's own late layers.")
+    ] = 0,
     force: ForceModel = False,
 ) -> None:
     """Average the weights of several models.

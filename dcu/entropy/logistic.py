@@ -5,7 +5,7 @@ Fixed point as in :mod:`dcu.entropy.coder`: values and activations have 8 fracti
     value      v = sign(s) compressed[|s|]                       compressed[m] = round(2^8 log2(1 + m)), m <= 4095
     bias       b(q) = floor((b_i (63 - r) + b_(i+1) r + 31) / 63)    63 i + r = q (A - 1), of A anchors
     hidden     a = clip(floor((W v + b + 2^11) / 2^12), 0, 2^20)             twice
-    output     z = floor((W a + b + 2^11) / 2^12)                            in units of 2^-8
+    output     z = floor((W a + b(q) + 2^11) / 2^12)                         in units of 2^-8
     mean       m = clip(floor((2^4 z + L s + 2^7) / 2^8))                    in 1/16; L s: linear, own channel
     scale      i = clip(floor((6 z' + 27 2^8 + 2^7) / 2^8), 0, 63)           scale = 2^(i / 6 - 4.5)
 
@@ -67,8 +67,8 @@ def integer_tensors(context: LogisticContext, coded: Tensor) -> dict[str, Tensor
     ``groups`` (G, 2): channels, passes; ``coded`` (64, C): whether a channel is coded at an operating point;
     ``compressed`` (4096,); ``radii`` and ``ends`` as :func:`interval_tables` gives them; of each pass, PP = 00, ...:
     ``PP.0.weight`` (hidden, K) over the known neighbors in the order of (channel, row, column), ``PP.0.bias``
-    (anchors, hidden), ``PP.1.weight``, ``PP.1.bias``, ``PP.2.weight`` (2 channels, hidden), means first, ``PP.2.bias``,
-    ``PP.linear`` (channels, M) over the known neighbors in a symbol's own channel.
+    (anchors, hidden), ``PP.1.weight``, ``PP.1.bias``, ``PP.2.weight`` (2 channels, hidden), means first, ``PP.2.bias``
+    (anchors, 2 channels),    ``PP.linear`` (channels, M) over the known neighbors in a symbol's own channel.
     """
     radii, ends = interval_tables()
     tensors: dict[str, Tensor] = {
@@ -84,7 +84,7 @@ def integer_tensors(context: LogisticContext, coded: Tensor) -> dict[str, Tensor
         known = group.passes[index].known(group.channels)
         rows = slice(index * group.hidden, (index + 1) * group.hidden)
         assert group.spatial.bias is not None
-        mix, out = (layer.state_dict() for layer in (group.mix[index], group.out[index]))
+        mix, out, offset = (layer[index].state_dict() for layer in (group.mix, group.out, group.offset))
         linear = group.linear[index].flatten(1)[:, known[group.passes[index].first].flatten()]
         tensors |= {
             f"{number:02}.0.weight": group.spatial.weight[rows].flatten(1)[:, known.flatten()].double() * one,
@@ -92,7 +92,7 @@ def integer_tensors(context: LogisticContext, coded: Tensor) -> dict[str, Tensor
             f"{number:02}.1.weight": mix["weight"].flatten(1).double() * one,
             f"{number:02}.1.bias": mix["bias"].double() * unit,
             f"{number:02}.2.weight": out["weight"].flatten(1).double() * one,
-            f"{number:02}.2.bias": out["bias"].double() * unit,
+            f"{number:02}.2.bias": offset["anchors"].double() * unit,
             f"{number:02}.linear": linear.double() * one,
         }
     return {name: tensor.detach().round().to(torch.int32) for name, tensor in tensors.items()}
@@ -136,7 +136,7 @@ class LogisticCoder:
             for layer, (before, after) in enumerate(pairwise(wide)):
                 weight, bias = (self.tensors[f"{number:02}.{layer}.{part}"] for part in ("weight", "bias"))
                 right &= weight.shape == (after, before) and bias.shape[-1] == after
-                right &= bias.ndim == (2 if layer == 0 else 1) and bias.shape[0] >= 2
+                right &= bias.ndim == (1 if layer == 1 else 2) and bias.shape[0] >= 2
                 sums = weight.double().abs().sum(1) * CLIP + bias.double().abs()
                 right &= bool((sums <= 2**52).all())
             right &= self.tensors[f"{number:02}.linear"].shape == (p.last - p.first, int(known[p.first].sum()))
@@ -182,14 +182,10 @@ class LogisticCoder:
         return self.tensors["coded"][q].bool()
 
     def layers(self, number: int, q: int) -> list[tuple[Tensor, Tensor]]:
-        """Weight and bias of each layer of a pass, int32, the first bias that of the operating point."""
+        """Weight and bias of each layer of a pass, int32; the biases of the outer two at an operating point."""
         names = [f"{number:02}.{layer}" for layer in range(3)]
-        pairs = [(self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"]) for name in names]
-        anchors = pairs[0][1].long()
-        index, rest = divmod(q * (len(anchors) - 1), POINTS - 1)
-        following = anchors[min(index + 1, len(anchors) - 1)]
-        bias = (anchors[index] * (POINTS - 1 - rest) + following * rest + (POINTS - 1) // 2) // (POINTS - 1)
-        return [(pairs[0][0], bias.int()), *pairs[1:]]
+        first, middle, last = ((self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"]) for name in names)
+        return [(first[0], between(first[1], q)), middle, (last[0], between(last[1], q))]
 
     def grid(self, height: int, width: int) -> list[NDArray[np.int64]]:
         """The positions of each pass as the compiled coder wants them."""
@@ -207,6 +203,15 @@ class LogisticCoder:
         except _native.BrokenPayload as error:
             raise InvalidInputError(f"the stream holds {error}") from error
         return torch.from_numpy(symbols)
+
+    def group_bytes(self, payload: bytes, height: int, width: int, q: int) -> list[int]:
+        """Bytes of one tile's payload that each group of channels takes, within one; raises InvalidInputError."""
+        try:
+            lengths = self.at(q).lengths(payload, self.grid(height, width), height, width)
+        except _native.BrokenPayload as error:
+            raise InvalidInputError(f"the stream holds {error}") from error
+        last = np.cumsum([group.passes for group in self.groups]) - 1
+        return [int(count) for count in np.diff([lengths[i] for i in last], prepend=0)]
 
     def predictions(self, symbols: Tensor, q: int) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Of each pass with coded channels: its symbols, means in 1/16 and scale indices, each (channels, N) int64.
@@ -281,6 +286,13 @@ class LogisticCoder:
             own = self.tensors[f"{number:02}.linear"].shape[1]
             total += len(position_index(p, height, width)) * (hidden * (read + hidden + 2 * here) + own * here)
         return total
+
+
+def between(anchors: Tensor, q: int) -> Tensor:
+    """Integer vectors (A, N), evenly spaced over the operating points, at one of them, (N,) int32."""
+    index, rest = divmod(q * (len(anchors) - 1), POINTS - 1)
+    here, following = anchors[index].long(), anchors[min(index + 1, len(anchors) - 1)].long()
+    return ((here * (POINTS - 1 - rest) + following * rest + (POINTS - 1) // 2) // (POINTS - 1)).int()
 
 
 def golomb_bits(number: int) -> list[bool]:

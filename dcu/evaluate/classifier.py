@@ -124,7 +124,7 @@ def ranks(scores: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
 
 
 def evaluate(outputs: Outputs, temperature: float) -> dict[str, Any]:
-    """Figures of a data set.
+    """Metrics of a data set.
 
     Returns
     -------
@@ -150,7 +150,7 @@ def share(name: str, value: float, count: int) -> dict[str, float]:
 
 
 def calibration_error(confidence: torch.Tensor, right: torch.Tensor) -> float:
-    """Expected calibration error of 15 equal bins: mean of |how often right - how sure|, by images a bin.
+    """Expected calibration error of 15 equal bins: mean of |accuracy - confidence|, weighted by images per bin.
 
     Guo et al., ICML 2017 (arXiv 1706.04599). ``confidence`` (n,) in [0, 1], ``right`` (n,) bool.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,18 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from dcu.codec import Codec
+from dcu.cards import Rates
+from dcu.codec import Codec, Encoding
+from dcu.coding import FixedRate
 from dcu.data import Item
 from dcu.entropy import float_context
 from dcu.errors import UnavailableError
 from dcu.image import ImageArray, psnr
 
 TIMES = ("encode_ms", "decode_ms")
-"""Figures of this machine, not of the codec."""
+"""Metrics of this machine, not of the codec."""
+MEASURED_POINTS = 10
+"""Of a codec of many operating points."""
 MS_SSIM_SHORT = 161
 """Shortest side that five scales with a window of 11 allow."""
 
@@ -78,7 +83,7 @@ def mean(name: str, values: NDArray[np.float64], digits: int) -> dict[str, float
 
 
 def bits_per_symbol(codec: Codec, items: Iterable[Item]) -> dict[str, Any]:
-    """What the context model saves, on the same symbols.
+    """What the context model of a codec of one rate saves, on the same symbols.
 
     Returns
     -------
@@ -87,15 +92,18 @@ def bits_per_symbol(codec: Codec, items: Iterable[Item]) -> dict[str, Any]:
         ``floating``, by the same model in float32; ``histogram``, by how often each channel has each symbol in these
         images, no context.
     """
-    context = float_context(codec.entropy.tensors)
-    counts = torch.zeros(len(codec.levels), max(codec.levels))
+    coding = codec.coding
+    if not isinstance(coding, FixedRate):
+        raise TypeError(f"{codec.name} has more than one rate")
+    context = float_context(coding.entropy.tensors)
+    counts = torch.zeros(codec.channels, max(coding.levels))
     integer = floating = 0.0
     for item in items:
         symbols = codec.analyze(item.image())
-        one_hot = F.one_hot(symbols.long(), max(codec.levels)).float()  # (C, h, w, L)
+        one_hot = F.one_hot(symbols.long(), max(coding.levels)).float()  # (C, h, w, L)
         counts += one_hot.sum((1, 2))
-        integer += codec.entropy.cross_entropy(symbols)
-        latent = codec.quantizer.latent(symbols[None].to(codec.device)).cpu()
+        integer += coding.entropy.cross_entropy(symbols)
+        latent = coding.quantizer.latent(symbols[None].to(codec.device)).cpu()
         floating += float(context.bits(latent, one_hot.permute(0, 3, 1, 2)[None]))
     total = float(counts.sum())
     plain = -(counts * (counts / counts.sum(1, keepdim=True)).clamp(min=1e-12).log2()).sum()
@@ -103,6 +111,24 @@ def bits_per_symbol(codec: Codec, items: Iterable[Item]) -> dict[str, Any]:
     return {"symbols": int(total)} | {name: round(value / total, 4) for name, value in bits.items()}
 
 
-def evaluate(codec: Codec, images: Iterable[ImageArray]) -> dict[str, Any]:
-    """A codec's metrics on images, as :func:`measure` gives them."""
-    return measure(codec.compress, lambda _: codec.decode, images)
+def measured_rates(codec: Codec, dataset: str, images: Iterable[ImageArray]) -> Rates:
+    """The mean rate of each operating point of a codec, as its card states it."""
+    rates, estimates = [], []
+    codec.of_estimate = (1.0,) * codec.points
+    for image in images:
+        encoding, area = Encoding(codec, image), image.shape[0] * image.shape[1]
+        rates.append([8 * len(encoding.write(q)) / area for q in range(codec.points)])
+        estimates.append([bits / area for bits in encoding.estimated_bits()])
+    rate, estimate = np.mean(rates, 0), np.mean(estimates, 0)
+    return Rates(dataset, len(rates), tuple(rate.round(5).tolist()), tuple((rate / estimate).round(4).tolist()))
+
+
+def measured_points(codec: Codec) -> list[int | None]:
+    """The operating points at which a codec is measured: ten from the lowest to the highest; None for its only one."""
+    return [None] if codec.points == 1 else [round(q) for q in np.linspace(0, codec.points - 1, MEASURED_POINTS)]
+
+
+def evaluate(codec: Codec, images: Iterable[ImageArray], quality: int | None = None) -> dict[str, Any]:
+    """A codec's metrics on images at an operating point, as :func:`measure` gives them."""
+    stated = {} if quality is None else {"quality": quality}
+    return stated | measure(partial(codec.compress, quality=quality), lambda _: codec.decode, images)

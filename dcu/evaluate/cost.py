@@ -26,24 +26,27 @@ def macs(module: nn.Module, *inputs: Tensor) -> int:
 
 
 def codec_cost(codec: Codec) -> CodecMacs:
-    """MACs a pixel of each part of a codec."""
+    """MACs a pixel of each part of a codec, of the context model at the highest operating point."""
     pixels = (CODEC_SIDE * BLOCK) ** 2
+    latent = [torch.zeros(1, codec.channels, CODEC_SIDE, CODEC_SIDE)]
+    if codec.points > 1:
+        latent.append(torch.zeros(1))  # the synthesis depends on the operating point
     return CodecMacs(
         analysis=macs(codec.analysis, torch.zeros(1, 3, CODEC_SIDE * BLOCK, CODEC_SIDE * BLOCK)) // pixels,
-        synthesis=macs(codec.synthesis, torch.zeros(1, len(codec.levels), CODEC_SIDE, CODEC_SIDE)) // pixels,
-        context=codec.entropy.macs(CODEC_SIDE, CODEC_SIDE) // pixels,
+        synthesis=macs(codec.coding.synthesis, *latent) // pixels,
+        context=codec.coding.macs(CODEC_SIDE, CODEC_SIDE, codec.points - 1) // pixels,
     )
 
 
 def classifier_cost(classifier: Classifier) -> int:
     """MACs of a classifier on the latent of a 224x224 image."""
-    return macs(classifier.network, torch.zeros(1, len(classifier.codec.levels), LATENT_CROP, LATENT_CROP))
+    return macs(classifier.network, torch.zeros(1, classifier.codec.channels, LATENT_CROP, LATENT_CROP))
 
 
 def segmenter_cost(network: nn.Module, input: str, codec: Codec) -> int:
     """MACs of a segmenter, or of its RGB counterpart with the synthesis before it, on a 480x360 image."""
     width, height = STREET
     if input == "latent":
-        return macs(network, torch.zeros(1, len(codec.levels), height // BLOCK, width // BLOCK))
+        return macs(network, torch.zeros(1, codec.channels, height // BLOCK, width // BLOCK))
     decoding = codec_cost(codec).synthesis * width * height if input == "decoded" else 0
     return macs(network, torch.zeros(1, 3, height, width)) + decoding

@@ -16,10 +16,13 @@ from dcu.cards import Difference
 from dcu.errors import UnavailableError
 
 Points = Sequence[dict[str, Any]]
-"""Figures with ``name``, ``bpp``, ``psnr`` and ``ms_ssim``, by rising bpp."""
+"""Metrics with ``name``, ``bpp``, ``psnr`` and ``ms_ssim``, by rising bpp."""
 Curves = dict[str, dict[str, Points]]
-"""Of each measure, the points of each format by name; "dcu" are our codecs."""
+"""Of each measure, the points of each format by name; "dcu" are our codecs of one rate, others have their names."""
 
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f", "#9467bd", "#bcbd22")
+"""Those of Okabe and Ito, which people with any color vision tell apart, and four more."""
+MARKERS = "osD^vP*Xp<"
 MEASURES = {"psnr": "PSNR [dB]", "ms_ssim": "MS-SSIM"}
 
 
@@ -40,21 +43,36 @@ def pareto_front(points: Iterable[dict[str, Any]], measure: str) -> Points:
 
 
 def of(ours: Points, theirs: Points) -> Curves:
-    """The curve of our codecs and the best that each other format does; without MS-SSIM for images too small."""
+    """The curves of our codecs and the best that each other format does; without MS-SSIM for images too small."""
     measures = [m for m in MEASURES if all(point[m] is not None for point in (*ours, *theirs))]
     names = dict.fromkeys(point["name"] for point in theirs)
+    own = {
+        name: sorted((point for point in ours if own_name(point) == name), key=lambda point: point["bpp"])
+        for name in own_names(ours)
+    }
     return {
-        measure: {"dcu": sorted(ours, key=lambda point: point["bpp"])}
+        measure: own
         | {name: pareto_front((point for point in theirs if point["name"] == name), measure) for name in names}
         for measure in measures
     }
 
 
+def own_name(point: dict[str, Any]) -> str:
+    """The curve of one of our points: a codec of many operating points has one of its own."""
+    return str(point["name"]) if "quality" in point else "dcu"
+
+
+def own_names(ours: Points) -> list[str]:
+    """The curves of our points."""
+    return list(dict.fromkeys(map(own_name, ours)))
+
+
 def differences(ours: Points, curves: Curves) -> Points:
     """Each of our points less each other format's curve at the same rate."""
-    formats = [name for name in curves["psnr"] if name != "dcu"]
+    formats = [name for name in curves["psnr"] if name not in own_names(ours)]
     return [
-        {"name": point["name"], "bpp": point["bpp"], "against": name}
+        {key: point[key] for key in ("name", "quality", "bpp") if key in point}
+        | {"against": name}
         | {
             f"{measure}_difference": round(point[measure] - quality_at(curve[name], measure, point["bpp"]), 4)
             for measure, curve in curves.items()
@@ -65,24 +83,25 @@ def differences(ours: Points, curves: Curves) -> Points:
     ]
 
 
-def stated(name: str, differences: Points) -> dict[str, Difference]:
-    """What a card says of :func:`differences`: of each other format, how much better a codec is at the same rate."""
+def stated(point: dict[str, Any], differences: Points) -> dict[str, Difference]:
+    """What a card says of :func:`differences`: of each other format, how much better one of our points is."""
     return {
         row["against"]: Difference(**{measure: row.get(f"{measure}_difference") for measure in MEASURES})
         for row in differences
-        if row["name"] == name
+        if (row["name"], row["bpp"]) == (point["name"], point["bpp"])
     }
 
 
-def savings(curves: Curves) -> Points:
-    """Mean difference of rate of our codecs against each other format, in percent; of several codecs only."""
-    if len(curves["psnr"]["dcu"]) < 2:
-        return []
+def savings(ours: Points, curves: Curves) -> Points:
+    """Mean difference of rate of our curves against each other format, in percent; of those of several points only."""
+    names = own_names(ours)
     return [
-        {"name": "dcu", "against": name}
-        | {f"bd_rate_{m}": bd_rate(curve[name], pareto_front(curve["dcu"], m), m) for m, curve in curves.items()}
+        {"name": own, "against": name}
+        | {f"bd_rate_{m}": bd_rate(curve[name], pareto_front(curve[own], m), m) for m, curve in curves.items()}
+        for own in names
+        if len(curves["psnr"][own]) > 1
         for name in curves["psnr"]
-        if name != "dcu"
+        if name not in names
     ]
 
 
@@ -119,23 +138,28 @@ def bd_rate(anchor: Points, test: Points, measure: str) -> float | None:
     return round(float(value), 2) if math.isfinite(value) else None
 
 
+def style(index: int) -> dict[str, Any]:
+    """Color and marker of a series, which no other one of a plot has: there are ten."""
+    return {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)]}
+
+
 def draw(curves: Curves, title: str) -> Any:
-    """The curves of each measure, by name, over bits a pixel, as a figure of matplotlib's."""
+    """The curves of each measure, by name, over bits per pixel, as a figure of Matplotlib."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     for axes, (measure, named) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
-        for name, points in named.items():
-            own = name == "dcu"
+        for index, (name, points) in enumerate(named.items()):
+            own = name == "dcu" or "quality" in points[0]
             axes.plot(
                 [point["bpp"] for point in points],
                 [point[measure] for point in points],
-                marker="o" if own else ".",
+                **style(index),
                 linewidth=2.4 if own else 1.2,
                 markersize=7 if own else 4,
                 label=name,
             )
-        axes.set(xscale="log", xlabel="bits a pixel (whole files)", ylabel=MEASURES[measure])
+        axes.set(xscale="log", xlabel="bits per pixel (whole files)", ylabel=MEASURES[measure])
         axes.xaxis.set_major_formatter("{x:g}")
         axes.grid(alpha=0.3, which="both")
         axes.legend()

@@ -52,7 +52,7 @@ class SampleLayout:
 
     @property
     def interleaved(self) -> int:
-        """Samples of a pixel that are stored side by side."""
+        """Samples per pixel that are stored side by side."""
         return 1 if self.planar else self.samples
 
     @property
@@ -131,7 +131,7 @@ class SampleLayout:
         return Entry(4, np.array(values, f"{self.layout.order}u4").tobytes())
 
     def _values(self, packed: NDArray[np.uint8]) -> NDArray[Any]:
-        """Samples (rows, columns x samples of a pixel) of rows of bytes."""
+        """Samples (rows, columns x samples per pixel) of rows of bytes."""
         across = self.columns * self.interleaved
         if self.predictor == 3:
             return self._from_planes(packed, across)

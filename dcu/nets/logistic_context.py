@@ -3,8 +3,8 @@
 Groups, passes and masks are those of :mod:`dcu.nets.context`. Each pass ends in two numbers per symbol instead of one
 logit per level, so that a symbol may be any integer::
 
-    f(s) ── masked conv 5x5 + bias(q) ── relu ── 1x1 ── relu ── 1x1 ──┬── log2 scale
-    s ───── masked conv 5x5, each channel from itself ────────────────┴── + ── mean
+    f(s) ── masked conv 5x5 + bias(q) ── relu ── 1x1 ── relu ── 1x1 + offset(q) ──┬── log2 scale
+    s ───── masked conv 5x5, each channel from itself ────────────────────────────┴── + ── mean
 
     f(s) = sign(s) log2(1 + |s|)
     p(s) = sigmoid((s + 1/2 - mean) / scale) - sigmoid((s - 1/2 - mean) / scale)
@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ from dcu.nets.operating_point import AnchorVectors, per_channel
 
 LOG2_SCALES = (-4.5, 6.0)
 """log2 of the smallest and the largest scale, in symbols."""
+SCALE_OF_DEVIATION = math.sqrt(3) / math.pi
+"""Scale of a logistic over its standard deviation."""
 
 
 class GroupContext(nn.Module):
@@ -37,7 +40,7 @@ class GroupContext(nn.Module):
     hidden : int
         Width of the two hidden layers of each pass.
     anchors : int
-        Anchors of the first layer's bias, which depends on the operating point.
+        Anchors of the biases of the first and the last layer, which depend on the operating point.
     """
 
     mask: Tensor
@@ -51,7 +54,10 @@ class GroupContext(nn.Module):
         self.spatial = nn.Conv2d(channels, hidden * len(self.passes), KERNEL, padding=REACH)
         self.bias = AnchorVectors(anchors, hidden * len(self.passes))
         self.mix = nn.ModuleList(nn.Conv2d(hidden, hidden, 1) for _ in self.passes)
-        self.out = nn.ModuleList(nn.Conv2d(hidden, 2 * count, 1) for _ in self.passes)
+        self.out = nn.ModuleList(nn.Conv2d(hidden, 2 * count, 1, bias=False) for _ in self.passes)
+        self.offset = nn.ModuleList(AnchorVectors(anchors, 2 * count) for _ in self.passes)
+        for layer in self.out:
+            nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
         self.linear = nn.Parameter(torch.zeros(len(self.passes), count, KERNEL, KERNEL))
         known = [p.known(channels) for p in self.passes]
         mask = torch.cat([k.expand(hidden, -1, -1, -1) for k in known])
@@ -77,9 +83,10 @@ class GroupContext(nn.Module):
         parts = torch.relu(hidden).split(self.hidden, 1)
         total = symbols.new_zeros(len(symbols), 2 * self.count, height, width)
         mean = torch.zeros_like(total[:, : self.count])
-        for index, (p, features, mix, out) in enumerate(zip(self.passes, parts, self.mix, self.out, strict=True)):
+        layers = zip(self.passes, parts, self.mix, self.out, self.offset, strict=True)
+        for index, (p, features, mix, out, offset) in enumerate(layers):
             here = p.positions(height, width).to(total)
-            total = total + out(torch.relu(mix(features))) * here
+            total = total + (out(torch.relu(mix(features))) + per_channel(offset(q))) * here
             mean = mean + own[:, :, index] * here
         return total[:, : self.count].float() + mean.float(), total[:, self.count :].float()
 
@@ -111,7 +118,19 @@ class LogisticContext(nn.Module):
         compressed = compress(symbols)
         parts = [group(symbols[:, : group.channels], compressed[:, : group.channels], q) for group in self.parts()]
         mean, log2_scale = (torch.cat(each, 1) for each in zip(*parts, strict=True))
-        return mean, bounded(log2_scale)
+        scale: Tensor = Bounded.apply(log2_scale)  # type: ignore[no-untyped-call]
+        return mean, scale
+
+    def begin_at_deviations(self, deviations: Tensor) -> None:
+        """Set the scales to those of symbols with these standard deviations, (anchors, C), whatever their context."""
+        log2_scales = torch.log2(deviations * SCALE_OF_DEVIATION).clamp(*LOG2_SCALES)
+        first = 0
+        for group in self.parts():
+            for offset in group.offset:
+                assert isinstance(offset, AnchorVectors)
+                with torch.no_grad():
+                    offset.anchors[:, group.count :] = log2_scales[:, first : first + group.count]
+            first += group.count
 
     def bits(self, symbols: Tensor, values: Tensor, q: Tensor) -> Tensor:
         """Bits of each image, (B,), by the model of integer ``symbols``, at ``values``.
@@ -128,9 +147,23 @@ def compress(symbols: Tensor) -> Tensor:
     return torch.where(symbols >= 0, torch.log2(1 + symbols.clamp(min=0)), -torch.log2(1 - symbols.clamp(max=0)))
 
 
-def bounded(log2_scale: Tensor) -> Tensor:
-    """log2 of a scale within ``LOG2_SCALES``; the gradient passes where the bound is left."""
-    return log2_scale + (log2_scale.clamp(*LOG2_SCALES) - log2_scale).detach()
+class Bounded(torch.autograd.Function):
+    """log2 of a scale, clamped to ``LOG2_SCALES``; outside, only gradients that lead back pass.
+
+    Without the latter, what is certain would grow more certain without end, and could not be unlearned.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, log2_scale: Tensor) -> Tensor:
+        ctx.save_for_backward(log2_scale)
+        return log2_scale.clamp(*LOG2_SCALES)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (log2_scale,) = ctx.saved_tensors
+        smallest, largest = LOG2_SCALES
+        leads_out = ((log2_scale < smallest) & (gradient > 0)) | ((log2_scale > largest) & (gradient < 0))
+        return gradient.masked_fill(leads_out, 0.0)
 
 
 def logistic_bits(values: Tensor, mean: Tensor, log2_scale: Tensor) -> Tensor:

@@ -17,6 +17,14 @@ from dcu.nets.operating_point import AnchorVectors, per_channel
 BLOCK_CHANNELS = 3 * BLOCK * BLOCK
 
 
+def exact(x: Tensor) -> torch.autocast:
+    """A context in float32 even where bf16 is on: for what adds large numbers up to small ones, on x's device.
+
+    bf16 tells 256 from 258, but not from 257.
+    """
+    return torch.autocast(x.device.type, enabled=False)
+
+
 class ResidualBlock(nn.Module):
     """x + conv3x3(relu(conv3x3(relu(x)))), He et al. 2016 (arXiv 1603.05027), without normalization."""
 
@@ -53,7 +61,9 @@ class Analysis(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         blocks = F.pixel_unshuffle(x, BLOCK)
-        y: Tensor = self.linear(blocks) + self.head(self.blocks(self.stem(blocks)))
+        features = self.blocks(self.stem(blocks))
+        with exact(x):
+            y: Tensor = self.linear(blocks) + self.head(features.float())
         return y
 
 
@@ -72,8 +82,12 @@ class Synthesis(nn.Module):
         nn.init.zeros_(self.head.weight)
 
     def forward(self, y: Tensor) -> Tensor:
-        blocks = self.linear(y) + self.head(self.blocks(self.stem(y)))
-        return F.pixel_shuffle(blocks, BLOCK)
+        return self.pixels(y, self.blocks(self.stem(y)))
+
+    def pixels(self, y: Tensor, features: Tensor) -> Tensor:
+        """The sum of both paths, 192 channels as 8x8 pixels."""
+        with exact(y):
+            return F.pixel_shuffle(self.linear(y) + self.head(features.float()), BLOCK)
 
 
 def start_from_components(
@@ -121,4 +135,4 @@ class ConditionalSynthesis(Synthesis):
         x = self.stem(y) + per_channel(self.bias(q))
         for block, gain in zip(self.blocks, self.gains(q).chunk(len(self.blocks), 1), strict=True):
             x = x + (1 + per_channel(gain)) * (block(x) - x)
-        return F.pixel_shuffle(self.linear(y) + self.head(x), BLOCK)
+        return self.pixels(y, x)

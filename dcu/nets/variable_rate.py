@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dcu.nets.context import UnboundedGroup
 from dcu.nets.logistic_context import LogisticContext
 from dcu.nets.operating_point import POINTS, AnchorVectors, per_channel
-from dcu.nets.transforms import Analysis, ConditionalSynthesis
+from dcu.nets.transforms import Analysis, ConditionalSynthesis, exact
 
 
 class VariableRateCodec(nn.Module):
@@ -78,7 +78,9 @@ class VariableRateCodec(nn.Module):
         y = self.scaled(x, q)
         symbols = y + (y.round() - y).detach()
         values = y + torch.rand_like(y) - 0.5 if self.training else symbols
-        return self.reconstruct(symbols, q), self.context.bits(symbols, values, q)
+        with exact(x):
+            bits = self.context.bits(symbols, values, q)
+        return self.reconstruct(symbols, q), bits
 
 
 def evenly_spaced(count: int) -> Tensor:

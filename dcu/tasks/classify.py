@@ -36,7 +36,7 @@ MOST = 2**16
 PIECE = TILE
 """Latent positions a side of the fixed grid in which a larger one does; its features are the mean over all of it."""
 DILUTION = 0.625
-"""What fills a larger square is spread over more positions than the network was taught: logits fall by this power."""
+"""What fills a larger square is spread over more positions than in training: logits fall by this power."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Predictions:
 
 
 class Classifier:
-    """A network that names what is in an image from its latent.
+    """A network that classifies an image from its latent.
 
     ``Classifier.load("classifier-0.0983")(data)`` gives :class:`Predictions`.
     """
@@ -163,7 +163,7 @@ class Classifier:
         others = [(layer, box) for layer, box in boxes if layer not in once]
         rest = iter(self.codec.symbols([layer for layer, _ in others], [box for _, box in others]))
         parts = [decoded[layer][:, *box] if layer in once else next(rest) for layer, box in boxes]
-        return self.codec.dequantize([part[None] for part in parts])
+        return self.codec.dequantize([part[None] for part in parts], [layer.operating_point for layer, _ in boxes])
 
     def embed(self, images: Sequence[Views]) -> Tensor:
         """(n, 1280) float32, the features from which the classes are told, each the mean over an image's views."""
@@ -229,7 +229,7 @@ class Classifier:
             return engines.pytorch(self.network)
 
         def exported() -> bytes:
-            return engines.exported(self.network, torch.zeros(1, len(self.codec.levels), LATENT_CROP, LATENT_CROP))
+            return engines.exported(self.network, torch.zeros(1, self.codec.channels, LATENT_CROP, LATENT_CROP))
 
         def quantized() -> bytes:
             streams = [self.codec.read(self.codec.compress(item.image())) for item in sample_items()]

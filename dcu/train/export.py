@@ -6,17 +6,20 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dcu import cards, store
 from dcu.cards import Card, Training
 from dcu.codec import Codec
 from dcu.data import Item
-from dcu.entropy import integer_tensors
+from dcu.entropy import integer_tensors, logistic
 from dcu.errors import UnavailableError
 from dcu.evaluate.cost import classifier_cost, codec_cost, segmenter_cost
 from dcu.labels import IMAGENET, Label
 from dcu.nets.norms import fold_norms
+from dcu.nets.operating_point import POINTS
+from dcu.nets.variable_rate import VariableRateCodec
 from dcu.tasks.classify import Classifier
 from dcu.train.adapter import AdapterTask
 from dcu.train.checkpoint import Origin
@@ -25,6 +28,7 @@ from dcu.train.joint import JointTask
 from dcu.train.loop import Run
 from dcu.train.segmenter import SegmenterTask
 from dcu.train.student import StudentTask
+from dcu.train.variable_rate import VariableRateTask
 
 
 def training(run: Run[Any], task: Any, items: list[Item]) -> Training:
@@ -89,6 +93,39 @@ def codec_model(run: Run[Any], task: RateTask, items: list[Item], directory: Pat
         kind="codec",
         fingerprint=codec.fingerprint,
         rate=task.recipe.rate,
+        macs_per_pixel=codec_cost(codec),
+        training=training(run, task, items),
+    )
+    return store.write_model(directory, card, tensors)
+
+
+def variable_rate_tensors(module: VariableRateCodec, coded: Tensor) -> dict[str, Tensor]:
+    """The tensors of a codec's weights file: transforms in float16, gains in float32, the context model in integers.
+
+    ``gain`` and ``ungain`` (64, C) are those of each operating point; ``coded`` (64, C) bool, the channels coded there.
+    """
+    points = torch.arange(POINTS)
+    tensors = {
+        f"{part}.{name}": tensor.half()
+        for part in ("analysis", "synthesis")
+        for name, tensor in getattr(module, part).state_dict().items()
+    }
+    tensors |= {"gain": module.log_gain(points).exp(), "ungain": module.log_ungain(points).exp()}
+    integers = logistic.integer_tensors(module.context, coded)
+    return {name: t.detach() for name, t in (tensors | {f"context.{n}": t for n, t in integers.items()}).items()}
+
+
+def variable_rate_model(run: Run[Any], task: VariableRateTask, items: list[Item], directory: Path) -> store.Model:
+    """Write a trained codec of many operating points; ``dcu eval rates`` adds their rates to its card."""
+    task.module.load_state_dict(run.average.tensors)
+    task.module.cpu().eval()
+    task.device = "cpu"
+    tensors = variable_rate_tensors(task.module, task.coded_channels())
+    codec = Codec(tensors, task.recipe.name)
+    card = Card(
+        kind="codec",
+        preview=True,
+        fingerprint=codec.fingerprint,
         macs_per_pixel=codec_cost(codec),
         training=training(run, task, items),
     )

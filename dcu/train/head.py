@@ -91,8 +91,8 @@ def views_of(classifier: Classifier, item: Item, count: int, rng: np.random.Gene
     image = item.image()
     views = [standard_crop(image)]
     views += [random_view(image, SMALLEST, rng) for _ in range(count - 1)]
-    quantizer, codec = classifier.codec.quantizer, classifier.codec
-    return [quantizer.latent(codec.analyze(view)[None].to(codec.device)) for view in views]
+    codec = classifier.codec
+    return codec.dequantize([codec.analyze(view)[None] for view in views], [codec.point(None)] * len(views))
 
 
 def examples(

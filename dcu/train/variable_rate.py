@@ -46,6 +46,8 @@ STEP_OF_LAMBDA = 15.0
 """Square of the quantization step over lambda to begin with; 26 is that of a Gaussian source at high rates."""
 FIRST_SHARE = 0.1
 """Of lambda at the first step, while it grows in."""
+LEAST_NONZERO = 5e-3
+"""Share of a channel's symbols that are not zero, from which on the channel is coded."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class VariableRateRecipe:
 
 @dataclass(frozen=True)
 class VariableRateData:
-    """Crops, and how often each data set is drawn (by the name of its tar; 1 if not said)."""
+    """Crops, and the frequency of each data set (by the name of its tar; 1 if not said)."""
 
     crop: Side = 128
     batch: Batch = 8
@@ -140,12 +142,15 @@ class VariableRateTask:
         self.scalars: dict[str, float] = {}
 
     def start(self) -> None:
-        """Principal components of the first crops in both transforms, steps between symbols by lambda."""
+        """Principal components of the first crops in both transforms, steps by lambda, scales by the deviations."""
         crops = torch.cat([self.batch(step).crops for step in range(self.start_batches)])
         unlimited = torch.full((self.module.analysis.linear.out_channels,), torch.inf)
         use_components(self.module.analysis, self.module.synthesis, crops, unlimited, 1.0)
         first, last = (math.sqrt(STEP_OF_LAMBDA * x) for x in (self.recipe.largest_lambda, self.recipe.smallest_lambda))
         self.module.begin_at_steps(first, last)
+        with torch.no_grad():
+            deviations = self.module.analysis(analysis_input(crops)).std((0, 2, 3))
+            self.module.context.begin_at_deviations(deviations * self.module.log_gain.anchors.exp())
 
     def groups(self) -> list[ParameterGroup]:
         """All parameters."""
@@ -182,6 +187,18 @@ class VariableRateTask:
         for q, error_there, bpp_there in zip(points.int().tolist(), error.tolist(), bpp.tolist(), strict=True):
             metrics |= {f"bpp_{q}": bpp_there, f"psnr_{q}": psnr_of_mse(error_there)}
         return metrics
+
+    @torch.no_grad()
+    def coded_channels(self) -> Tensor:
+        """(64, C) bool: channels of which enough symbols of the held-out images are not zero at an operating point."""
+        gain = self.module.log_gain(torch.arange(POINTS).to(self.device)).exp()
+        shares = []
+        for item in self.held_out:
+            x = analysis_input(torch.from_numpy(np.array(cropped_to_blocks(item.image()))[None]).to(self.device))
+            y = self.module.analysis(x)[0].flatten(1).abs()
+            shares.append(torch.stack([(y * each[:, None] > 0.5).float().mean(1) for each in gain]))
+        coded = torch.stack(shares).mean(0) >= LEAST_NONZERO
+        return coded.cummax(0).values.cpu()
 
     def measure(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Mean squared error (of [-1, 1]) and bpp of the held-out images at each of some operating points."""

@@ -130,6 +130,14 @@ Result<Symbol> decode(const Model &model, const std::vector<nb::bytes> &payloads
     return result;
 }
 
+// Bytes of a payload up to the end of each pass.
+std::vector<int64_t> lengths(const dcu::LogisticModel &model, const nb::bytes &payload, const Grid &grid, int64_t height,
+                             int64_t width) {
+    const auto coder = coder_of<dcu::LogisticCoder>(model, grid, height, width, "");
+    const nb::gil_scoped_release release;
+    return coder.lengths(view(payload));
+}
+
 dcu::LogisticModel make_logistic_model(const std::vector<LogisticPassTuple> &tuples, int64_t channels,
                                        const Ints1 &compressed, const Ints1 &radii, const Ints1 &ends) {
     std::vector<dcu::LogisticPass> passes;
@@ -214,6 +222,7 @@ NB_MODULE(_native, module) {
     nb::class_<dcu::LogisticModel>(module, "LogisticModel")
         .def(nb::new_(&make_logistic_model), "passes"_a, "channels"_a, "compressed"_a, "radii"_a, "ends"_a)
         .def("encode", &encode<dcu::LogisticCoder, int16_t, dcu::LogisticModel>, "symbols"_a, "positions"_a, "instructions"_a = "")
+        .def("lengths", &lengths, "payload"_a, "positions"_a, "height"_a, "width"_a)
         .def("decode", &decode<dcu::LogisticCoder, int16_t, dcu::LogisticModel>, "payloads"_a, "positions"_a, "height"_a, "width"_a, "threads"_a,
              "instructions"_a = "");
 

@@ -40,11 +40,11 @@ ContextModel::ContextModel(std::vector<Pass> passes, int64_t channels, int64_t l
 void ContextModel::intervals(const Pass &pass, const Positions &positions, const Planes &planes,
                              const Kernels &kernels, std::vector<int32_t> &ends) const {
     const int64_t channels = pass.last - pass.first, chunks = positions.chunks(), size = pass.levels * CHUNK;
-    const std::vector<int64_t> offsets = offsets_of(pass.network, planes);
+    const Inputs inputs(pass.network, planes);
     ends.resize(channels * chunks * size);
     Outputs outputs;
     for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-        evaluate(pass.network, offsets, positions, chunk, planes, largest_value_, kernels, outputs);
+        evaluate(pass.network, inputs, positions, chunk, planes, largest_value_, kernels, outputs);
         for (int64_t channel = 0; channel < channels; ++channel) {
             int32_t *out = ends.data() + (channel * chunks + chunk) * size;
             if (outputs.in_16_bits)

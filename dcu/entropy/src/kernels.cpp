@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -14,7 +15,8 @@ namespace dcu {
 Layer::Layer(const int32_t *weight, const int32_t *bias, int64_t rows, int64_t columns)
     : rows(rows), columns(columns), even_rows((rows + 1) / 2 * 2), weights(even_rows * columns), biases(even_rows),
       padded_rows((rows + 7) / 8 * 8), pairs((columns + 1) / 2), limit(INT16_MAX), weights16(padded_rows * pairs * 2),
-      biases32(padded_rows) {
+      biases32(padded_rows), all_pairs(pairs) {
+    std::iota(all_pairs.begin(), all_pairs.end(), 0);
     constexpr double UNIT = 1 << WEIGHT_BITS;
     constexpr int64_t HALF = 1 << (WEIGHT_BITS - 1);
     for (int64_t row = 0; row < rows; ++row) {
@@ -112,16 +114,17 @@ int32_t pair(const int16_t *numbers) {
     return both;
 }
 
-__attribute__((target("avx2"))) void multiply_avx2(const Layer &layer, const int32_t *inputs, int32_t *sums) {
+__attribute__((target("avx2"))) void multiply_avx2(const Layer &layer, const std::vector<int32_t> &pairs,
+                                                   const int32_t *inputs, int32_t *sums) {
     for (int64_t row = 0; row < layer.padded_rows; row += 4) {
         const int16_t *weight = layer.weights16.data() + row * layer.pairs * 2;
         __m256i sum[4][2];
         for (int r = 0; r < 4; ++r) sum[r][0] = sum[r][1] = _mm256_set1_epi32(layer.biases32[row + r]);
-        for (int64_t i = 0; i < layer.pairs; ++i) {
+        for (size_t i = 0; i < pairs.size(); ++i) {
             const __m256i *in = reinterpret_cast<const __m256i *>(inputs + i * CHUNK);
             const __m256i left = _mm256_loadu_si256(in), right = _mm256_loadu_si256(in + 1);
             for (int r = 0; r < 4; ++r) {
-                const __m256i both = _mm256_set1_epi32(pair(weight + (r * layer.pairs + i) * 2));
+                const __m256i both = _mm256_set1_epi32(pair(weight + (r * layer.pairs + pairs[i]) * 2));
                 sum[r][0] = _mm256_add_epi32(sum[r][0], _mm256_madd_epi16(left, both));
                 sum[r][1] = _mm256_add_epi32(sum[r][1], _mm256_madd_epi16(right, both));
             }
@@ -132,16 +135,18 @@ __attribute__((target("avx2"))) void multiply_avx2(const Layer &layer, const int
     }
 }
 
-__attribute__((target("avx512f,avx512vnni"))) void multiply_vnni(const Layer &layer, const int32_t *inputs,
-                                                                 int32_t *sums) {
+__attribute__((target("avx512f,avx512vnni"))) void multiply_vnni(const Layer &layer,
+                                                                 const std::vector<int32_t> &pairs,
+                                                                 const int32_t *inputs, int32_t *sums) {
     for (int64_t row = 0; row < layer.padded_rows; row += 8) {
         const int16_t *weight = layer.weights16.data() + row * layer.pairs * 2;
         __m512i sum[8];
         for (int r = 0; r < 8; ++r) sum[r] = _mm512_set1_epi32(layer.biases32[row + r]);
-        for (int64_t i = 0; i < layer.pairs; ++i) {
+        for (size_t i = 0; i < pairs.size(); ++i) {
             const __m512i in = _mm512_loadu_si512(inputs + i * CHUNK);
             for (int r = 0; r < 8; ++r)
-                sum[r] = _mm512_dpwssd_epi32(sum[r], in, _mm512_set1_epi32(pair(weight + (r * layer.pairs + i) * 2)));
+                sum[r] =
+                    _mm512_dpwssd_epi32(sum[r], in, _mm512_set1_epi32(pair(weight + (r * layer.pairs + pairs[i]) * 2)));
         }
         for (int r = 0; r < 8; ++r) _mm512_storeu_si512(sums + (row + r) * CHUNK, sum[r]);
     }

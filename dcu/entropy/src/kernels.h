@@ -31,6 +31,7 @@ class Layer {
     int64_t padded_rows, pairs, limit;
     std::vector<int16_t> weights16;
     std::vector<int32_t> biases32;
+    std::vector<int32_t> all_pairs;  // 0, 1, ..., pairs - 1
 };
 
 // From logits to intervals.
@@ -45,7 +46,8 @@ struct Kernels {
     const char *name;
 
     // Sums (padded rows, CHUNK) of inputs (pairs, CHUNK), each of which is a pair of 16-bit numbers; null: not there.
-    void (*multiply16)(const Layer &layer, const int32_t *inputs, int32_t *sums);
+    // `pairs` says which of the layer's pairs they are, in rising order; the others are zero.
+    void (*multiply16)(const Layer &layer, const std::vector<int32_t> &pairs, const int32_t *inputs, int32_t *sums);
 
     // Sums to the next layer's inputs; returns the largest of them. `rows` is even.
     int32_t (*activate16)(const int32_t *sums, int64_t rows, int32_t *inputs);

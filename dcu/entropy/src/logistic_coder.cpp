@@ -60,6 +60,12 @@ void put_symbol(ArithmeticEncoder &encoder, const IntervalTable &table, int32_t 
 int32_t get_symbol(ArithmeticDecoder &decoder, const IntervalTable &table) {
     const int32_t escape = 2 * table.radius + 1;
     int32_t low = 0, high = escape;  // the first index whose interval ends behind the coded number
+    if (!decoder.before(static_cast<uint32_t>(table.ends[table.radius])))
+        low = table.radius + 1;
+    else if (table.radius > 0 && decoder.before(static_cast<uint32_t>(table.ends[table.radius - 1])))
+        high = table.radius - 1;
+    else
+        low = high = table.radius;  // the offset 0: as mostly
     while (low < high) {
         const int32_t middle = (low + high) / 2;
         if (decoder.before(static_cast<uint32_t>(table.ends[middle])))
@@ -89,17 +95,18 @@ LogisticCoder::LogisticCoder(const LogisticModel &model,
     }
 }
 
-// The order of coding: next(channel, position, nearest integer to the mean, table) says each symbol.
-template <typename Next>
-void LogisticCoder::run(const Next &next) const {
+// The order of coding: next(channel, position, nearest integer to the mean, table) says each symbol; done() after each
+// pass.
+template <typename Next, typename Done>
+void LogisticCoder::run(const Next &next, const Done &done) const {
     Planes planes(model_.channels(), height_, width_);
     std::vector<int32_t> symbols(planes.whole.size());
     std::vector<Prediction> predictions;
     for (size_t index = 0; index < positions_.size(); ++index) {
         const LogisticPass &pass = model_.passes()[index];
         const Positions &positions = positions_[index];
-        if (positions.count() == 0 || pass.channels.empty()) continue;
-        model_.predict(pass, positions, planes, symbols, kernels_, predictions);
+        if (positions.count() > 0 && !pass.channels.empty())
+            model_.predict(pass, positions, planes, symbols, kernels_, predictions);
         const Prediction *prediction = predictions.data();
         for (const int32_t channel : pass.channels) {
             for (int64_t i = 0; i < positions.count(); ++i, ++prediction) {
@@ -110,33 +117,51 @@ void LogisticCoder::run(const Next &next) const {
                 symbols[channel * planes.stride + positions.padded[i]] = symbol;
             }
         }
+        done();
     }
 }
 
 std::string LogisticCoder::encode(const int16_t *symbols) const {
     ArithmeticEncoder encoder;
-    run([&](int32_t channel, int64_t position, int32_t nearest, const IntervalTable &table) -> int32_t {
+    const auto next = [&](int32_t channel, int64_t position, int32_t nearest, const IntervalTable &table) -> int32_t {
         const int32_t symbol = symbols[channel * height_ * width_ + position];
         if (symbol < -LARGEST_SYMBOL) throw std::invalid_argument("a symbol below -32767");
         put_symbol(encoder, table, symbol - nearest);
         return symbol;
-    });
+    };
+    run(next, [] {});
     return encoder.finish();
+}
+
+// Read a payload: set(channel, position, symbol) for each symbol, done(bytes so far) after each pass.
+template <typename Set, typename Done>
+void LogisticCoder::read(std::string_view payload, const Set &set, const Done &done) const {
+    ArithmeticDecoder decoder(payload);
+    const auto next = [&](int32_t channel, int64_t position, int32_t nearest, const IntervalTable &table) -> int32_t {
+        const int32_t symbol = nearest + get_symbol(decoder, table);
+        if (symbol < -LARGEST_SYMBOL || symbol > LARGEST_SYMBOL)
+            throw BrokenPayload("a symbol that its codec does not have");
+        set(channel, position, symbol);
+        return symbol;
+    };
+    run(next, [&] { done(static_cast<int64_t>(decoder.length())); });
+    if (payload.size() > decoder.length()) throw BrokenPayload("bytes after the last symbol of a tile");
+}
+
+std::vector<int64_t> LogisticCoder::lengths(std::string_view payload) const {
+    std::vector<int64_t> lengths;
+    read(payload, [](int32_t, int64_t, int32_t) {}, [&](int64_t length) { lengths.push_back(length); });
+    return lengths;
 }
 
 void LogisticCoder::decode(const std::vector<std::string_view> &payloads, int16_t *symbols, int64_t threads) const {
     const int64_t size = model_.channels() * height_ * width_;
     share(static_cast<int64_t>(payloads.size()), threads, [&](int64_t tile) {
-        ArithmeticDecoder decoder(payloads[tile]);
         int16_t *out = symbols + tile * size;
-        run([&](int32_t channel, int64_t position, int32_t nearest, const IntervalTable &table) -> int32_t {
-            const int32_t symbol = nearest + get_symbol(decoder, table);
-            if (symbol < -LARGEST_SYMBOL || symbol > LARGEST_SYMBOL)
-                throw BrokenPayload("a symbol that its codec does not have");
+        const auto set = [&](int32_t channel, int64_t position, int32_t symbol) {
             out[channel * height_ * width_ + position] = static_cast<int16_t>(symbol);
-            return symbol;
-        });
-        if (payloads[tile].size() > decoder.length()) throw BrokenPayload("bytes after the last symbol of a tile");
+        };
+        read(payloads[tile], set, [](int64_t) {});
     });
 }
 

@@ -22,12 +22,17 @@ class LogisticCoder {
     // The payload of symbols (channels, height, width); those of channels that are not coded are taken for zeros.
     std::string encode(const int16_t *symbols) const;
 
+    // Bytes of a payload up to the end of each pass. Throws BrokenPayload.
+    std::vector<int64_t> lengths(std::string_view payload) const;
+
     // Fill `symbols` (tiles, channels, height, width), zeros at first, on so many threads. Throws BrokenPayload.
     void decode(const std::vector<std::string_view> &payloads, int16_t *symbols, int64_t threads) const;
 
   private:
-    template <typename Next>
-    void run(const Next &next) const;
+    template <typename Next, typename Done>
+    void run(const Next &next, const Done &done) const;
+    template <typename Set, typename Done>
+    void read(std::string_view payload, const Set &set, const Done &done) const;
 
     const LogisticModel &model_;
     std::vector<Positions> positions_;

@@ -59,13 +59,13 @@ void LogisticModel::predict(const LogisticPass &pass, const Positions &positions
                             const std::vector<int32_t> &symbols, const Kernels &kernels,
                             std::vector<Prediction> &out) const {
     const auto count = static_cast<int64_t>(pass.channels.size()), places = positions.count();
-    const std::vector<int64_t> offsets = offsets_of(pass.network, planes);
+    const Inputs inputs(pass.network, planes);
     std::vector<int64_t> own;
     for (const Neighbor &neighbor : pass.own) own.push_back(planes.offset(neighbor));
     out.resize(count * places);
     Outputs outputs;
     for (int64_t chunk = 0; chunk < positions.chunks(); ++chunk) {
-        evaluate(pass.network, offsets, positions, chunk, planes, largest_value_, kernels, outputs);
+        evaluate(pass.network, inputs, positions, chunk, planes, largest_value_, kernels, outputs);
         const int64_t last = std::min(CHUNK, places - chunk * CHUNK);
         for (int64_t channel = 0; channel < count; ++channel) {
             const int32_t *linear = pass.linear.data() + channel * static_cast<int64_t>(own.size());

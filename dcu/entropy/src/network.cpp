@@ -12,7 +12,7 @@ Positions::Positions(const int64_t *plain, int64_t count, int64_t width) : plain
 
 Planes::Planes(int64_t channels, int64_t height, int64_t width)
     : columns(width + 2 * REACH), stride((height + 2 * REACH) * columns), whole(channels * stride),
-      half(channels * stride) {}
+      half(channels * stride), used(channels) {}
 
 namespace {
 
@@ -40,25 +40,36 @@ void evaluate_in_doubles(const Network &network, const std::vector<int64_t> &off
 }
 
 // False where some sum might leave 32 bits.
-bool evaluate_in_16_bits(const Network &network, const std::vector<int64_t> &offsets, const Places &places,
-                         const Planes &planes, int64_t largest, const Kernels &kernels, Outputs &outputs) {
-    const int64_t known = static_cast<int64_t>(offsets.size());
-    outputs.inputs16.assign((known + 1) / 2 * CHUNK, 0);
-    for (int64_t p = 0; p < CHUNK; ++p) {
-        const int16_t *here = planes.half.data() + places.place[p];
-        const auto value = [&](int64_t k) { return static_cast<uint32_t>(static_cast<uint16_t>(here[offsets[k]])); };
-        int32_t *in = outputs.inputs16.data() + p;
-        for (int64_t k = 0; k + 1 < known; k += 2, in += CHUNK)
-            *in = static_cast<int32_t>(value(k) | value(k + 1) << 16);
-        if (known % 2) *in = static_cast<int32_t>(value(known - 1));
+bool evaluate_in_16_bits(const Network &network, const Inputs &inputs, const Places &places, const Planes &planes,
+                         int64_t largest, const Kernels &kernels, Outputs &outputs) {
+    const int64_t known = static_cast<int64_t>(inputs.offsets.size());
+    outputs.inputs16.resize((known + 1) / 2 * CHUNK);
+    outputs.pairs.clear();
+    int32_t *in = outputs.inputs16.data();
+    for (const int32_t pair : inputs.pairs) {
+        const int64_t first = inputs.offsets[2 * pair];
+        const bool both = 2 * pair + 1 < known;
+        const int64_t second = both ? inputs.offsets[2 * pair + 1] : first;
+        uint32_t any = 0;
+        for (int64_t p = 0; p < CHUNK; ++p) {
+            const int16_t *here = planes.half.data() + places.place[p];
+            const uint32_t value = static_cast<uint16_t>(here[first]) | uint32_t{static_cast<uint16_t>(here[second])} << 16;
+            in[p] = static_cast<int32_t>(both ? value : value & 0xFFFF);
+            any |= value;
+        }
+        if (any == 0) continue;  // the next pair takes its place
+        outputs.pairs.push_back(pair);
+        in += CHUNK;
     }
+    const std::vector<int32_t> *pairs = &outputs.pairs;
     for (const Layer &layer : network.layers) {
         if (largest > layer.limit) return false;
         outputs.sums16.resize(layer.padded_rows * CHUNK);
-        kernels.multiply16(layer, outputs.inputs16.data(), outputs.sums16.data());
+        kernels.multiply16(layer, *pairs, outputs.inputs16.data(), outputs.sums16.data());
         if (&layer == &network.layers.back()) break;
         outputs.inputs16.resize(layer.padded_rows / 2 * CHUNK);
         largest = kernels.activate16(outputs.sums16.data(), layer.padded_rows, outputs.inputs16.data());
+        pairs = &(&layer + 1)->all_pairs;
     }
     return true;
 }
@@ -81,18 +92,20 @@ void check_network(const Network &network, int64_t channels, int64_t rows) {
     require(!network.layers.empty() && columns == rows);
 }
 
-std::vector<int64_t> offsets_of(const Network &network, const Planes &planes) {
-    std::vector<int64_t> offsets;
+Inputs::Inputs(const Network &network, const Planes &planes) {
     for (const Neighbor &neighbor : network.known) offsets.push_back(planes.offset(neighbor));
-    return offsets;
+    for (size_t k = 0; k < network.known.size(); k += 2)
+        if (planes.used[network.known[k].channel] ||
+            (k + 1 < network.known.size() && planes.used[network.known[k + 1].channel]))
+            pairs.push_back(static_cast<int32_t>(k / 2));
 }
 
-void evaluate(const Network &network, const std::vector<int64_t> &offsets, const Positions &positions, int64_t chunk,
+void evaluate(const Network &network, const Inputs &inputs, const Positions &positions, int64_t chunk,
               const Planes &planes, int64_t largest, const Kernels &kernels, Outputs &outputs) {
     const Places places(positions, chunk);
     outputs.in_16_bits =
-        kernels.multiply16 && evaluate_in_16_bits(network, offsets, places, planes, largest, kernels, outputs);
-    if (!outputs.in_16_bits) evaluate_in_doubles(network, offsets, places, planes, kernels, outputs);
+        kernels.multiply16 && evaluate_in_16_bits(network, inputs, places, planes, largest, kernels, outputs);
+    if (!outputs.in_16_bits) evaluate_in_doubles(network, inputs.offsets, places, planes, kernels, outputs);
 }
 
 }  // namespace dcu

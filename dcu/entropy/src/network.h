@@ -33,6 +33,7 @@ class Planes {
     Planes(int64_t channels, int64_t height, int64_t width);
 
     void set(int64_t channel, int64_t padded, int32_t value) {
+        used[channel] |= value != 0;
         whole[channel * stride + padded] = value;
         half[channel * stride + padded] = static_cast<int16_t>(value);
     }
@@ -45,6 +46,7 @@ class Planes {
     int64_t columns, stride;
     std::vector<int32_t> whole;
     std::vector<int16_t> half;
+    std::vector<uint8_t> used;  // whether a channel has any value but zero
 };
 
 // The known neighbors of a position, and the layers that their values go through.
@@ -65,18 +67,24 @@ struct Outputs {
         return in_16_bits ? sums16[i] >> WEIGHT_BITS : static_cast<int64_t>(numbers[i]);
     }
 
-    std::vector<int32_t> inputs16;
+    std::vector<int32_t> inputs16, pairs;
     std::vector<double> inputs;
+};
+
+// What a pass reads: how far each known neighbor lies behind a position, and of the pairs of neighbors those that may hold
+// anything but zero.
+struct Inputs {
+    std::vector<int64_t> offsets;
+    std::vector<int32_t> pairs;
+
+    Inputs(const Network &network, const Planes &planes);
 };
 
 // Throws invalid_argument where layers do not fit together, or a neighbor lies outside of so many channels.
 void check_network(const Network &network, int64_t channels, int64_t rows);
 
-// Outputs of a chunk of positions. `largest`: bound of the values' magnitudes; `offsets`: of the neighbors in the planes.
-void evaluate(const Network &network, const std::vector<int64_t> &offsets, const Positions &positions, int64_t chunk,
+// Outputs of a chunk of positions. `largest`: bound of the values' magnitudes.
+void evaluate(const Network &network, const Inputs &inputs, const Positions &positions, int64_t chunk,
               const Planes &planes, int64_t largest, const Kernels &kernels, Outputs &outputs);
-
-// How far each known neighbor lies behind a position.
-std::vector<int64_t> offsets_of(const Network &network, const Planes &planes);
 
 }  // namespace dcu

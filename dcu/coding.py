@@ -1,0 +1,247 @@
+"""What differs from codec to codec: symbols and latents, their payloads, the synthesis; for one rate or for many.
+
+::
+
+    y ── symbols ── encode ── payload ── decode ── symbols ── latent ── synthesize ── x'
+    FixedRate      nearest of learned centers      centers[s]
+    VariableRate   round(y * gain(q))              s * ungain(q)
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dcu import store
+from dcu.entropy import EntropyCoder
+from dcu.entropy.logistic import LARGEST_SYMBOL, LogisticCoder
+from dcu.nets import MOST_BLOCKS, channels_last
+from dcu.nets.operating_point import POINTS, per_channel
+from dcu.nets.quantizer import Quantizer
+from dcu.nets.transforms import Analysis, ConditionalSynthesis, Synthesis
+
+T = TypeVar("T", bound=nn.Module)
+ESTIMATED = 3
+"""Every how many operating points bits are estimated."""
+ESTIMATED_FROM = 2**14
+"""Latent positions, at most twice as many, from which they are."""
+HISTOGRAM = 128
+"""Largest symbol that a histogram tells from others."""
+
+
+class Coding(ABC):
+    """One codec between its analysis and its image. Operating points are 0 to ``points`` - 1."""
+
+    version: int
+    """Of the container."""
+    points: int
+    channels: int
+    dtype: torch.dtype
+    """Of symbols."""
+    kept_dtype: torch.dtype
+    fingerprint: str
+    synthesis: Synthesis
+
+    @abstractmethod
+    def kept(self, y: Tensor) -> Tensor:
+        """What is kept of the analysis' output (B, C, h, w), from which symbols of any operating point come."""
+
+    @abstractmethod
+    def symbols(self, kept: Tensor, points: Tensor) -> Tensor:
+        """Symbols (B, C, h, w) at operating points (B,)."""
+
+    @abstractmethod
+    def estimated_bits(self, kept: Tensor) -> list[float]:
+        """About how many bits the symbols of one image (1, C, h, w) take at each operating point."""
+
+    @abstractmethod
+    def latent(self, symbols: Tensor, points: Tensor) -> Tensor:
+        """Latent (B, C, h, w) float32 of symbols (B, C, h, w) at operating points (B,)."""
+
+    @abstractmethod
+    def synthesize(self, latent: Tensor, points: Tensor) -> Tensor:
+        """Image (B, 3, 8h, 8w), about [-1, 1], of a latent (B, C, h, w) at operating points (B,)."""
+
+    @abstractmethod
+    def encode(self, symbols: Tensor, q: int) -> bytes:
+        """Payload of one tile of symbols (C, h, w)."""
+
+    @abstractmethod
+    def decode(self, payloads: Sequence[bytes], height: int, width: int, q: int) -> Tensor:
+        """Symbols (B, C, h, w) of tiles of one size; raises InvalidInputError."""
+
+    @abstractmethod
+    def group_bytes(self, payload: bytes, height: int, width: int, q: int) -> list[int]:
+        """Bytes of one tile's payload that each group of channels takes; raises InvalidInputError."""
+
+    @abstractmethod
+    def coded(self, q: int) -> Tensor:
+        """(C,) bool: the channels that are coded at an operating point."""
+
+    @abstractmethod
+    def macs(self, height: int, width: int, q: int) -> int:
+        """Multiply-accumulates of the context model over a tile."""
+
+    @abstractmethod
+    def to(self, device: str) -> None:
+        """Move all that does not run on the CPU alone."""
+
+
+class FixedRate(Coding):
+    """Learned centers of each channel: one operating point. Raises LookupError, ValueError, TypeError, RuntimeError."""
+
+    version, points, dtype, kept_dtype = 1, 1, torch.uint8, torch.uint8
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        context, centers = part(tensors, "context."), tensors["quantizer.centers"].float()
+        self.entropy = EntropyCoder(context, centers)
+        self.levels = [group.levels for group in self.entropy.groups for _ in range(group.channels)]
+        self.channels = len(self.levels)
+        self.fingerprint = store.fingerprint(self.levels, centers, context)
+        self.quantizer = Quantizer(self.levels)
+        self.quantizer.centers.data.copy_(centers)
+        with torch.device("meta"):  # nothing is allocated for what the weights do not hold
+            synthesis = Synthesis(self.channels, *transform_shape(tensors, "synthesis"))
+        self.synthesis = load_transform(synthesis, tensors, "synthesis.")
+
+    def kept(self, y: Tensor) -> Tensor:
+        return self.quantizer.symbols(y)
+
+    def symbols(self, kept: Tensor, points: Tensor) -> Tensor:
+        return kept
+
+    def estimated_bits(self, kept: Tensor) -> list[float]:
+        return [float(kept.numel())]  # there is but one operating point to choose
+
+    def latent(self, symbols: Tensor, points: Tensor) -> Tensor:
+        return self.quantizer.latent(symbols)
+
+    def synthesize(self, latent: Tensor, points: Tensor) -> Tensor:
+        image: Tensor = self.synthesis(latent)
+        return image
+
+    def encode(self, symbols: Tensor, q: int) -> bytes:
+        return self.entropy.encode(symbols)
+
+    def decode(self, payloads: Sequence[bytes], height: int, width: int, q: int) -> Tensor:
+        return self.entropy.decode(payloads, height, width)
+
+    def group_bytes(self, payload: bytes, height: int, width: int, q: int) -> list[int]:
+        return [len(payload)]  # its passes are not told apart
+
+    def coded(self, q: int) -> Tensor:
+        return torch.ones(self.channels, dtype=torch.bool)
+
+    def macs(self, height: int, width: int, q: int) -> int:
+        return self.entropy.macs(height, width)
+
+    def to(self, device: str) -> None:
+        self.synthesis.to(device), self.quantizer.to(device).requires_grad_(False)
+
+
+class VariableRate(Coding):
+    """Integers in units of a quantization step for each channel and operating point; raises as :class:`FixedRate`."""
+
+    version, points, dtype, kept_dtype = 2, POINTS, torch.int16, torch.float32
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        context = part(tensors, "context.")
+        self.entropy = LogisticCoder(context)
+        self.channels = self.entropy.channels
+        self.gain, self.ungain = tensors["gain"].float(), tensors["ungain"].float()
+        if not self.gain.shape == self.ungain.shape == (POINTS, self.channels):
+            raise ValueError("a gain for each operating point and channel is needed")
+        self.gain = self.gain * self.entropy.tensors["coded"]  # symbols of channels that are not coded are zero
+        self.fingerprint = store.variable_rate_fingerprint(self.ungain, context)
+        anchors = len(tensors["synthesis.bias.anchors"])
+        with torch.device("meta"):
+            synthesis = ConditionalSynthesis(self.channels, *transform_shape(tensors, "synthesis"), anchors)
+        self.synthesis = load_transform(synthesis, tensors, "synthesis.")
+
+    def kept(self, y: Tensor) -> Tensor:
+        return y.float()
+
+    def symbols(self, kept: Tensor, points: Tensor) -> Tensor:
+        scaled = (kept * per_channel(self.gain[points].to(kept.device))).round_()
+        return scaled.clamp_(-LARGEST_SYMBOL, LARGEST_SYMBOL).to(self.dtype)
+
+    def estimated_bits(self, kept: Tensor) -> list[float]:
+        """The entropy of each channel's histogram, at every ``ESTIMATED`` operating point; between them geometric."""
+        positions = kept[0].flatten(1)
+        positions = positions[:, :: 1 + positions.shape[1] // ESTIMATED_FROM]
+        part = kept[0, 0].numel() / positions.shape[1]
+        points = range(0, POINTS, ESTIMATED)
+        bits = [part * histogram_bits((positions * self.gain[q][:, None]).round_()) for q in points]
+        return [float(each) for each in np.exp(np.interp(range(POINTS), points, np.log(np.maximum(bits, 1.0))))]
+
+    def latent(self, symbols: Tensor, points: Tensor) -> Tensor:
+        return symbols.float() * per_channel(self.ungain[points].to(symbols.device))
+
+    def synthesize(self, latent: Tensor, points: Tensor) -> Tensor:
+        image: Tensor = self.synthesis(latent, points)
+        return image
+
+    def encode(self, symbols: Tensor, q: int) -> bytes:
+        return self.entropy.encode(symbols, q)
+
+    def decode(self, payloads: Sequence[bytes], height: int, width: int, q: int) -> Tensor:
+        return self.entropy.decode(payloads, height, width, q)
+
+    def group_bytes(self, payload: bytes, height: int, width: int, q: int) -> list[int]:
+        return self.entropy.group_bytes(payload, height, width, q)
+
+    def coded(self, q: int) -> Tensor:
+        return self.entropy.coded(q)
+
+    def macs(self, height: int, width: int, q: int) -> int:
+        return self.entropy.macs(height, width, q)
+
+    def to(self, device: str) -> None:
+        self.synthesis.to(device)
+
+
+def histogram_bits(symbols: Tensor) -> float:
+    """Bits of symbols (C, N), floats that are integers, by how often each channel has each of them."""
+    levels = 2 * HISTOGRAM + 1
+    index = symbols.clamp_(-HISTOGRAM, HISTOGRAM).int() + HISTOGRAM
+    first = torch.arange(0, len(symbols) * levels, levels, dtype=torch.int32, device=symbols.device)
+    counts = torch.bincount((index + first[:, None]).flatten(), minlength=len(symbols) * levels).double()
+    return float(-torch.special.xlogy(counts, counts / symbols.shape[1]).sum()) / math.log(2)
+
+
+def coding_of(tensors: dict[str, Tensor]) -> FixedRate | VariableRate:
+    """The coding of a codec's weights; raises LookupError, ValueError, TypeError, RuntimeError for what is none."""
+    return VariableRate(tensors) if "ungain" in tensors else FixedRate(tensors)
+
+
+def analysis_of(tensors: dict[str, Tensor], channels: int) -> Analysis:
+    """The analysis of a codec's weights; raises as :func:`coding_of`."""
+    with torch.device("meta"):
+        analysis = Analysis(channels, *transform_shape(tensors, "analysis"))
+    return load_transform(analysis, tensors, "analysis.")
+
+
+def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin so, without that beginning."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def transform_shape(tensors: dict[str, Tensor], name: str) -> tuple[int, int]:
+    """(width, depth) of a transform, from its weights; raises KeyError, ValueError where it is none."""
+    depth = sum(n.startswith(f"{name}.blocks.") and n.endswith(".conv1.weight") for n in tensors)
+    if depth > MOST_BLOCKS:
+        raise ValueError(f"{name} of {depth} blocks")
+    return tensors[f"{name}.stem.weight"].shape[0], depth
+
+
+def load_transform(module: T, tensors: dict[str, Tensor], prefix: str) -> T:
+    """Fill a transform with its part of the weights, in float32 and channels last."""
+    own = {name: tensor.float() for name, tensor in part(tensors, prefix).items()}
+    module.load_state_dict(own, assign=True)
+    return channels_last(module).eval().requires_grad_(False)
