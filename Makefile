@@ -8,7 +8,7 @@ READY := $(VENV)/ready
 NATIVE := CMakeLists.txt $(wildcard dcu/entropy/src/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help docs demo test lint format readme build sanitize oldest clean
+.PHONY: help docs demo test fuzz crash lint format readme build sanitize oldest clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -31,8 +31,15 @@ docs: $(READY)  ## write docs/reference/cli.md and python.md, from help and docs
 demo: $(READY)  ## compress, classify and decode the photographs of samples/, write out/
 	$(BIN)/python samples/demo.py
 
+# The files of tests side by side; each process computes on one thread, else they wait for one another.
 test: $(READY)  ## run the test suite
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --durations 15
+
+fuzz: $(READY)  ## give damaged inputs of every kind to what reads them, from a new seed
+	$(BIN)/python -m tests.fuzz
+
+crash: $(READY)  ## kill commands at random moments and compare repeated runs; takes some minutes
+	$(BIN)/python -m tests.crash
 
 lint: $(READY)  ## check style and types: ruff, mypy --strict
 	$(BIN)/ruff check .
@@ -51,7 +58,7 @@ build: $(READY)  ## build the coder beside its Python code, for a checkout that 
 SANITIZED := $(abspath build/sanitized)
 PRELOAD = $(shell $(CXX) -print-file-name=libasan.so) $(shell $(CXX) -print-file-name=libstdc++.so)
 sanitize: $(READY)  ## test the coder under AddressSanitizer and UndefinedBehaviorSanitizer
-	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED) && cp -R dcu tests pyproject.toml $(SANITIZED)
+	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED) && cp -R dcu models tests pyproject.toml $(SANITIZED)
 	$(BIN)/cmake -S . -B $(SANITIZED)/build -DPython_EXECUTABLE=$(abspath $(BIN))/python \
 		-DDCU_SANITIZE=ON -DDCU_OUTPUT=$(SANITIZED)/dcu/entropy
 	$(BIN)/cmake --build $(SANITIZED)/build
@@ -61,11 +68,11 @@ sanitize: $(READY)  ## test the coder under AddressSanitizer and UndefinedBehavi
 
 # In an environment of its own; torch is that of .venv.
 OLDEST := build/oldest
-oldest: $(READY)  ## run a smoke test with the oldest release of each dependency but torch
-	$(PYTHON) -m venv $(OLDEST)
+oldest: $(READY)  ## run docs/quickstart.md with the oldest release of each dependency but torch
+	rm -rf $(OLDEST) && $(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet "$(TORCH)" $$($(BIN)/python tests/oldest.py)
 	$(OLDEST)/bin/python -m pip install --quiet --no-deps .
-	cd $(OLDEST) && bin/python $(CURDIR)/tests/smoke.py $(CURDIR)/samples
+	XDG_DATA_HOME=$(abspath $(OLDEST))/data $(OLDEST)/bin/python tests/code_blocks.py $(OLDEST)/work docs/quickstart.md
 
 clean:  ## remove everything that is built
 	rm -rf $(VENV) build out .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -212,7 +212,7 @@ class Head:
 
 
 def most_bytes(width: int, height: int) -> int:
-    """What the payload of a layer can have at most: 4 bytes a pixel of whole blocks, more than the image itself."""
+    """What the payload of a layer can have at most: 4 bytes per pixel of whole blocks, more than the image itself."""
     return 4 * math.prod(latent_size(width, height)) * BLOCK**2
 
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from dcu import paths
-from dcu.io import replacing
+from dcu.io import write_atomic
 
 log = logging.getLogger("dcu")
 
@@ -40,8 +40,8 @@ def kept(name: str, title: str, make: Callable[[], bytes]) -> bytes:
         data = make()
         if not trouble:
             try:
-                write_durably(place, data)
-                write_durably(digest_of(place), f"{hashlib.sha256(data).hexdigest()}\n".encode())
+                write_atomic(place, data)
+                write_atomic(digest_of(place), f"{hashlib.sha256(data).hexdigest()}\n".encode())
             except OSError as error:
                 trouble = reason(error)
     if trouble:
@@ -99,11 +99,3 @@ def locked(place: Path, title: str) -> Iterator[str]:
 def reason(error: OSError) -> str:
     """What an error says."""
     return error.strerror or str(error)
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file beside its place and rename it once it is on the disk; raises OSError."""
-    with replacing(path) as part, part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

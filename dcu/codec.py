@@ -31,6 +31,7 @@ from dcu.nets.quantizer import Quantizer
 from dcu.nets.transforms import Analysis, Synthesis
 from dcu.regions import Box, common, moved, size, whole
 from dcu.threads import inference
+from dcu.weights import finite
 
 T = TypeVar("T", bound=nn.Module)
 
@@ -134,7 +135,7 @@ class Codec:
         def piece(rows: slice, columns: slice) -> Tensor:
             part = padded[rows.start * BLOCK : rows.stop * BLOCK, columns.start * BLOCK : columns.stop * BLOCK]
             x = analysis_input(torch.from_numpy(np.ascontiguousarray(part)).to(self.device)[None])
-            return self.quantizer.symbols(self.analysis(x))[0].cpu()
+            return self.quantizer.symbols(finite(self.analysis(x), self.name))[0].cpu()
 
         h, w = padded.shape[0] // BLOCK, padded.shape[1] // BLOCK
         symbols = torch.empty(len(self.levels), h, w, dtype=torch.uint8)
@@ -228,7 +229,7 @@ class Codec:
 
         def piece(rows: slice, columns: slice) -> Tensor:
             x = self.synthesis(latent[:, :, rows, columns].contiguous(memory_format=torch.channels_last))
-            pixels: Tensor = ((x[0] + 1) * 127.5).round_().clamp_(0, 255)
+            pixels: Tensor = ((finite(x[0], self.name) + 1) * 127.5).round_().clamp_(0, 255)
             return pixels.to(torch.uint8).cpu()
 
         h, w = latent.shape[-2:]

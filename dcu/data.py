@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -14,9 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dcu import paths
-from dcu.errors import InvalidInputError, MissingInputError, UnavailableError
+from dcu.errors import DcuError, InvalidInputError, MissingInputError, UnavailableError
 from dcu.image import SUFFIXES, ImageArray, check_size, open_image, read_image
+from dcu.walk import LeftOut, walk
 
+log = logging.getLogger(__name__)
 BITSTREAM = ".bin"
 LABELLED = SUFFIXES | {BITSTREAM}
 """What networks on latents learn from and are measured on."""
@@ -72,50 +75,68 @@ def dataset_name(source: Path) -> str:
     return source.resolve().name if os.path.isdir(source) else source.stem
 
 
-def items(source: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Item]:
+def items(source: Path, suffixes: Collection[str] = SUFFIXES) -> list[Item]:
     """Every file of a directory, or of a tar, whose name has one of the endings, sorted by name.
 
-    A directory that holds tars alone (WebDataset shards) is all of them, one after the other.
+    A directory that holds tars alone (WebDataset shards) is all of them, one after the other. What is left out is
+    logged on one line.
 
     Raises
     ------
     MissingInputError
-        No such directory or file, or nothing of that kind in it.
+        No such directory or file, or nothing of that kind in it; a directory in it that cannot be opened.
     InvalidInputError
         A file that is no tar.
     """
-    wanted, dataset = tuple(suffixes), dataset_name(source)
+    left_out = LeftOut()
     if os.path.isdir(source):
-        found = [
-            Item(dataset, path.relative_to(source).as_posix(), path, 0, path.stat().st_size)
-            for directory, _, names in os.walk(source, onerror=unreadable)
-            for path in (Path(directory, name) for name in names)
-            if path.suffix.lower() in wanted and os.path.isfile(path)
-        ]
-        if not found and (tars := sorted(source.glob("*.tar"))):  # shards keep their order
-            return [replace(item, dataset=dataset) for tar in tars for item in items(tar, wanted)]
+        found = directory_items(source, suffixes, left_out)
     elif os.path.isfile(source):
-        try:
-            with tarfile.open(source, "r:") as archive:
-                found = [
-                    Item(dataset, member.name, source, member.offset_data, member.size)
-                    for member in members(archive, source.stat().st_size)
-                    if member.isfile() and PurePosixPath(member.name).suffix.lower() in wanted
-                ]
-        except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
-            raise InvalidInputError(f"{source}: neither a directory nor an uncompressed tar") from error
-        except OSError as error:
-            raise MissingInputError(f"{source}: {error.strerror}") from error
+        found = tar_items(source, dataset_name(source), suffixes, left_out)
     else:
         raise MissingInputError(f"{source}: no such file or directory")
+    said = ", ".join(left_out.described())
     if not found:
-        raise MissingInputError(f"{source}: holds no images")
+        raise MissingInputError(f"{source}: holds no images{said and f' ({said})'}")
+    if said:
+        log.info("%s: %s", source, said)
+    return found
+
+
+def directory_items(source: Path, suffixes: Collection[str], left_out: LeftOut) -> list[Item]:
+    """The items of a directory, or of the tars that are all that it holds."""
+    dataset, found = dataset_name(source), []
+    for path in walk(source, suffixes, left_out):
+        if os.path.isdir(path):  # what it holds must not go missing unseen
+            raise MissingInputError(f"{path}: cannot be opened")
+        size = path.stat().st_size if path.exists() else 0  # a link to nothing fails when it is read
+        found.append(Item(dataset, path.relative_to(source).as_posix(), path, 0, size))
+    if not found and (tars := sorted(source.glob("*.tar"))):  # shards keep their order
+        left_out.extensions.clear()
+        return [item for tar in tars for item in tar_items(tar, dataset, suffixes, left_out)]
     return sorted(found, key=lambda item: item.name)
 
 
-def unreadable(error: OSError) -> None:
-    """A directory inside a data set that cannot be opened: what it holds must not go missing unseen."""
-    raise MissingInputError(f"{error.filename}: {error.strerror}") from error
+def tar_items(source: Path, dataset: str, suffixes: Collection[str], left_out: LeftOut) -> list[Item]:
+    """The items of a tar."""
+    found = []
+    try:
+        with tarfile.open(source, "r:") as archive:
+            for member in members(archive, source.stat().st_size):
+                suffix = PurePosixPath(member.name).suffix.lower()
+                if member.isdir():
+                    continue
+                if suffix not in suffixes:
+                    left_out.extensions[suffix] += 1
+                elif member.isfile():
+                    found.append(Item(dataset, member.name, source, member.offset_data, member.size))
+                else:
+                    left_out.reasons["not regular files"] += 1
+    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
+        raise InvalidInputError(f"{source}: neither a directory nor an uncompressed tar") from error
+    except OSError as error:
+        raise MissingInputError(f"{source}: {error.strerror}") from error
+    return sorted(found, key=lambda item: item.name)
 
 
 def members(archive: tarfile.TarFile, size: int) -> Iterator[tarfile.TarInfo]:
@@ -127,6 +148,77 @@ def members(archive: tarfile.TarFile, size: int) -> Iterator[tarfile.TarInfo]:
             raise tarfile.TarError("a member is not where its header says")
         end = member.offset_data
         yield member
+
+
+FAULTS = (InvalidInputError, MissingInputError, UnavailableError)
+"""Errors that are one image's."""
+
+
+@dataclass(frozen=True)
+class Replaceable(Item):
+    """An image of a training: where it cannot be read, the next one of its directory takes its place.
+
+    Which one that is does not depend on what was read before, so that a resumed run is the same run.
+    """
+
+    peers: list[Replaceable] = field(compare=False, repr=False)
+    number: int = field(compare=False)
+    failures: dict[str, DcuError] = field(compare=False, repr=False)
+    """Why images of the training cannot be read, by their names: of all of them."""
+
+    def image(self) -> ImageArray:
+        """Its image or that of the next that can be read; raises its own error where none can."""
+        for item in (*self.peers[self.number :], *self.peers[: self.number]):
+            place = f"{item.dataset}/{item.name}"
+            if place not in self.failures:
+                try:
+                    return super(Replaceable, item).image()
+                except FAULTS as error:
+                    self.failures[place] = error
+                    log.warning("%s; another image takes its place", error)
+        raise self.failures[f"{self.dataset}/{self.name}"]
+
+
+def replaceable(found: Sequence[Item]) -> list[Item]:
+    """Items that do not end a training where they cannot be read; :func:`failures` tells which."""
+    failed: dict[str, DcuError] = {}
+    peers: dict[tuple[str, PurePosixPath], list[Replaceable]] = {}
+    out: list[Item] = []
+    for item in found:
+        group = peers.setdefault((item.dataset, PurePosixPath(item.name).parent), [])
+        group.append(Replaceable(**vars(item), peers=group, number=len(group), failures=failed))
+        out.append(group[-1])
+    return out
+
+
+def readable(found: Sequence[Pair]) -> list[Pair]:
+    """The pairs whose image can be read; :func:`failures` tells of which it cannot.
+
+    Raises
+    ------
+    InvalidInputError, MissingInputError, UnavailableError
+        None can be read.
+    """
+    failed: dict[str, DcuError] = {}
+    whole = []
+    for pair in found:
+        try:
+            pair.image.image()
+        except FAULTS as error:
+            failed[f"{pair.image.dataset}/{pair.image.name}"] = error
+            log.warning("%s; left out", error)
+            continue
+        peers: list[Replaceable] = []
+        peers.append(Replaceable(**vars(pair.image), peers=peers, number=0, failures=failed))
+        whole.append(Pair(peers[0], pair.label))
+    if not whole:
+        raise next(iter(failed.values()))
+    return whole
+
+
+def failures(found: Sequence[Item]) -> list[DcuError]:
+    """Why images of a training could not be read, in the order in which that was found."""
+    return [error for item in found[:1] if isinstance(item, Replaceable) for error in item.failures.values()]
 
 
 @dataclass(frozen=True)
@@ -177,7 +269,7 @@ def pairs(source: Path) -> list[Pair]:
 
 def sample_items() -> list[Item]:
     """The photographs that dcu carries."""
-    return items(paths.shipped("samples"))
+    return directory_items(paths.shipped("samples"), SUFFIXES, LeftOut())
 
 
 def shown(found: Sequence[Item], most: int) -> list[Item]:

@@ -1,4 +1,4 @@
-"""What runs a network on the CPU: PyTorch, or ONNX Runtime, in eight bits too, where dcu-codec[fast] is installed."""
+"""Backends of networks on the CPU: PyTorch, or ONNX Runtime in float32 and int8 where dcu-codec[fast] is installed."""
 
 from __future__ import annotations
 
@@ -37,8 +37,6 @@ MAX_POSITIONS = 32 * 28 * 28
 """Latent positions that go through a network together on a GPU: bounds memory."""
 SILENT = 4
 """Severity of ONNX Runtime's messages that are shown: what ends the process. Errors are raised."""
-CALIBRATION_BATCH = 10
-"""Examples that go through a network together while ranges are measured."""
 
 
 class Batched:
@@ -145,7 +143,7 @@ def weight_bits() -> int:
 
 
 def quantized(model: bytes, examples: Tensor) -> bytes:
-    """An ONNX model in eight bits, a scale a channel; ``examples`` (n, ...) show how large activations become."""
+    """An ONNX model in int8, one scale per channel; ``examples`` (n, ...) give the ranges of activations."""
     runtime()
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -154,7 +152,7 @@ def quantized(model: bytes, examples: Tensor) -> bytes:
         """The examples, as the calibration asks for them."""
 
         def __init__(self) -> None:
-            self.parts: Iterator[Tensor] = iter(examples.split(CALIBRATION_BATCH))
+            self.parts: Iterator[Tensor] = iter(examples.split(1))  # of ten together, 360 MB more are needed
             self.name = session_of(model, 1).get_inputs()[0].name
 
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:

@@ -1,4 +1,4 @@
-"""Atomic file output: a reader sees the old file or the complete new one."""
+"""Atomic file output: a reader sees the old file or the complete new one, after a loss of power too where asked for."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ PART = re.compile(r"\.dcu-[0-9a-f]{16}\.part")
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
     """Yield an empty temporary file in the same directory; it is renamed to ``path`` on success, removed on failure.
 
-    What processes that were killed left in that directory is removed first.
+    What processes that were killed left in that directory is removed first. ``durable`` waits until file and name are
+    on the disk, some 10 to 20 ms.
 
     Raises
     ------
@@ -33,11 +34,27 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         lock = made_and_locked(part)
         yield part
+        if durable:
+            sync(part)
         os.replace(part, path)
+        if durable:
+            sync(path.parent)
     finally:
         part.unlink(missing_ok=True)
         if lock >= 0:
             os.close(lock)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a directory, are on the disk; raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # what some file systems say of directories
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def made_and_locked(part: Path) -> int:
@@ -65,9 +82,9 @@ def remove_stale(directory: Path) -> None:
                     os.close(lock)
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path``; raises OSError."""
-    with replacing(path) as part, part.open("wb") as file:
+def write_atomic(path: Path, data: bytes, durable: bool = True) -> None:
+    """Write ``data`` to ``path``, as :func:`replacing` says; raises OSError."""
+    with replacing(path, durable) as part, part.open("wb") as file:
         file.write(data)
 
 

@@ -68,8 +68,15 @@ def read(path: Path, sha256: str | None) -> dict[str, Tensor]:
     return tensors
 
 
+def finite(answer: Tensor, name: str) -> Tensor:
+    """What a network gives; raises UnavailableError where numbers overflowed, as those of finite weights may."""
+    if not bool(answer.isfinite().all()):
+        raise UnavailableError(f"{name}: its network gives no finite numbers")
+    return answer
+
+
 def check_header(data: bytes) -> None:
-    """Refuse a header that lies, or names what no model has; raises ValueError."""
+    """Refuse a header that lies, or has names that no model has; raises ValueError."""
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > min(MOST_HEADER, len(data) - 8):
         raise ValueError("no header")

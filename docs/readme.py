@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dcu.bench.table import fastest
+from dcu.geometry import CROP
 from docs import results
 from docs.results import ROOT, read
 
 PAGES = (ROOT / "README.md", ROOT / "docs" / "models.md")
+ORIGINAL = "RGB on the original"
 Cells = dict[str, str]
 
 
@@ -153,19 +155,16 @@ def compression() -> list[Cells]:
     ]
 
 
-def classification() -> list[Cells]:
-    """The README's table of classifiers."""
-    twenty = on("classifiers", "imagenet20-val", engine="pytorch")
-    return [
-        {
-            "classifier": name,
-            "bpp": number(row["bpp"], 3),
-            "top-1, 500 classes (%)": with_error(row, "top1", 1, 100),
-            "top-5 (%)": with_error(row, "top5", 1, 100),
-            "top-1, 20 classes (%)": with_error(twenty[name], "top1", 1, 100),
-        }
-        for name, row in on("classifiers", "imagenet1000-val", engine="pytorch").items()
-    ]
+def comparison() -> list[Cells]:
+    """The README's table of classifiers: each beside the RGB network on files of equal size, and on the original."""
+    rows = read("baselines")
+    chosen = []
+    for name in dict.fromkeys(row["classifier"] for row in rows):
+        own, *others = [row for row in rows if row["classifier"] == name and row["pipeline"] != ORIGINAL]
+        formats = [row for row in others if "codec-" not in row["pipeline"]]
+        tuned = [row for row in others if row["pipeline"].startswith("RGB tuned")]
+        chosen += [own, *tuned, max(formats, key=lambda row: float(row["top1"]))]
+    return [beside(row) for row in [*chosen, next(row for row in rows if row["pipeline"] == ORIGINAL)]]
 
 
 def segmentation() -> list[Cells]:
@@ -178,16 +177,18 @@ def segmentation() -> list[Cells]:
 
 def baselines() -> list[Cells]:
     """Pipelines from files of about as many bytes to labels."""
-    return [
-        {
-            "from file to label": f"**{row['pipeline']}**" if row["pipeline"] == row["classifier"] else row["pipeline"],
-            "bytes": number(row["bytes"], 0),
-            "top-1 (%)": with_error(row, "top1", 1, 100),
-            "top-5 (%)": with_error(row, "top5", 1, 100),
-            "M MACs": number(row["macs"], 0, 1e-6),
-        }
-        for row in read("baselines")
-    ]
+    return [beside(row) for row in read("baselines")]
+
+
+def beside(row: dict[str, str]) -> Cells:
+    """A pipeline to a label; those of dcu's classifiers in bold."""
+    return {
+        "from file to label": f"**{row['pipeline']}**" if row["pipeline"] == row["classifier"] else row["pipeline"],
+        "bytes": number(row["bytes"] or str(float(row["bpp"]) * CROP**2 / 8), 0),
+        "top-1 (%)": with_error(row, "top1", 1, 100),
+        "top-5 (%)": with_error(row, "top5", 1, 100),
+        "M MACs": number(row["macs"], 0, 1e-6),
+    }
 
 
 def latency() -> list[Cells]:
@@ -211,7 +212,7 @@ TABLES: dict[str, Callable[[], list[Cells]]] = {
     make.__name__: make
     for make in (
         *(codecs, against, classifiers, segmenters, iou),
-        *(compression, classification, segmentation, baselines, latency),
+        *(compression, comparison, segmentation, baselines, latency),
     )
 }
 """Tables by their names in pages."""
@@ -220,10 +221,10 @@ TABLES: dict[str, Callable[[], list[Cells]]] = {
 def filled(text: str) -> str:
     """A page with its tables written anew, each between its two comments."""
     for name, make in TABLES.items():
-        begin, end = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
+        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         before, found, rest = text.partition(begin)
         if found:
-            text = before + begin + table(make()) + end + rest.partition(end)[2]
+            text = before + begin + table(make()) + "\n" + end + rest.partition(end)[2]
     return text
 
 

@@ -47,9 +47,11 @@ def main() -> None:
     OUT.mkdir(exist_ok=True)
     codec, classifier = Codec.load(), Classifier.load()
     caption = "AVIF, WebP, JPEG: bytes of the smallest file of this size that each of them can write"
-    table = Table(title="Six photographs, named from their bitstreams", caption=caption, box=box.SIMPLE)
-    for heading in ("photograph", "size", "bytes", "bpp", "PSNR", *FORMATS, "named as"):
-        table.add_column(heading, justify="left" if heading in ("photograph", "named as") else "right", no_wrap=True)
+    table = Table(title="Six photographs, classified from their bitstreams", caption=caption, box=box.SIMPLE)
+    for heading in ("photograph", "size", "bytes", "bpp", "PSNR", *FORMATS, "predicted label"):
+        table.add_column(
+            heading, justify="left" if heading in ("photograph", "predicted label") else "right", no_wrap=True
+        )
     sheets = []
     for path in sorted(Path(__file__).parent.glob("*.jpg")):
         image = read_image(path.read_bytes())
@@ -59,11 +61,11 @@ def main() -> None:
         (OUT / f"{path.stem}.bin").write_bytes(data)
         Image.fromarray(decoded).save(OUT / f"{path.stem}.png")
         height, width = image.shape[:2]
-        named = f"{best.label} ({100 * best.probability:.0f} %)"
+        predicted = f"{best.label} ({100 * best.probability:.0f} %)"
         others = [str(smallest(image, format)) for format in FORMATS]
         bpp, quality = f"{8 * len(data) / (width * height):.3f}", f"{psnr(image, decoded):.1f} dB"
-        table.add_row(path.stem, f"{width}x{height}", str(len(data)), bpp, quality, *others, named)
-        sheets.append(side_by_side(image, decoded, (path.name, f"{len(data)} bytes: {named}")))
+        table.add_row(path.stem, f"{width}x{height}", str(len(data)), bpp, quality, *others, predicted)
+        sheets.append(side_by_side(image, decoded, (path.name, f"{len(data)} bytes: {predicted}")))
     write_sheet(sheets)
     console = Console() if sys.stdout.isatty() else Console(width=110)
     console.print(table)

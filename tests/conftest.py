@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from dcu import store
@@ -37,6 +38,9 @@ from dcu.tasks import rgb
 from dcu.tasks.classify import classifier_for
 from dcu.tasks.segment import segmenter_for
 from dcu.train.codec import CodecNetwork, CodecRecipe
+
+settings.register_profile("dcu", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("dcu")  # how long an example takes says how busy the machine is
 
 SEGMENTER_LABELS = (Label("sky", color="#0000ff"), Label("road", color="#102030"))
 GROUPS = (Group(1, 9, 3), Group(2, 5, 2))
@@ -89,6 +93,13 @@ def state_accuracy(model: store.Model) -> None:
     store.amend(model, stated)
 
 
+def write_segmenter(directory: Path, fingerprint: str) -> store.Model:
+    torch.manual_seed(3)
+    network = LatentSegmenter(3, 4, 1, 0, 8, 2)
+    card = Card("segmenter", fingerprint, codec="codec-0.0983", labels=SEGMENTER_LABELS, void=7)
+    return store.write_model(directory, card, network.state_dict())
+
+
 @pytest.fixture(scope="session")
 def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("models")
@@ -125,10 +136,7 @@ def codec(model_directory: Path) -> Codec:
 
 @pytest.fixture
 def segmenter(own_models: Path, codec: Codec) -> Path:
-    torch.manual_seed(3)
-    network = LatentSegmenter(3, 4, 1, 0, 8, 2)
-    card = Card("segmenter", codec.fingerprint, codec=codec.name, labels=SEGMENTER_LABELS, void=7)
-    return store.write_model(own_models / "segmenter-0.0983", card, network.state_dict()).directory
+    return write_segmenter(own_models / "segmenter-0.0983", codec.fingerprint).directory
 
 
 class OurTables:

@@ -30,7 +30,10 @@ def chunk(name: bytes, data: bytes) -> bytes:
 
 def pack(samples: NDArray[Any], bits: int, order: str = ">") -> bytes:
     """Rows of samples, each padded to whole bytes."""
-    if bits >= 8 and bits % 8 == 0 and bits != 24:
+    if bits == 24:
+        wide = np.ascontiguousarray(samples.astype(f"{order}u4")).view(np.uint8).reshape(*samples.shape, 4)
+        return wide[..., slice(3) if order == "<" else slice(1, 4)].tobytes()
+    if bits >= 8 and bits % 8 == 0:
         return samples.astype(f"{order}u{bits // 8}").tobytes()
     planes = (samples.astype(np.int64)[..., None] >> np.arange(bits - 1, -1, -1)) & 1
     return np.packbits(planes.reshape(len(samples), -1).astype(np.uint8), axis=1).tobytes()

@@ -20,7 +20,7 @@ FLOORS = [
     {"entropy", "install", "store", "weights", "engines", "regions"},
     {"arguments"},
     {"bitstream", "image", "nets", "cache", "threads"},
-    {"io", "paths", "cards", "old_cards", "labels", "schema"},
+    {"io", "paths", "cards", "old_cards", "labels", "schema", "walk"},
     {"errors", "geometry", ""},
 ]
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}

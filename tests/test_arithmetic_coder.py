@@ -72,13 +72,14 @@ def photos(tmp_path: Path) -> Path:
     return directory
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 300), st.integers(1, 40), st.sampled_from(SKEWS), st.integers(0, 99))
 def test_symbols_come_back(count: int, levels: int, skew: str, seed: int) -> None:
     tables, symbols = random_tables(count, levels, skew, seed)
     assert torch.equal(OurTables().decode(tables, OurTables().encode(tables, symbols)), symbols)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skew", SKEWS)
 @pytest.mark.parametrize("levels", [1, 2, 3, 32, 257])
 def test_bytes_of_torchac(torchac: TableCoder, levels: int, skew: str) -> None:
@@ -105,6 +106,7 @@ def test_golden_streams_of_torchac(torchac: TableCoder, path: Path, monkeypatch:
         assert torch.equal(coder.decode_with(torchac, payload, *tile.shape[1:]), tile)
 
 
+@pytest.mark.slow
 def test_commands_with_torchac(torchac: TableCoder, codec: Codec, photo: Path) -> None:
     """Its compiler's output reaches neither stream nor image."""
     made = process("compress", photo, "-o", "-", DCU_CODER="torchac")

@@ -28,7 +28,7 @@ def test_moving_average_follows_the_weights() -> None:
     average = MovingAverage(module, 0.5)
     for step, value in enumerate((11.0, 21.0)):
         module.weight.data.fill_(value)
-        module.num_batches_tracked.fill_(step)  # type: ignore[operator]
+        module.state_dict()["num_batches_tracked"].fill_(step)
         average.update(module, step)
     expected = (0.1 * 1 + 0.9 * 11) * 2 / 11 + 21 * 9 / 11
     assert average.tensors["weight"].item() == pytest.approx(expected)

@@ -36,6 +36,7 @@ def growth(before: int) -> int:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("segmenter")
 @pytest.mark.parametrize("begin", [b"", b"\xdcu\x01", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
 @pytest.mark.parametrize("command", COMMANDS)
@@ -83,6 +84,7 @@ def test_a_pipe_that_never_ends(dcu: Dcu, tmp_path: Path, command: str) -> None:
     assert answer.code == 65
 
 
+@pytest.mark.slow
 def test_images_through_a_pipe_and_with_much_else(dcu: Dcu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = png(smooth_image(200, 200)) + bytes(2**21)
     (tmp_path / "x.png").write_bytes(data)

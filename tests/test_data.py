@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from dcu.data import dataset_name, gather, items
+from dcu.data import dataset_name, failures, gather, items, replaceable, sample_items
 from dcu.errors import InvalidInputError, MissingInputError
+
+from .conftest import Dcu, png, smooth_image
 
 
 @pytest.fixture
@@ -78,3 +82,68 @@ def test_tar_whose_headers_lie(tmp_path: Path, size: bytes) -> None:
     (tmp_path / "evil.tar").write_bytes(data)
     with pytest.raises(InvalidInputError):
         items(tmp_path / "evil.tar")
+
+
+def test_what_is_left_out_is_told(directory: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of directories as the commands tell it, of tars too; the samples are silent."""
+    caplog.set_level("INFO", "dcu")
+    (directory / "photo.CR2").write_text("x")
+    os.mkfifo(directory / "pipe.png")
+    assert len(items(directory)) == 2
+    (line,) = caplog.messages
+    assert line == (
+        f"{directory}: 1 skipped: not regular files, 1 skipped: images of other formats (.cr2 1), "
+        "1 skipped: other extensions (.txt 1)"
+    )
+    with tarfile.open(tmp_path / "set.tar", "w") as archive:
+        archive.add(directory, ".")
+    items(tmp_path / "set.tar")
+    assert caplog.messages[1].partition(": ")[2] == line.partition(": ")[2]
+    sample_items()
+    assert len(caplog.messages) == 2
+
+
+def test_links_to_directories_are_followed_once(directory: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "c.png").write_text("c")
+    (directory / "link").symlink_to(other)
+    (directory / "again").symlink_to(other)
+    (directory / "up").symlink_to(directory)
+    assert [item.name for item in items(directory)] == ["again/c.png", "n00/a.JPG", "n01/b.jpg"]
+
+
+def test_evaluation_tells_what_is_left_out_and_what_cannot_be_read(dcu: Dcu, tmp_path: Path) -> None:
+    """One line each; a set of which an image cannot be read has no figures."""
+    data = tmp_path / "set"
+    data.mkdir()
+    for name in "ab":
+        (data / f"{name}.png").write_bytes(png(smooth_image(24, 24)))
+    (data / "c.cr2").write_bytes(b"x")
+    answer = dcu("eval", "codec", data, "--json", "-q")
+    assert (answer.code, answer.err, answer.lines[0]["count"]) == (0, "", 2)
+    answer = dcu("eval", "codec", data, "--json")
+    assert answer.err == f"dcu: {data}: 1 skipped: images of other formats (.cr2 1)\n"
+    (data / "b.png").write_bytes(b"broken")
+    answer = dcu("eval", "codec", data, "--json", "-q")
+    assert (answer.code, answer.out) == (65, "")
+    assert answer.err.startswith("dcu: set/b.png: ")
+    assert answer.err.count("\n") == 1
+
+
+def test_another_image_of_the_same_directory_takes_the_place(tmp_path: Path, notes: list[str]) -> None:
+    images = {name: smooth_image(8, 8, seed) for seed, name in enumerate(("x/a", "x/b", "x/c", "y/d", "y/e"))}
+    for name, image in images.items():
+        path = tmp_path / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"broken" if name in ("x/a", "x/c", "y/d", "y/e") else png(image))
+    found = replaceable(items(tmp_path))
+    for _ in range(2):
+        for item in found[:3]:
+            assert np.array_equal(item.image(), images["x/b"])
+        for item in found[3:]:
+            with pytest.raises(InvalidInputError, match=item.name):
+                item.image()
+    names = ["x/a.png", "x/c.png", "y/d.png", "y/e.png"]
+    assert all(name in str(error) for name, error in zip(names, failures(found), strict=True))
+    assert len(notes) == 4

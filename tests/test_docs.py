@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import csv
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+
+from .code_blocks import BLOCK
+from .test_help import parse
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "experiments").rglob("*.md")])
@@ -19,6 +23,23 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in LINK.findall(page.read_text("utf-8")):
         if "://" not in target and not target.startswith("#"):
             assert (page.parent / target.partition("#")[0]).exists(), target
+
+
+INLINE = re.compile(r"(?<=`)dcu [a-z][^`\n]+ --[a-z][^`\n]*(?=`)")
+"""Commands in a sentence or a table, if they have an option; arguments may be missing."""
+USER_PAGES = [page for page in PAGES if "experiments" not in page.parts and page.name != "CHANGELOG.md"]
+
+
+@pytest.mark.parametrize("page", USER_PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_printed_commands_are_those_of_the_command_line(page: Path) -> None:
+    text = page.read_text("utf-8")
+    for line in [line for _, block in BLOCK.findall(text) for line in block.splitlines()]:
+        for command in line.split(" | "):
+            if command.startswith("dcu "):
+                parse(shlex.split(command.partition(" > ")[0], comments=True)[1:])
+    for command in INLINE.findall(text):
+        if "..." not in command:
+            parse(shlex.split(command)[1:], complete=False)
 
 
 def test_pages_stay_short() -> None:

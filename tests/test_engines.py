@@ -32,6 +32,7 @@ def onnx(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.mark.slow
 def test_engines_say_the_same(onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     layers = [torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU6(), torch.nn.Conv2d(8, 4, 3), torch.nn.Flatten(1)]
@@ -49,6 +50,7 @@ def test_engines_say_the_same(onnx: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert torch.allclose(eight_bits(x), expected, atol=0.1 * float(expected.std()))
 
 
+@pytest.mark.slow
 def test_eight_bits_are_made_once(onnx: Path, codec: Codec, caplog: pytest.LogCaptureFixture) -> None:
     data = codec.compress(smooth_image(224, 224))
     exact = Classifier.load(engine="pytorch")(data, top=3)
@@ -63,6 +65,7 @@ def test_eight_bits_are_made_once(onnx: Path, codec: Codec, caplog: pytest.LogCa
             kept.write_bytes(b"broken")
 
 
+@pytest.mark.slow
 def test_float32_on_onnx_runtime_says_what_pytorch_says(onnx: Path, codec: Codec) -> None:
     """Within 1e-3 of probability, and its export is kept beside that in eight bits."""
     data = codec.compress(smooth_image(224, 224))
@@ -91,6 +94,7 @@ def test_engine_that_is_not_there(dcu: Dcu, tmp_path: Path) -> None:
         assert one_line(answer.err)
 
 
+@pytest.mark.slow
 def test_card_may_turn_eight_bits_off(onnx: Path, codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where they lose: then they run only when they are asked for, and `dcu bench` does not time them."""
     monkeypatch.setattr("dcu.engines.weight_bits", lambda: 8)
@@ -102,6 +106,7 @@ def test_card_may_turn_eight_bits_off(onnx: Path, codec: Codec, monkeypatch: pyt
     assert Classifier(loses, codec, engine="int8").engine == "int8"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_no_network_no_files_and_no_remarks_of_others(onnx: Path, codec: Codec, models: Path, tmp_path: Path) -> None:
     """Exporting, quantizing and running on ONNX Runtime, whose wheels collect telemetry unless that is off."""

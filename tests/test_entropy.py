@@ -29,7 +29,7 @@ def random_symbols(codec: Codec, height: int, width: int, seed: int = 0) -> Tens
     return (torch.rand(len(codec.levels), height, width, generator=generator) * levels).to(torch.uint8)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 19), st.integers(1, 19), st.integers(0, 99))
 def test_symbols_come_back(codec: Codec, height: int, width: int, seed: int) -> None:
     symbols = random_symbols(codec, height, width, seed)
@@ -39,7 +39,7 @@ def test_symbols_come_back(codec: Codec, height: int, width: int, seed: int) -> 
         assert torch.equal(codec.entropy.decode([payload], height, width, instructions)[0], symbols), instructions
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 19), st.integers(1, 19), st.integers(0, 99), st.binary(min_size=1, max_size=9))
 def test_bytes_after_the_last_symbol_are_refused(height: int, width: int, seed: int, more: bytes) -> None:
     """Of any tables: a payload is as long as the encoder makes it."""
@@ -101,7 +101,7 @@ def test_symbols_that_the_codec_does_not_have_are_refused(codec: Codec) -> None:
             codec.entropy.decode(payloads, 6, 5)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.binary(max_size=60))
 def test_any_payload_decodes_to_symbols_that_exist_or_is_refused(codec: Codec, payload: bytes) -> None:
     with contextlib.suppress(InvalidInputError):
@@ -109,7 +109,7 @@ def test_any_payload_decodes_to_symbols_that_exist_or_is_refused(codec: Codec, p
         assert all(int(row.max()) < levels for row, levels in zip(symbols, codec.levels, strict=True))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 9), st.floats(0.1, 300), st.floats(0.1, 300), st.integers(0, 99))
 def test_sums_of_any_size_decode_as_they_were_encoded(hidden: int, weights: float, centres: float, seed: int) -> None:
     """Whether they fit 16 and 32 bits or not, and where channels and widths are odd."""

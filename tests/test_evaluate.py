@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from dcu import store
-from dcu.cards import Difference, Result
+from dcu.cards import Baseline, Difference, Result
 from dcu.codec import Codec
 from dcu.data import items
 from dcu.evaluate import baselines, curves
@@ -203,6 +203,31 @@ def test_baselines_of_a_classifier_get_as_many_bytes(dcu: Dcu, dataset: Path, mo
     assert rows[3]["bytes"] > 10 * rows[0]["bytes"]
     (plain,) = dcu("eval", "classifier", dataset, "--json").lines
     assert rows[0]["top1"] == pytest.approx(plain["top1"], abs=1e-3)
+
+
+@pytest.mark.usefixtures("random_rgb", "own_models")
+def test_a_recorded_comparison_stays_when_other_formats_are_measured(
+    dcu: Dcu, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate_classifier, "check_imagenet", lambda _: None)
+    monkeypatch.setattr(evaluate_classifier, "SIDES", (64,))
+    for name in ("jpeg", "webp"):
+        monkeypatch.setitem(baselines.FORMATS, name, replace(baselines.FORMATS[name], fine=(1, 80)))
+
+    def recorded(formats: str) -> tuple[Baseline, ...]:
+        assert dcu("eval", "baselines", dataset, "--formats", formats, "--record").code == 0
+        found = store.find("classifier-0.0983").card.baselines
+        assert found is not None
+        assert found.dataset == dataset.name
+        return found.rows
+
+    decoded, jpeg, original = recorded("jpeg")
+    again, webp, kept, last = recorded("webp")
+    assert (again, kept, last) == (decoded, jpeg, original)
+    assert webp.source == "webp"
+    assert recorded("jpeg") == (decoded, jpeg, webp, original)
+    (dataset / "n00000000" / "0.png").unlink()
+    assert len(recorded("jpeg")) == 3  # of fewer images
 
 
 @pytest.mark.usefixtures("random_rgb")

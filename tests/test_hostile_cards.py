@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import save
 
-from dcu import store
+from dcu import bitstream, store
+from dcu.codec import Codec
 
 from .conftest import Dcu, Result, one_line, png, smooth_image
 from .hostile_cards import (
@@ -110,6 +112,7 @@ def test_labels_too_few_or_too_many(dcu: Dcu, own_models: Path, stream: Path, co
         assert refused(dcu(*command, own_models / "classifier-0.0983"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", WEIGHTS.values(), ids=WEIGHTS)
 @pytest.mark.parametrize("name", ["codec-0.0983", "classifier-0.0983"])
 def test_files_in_the_place_of_weights(
@@ -140,6 +143,48 @@ def test_weights_of_a_codec(dcu: Dcu, own_models: Path, photo: Path, change: Any
         assert refused(answer), (answer.code, answer.err[:300])
 
 
+OVERFLOWING = {
+    "analysis": ("codec-0.0983", ("compress",)),
+    "synthesis": ("codec-0.0983", ("decode",)),
+    "trunk": ("classifier-0.0983", ("classify",)),  # features are clipped by ReLU6
+    "pyramid": ("segmenter-0.0983", ("segment",)),
+}
+"""Parts of models, and the commands that compute with them."""
+
+
+@pytest.mark.usefixtures("segmenter")
+@pytest.mark.parametrize("part", OVERFLOWING)
+def test_finite_weights_that_overflow(dcu: Dcu, own_models: Path, photo: Path, tmp_path: Path, part: str) -> None:
+    """Each command says so; nothing is written, and no image or answer made of what is no number."""
+    name, commands = OVERFLOWING[part]
+    model = store.read_model(own_models / name)
+    tensors = store.to_file_names(model.weights())
+    for key, value in tensors.items():
+        if key.startswith(part) and value.is_floating_point():
+            tensors[key] = torch.full_like(value, 3e38, dtype=torch.float32)
+    data = save(tensors)
+    (model.directory / "weights.safetensors").write_bytes(data)
+    store.amend(model, replace(model.card, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)))
+    codec = Codec.from_model(store.read_model(own_models / "codec-0.0983"))
+    payload = codec.entropy.encode(torch.ones(len(codec.levels), 2, 3, dtype=torch.uint8))
+    stream, out = tmp_path / "x.bin", tmp_path / "out"
+    stream.write_bytes(bitstream.write(bitstream.Header(codec.identity), 24, 16, [[payload]]))
+    calls: dict[str, list[Any]] = {
+        "compress": [photo, "-o", out],
+        "decode": [stream, "-o", out.with_suffix(".png")],
+        "classify": [stream, "--engine", "pytorch"],
+        "segment": [stream, "-o", out.with_suffix(".png")],
+    }
+    for command in commands:
+        answer = dcu(command, *calls[command])
+        assert (answer.code, answer.out) == (69, ""), command
+        assert one_line(answer.err)
+        assert "no finite numbers" in answer.err
+        assert not list(tmp_path.glob("out*"))
+    verified = dcu("models", "verify", model.directory)
+    assert (verified.code, one_line(verified.err)) == (69, True)
+
+
 def test_network_of_giant_layers(dcu: Dcu, own_models: Path, stream: Path) -> None:
     """A bias says 30 million classes, its layer would have 150 GB."""
     model = store.read_model(own_models / "classifier-0.0983")
@@ -152,6 +197,7 @@ def test_network_of_giant_layers(dcu: Dcu, own_models: Path, stream: Path) -> No
         assert refused(dcu(*command, model.directory))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["card.json", "weights.safetensors"])
 @pytest.mark.parametrize("kind", ["device", "pipe", "directory", "dangling", "loop", "other", "large"])
 def test_what_is_no_regular_file(
@@ -203,6 +249,7 @@ def test_files_in_the_place_of_a_recipe(dcu: Dcu, tmp_path: Path, text: bytes) -
     assert refused(answer), (answer.code, answer.err[:300])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("section", "key", "value"), RECIPE_VALUES, ids=lambda value: value[:24])
 def test_values_of_recipes(dcu: Dcu, tmp_path: Path, section: str, key: str, value: str) -> None:
     answer = train(dcu, tmp_path, recipe(section, key, value).encode())

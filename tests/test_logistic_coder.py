@@ -97,6 +97,16 @@ def test_any_payload_is_symbols_or_refused(payload: bytes, q: int) -> None:
         assert CODER.decode([payload], 3, 4, q).shape == (1, CHANNELS, 3, 4)
 
 
+@given(st.integers(1, 9), st.integers(0, 99), st.sampled_from([0.3, 3.0, 3000.0]), st.binary(min_size=1, max_size=9))
+def test_bytes_after_the_last_symbol_are_refused(side: int, seed: int, spread: float, more: bytes) -> None:
+    symbols = symbols_of(seed, side, side + 1, spread).clamp(-32767, 32767)
+    payload = CODER.encode(symbols, seed % 64)
+    assert torch.equal(CODER.decode([payload], side, side + 1, seed % 64)[0], symbols)
+    for longer in (payload + more, payload + bytes(len(more))):
+        with pytest.raises(InvalidInputError, match="after the last symbol"):
+            CODER.decode([longer], side, side + 1, seed % 64)
+
+
 def test_channels_that_are_not_coded_are_zero_and_not_read() -> None:
     context = random_context()
     coded = torch.ones(64, CHANNELS)

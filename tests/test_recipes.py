@@ -9,6 +9,7 @@ import shutil
 import tomllib
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ RUNS = {
 """Of each file one recipe: the command that trains it, and what makes it small."""
 
 
-def section_type(name: str) -> type:
+def section_type(name: str) -> type[Any]:
     """The dataclass of a shipped recipe's sections."""
     if name == "codec-2":
         return VariableRateTraining
@@ -123,6 +124,7 @@ def test_every_recipe_is_run() -> None:
     assert {find_recipe(name).path for name in RUNS} == set(FILES)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("random_rgb", "tuned")
 @pytest.mark.parametrize("name", RUNS)
 def test_recipes_train(

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from PIL import Image
 
 from dcu import store
-from dcu.bench import plots
+from dcu.bench import gallery, plots
+from dcu.bench import report as bench_report
+from dcu.evaluate import curves
 from dcu.image import ImageArray
 
 from .conftest import Dcu, one_line, smooth_image, state_accuracy
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -33,17 +42,68 @@ def shown() -> int:
     return sum(3 + len(store.networks("segmenter", model.fingerprint)) for model in store.installed_codecs())
 
 
+@pytest.mark.usefixtures("own_models")
+@pytest.mark.parametrize(("seconds", "count"), [(None, 4), (0.0, 1), (30.0, 2), (1e6, 4)])
+def test_seconds_bound_the_comparison_of_formats(
+    monkeypatch: pytest.MonkeyPatch, seconds: float | None, count: int
+) -> None:
+    """An image costs a second for each codec and for each of a format's 11 settings."""
+    now = [0.0]
+
+    def costly(*given: Any) -> dict[str, Any]:
+        now[0] += len(given[-1])
+        return {}
+
+    class Measured(Exception):  # noqa: N818
+        pass
+
+    def stop(ours: Any, theirs: Any) -> None:
+        raise Measured
+
+    monkeypatch.setattr("dcu.evaluate.baselines.SCALES", (1.0,))
+    monkeypatch.setattr(bench_report, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    for name in ("evaluate", "measure_setting"):
+        monkeypatch.setattr(bench_report, name, costly)
+    monkeypatch.setattr("dcu.evaluate.curves.of", stop)
+    images = {str(number): smooth_image(8, 8) for number in range(4)}
+    with pytest.raises(Measured):
+        bench_report.report([], images, ["webp"], seconds)
+    of_one = now[0] / (count + (seconds is not None))
+    assert of_one == len(store.installed_codecs()) + 11
+    assert seconds is None or now[0] <= of_one + max(of_one, seconds)
+
+
 def test_report_stands_alone(page: Path) -> None:
     text = page.read_text()
     assert not re.search(r'(src|href)="(?!data:|#)', text)
     assert not re.search(r"url\((?!#)|@import|<script", text)
     assert (
-        text.count("<img") == text.count('src="data:image/webp;base64,') == text.count('alt="&lt;street&gt;') == shown()
+        text.count("<img") == text.count('src="data:image/jpeg;base64,') == text.count('alt="&lt;street&gt;') == shown()
     )
     assert text.count("<svg") == text.count('role="img"') == 3  # accuracy, times of one batch size, rate-distortion
     assert plots.INK not in text
     assert "quoted from the card: some-val, 9 images" in text
     assert "prefers-color-scheme: dark" in text
+
+
+def test_summary_comes_first(page: Path) -> None:
+    text = page.read_text()
+    assert text.index('id="summary"') < text.index("<h2>")
+    summary = text[text.index('id="summary"') : text.index("</section>")]
+    assert re.search(r"<strong>classifier-0.0983 is [\d.]+ times as fast as RGB on webp \d+x\d+", summary)
+    assert re.findall(r"<th scope=\"col\">(.+?)</th>", summary) == ["pipeline", "top-1", "speed-up", "ms", "bytes"]
+
+
+def test_series_differ_in_color_and_marker() -> None:
+    looks = [curves.style(index) for index in range(10)]
+    assert len({look["color"] for look in looks}) == len({look["marker"] for look in looks}) == 10
+
+
+def test_images_are_small_on_the_page() -> None:
+    shown = gallery.show(smooth_image(900, 1600), "alt", "caption", [])
+    with Image.open(io.BytesIO(base64.b64decode(shown.source.partition(",")[2]))) as image:
+        assert image.size == (384, 216)
+        assert image.format == "JPEG"
 
 
 @pytest.mark.skipif(not shutil.which("chromedriver"), reason="no Chromium with its driver is installed")
@@ -56,8 +116,18 @@ def test_a_browser_draws_all_of_it(page: Path) -> None:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
     try:
-        browser.set_window_size(390, 844)
-        browser.get(page.as_uri())
+        for width in (1280, 390):
+            size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": False}
+            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            browser.get(page.as_uri())
+            assert browser.execute_script("return window.innerWidth") == width
+            boxes = browser.execute_script(
+                "return [...document.querySelectorAll('#summary th, #summary td, #summary strong')]"
+                ".map(cell => cell.getBoundingClientRect()).map(box => [box.left, box.right, box.bottom])"
+            )
+            assert len(boxes) > 10
+            assert all(0 <= left < right <= width for left, right, _ in boxes)  # top-1 and speed-up among them
+            assert max(bottom for *_, bottom in boxes) <= 844
         widths = browser.execute_script("return [...document.images].map(image => image.naturalWidth)")
         areas = browser.execute_script(
             "return [...document.querySelectorAll('svg path')].length && [...document.querySelectorAll('svg')]"
@@ -69,6 +139,8 @@ def test_a_browser_draws_all_of_it(page: Path) -> None:
         assert min(areas) > 10_000
         assert overflow <= 0  # wide tables and plots scroll in their own boxes
         assert browser.get_log("browser") == []
+        pdf = len(base64.b64decode(browser.print_page()))
+        assert pdf < min(5e6, 2 * page.stat().st_size)  # JPEG is not written anew
     finally:
         browser.quit()
 

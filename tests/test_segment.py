@@ -266,6 +266,17 @@ def test_pairs_of_a_tar_are_those_of_its_directory(street: Path, tmp_path: Path)
     assert all(np.array_equal(a.classes(), b.classes()) for a, b in zip(of_directory, of_tar, strict=True))
 
 
+def test_an_image_that_cannot_be_read_does_not_end_a_training(dcu: Dcu, street: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(RECIPE.format(input="latent"))
+    (street / "images" / "1.png").write_bytes(b"broken")
+    trained = dcu("train", "segmenter", recipe, "--data", street, "--out", tmp_path / "m", "--runs", tmp_path / "runs")
+    assert trained.code == 65
+    assert trained.err.count("dcu: note: street/images/1.png: ") == 1
+    assert trained.err.endswith("dcu: images left out, since they cannot be read: 1\n")
+    assert json.loads((tmp_path / "m" / "card.json").read_text())["training"]["images"] == {"street": 4}
+
+
 def test_bad_label_maps_are_one_line_before_training(dcu: Dcu, street: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(RECIPE.format(input="latent"))

@@ -66,6 +66,7 @@ def test_every_codec_has_a_golden_stream() -> None:
     assert written == {model.fingerprint[:8] for model in installed() if model.kind == "codec"}
 
 
+@pytest.mark.slow
 def test_models_are_as_their_cards_say(dcu: Dcu) -> None:
     answer = dcu("models", "verify")
     assert answer.code == 0, answer.err
@@ -131,6 +132,7 @@ def test_more_bits_show_more() -> None:
     assert shown[-1] > shown[0] + 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", RATES)
 def test_file_is_as_long_as_the_context_model_says(rate: float) -> None:
     codec = of_rate(rate)
@@ -163,7 +165,7 @@ def test_tables_of_pages_are_those_of_the_results(page: Path) -> None:
 
 
 def test_models_page_states_how_many_test_images_were_trained_on() -> None:
-    text = " ".join((readme.ROOT / "docs" / "models.md").read_text("utf-8").split())
+    text = " ".join((results.ROOT / "docs" / "models.md").read_text("utf-8").split())
     counts = {row["name"]: int(row["training_test_images"]) for row in results.read("models")}
     assert "at most {:,}, {:,} and {:,} images".format(*(counts[f"classifier-{rate}"] for rate in NAMES)) in text
     assert f"at most {max(counts[f'codec-{rate}'] for rate in NAMES):,} images of such sets" in text

@@ -47,6 +47,7 @@ def squares(samples: Path, side: int) -> list[np.ndarray]:
     return [images[i % len(images)][i : i + side, i : i + side] for i in range(32)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", engines.TITLES)
 def test_batches_and_threads_change_no_byte(
     released: Path, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -72,6 +73,7 @@ def test_batches_and_threads_change_no_byte(
     assert len(set(seen)) == 2, "logits, and embeddings"
 
 
+@pytest.mark.slow
 def test_threads_change_no_segmentation_map(released: Path) -> None:
     codec, before = codec_of(Codec.load("codec-0.0983").identity), torch.get_num_threads()
     streams = [codec.compress(image) for image in squares(released, 200)[:5]]
@@ -125,6 +127,7 @@ class Labels(Dataset[tuple[str, bytes]]):
         return self.classifier(data).predictions[0].label, self.classifier.codec.latent(data).numpy().tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 @pytest.mark.parametrize("engine", ["pytorch", "onnx"])

@@ -558,6 +558,35 @@ def test_classifier_from_recipe_to_label(dcu: Dcu, images: Path, photo: Path, tm
 
 
 @pytest.mark.usefixtures("random_rgb")
+@pytest.mark.parametrize("kind", ["codec", "classifier"])
+@pytest.mark.parametrize("failure", ["damaged", "missing", "no package"])
+def test_an_image_that_cannot_be_read_does_not_end_a_training(
+    dcu: Dcu, images: Path, tmp_path: Path, kind: str, failure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told once; the model is written; the exit code is the image's."""
+    data = tmp_path / "set"
+    with tarfile.open(images) as archive:
+        archive.extractall(data, filter="data")
+    bad = data / "n00000001" / "1.png"
+    bad.unlink()
+    if failure == "missing":
+        bad.symlink_to("nothing")
+    else:
+        bad.write_bytes(b"broken" if failure == "damaged" else b"\xff\x0a" + bytes(20))
+        monkeypatch.setitem(sys.modules, "pillow_jxl.JpegXLImagePlugin", None)
+    recipe, model = tmp_path / "tiny.toml", tmp_path / "model"
+    text = (
+        CODEC_TOML if kind == "codec" else CLASSIFIER_TOML.replace("pictures", "set").replace("steps = 2", "steps = 9")
+    )
+    recipe.write_text(text.replace("steps = 3", "steps = 9"))
+    trained = dcu("train", kind, recipe, "--data", data, "--out", model, "--runs", tmp_path / "runs")
+    assert trained.code in {"damaged": (65,), "missing": (66,), "no package": (65, 69)}[failure]
+    assert trained.err.count("another image takes its place") == 1
+    assert trained.err.endswith("dcu: images left out, since they cannot be read: 1\n")
+    assert dcu("models", "verify", model).code == 0
+
+
+@pytest.mark.usefixtures("random_rgb")
 def test_classifier_without_some_blocks(dcu: Dcu, images: Path, own_models: Path, tmp_path: Path) -> None:
     """From the recipe to the weights; a segmenter that begins with it has the RGB network's blocks there."""
     recipe, model = tmp_path / "tiny.toml", own_models / "classifier-0.0983"
@@ -605,7 +634,9 @@ def test_adapter_learns_what_the_rgb_network_has_at_the_split_point(
     assert dcu("train", "classifier", whole, *call, "--init", start, "--force").code == 0
     tensors = store.read_model(tmp_path / "model").weights()
     assert adapter_shape(tensors) == (len(codec.levels), 4, 1, hidden)
-    assert json.loads(dcu("models", "show", tmp_path / "model").out)["start"]["steps"] == 2
+    training = store.read_model(tmp_path / "model").card.training
+    assert training is not None
+    assert [origin.steps for origin in training.start] == [2]
     adapter.write_text(adapter.read_text().replace("width = 4", 'input = "decoded"'))
     refused = dcu("train", "classifier", adapter, *call)
     assert refused.code == 2
@@ -687,7 +718,7 @@ def test_adapter_learns_what_another_classifier_has_at_the_split_point(codec: Co
         theirs = getattr(model.backbone, part).state_dict()
         ours = getattr(task.module.backbone, part).state_dict()
         assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
-    with pytest.raises(UnavailableError):
+    with pytest.raises(UnavailableError, match="trained first"):
         AdapterTask(recipe, AdapterRecipe(views=3, imitate="none"), ViewData(batch=3), codec, items(images), 0)
 
 
@@ -804,6 +835,7 @@ class TwoBatches(CodecTask):
         return CodecBatch(torch.cat([super(TwoBatches, self).batch(2 * step + rank).crops for rank in range(2)]))
 
 
+@pytest.mark.slow
 def test_two_processes_learn_as_one_with_twice_the_batch(images: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(CODEC_TOML)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dcu"]

@@ -1,4 +1,4 @@
-"""How often each way is right: measured on labelled images, or quoted from a card."""
+"""Accuracy of each pipeline: measured on labeled images, or quoted from a card."""
 
 from __future__ import annotations
 
@@ -112,4 +112,5 @@ def quoted(codec: store.Model) -> Accuracy:
 
 def metrics_of(row: Comparison | Baseline | Result, macs: int, source: str) -> Metrics:
     """Bytes and accuracy of labels."""
-    return Metrics(row.bytes, row.bpp, row.top1, row.top5, macs, source=source)
+    size = row.bpp * CROP**2 / 8 if row.bytes is None and row.bpp is not None else row.bytes  # cards of 0.1 lack bytes
+    return Metrics(size, row.bpp, row.top1, row.top5, macs, source=source)

@@ -1,4 +1,4 @@
-"""The report's images: each original beside what dcu and other formats make of it in as many bytes, and its names."""
+"""The report's images: each original beside images decoded from dcu and other formats of equal size, with labels."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from dcu.tasks.rgb import RgbClassifier
 from dcu.tasks.segment import Segmenter
 
 TOP = 3
+SHOWN_SIDE = 384
+"""Pixels of the longer side of an image on the page: the report as PDF stays below 5 MB."""
 Names = list[tuple[str, float]]
 """The most probable classes and their probabilities."""
 
@@ -37,11 +39,12 @@ class Shown:
 
 
 def show(image: ImageArray, alt: str, caption: str, names: Names) -> Shown:
-    """An image as WebP of quality 90, which is for the page and for no figure."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "WEBP", quality=90, method=6)
+    """An image as a small JPEG file, for the page only: PDF holds JPEG as it is."""
+    buffer, small = io.BytesIO(), Image.fromarray(image)
+    small.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    small.save(buffer, "JPEG", quality=85, optimize=True)
     encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Shown(f"data:image/webp;base64,{encoded}", alt, caption, names)
+    return Shown(f"data:image/jpeg;base64,{encoded}", alt, caption, names)
 
 
 def best_within(format: str, image: ImageArray, most: int) -> tuple[bytes, ImageArray]:

@@ -1,4 +1,4 @@
-"""Timing: the ways take turns, warm, and every stage has its own clock."""
+"""Timing: pipelines take turns, warm, and every stage has its own clock."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dcu.engines import TITLES, Engine
 TURN = 6
 """Images that a way has before it is another's turn, at least."""
 TURN_SECONDS = 0.2
-"""How long its turn is, where that is longer."""
+"""Seconds of its turn, where that is longer."""
 WARM = 2
 """Batches of each that are not counted."""
 STAGES = ("read", "decode", "network")
@@ -89,7 +89,7 @@ def settle(batch: Tensor) -> None:
 
 
 def runners(rows: Sequence[TimedPipeline], batches: Sequence[int]) -> list[list[Runner]]:
-    """For each way, one runner an engine and batch size; ways that share a network share its engines."""
+    """For each pipeline, one runner per engine and batch size; pipelines that share a network share its engines."""
     ready: dict[int, dict[str, Engine]] = {}
     for pipeline in rows:
         if id(pipeline.network) not in ready:
@@ -142,7 +142,7 @@ def peak_mib(runner: Runner) -> float | None:
 
 
 def status(name: str) -> int:
-    """A figure of this process in KiB, from Linux."""
+    """A value of /proc/self/status in KiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     values = {line.partition(":")[0]: line.partition(":")[2] for line in lines}
     return int(values[name].split()[0])

@@ -1,4 +1,4 @@
-"""The ways from a file to a label that are compared: dcu's, and what people run today; and dcu's to a mask."""
+"""The pipelines from a file to a label that are compared, dcu's and those of pixels; dcu's to a segmentation map."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def latent_pipeline(classifier: Classifier, files: list[bytes], entropy: int) ->
 
 
 class SegmentationMaps(nn.Module):
-    """A segmenter's answer as people get it: latent (B, C, h, w) to the class of every pixel (B, 8 h, 8 w)."""
+    """A segmenter with its enlargement: latent (B, C, h, w) to segmentation map (B, 8 h, 8 w)."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -144,12 +144,12 @@ class SegmentationMaps(nn.Module):
 
 
 def segmentation_pipeline(segmenter: Segmenter, files: list[bytes], entropy: int) -> TimedPipeline:
-    """Bitstream to mask: no decoding of pixels on the way there either."""
+    """Bitstream to segmentation map, without decoding pixels."""
     network, codec = SegmentationMaps(segmenter.network).eval(), segmenter.codec
     parts = latent_parts(network, codec, entropy)
 
     def ready(_: Tensor) -> dict[str, Engine]:
-        return {"pytorch": pytorch(network)}  # what masks are made with
+        return {"pytorch": pytorch(network)}  # the only engine of segmenters
 
     return TimedPipeline(
         Pipeline("latent", segmenter.name),

@@ -1,4 +1,4 @@
-"""The report's figures, as SVG that stands in a page: text is text, lines take the page's own color."""
+"""The report's plots, as inline SVG: text is text, lines take the page's own color."""
 
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ from typing import Any
 
 from dcu.bench.accuracy import Accuracy, Metrics
 from dcu.bench.table import fastest
-from dcu.evaluate.curves import Curves, draw
+from dcu.evaluate.curves import COLORS, Curves, draw, style
 
 INK = "#0b0c0d"
-"""Stands for the page's color of text until the figure is in the page."""
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Okabe and Ito's, told apart by all eyes, on light and on dark."""
-MARKERS = "osD^vP"
+"""Stands for the page's color of text until the plot is in the page."""
 STAGE_LABELS = {"read_ms": "read", "decode_ms": "decode", "network_ms": "network"}
 
 
@@ -29,15 +26,15 @@ def page_style() -> Iterator[None]:
 
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
     clear = ("figure.facecolor", "axes.facecolor", "savefig.facecolor", "legend.facecolor")
-    style: Any = dict.fromkeys(inked, INK) | dict.fromkeys(clear, "none")
-    style |= {"svg.fonttype": "none", "font.size": 11, "legend.fontsize": 9, "legend.edgecolor": "none"}
-    style |= {"axes.prop_cycle": cycler(color=COLORS), "axes.spines.top": False, "axes.spines.right": False}
-    with mpl.rc_context(style):
+    settings: Any = dict.fromkeys(inked, INK) | dict.fromkeys(clear, "none")
+    settings |= {"svg.fonttype": "none", "font.size": 11, "legend.fontsize": 9, "legend.edgecolor": "none"}
+    settings |= {"axes.prop_cycle": cycler(color=COLORS), "axes.spines.top": False, "axes.spines.right": False}
+    with mpl.rc_context(settings):
         yield
 
 
 def svg(figure: Any, alt: str) -> str:
-    """A figure as an element of a page, with a text for those who do not see it."""
+    """A plot as an element of a page, with a text for those who do not see it."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     element = buffer.getvalue()
@@ -48,13 +45,13 @@ def svg(figure: Any, alt: str) -> str:
 
 
 def rate_distortion(curves: Curves, title: str) -> str:
-    """Quality over bits a pixel, of dcu and of other formats."""
+    """Quality over bits per pixel, of dcu and of other formats."""
     with page_style():
         return svg(draw(curves, title), f"Rate-distortion curves: {title}")
 
 
 def accuracy(known: Sequence[Accuracy]) -> list[str]:
-    """Top-1 over bytes and over MACs, a curve for each way through its rates; nothing where nothing is known."""
+    """Top-1 over bytes and over MACs, a curve for each pipeline through its rates; nothing where nothing is known."""
     from matplotlib.figure import Figure
 
     points = [(pipeline, row) for rate in known for pipeline, row in rate.metrics.items() if row.top1 is not None]
@@ -68,27 +65,26 @@ def accuracy(known: Sequence[Accuracy]) -> list[str]:
         by_bytes, by_macs = figure.subplots(1, 2, sharey=True)
         order = sorted(lines, key=lambda name: (name.startswith("RGB"), name))
         for index, name in enumerate(order):
-            look: dict[str, Any] = {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)]}
-            look |= {"zorder": 9 - index, "markersize": 7}
+            look = style(index) | {"zorder": 20 - index, "markersize": 7}
             rates = lines[name]
             right = [100 * (row.top1 or 0) for row in rates]
             by_bytes.plot([row.bytes for row in rates], right, label=name, **look)
             by_macs.plot([(row.macs or 0) / 1e6 for row in rates], right, **look)
-        by_bytes.set(xscale="log", xlabel="bytes a file", ylabel="top-1 [%]", ylim=(0, 100))
+        by_bytes.set(xscale="log", xlabel="bytes per file", ylabel="top-1 [%]", ylim=(0, 100))
         by_macs.set(xscale="log", xlabel="million MACs, decoder included")
         for axes in (by_bytes, by_macs):
             axes.grid(alpha=0.25)
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter("")
         figure.legend(loc="outside lower center", ncols=2)
-        told = "; ".join(
+        text = "; ".join(
             f"{pipeline.name}: {100 * (row.top1 or 0):.1f} % at {row.bytes or 0:.0f} bytes" for pipeline, row in points
         )
-        return [svg(figure, f"Top-1 over bytes and over MACs. {told}")]
+        return [svg(figure, f"Top-1 over bytes and over MACs. {text}")]
 
 
 def timing(rows: Sequence[dict[str, Any]], batch: int) -> str:
-    """From file to label, a bar for each way on its fastest engine, by stage."""
+    """From file to label, a bar for each pipeline on its fastest engine, by stage."""
     from matplotlib.figure import Figure
 
     bars = list(fastest(rows, batch).values())[::-1]
@@ -100,8 +96,8 @@ def timing(rows: Sequence[dict[str, Any]], batch: int) -> str:
             widths = [row[stage] for row in bars]
             axes.barh([f"{row['name']} ({row['engine']})" for row in bars], widths, left=left, label=label, height=0.6)
             left = [a + b for a, b in zip(left, widths, strict=True)]
-        axes.set(xlabel=f"milliseconds an image, {batch} at once")
+        axes.set(xlabel=f"milliseconds per image, batch of {batch}")
         axes.grid(alpha=0.25, axis="x")
         axes.legend(loc="lower right")
-        told = "; ".join(f"{row['name']}: {row['ms']} ms" for row in bars[::-1])
-        return svg(figure, f"Milliseconds from file to label, batch of {batch}. {told}")
+        text = "; ".join(f"{row['name']}: {row['ms']} ms" for row in bars[::-1])
+        return svg(figure, f"Milliseconds from file to label, batch of {batch}. {text}")

@@ -1,4 +1,4 @@
-"""One page that holds everything: tables, metrics, images; nothing is fetched, nothing runs in it."""
+"""The report: one self-contained page of tables, plots and images, without scripts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dcu import store
 from dcu.bench import plots
 from dcu.bench.accuracy import Accuracy, quoted
 from dcu.bench.gallery import gallery
-from dcu.bench.table import Rows, columns, machine
+from dcu.bench.table import Rows, columns, fastest, machine, percent
 from dcu.codec import Codec
 from dcu.data import Item, shown
 from dcu.errors import UnavailableError
@@ -81,22 +81,46 @@ def report(
     return template.render(
         date=datetime.date.today().isoformat(),
         machine=machine(),
+        summaries=[summary(section) for section in sections],
         sections=[
             {
                 "name": section.codec.name,
                 "source": section.known.source,
                 "tables": columns(section.rows),
-                "figures": [
+                "plots": [
                     plots.timing(section.rows, batch) for batch in sorted({row["batch"] for row in section.rows})
                 ],
             }
             for section in sections
         ],
         accuracy=plots.accuracy(known_of(sections, models)),
-        rate_distortion=plots.rate_distortion(drawn, f"{len(images)} images"),
+        rate_distortion=plots.rate_distortion(drawn, f"{len(images)} image{'s' if len(images) > 1 else ''}"),
         differences=curves.differences(ours, drawn),
         gallery=gallery(images, models, formats),
     )
+
+
+def summary(section: Section) -> dict[str, Any]:
+    """Pipelines to a label at the largest batch, each on its fastest engine; a sentence about the classifier."""
+    batch = max(row["batch"] for row in section.rows)
+    labels = [row for row in fastest(section.rows, batch).values() if row["answer"] == "label"]
+    baseline = next((row for row in labels[1:] if row["speedup"] == 1), None)
+    own, sentence = labels[0], ""
+    if baseline:
+        sentence = f"{own['name']} is {own['speedup']:.2f} times as fast as {baseline['name']}"
+        if own["top1"] is not None and baseline["top1"] is not None:
+            sentence += f", with a top-1 accuracy of {percent(own['top1'])} against {percent(baseline['top1'])}"
+    rows = [
+        {
+            "pipeline": row["name"],
+            "top-1": percent(row["top1"]),
+            "speed-up": row["speedup"] and f"{row['speedup']:.2f}",
+            "ms": f"{row['ms']:.1f}",
+            "bytes": round(row["bytes"]),
+        }
+        for row in labels
+    ]
+    return {"name": section.codec.name, "batch": batch, "sentence": sentence, "rows": rows}
 
 
 def known_of(sections: Sequence[Section], models: Sequence[store.Model]) -> list[Accuracy]:

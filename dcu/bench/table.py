@@ -1,4 +1,4 @@
-"""A row for each way, engine and batch size: cost, accuracy, speed, and how it compares with what people run today."""
+"""A row per pipeline, engine and batch size: cost, accuracy, latency, and ratios to the baseline."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def bench_rate(
         for runner in group
         if runner.milliseconds
     ]
-    today = [each.name for each in found if formats and each.pipeline.source == formats[0]]
-    compare_with(rows, today[0] if today else None)
+    baselines = [each.name for each in found if formats and each.pipeline.source == formats[0]]
+    compare_with(rows, baselines[0] if baselines else None)
     return rows, whole
 
 
@@ -91,7 +91,7 @@ def facts(pipeline: TimedPipeline, known: Accuracy) -> dict[str, Any]:
 
 
 def fastest(rows: Sequence[dict[str, Any]], batch: int) -> dict[str, dict[str, Any]]:
-    """Of each way, by name, the row of its fastest engine at a batch size."""
+    """Of each pipeline, by name, the row of its fastest engine at a batch size."""
     best: dict[str, dict[str, Any]] = {}
     for row in rows:
         if row["batch"] == batch and row["ms"] <= best.get(row["name"], row)["ms"]:
@@ -104,37 +104,37 @@ def macs_of(row: dict[str, Any]) -> int:
     return int(sum(row[f"{part}_macs"] for part in ("entropy", "synthesis", "network")))
 
 
-def compare_with(rows: Rows, today: str | None) -> None:
-    """How many times as quick as what people run today, that on its fastest engine, and what else as shares of its."""
+def compare_with(rows: Rows, baseline: str | None) -> None:
+    """Add the speed-up over the baseline, on its fastest engine, and other values as ratios to the baseline's."""
     for batch in {row["batch"] for row in rows}:
-        theirs = fastest(rows, batch).get(today) if today else None
+        theirs = fastest(rows, batch).get(baseline) if baseline else None
         for row in rows:
             if row["batch"] == batch:
                 same = theirs is not None and row["answer"] == theirs["answer"]
                 row["speedup"] = round(theirs["ms"] / row["ms"], 2) if theirs and same else None
-                row["relative"] = shares(row, theirs) if theirs and same else None
+                row["relative"] = ratios(row, theirs) if theirs and same else None
 
 
-def shares(row: dict[str, Any], today: dict[str, Any]) -> dict[str, float | None]:
-    """Bytes, MACs, parameters, memory and top-1 of a row, each over today's; None where one is not known."""
-    pairs = {"macs": (macs_of(row), macs_of(today))}
-    pairs |= {key: (row[key], today[key]) for key in ("bytes", "parameters", "peak_mib", "top1")}
+def ratios(row: dict[str, Any], baseline: dict[str, Any]) -> dict[str, float | None]:
+    """Bytes, MACs, parameters, memory and top-1 of a row, each over the baseline's; None where one is not known."""
+    pairs = {"macs": (macs_of(row), macs_of(baseline))}
+    pairs |= {key: (row[key], baseline[key]) for key in ("bytes", "parameters", "peak_mib", "top1")}
     return {key: round(ours / theirs, 3) if ours and theirs else None for key, (ours, theirs) in pairs.items()}
 
 
 def columns(rows: Rows) -> list[Rows]:
-    """The rows as three tables that people can read: what each way gives and costs; how quick it is; beside today's."""
+    """The rows as three tables for people: accuracy and cost; latency; ratios to the baseline."""
     cost = []
     for row in {row["name"]: row for row in rows}.values():
         millions = {f"M MACs {part}": round(row[f"{part}_macs"] / 1e6) for part in ("entropy", "synthesis", "network")}
         given = {key: percent(row[key]) for key in ("top1", "top5", "miou")}
-        told = {"accuracy": row["source"] and row["source"].partition(" ")[0]}
+        stated = {"accuracy": row["source"] and row["source"].partition(" ")[0]}
         millions |= {"M parameters": round(row["parameters"] / 1e6, 1)}
-        cost.append({key: row[key] for key in ("name", "bytes", "bpp")} | given | told | millions)
+        cost.append({key: row[key] for key in ("name", "bytes", "bpp")} | given | stated | millions)
     speed = [
-        {key: row[key] for key in ("name", "engine", "batch", "read_ms", "decode_ms", "network_ms", "ms")}
+        {key: row[key] for key in ("name", "engine", "batch", "ms", "speedup", "read_ms", "decode_ms", "network_ms")}
         | {"10-90 %": f"{row['ms_10']}-{row['ms_90']}"}
-        | {key: row[key] for key in ("images_per_second", "peak_mib", "speedup")}
+        | {key: row[key] for key in ("images_per_second", "peak_mib")}
         for row in rows
     ]
     beside = [

@@ -100,7 +100,7 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, found, rest = super().resolve_command(ctx, args)
-        return name, found and loaded(found.name), rest
+        return name, loaded(name) if name and found else None, rest
 
 
 def loaded(name: str) -> Any:

@@ -237,7 +237,7 @@ def eval_baselines(
     model = classifier_model(network, found[0])
     chosen_device = options.start(threads, device)
     from dcu.evaluate.baselines import parse
-    from dcu.evaluate.classifier import compare
+    from dcu.evaluate.classifier import compare, merged
     from dcu.tasks.classify import Classifier
 
     chosen = parse(formats, "--formats")
@@ -247,7 +247,8 @@ def eval_baselines(
     console.print_rows([{"dataset": dataset} | row.row() for row in rows], json)
     if record:
         others = tuple(row.baseline() for row in rows if row.pipeline.input != "latent")
-        store.amend(model, replace(model.card, baselines=cards.Baselines(dataset, len(found), others)))
+        baselines = merged(model.card.baselines, cards.Baselines(dataset, len(found), others))
+        store.amend(model, replace(model.card, baselines=baselines))
 
 
 def classifier_model(name: str | None, item: Item) -> store.Model:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,19 +12,12 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from dcu.errors import DcuError, InvalidInputError, MissingInputError, OutputError, UsageError
 from dcu.io import write_atomic
+from dcu.walk import LeftOut, walk
 
 if TYPE_CHECKING:
     from dcu.bitstream import Stream
 
 BIN = frozenset({".bin"})
-IMAGE_LIKE = frozenset(
-    {".arw", ".avif", ".bmp", ".cr2", ".cr3", ".dng", ".eps", ".gif", ".heic", ".heif", ".hif", ".ico", ".jfif"}
-    | {".jp2", ".jpe", ".jpeg", ".jpg", ".jxl", ".jxr", ".nef", ".orf", ".png", ".psd", ".qoi", ".raf", ".raw"}
-    | {".rw2", ".svg", ".tif", ".tiff", ".webp", ".xcf"}
-)
-"""Extensions of files that people take for images, whether dcu reads them or not."""
-LISTED = 5
-"""Extensions that a summary names."""
 T = TypeVar("T")
 
 
@@ -68,30 +60,12 @@ class Inputs:
     names: Sequence[str]
     sources: list[Source] = field(default_factory=list)
     directories: list[str] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)
-    extensions: Counter[str] = field(default_factory=Counter)
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     @property
     def alone(self) -> bool:
         """Whether there is one input, and it is no directory."""
         return len(self.names) == 1 and not self.directories
-
-    def skipped_by_reason(self) -> list[str]:
-        """Counts of what was left out, with words; empty where nothing was."""
-        parts = [f"{count} skipped: {reason}" for reason, count in sorted(self.skipped.items())]
-        looks = {e: n for e, n in self.extensions.items() if e in IMAGE_LIKE}
-        others = {e: n for e, n in self.extensions.items() if e not in IMAGE_LIKE}
-        for kind, counts in (("images of other formats", looks), ("other extensions", others)):
-            if counts:
-                parts.append(f"{sum(counts.values())} skipped: {kind} ({listed(counts)})")
-        return parts
-
-
-def listed(counts: dict[str, int]) -> str:
-    """The most frequent extensions and how many there are of each."""
-    frequent = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
-    named = [f"{extension or 'none'} {count}" for extension, count in frequent[:LISTED]]
-    return ", ".join([*named, *(["..."] if len(frequent) > LISTED else [])])
 
 
 def sources(inputs: Sequence[str], suffixes: frozenset[str], kind: str) -> Inputs:
@@ -106,58 +80,18 @@ def sources(inputs: Sequence[str], suffixes: frozenset[str], kind: str) -> Input
         if name == "-":
             found.sources.append(Source("-", None, Path("stdin")))
         elif os.path.isdir(name):  # unlike Path.is_dir, never raises
-            before, left_out = len(found.sources), found.skipped_by_reason()
+            before, left_out = len(found.sources), found.left_out.described()
             found.directories.append(name)
-            found.sources.extend(Source(str(p), p, p.relative_to(path)) for p in walk(path, suffixes, found))
+            found.sources.extend(Source(str(p), p, p.relative_to(path)) for p in walk(path, suffixes, found.left_out))
             if len(found.sources) == before:
-                more = "" if found.skipped_by_reason() == left_out else f" ({', '.join(found.skipped_by_reason())})"
+                described = found.left_out.described()
+                more = "" if described == left_out else f" ({', '.join(described)})"
                 raise MissingInputError(f"{name}: holds no {kind}{more}")
         else:
             found.sources.append(Source(name, path, Path(path.name if path.name not in ("", "..") else "unnamed")))
     if sum(source.path is None for source in found.sources) > 1:
         raise UsageError("standard input can be read only once")
     return found
-
-
-def walk(top: Path, suffixes: frozenset[str], found: Inputs) -> list[Path]:
-    """Every file below with one of the extensions, and every directory that cannot be opened, sorted.
-
-    Links to directories are followed once, after all else, and never upward; what is left out is counted.
-    """
-    paths: list[Path] = []
-    seen = {key for parent in Path(os.path.realpath(top)).parents if (key := identity(parent))}
-    directories, links = [top], list[Path]()
-    while directories or links:
-        directory = directories.pop() if directories else links.pop(0)
-        if (key := identity(directory)) in seen and key:
-            found.skipped["circular or repeated links to directories"] += 1
-            continue
-        seen.add(key or (0, 0))
-        try:
-            with os.scandir(directory) as entries:
-                names = sorted(entry.name for entry in entries)
-        except OSError:
-            paths.append(directory)
-            continue
-        for path in (directory / name for name in names):
-            if os.path.isdir(path):
-                (links if os.path.islink(path) else directories).append(path)
-            elif path.suffix.lower() not in suffixes:
-                found.extensions[path.suffix.lower()] += 1
-            elif os.path.isfile(path) or not os.path.exists(path):
-                paths.append(path)
-            else:  # a pipe may never end
-                found.skipped["not regular files"] += 1
-    return sorted(paths)
-
-
-def identity(path: str | Path | int) -> tuple[int, int] | None:
-    """What all names of one file or directory have in common; None where there is none."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return status.st_dev, status.st_ino
 
 
 def put(target: Path | None, data: bytes, force: bool) -> None:
@@ -177,7 +111,7 @@ def put(target: Path | None, data: bytes, force: bool) -> None:
             return
         check_free(target, force)
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(target, data)
+        write_atomic(target, data, durable=False)  # of thousands of small files, each would take several times as long
     except OSError as error:
         raise OutputError(f"{target}: {error.strerror}") from error
 

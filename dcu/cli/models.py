@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dcu import cards, install, store
+from dcu import cards, install, store, weights
 from dcu.cli import options
 from dcu.cli.console import print_json, print_rows, say
 from dcu.cli.files import Inputs
@@ -91,11 +91,12 @@ def verify(names: Names = None, as_json: options.Json = False) -> int:
 
 def check(model: store.Model) -> None:
     """Compare what a card states with what is there; raises UnavailableError."""
+    import numpy as np
     import torch
 
     from dcu.codec import Codec
     from dcu.evaluate.cost import classifier_cost, codec_cost, segmenter_cost
-    from dcu.geometry import LATENT_CROP
+    from dcu.geometry import BLOCK, LATENT_CROP
     from dcu.tasks.classify import Classifier
     from dcu.tasks.segment import Segmenter
 
@@ -105,21 +106,20 @@ def check(model: store.Model) -> None:
         parameters=sum(tensor.numel() for tensor in model.weights().values()),
         bytes=(model.directory / store.WEIGHTS).stat().st_size,
     )
-    answer = torch.zeros(0)
     if model.kind == "codec":
         codec = Codec.from_model(model)
         counted = replace(counted, macs_per_pixel=codec_cost(codec))
-        answer = codec.synthesis(torch.zeros(1, len(codec.levels), 1, 1))
+        codec.analyze(np.zeros((BLOCK, BLOCK, 3), np.uint8))
+        codec.synthesize(torch.zeros(1, len(codec.levels), 1, 1))
     elif model.kind == "classifier":
         classifier = Classifier.load(model.directory, engine="pytorch")
         counted = replace(counted, macs=classifier_cost(classifier))
-        answer = classifier.probabilities([[torch.zeros(1, len(classifier.codec.levels), LATENT_CROP, LATENT_CROP)]])
+        classifier.probabilities([[torch.zeros(1, len(classifier.codec.levels), LATENT_CROP, LATENT_CROP)]])
     elif model.kind == "segmenter":
         segmenter = Segmenter.load(model.directory)
         counted = replace(counted, macs=segmenter_cost(segmenter.network, "latent", segmenter.codec))
-        answer = segmenter.network(torch.zeros(1, len(segmenter.codec.levels), LATENT_CROP, LATENT_CROP))
-    if not torch.isfinite(answer).all():
-        raise UnavailableError("its network gives no finite numbers")
+        latent = torch.zeros(1, len(segmenter.codec.levels), LATENT_CROP, LATENT_CROP)
+        weights.finite(segmenter.network(latent), model.name)
     stated = cards.facts(model.card)
     for name, value in cards.facts(counted).items():
         if stated.get(name) != value:

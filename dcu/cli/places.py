@@ -13,8 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dcu.cli.files import Inputs, Source, identity
+from dcu.cli.files import Inputs, Source
 from dcu.errors import UsageError
+from dcu.walk import identity
 
 PROBED = 64
 """Names of a directory that are looked at to learn whether its file system knows case."""
@@ -22,7 +23,7 @@ PROBED = 64
 
 @dataclass(frozen=True)
 class Places:
-    """Where the results of one kind go: one file or standard output (None), or a directory, named as the inputs are.
+    """Where the results of one kind go: one file or standard output (None), or a directory with the inputs' names.
 
     ``keep`` keeps the input's extension: ``a.jpg.bin``, not ``a.bin``.
     """

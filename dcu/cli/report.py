@@ -73,6 +73,6 @@ class Report:
     def finish(self, facts: str = "") -> int:
         """End a run over a directory with a summary, which ends with ``facts``; the exit code."""
         if self.found.directories and not self.quiet:
-            counts = [f"{self.done} done", f"{self.failed} failed", *self.found.skipped_by_reason()]
+            counts = [f"{self.done} done", f"{self.failed} failed", *self.found.left_out.described()]
             note(", ".join(counts) + (f"; {facts}" if facts else ""))
         return self.exit_code

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
@@ -85,13 +85,15 @@ def train(
     directory: Path | None,
     chosen: Options,
     write: Callable[[Run[B]], Path],
-) -> None:
+) -> int:
     """Run the loop in a place, from initial weights or from the checkpoint there; then write the model, once.
 
-    Where ``directory`` is to hold the model, it must harm no other: before the training, and again after it.
+    Where ``directory`` is to hold the model, it must harm no other: before the training, and again after it. The exit
+    code is that of the first image that could not be read, if there was one.
     """
     from rich.console import Console
 
+    from dcu.data import failures
     from dcu.train import parallel
     from dcu.train.export import is_earlier_state
     from dcu.train.init import initialize
@@ -122,6 +124,14 @@ def train(
                 raise type(error)(f"{error}; {kept}") from error
             console.outlive_stdout()
             console.say(str(write(run)))
+    return left_out(failures(items))
+
+
+def left_out(failed: Sequence[DcuError]) -> int:
+    """Say how many images were left out; the exit code of the first."""
+    if failed:
+        console.complain(f"images left out, since they cannot be read: {len(failed)}")
+    return failed[0].exit_code if failed else 0
 
 
 @app.command("codec")
@@ -137,13 +147,13 @@ def train_codec(
     minutes: Minutes = None,
     threads: options.Threads = None,
     device: options.Device = "auto",
-) -> None:
+) -> int:
     """Train a codec on images.
 
     Example: dcu train codec codec-0.330 --data images/ --out mine
     """
     chosen_device = options.start(threads, device)
-    from dcu.data import gather
+    from dcu.data import gather, replaceable
     from dcu.train import parallel
     from dcu.train.codec import CodecTask
     from dcu.train.export import codec_model
@@ -156,13 +166,12 @@ def train_codec(
     check_place(place, chosen)
     if found.has("variable_rate"):
         every = found.sections(VariableRateTraining)
-        items = gather(data)
+        items = replaceable(gather(data))
         with parallel.processes(chosen_device):
             variable = VariableRateTask(every.variable_rate, every.data, items, every.schedule.seed, chosen_device)
-            train(variable, every.schedule, place, items, None, chosen, lambda run: run.checkpoint.path)
-        return
+            return train(variable, every.schedule, place, items, None, chosen, lambda run: run.checkpoint.path)
     parts = found.sections(CodecTraining)
-    items, directory = gather(data), destination(parts.codec.name, out, chosen)
+    items, directory = replaceable(gather(data)), destination(parts.codec.name, out, chosen)
     with parallel.processes(chosen_device):
         common = (parts.data, items, parts.schedule.seed, chosen_device)
         task: CodecTask | JointTask
@@ -171,7 +180,7 @@ def train_codec(
         def write(run: Run[Any]) -> Path:
             return codec_model(run, task, items, directory).directory
 
-        train(task, parts.schedule, place, items, directory, chosen, write)
+        return train(task, parts.schedule, place, items, directory, chosen, write)
 
 
 @app.command("classifier")
@@ -188,14 +197,14 @@ def train_classifier(
     threads: options.Threads = None,
     device: options.Device = "auto",
     labels: Annotated[str | None, options.moved("--labels", "dcu train head")] = None,
-) -> None:
+) -> int:
     """Distill a classifier of latents from the RGB network.
 
     Example: dcu train classifier classifier-0.330 --data images/ --out mine
     """
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
-    from dcu.data import gather
+    from dcu.data import gather, replaceable
     from dcu.train import parallel
     from dcu.train.adapter import AdapterTask, ClassifierTraining
     from dcu.train.classifier import ClassifierTask
@@ -205,7 +214,7 @@ def train_classifier(
     found, chosen = find_recipe(recipe, settings or []), Options(init, resume, minutes, force)
     parts, place = found.sections(ClassifierTraining), runs / found.name
     check_place(place, chosen)
-    items, directory = gather(data), destination(parts.classifier.name, out, chosen)
+    items, directory = replaceable(gather(data)), destination(parts.classifier.name, out, chosen)
     places.refuse(directory, [store.find(parts.classifier.codec, "codec").directory], "--out")
     with parallel.processes(chosen_device):
         loaded = Codec.load(parts.classifier.codec, chosen_device)
@@ -219,7 +228,7 @@ def train_classifier(
         def write(run: Run[Any]) -> Path:
             return classifier_model(run, task, loaded, items, directory).directory
 
-        train(task, parts.schedule, place, items, directory, chosen, write)
+        return train(task, parts.schedule, place, items, directory, chosen, write)
 
 
 @app.command("segmenter")
@@ -235,7 +244,7 @@ def train_segmenter(
     minutes: Minutes = None,
     threads: options.Threads = None,
     device: options.Device = "auto",
-) -> None:
+) -> int:
     """Train a segmenter of latents on labeled images.
 
     Its weights are initialized from the classifier of the same codec.
@@ -244,7 +253,7 @@ def train_segmenter(
     """
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
-    from dcu.data import pairs
+    from dcu.data import pairs, readable
     from dcu.train import parallel
     from dcu.train.export import segmenter_model
     from dcu.train.recipe import find_recipe
@@ -253,7 +262,7 @@ def train_segmenter(
     found, chosen = find_recipe(recipe, settings or []), Options(init, resume, minutes, force)
     parts, place = found.sections(SegmenterTraining), runs / found.name
     check_place(place, chosen)
-    labeled, directory = pairs(data), destination(parts.segmenter.name, out, chosen)
+    labeled, directory = readable(pairs(data)), destination(parts.segmenter.name, out, chosen)
     places.refuse(directory, [store.find(parts.segmenter.codec, "codec").directory], "--out")
     with parallel.processes(chosen_device):
         codec = Codec.load(parts.segmenter.codec, chosen_device)
@@ -263,7 +272,7 @@ def train_segmenter(
         def write(run: Run[SegmenterBatch]) -> Path:
             return segmenter_model(run, task, codec, items, directory).directory
 
-        train(task, parts.schedule, place, items, directory, chosen, write)
+        return train(task, parts.schedule, place, items, directory, chosen, write)
 
 
 @app.command("mean")
@@ -274,7 +283,9 @@ def train_mean(
         list[float] | None,
         typer.Option("--share", metavar="W", help="Averaging weight of each; repeatable.", show_default="1"),
     ] = None,
-    rgb: Annotated[float, typer.Option("--rgb", help="Share of the RGB network's own late layers in the mean's.")] = 0,
+    rgb: Annotated[
+        float, typer.Option("--rgb", metavar="W", help="Averaging weight of the RGB network's own late layers.")
+    ] = 0,
     force: ForceModel = False,
 ) -> None:
     """Average the weights of several models.
@@ -341,6 +352,4 @@ def train_head(
     console.note(f"{counts}: top-1 {100 * (result.top1 or 0):.1f} %, top-5 {100 * (result.top5 or 0):.1f} %")
     console.outlive_stdout()
     console.say(str(written.directory))
-    if failures:
-        console.complain(f"{len(failures)} of {len(found)} images were left out: they cannot be read")
-    return failures[0].exit_code if failures else 0
+    return left_out(failures)

@@ -33,7 +33,7 @@ class BuiltTar:
     images: int = 0
     sha256: str = ""
     contents: Counter[str] = field(default_factory=Counter)
-    """How often each content (by its digest) occurs."""
+    """The number of occurrences of each content, by its digest."""
 
     @property
     def as_recorded(self) -> bool:
@@ -63,7 +63,7 @@ def build(dataset: DataSet, clones: Clones, out: Path) -> list[BuiltTar]:
 
 
 def count(tar: BuiltTar, member: Member) -> None:
-    """Enter a file into the figures of its tar; label maps are no images."""
+    """Count a file of a tar; label maps are no images."""
     if not member.name.startswith("labels/"):
         tar.images += 1
         tar.contents[hashlib.sha256(member.data).hexdigest()] += 1

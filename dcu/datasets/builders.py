@@ -79,7 +79,7 @@ class Member(NamedTuple):
 
 
 def is_ilsvrc_validation(path: str) -> bool:
-    """Whether a file is named as an image of the ILSVRC2012 validation set: never trained on."""
+    """Whether a file has the name of an image of the ILSVRC2012 validation set: never trained on."""
     return "ILSVRC2012_val" in path
 
 

@@ -7,6 +7,7 @@ import io
 import subprocess
 import tarfile
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,7 @@ from typing import Self
 
 from dcu.datasets.table import Repository
 from dcu.errors import InvalidInputError, MissingInputError, OutputError, UnavailableError
+from dcu.io import replacing
 
 MAX_FILE_BYTES = 2**26
 
@@ -108,12 +110,14 @@ class TarWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._part = path.with_name(f".{path.name}.part")
 
     def __enter__(self) -> Self:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._archive = tarfile.open(self._part, "w", format=tarfile.USTAR_FORMAT)
+            with ExitStack() as stack:
+                part = stack.enter_context(replacing(self.path))
+                self._archive = stack.enter_context(tarfile.open(part, "w", format=tarfile.USTAR_FORMAT))
+                self._stack = stack.pop_all()
         except OSError as error:
             raise OutputError(f"{self.path}: {error.strerror}") from error
         return self
@@ -130,12 +134,7 @@ class TarWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self._archive.close()
-            if error is None:
-                self._part.replace(self.path)
-        finally:
-            self._part.unlink(missing_ok=True)
+        self._stack.__exit__(kind, error, trace)
 
 
 def sha256(path: Path) -> str:

@@ -95,7 +95,7 @@ FORMATS = {
 
 
 def reduced(image: ImageArray, scale: float) -> ImageArray:
-    """The image, its sides ``scale`` times as long (Lanczos), at least a pixel."""
+    """The image, its sides ``scale`` times as long (Lanczos), at least one pixel."""
     height, width = image.shape[:2]
     size = max(1, round(width * scale)), max(1, round(height * scale))
     return resize(image, *size, Image.Resampling.LANCZOS) if scale < 1 else image

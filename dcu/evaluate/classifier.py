@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from dcu import store
 from dcu.bitstream import Stream
-from dcu.cards import DIGITS, Baseline, share_error
+from dcu.cards import DIGITS, Baseline, Baselines, share_error
 from dcu.codec import Codec
 from dcu.data import Item
 from dcu.errors import InvalidInputError, UsageError
@@ -124,7 +124,7 @@ def ranks(scores: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
 
 
 def evaluate(outputs: Outputs, temperature: float) -> dict[str, Any]:
-    """Figures of a data set.
+    """Metrics of a data set.
 
     Returns
     -------
@@ -150,7 +150,7 @@ def share(name: str, value: float, count: int) -> dict[str, float]:
 
 
 def calibration_error(confidence: torch.Tensor, right: torch.Tensor) -> float:
-    """Expected calibration error of 15 equal bins: mean of |how often right - how sure|, by images a bin.
+    """Expected calibration error of 15 equal bins: mean of |accuracy - confidence|, weighted by images per bin.
 
     Guo et al., ICML 2017 (arXiv 1706.04599). ``confidence`` (n,) in [0, 1], ``right`` (n,) bool.
     """
@@ -232,6 +232,15 @@ def pick(contenders: Sequence[Contender], most: int) -> Contender:
     if within:
         return max(within, key=lambda contender: contender.ranks.count(0))
     return min(contenders, key=lambda contender: sum(contender.sizes))
+
+
+def merged(before: Baselines | None, now: Baselines) -> Baselines:
+    """Baselines, and those measured earlier on the same images of formats that are not among them."""
+    if before is None or (before.dataset, before.count) != (now.dataset, now.count):
+        return now
+    measured = {row.source for row in now.rows if row.input == "format"}
+    kept = (row for row in before.rows if row.input == "format" and row.source not in measured)
+    return replace(now, rows=(*now.rows[:-1], *kept, now.rows[-1]))
 
 
 def compare(

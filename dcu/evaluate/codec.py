@@ -19,7 +19,7 @@ from dcu.errors import UnavailableError
 from dcu.image import ImageArray, psnr
 
 TIMES = ("encode_ms", "decode_ms")
-"""Figures of this machine, not of the codec."""
+"""Metrics of this machine, not of the codec."""
 MS_SSIM_SHORT = 161
 """Shortest side that five scales with a window of 11 allow."""
 

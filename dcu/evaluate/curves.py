@@ -16,10 +16,13 @@ from dcu.cards import Difference
 from dcu.errors import UnavailableError
 
 Points = Sequence[dict[str, Any]]
-"""Figures with ``name``, ``bpp``, ``psnr`` and ``ms_ssim``, by rising bpp."""
+"""Metrics with ``name``, ``bpp``, ``psnr`` and ``ms_ssim``, by rising bpp."""
 Curves = dict[str, dict[str, Points]]
 """Of each measure, the points of each format by name; "dcu" are our codecs."""
 
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f", "#9467bd", "#bcbd22")
+"""Those of Okabe and Ito, which people with any color vision tell apart, and four more."""
+MARKERS = "osD^vP*Xp<"
 MEASURES = {"psnr": "PSNR [dB]", "ms_ssim": "MS-SSIM"}
 
 
@@ -119,23 +122,28 @@ def bd_rate(anchor: Points, test: Points, measure: str) -> float | None:
     return round(float(value), 2) if math.isfinite(value) else None
 
 
+def style(index: int) -> dict[str, Any]:
+    """Color and marker of a series, which no other one of a plot has: there are ten."""
+    return {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)]}
+
+
 def draw(curves: Curves, title: str) -> Any:
-    """The curves of each measure, by name, over bits a pixel, as a figure of matplotlib's."""
+    """The curves of each measure, by name, over bits per pixel, as a figure of Matplotlib."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     for axes, (measure, named) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
-        for name, points in named.items():
+        for index, (name, points) in enumerate(named.items()):
             own = name == "dcu"
             axes.plot(
                 [point["bpp"] for point in points],
                 [point[measure] for point in points],
-                marker="o" if own else ".",
+                **style(index),
                 linewidth=2.4 if own else 1.2,
                 markersize=7 if own else 4,
                 label=name,
             )
-        axes.set(xscale="log", xlabel="bits a pixel (whole files)", ylabel=MEASURES[measure])
+        axes.set(xscale="log", xlabel="bits per pixel (whole files)", ylabel=MEASURES[measure])
         axes.xaxis.set_major_formatter("{x:g}")
         axes.grid(alpha=0.3, which="both")
         axes.legend()

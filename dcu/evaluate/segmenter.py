@@ -94,7 +94,7 @@ class RgbCounterpart:
 
     @torch.inference_mode()
     def answer(self, image: ImageArray, data: bytes) -> NDArray[np.uint8]:
-        """The class of every pixel of an image (H, W, 3), or of what its bitstream decodes to."""
+        """Segmentation map of an image (H, W, 3), or of what its bitstream decodes to."""
         seen = pad(self.codec.decode(data) if self.input == "decoded" else image, BLOCK)
         logits = self.network(to_input(torch.from_numpy(seen.copy())[None]))
         classes = enlarged(logits).argmax(1)[0].to(torch.uint8).numpy()
@@ -113,14 +113,14 @@ class LatentAnswer:
         )
 
     def answer(self, image: ImageArray, data: bytes) -> NDArray[np.uint8]:
-        """The class of every pixel, straight from the bitstream."""
+        """Segmentation map from the bitstream."""
         return self.segmenter(data).classes
 
 
 def evaluate(
     segmenter: RgbCounterpart | LatentAnswer, pairs: Sequence[Pair], progress: Iterable[Pair]
 ) -> dict[str, Any]:
-    """Figures of a data set: each image compressed as it is to a whole file, read back, segmented.
+    """Metrics of a data set: each image compressed as it is to a whole file, read back, segmented.
 
     Returns
     -------

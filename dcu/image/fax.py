@@ -1,4 +1,4 @@
-"""Damage in Group 3 fax data, of which libtiff tells nobody: it fills damaged lines with white and goes on.
+"""Damage in Group 3 fax data, which libtiff does not report: it fills damaged lines with white and continues.
 
 A line has one encoding in one dimension. It is damaged where the line that was decoded encodes to other bits.
 """

@@ -22,7 +22,7 @@ UNSUPPORTED = {0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF}
 MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 FILLERS = (0x00, 0xAA, 0x55, 0xFE, 0x6D)
-"""Bytes that a truncated scan goes on with, to see whether they change the image."""
+"""Bytes that are appended to a truncated scan, to see whether they change the image."""
 MULTIPLE_VIEWS = (0x020001, 0x020002, 0x020003)
 """Types of the images of a multi-picture file that are no previews: panorama, disparity, multiple angles."""
 

@@ -52,7 +52,7 @@ class SampleLayout:
 
     @property
     def interleaved(self) -> int:
-        """Samples of a pixel that are stored side by side."""
+        """Samples per pixel that are stored side by side."""
         return 1 if self.planar else self.samples
 
     @property
@@ -131,7 +131,7 @@ class SampleLayout:
         return Entry(4, np.array(values, f"{self.layout.order}u4").tobytes())
 
     def _values(self, packed: NDArray[np.uint8]) -> NDArray[Any]:
-        """Samples (rows, columns x samples of a pixel) of rows of bytes."""
+        """Samples (rows, columns x samples per pixel) of rows of bytes."""
         across = self.columns * self.interleaved
         if self.predictor == 3:
             return self._from_planes(packed, across)
@@ -146,7 +146,9 @@ class SampleLayout:
         return values.view(f"{order}{self.kind}{size}")
 
     def _from_bits(self, packed: NDArray[np.uint8], across: int) -> NDArray[Any]:
-        """Samples of any number of bits up to 32, packed without gaps."""
+        """Samples of any number of bits up to 32, packed without gaps; three bytes are in the file's order."""
+        if self.bits == 24 and self.layout.order == "<":
+            packed = packed[:, : 3 * across].reshape(len(packed), across, 3)[..., ::-1].reshape(len(packed), -1)
         bits = np.unpackbits(packed, axis=1, count=across * self.bits).reshape(len(packed), across, self.bits)
         values = np.zeros((len(packed), across), np.int64)
         for bit in range(self.bits):

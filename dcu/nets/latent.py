@@ -94,7 +94,7 @@ class LatentClassifier(LatentAdapter):
         self.backbone = Backbone(classes)
 
     def features(self, latent: Tensor) -> Tensor:
-        """The pooled vector (B, 1280) from which the classes are told."""
+        """The pooled features (B, 1280), the input of the last layer."""
         return self.backbone.pool(self.backbone.blocks(self.split_features(latent)))
 
     def forward(self, latent: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from dcu.nets.latent import LatentClassifier, adapter_shape, removed_blocks
 from dcu.regions import Box, grid, positions, whole
 from dcu.tasks.prior import Class, class_weights, reweighted
 from dcu.threads import each, inference
+from dcu.weights import finite
 
 log = logging.getLogger(__name__)
 View = Tensor | Layer
@@ -35,7 +36,7 @@ MOST = 2**16
 PIECE = TILE
 """Latent positions a side of the fixed grid in which a larger one does; its features are the mean over all of it."""
 DILUTION = 0.625
-"""What fills a larger square is spread over more positions than the network was taught: logits fall by this power."""
+"""What fills a larger square is spread over more positions than in training: logits fall by this power."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Predictions:
 
 
 class Classifier:
-    """A network that names what is in an image from its latent.
+    """A network that classifies an image from its latent.
 
     ``Classifier.load("classifier-0.0983")(data)`` gives :class:`Predictions`.
     """
@@ -245,9 +246,7 @@ class Classifier:
         flat = [view for views in images for view in views]
         answers = iter(network([view if isinstance(view, Layer) else view.to(self.device) for view in flat]))
         means = [torch.cat([next(answers) for _ in views]).float().mean(0).cpu() for views in images]
-        if not all(bool(torch.isfinite(mean).all()) for mean in means):
-            raise UnavailableError(f"{self.name}: its network gives no finite numbers")
-        return torch.stack(means)
+        return finite(torch.stack(means), self.name)
 
     def predict(
         self, images: Sequence[Views], top: int = 5, weights: Tensor | None = None, min_probability: float = 0.0

@@ -1,4 +1,4 @@
-"""Bytes to latent to mask. No image is computed on the way."""
+"""Bitstream to latent to segmentation map, without decoding pixels."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from dcu.nets.latent import adapter_shape
 from dcu.nets.segmenter import STRIDE, LatentSegmenter
 from dcu.regions import common, grid, moved, size, whole
 from dcu.threads import inference
+from dcu.weights import finite
 
 HALO = 32
 """Latent positions around a piece of a large image: 256 pixels of surroundings."""
@@ -40,7 +41,7 @@ OPACITY = 0.5
 
 @dataclass(frozen=True)
 class SegmentationMap:
-    """The class of every pixel, and what told them."""
+    """A segmentation map, with the names of network and codec."""
 
     classes: NDArray[np.uint8]  # (H, W), positions in ``labels``
     labels: tuple[str, ...]
@@ -50,7 +51,7 @@ class SegmentationMap:
 
     @property
     def class_fractions(self) -> dict[str, float]:
-        """The share of the image's pixels that each class has."""
+        """The fraction of the image's pixels that each class has."""
         parts = (self.classes[top : top + ROWS] for top in range(0, len(self.classes), ROWS))  # counted in 64 bits each
         counts = np.sum([np.bincount(part.ravel(), minlength=len(self.labels)) for part in parts], axis=0)
         return {label: float(count) / self.classes.size for label, count in zip(self.labels, counts, strict=True)}
@@ -75,7 +76,7 @@ class SegmentationMap:
 
 
 class Segmenter:
-    """A network that tells the class of every pixel from an image's latent.
+    """A network that segments an image from its latent.
 
     ``Segmenter.load("segmenter-0.0983")(data)`` gives a :class:`SegmentationMap`.
     """
@@ -107,7 +108,7 @@ class Segmenter:
         return f"<Segmenter {self.name}, {len(self.labels)} classes, on {self.device}>"
 
     def __call__(self, data: arguments.Data | Stream, full: bool = False) -> SegmentationMap:
-        """The mask of a bitstream, at the image's size; of its thumbnail layer, enlarged, unless ``full``.
+        """The segmentation map of a bitstream, at its size; from its thumbnail layer, enlarged, unless ``full``.
 
         Raises
         ------
@@ -126,12 +127,12 @@ class Segmenter:
 
     @inference
     def classes(self, layer: Layer) -> NDArray[np.uint8]:
-        """The class of every pixel of a layer, (height, width)."""
+        """The segmentation map of a layer, (height, width)."""
         symbols = Lines(self.codec, layer)
 
         def piece(rows: slice, columns: slice) -> Tensor:
             (latent,) = self.codec.dequantize([symbols.box(rows, columns)])
-            return most_probable(self.run(latent)).cpu()
+            return most_probable(finite(self.run(latent), self.name)).cpu()
 
         h, w = latent_size(layer.width, layer.height)
         classes = torch.empty(1, layer.height, layer.width, dtype=torch.uint8)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dcu.codec import Codec
 from dcu.data import Item
-from dcu.errors import UsageError
+from dcu.errors import UnavailableError, UsageError
 from dcu.nets.efficientnet import EfficientNetLite
 from dcu.nets.latent import LatentClassifier
 from dcu.schema import Between
@@ -75,7 +75,10 @@ class AdapterTask(StudentTask):
         self.imitated: LatentClassifier | EfficientNetLite = self.teacher.rgb.network
         self.imitated_input = "decoded"
         if adapter.imitate:
-            self.imitated, model = installed_network(adapter.imitate, codec)
+            try:
+                self.imitated, model = installed_network(adapter.imitate, codec)
+            except UnavailableError as error:
+                raise UnavailableError(f"adapter.imitate: {error}; it is trained first (docs/training.md)") from error
             self.imitated_input = "decoded" if model.kind == "rgb-classifier" else "latent"
         self.module.backbone.blocks.load_state_dict(self.imitated.backbone.blocks.state_dict(), strict=False)
         self.module.backbone.head.load_state_dict(self.imitated.backbone.head.state_dict())

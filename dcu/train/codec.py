@@ -60,7 +60,7 @@ class CodecRecipe:
 
 @dataclass(frozen=True)
 class CodecData:
-    """Crops, and how often each data set is drawn (by the name of its tar; 1 if not said)."""
+    """Crops, and the frequency of each data set (by the name of its tar; 1 if not said)."""
 
     crop: Side = 128
     batch: Batch = 8
@@ -143,7 +143,7 @@ class RateTask(ABC):
         use_components(self.module.analysis, self.module.synthesis, images, spread, self.recipe.step)
 
     def rate_distortion(self, x: Tensor, reconstruction: Tensor, bpp: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """Distortion + lambda * bits a pixel; moves lambda towards the rate."""
+        """Distortion + lambda * bits per pixel; moves lambda towards the rate."""
         error = (reconstruction.float() - x).square().mean()
         distortion = error
         if self.recipe.similarity:
@@ -189,7 +189,7 @@ class CodecTask(RateTask):
         return CodecBatch(torch.from_numpy(np.stack(crops)))
 
     def loss(self, batch: CodecBatch) -> tuple[Tensor, dict[str, float]]:
-        """Distortion + lambda * bits a pixel."""
+        """Distortion + lambda * bits per pixel."""
         x = analysis_input(batch.crops)
         reconstruction, bits = self.module(x)
         return self.rate_distortion(x, reconstruction, bits.mean() / (x.shape[2] * x.shape[3]))

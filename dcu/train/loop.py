@@ -63,7 +63,7 @@ class Task(Protocol[B]):
         """The loss of a batch on the task's device, and what is to be logged."""
 
     def validate(self) -> dict[str, float]:
-        """Figures of the averaged weights on held-out images; may steer ``scalars``."""
+        """Metrics of the averaged weights on held-out images; may steer ``scalars``."""
 
 
 class Loss(nn.Module, Generic[B]):

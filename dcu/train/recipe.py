@@ -44,7 +44,7 @@ DatasetWeights = dict[str, Annotated[float, Between(0, 1e6)]]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: cosine decay of the learning rate after a linear warm-up."""
+    """Steps and learning rate: cosine decay of the learning rate after a linear warm-up."""
 
     steps: Steps
     learning_rate: Positive

@@ -40,7 +40,7 @@ VOID = 255
 
 @dataclass(frozen=True)
 class Label:
-    """A class: its name, and its color in masks."""
+    """A class: its name, and its color in segmentation maps."""
 
     label: str
     color: Color
@@ -159,7 +159,7 @@ class SegmenterTask:
         return F.cross_entropy(logits, batch.classes.long(), self.weights, ignore_index=VOID), {}
 
     def validate(self) -> dict[str, float]:
-        """Mean intersection over union of images it was not taught with."""
+        """Mean intersection over union of held-out images."""
         classes = len(self.recipe.labels)
         counts = np.zeros((classes, classes), np.int64)
         for pair in self.held_out:

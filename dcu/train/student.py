@@ -53,7 +53,7 @@ class ClassifierRecipe:
     backbone_scale: Annotated[float, Between(0, 1e3)] = 0.3  # the backbone's learning rate, relative to the adapter's
     lite2: Share = 0.5  # Lite2's share in the target, beside Lite0's
     label_weight: Share = 0.0  # share of an image's own class, where its directory is a WNID, in the target
-    labelled_from: tuple[str, ...] = ()  # data sets of which classes are told; () for all
+    labelled_from: tuple[str, ...] = ()  # data sets whose directories are labels; () for all
     folded: bool = False  # the adapter learns as it runs, without batch norms: from a trained network only
     whole: bool = False  # the depthwise kernels and the last layer learn too: for GPUs
 
@@ -148,7 +148,7 @@ class StudentTask:
         return LabeledViews(torch.from_numpy(views), torch.from_numpy(classes))
 
     def number(self, item: Item) -> int:
-        """The class that an image's directory says it shows, -1 where none is told."""
+        """The class that an image's directory says it shows, -1 where it says none."""
         told_of = self.recipe.labelled_from
         return -1 if told_of and item.dataset not in told_of else self.numbers.get(item.label, -1)
 

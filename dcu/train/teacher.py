@@ -19,7 +19,7 @@ SHARPER = {"lite0": 1.3, "lite2": 1.1}
 
 
 class Targets(NamedTuple):
-    """What the teachers say of views: probabilities (B, 1000), Lite0's last features (B, 320, 7, 7); float32."""
+    """Output of the teachers: probabilities (B, 1000), Lite0's last features (B, 320, 7, 7); float32."""
 
     target: Tensor
     features: Tensor

@@ -81,7 +81,7 @@ class VariableRateRecipe:
 
 @dataclass(frozen=True)
 class VariableRateData:
-    """Crops, and how often each data set is drawn (by the name of its tar; 1 if not said)."""
+    """Crops, and the frequency of each data set (by the name of its tar; 1 if not said)."""
 
     crop: Side = 128
     batch: Batch = 8

@@ -29,7 +29,7 @@ ONE_IN = 10
 
 @dataclass(frozen=True)
 class ViewData:
-    """Views, and how often each data set's images are drawn (by the name of its tar; 1 if not said)."""
+    """Views, and the frequency of each data set (by the name of its tar; 1 if not said)."""
 
     batch: Batch = 32
     again: Annotated[int, Between(0, 4096)] = (

@@ -201,6 +201,7 @@ Result<int16_t> decode_tables(const Tables &tables, const nb::bytes &payload) {
 }  // namespace
 
 NB_MODULE(_native, module) {
+    nb::set_leak_warnings(false);  // what caches still hold when the interpreter ends is no news for users
     nb::exception<dcu::BrokenPayload>(module, "BrokenPayload", PyExc_ValueError);
 
     nb::class_<dcu::ContextModel>(module, "ContextModel")

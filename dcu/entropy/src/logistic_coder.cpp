@@ -136,6 +136,7 @@ void LogisticCoder::decode(const std::vector<std::string_view> &payloads, int16_
             out[channel * height_ * width_ + position] = static_cast<int16_t>(symbol);
             return symbol;
         });
+        if (payloads[tile].size() > decoder.length()) throw BrokenPayload("bytes after the last symbol of a tile");
     });
 }
 
