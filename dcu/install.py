@@ -27,7 +27,7 @@ def place_for(name: str, out: Path | None) -> Path:
         out = user / name
     directory = Path(os.path.abspath(out))
     if not re.fullmatch(NAME, directory.name):
-        raise UsageError(f"--out: {directory.name!r} cannot be a model's name")
+        raise UsageError(f"--out: '{directory.name}' cannot be a model's name")
     return directory
 
 

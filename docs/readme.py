@@ -97,7 +97,7 @@ def classifiers() -> list[Cells]:
             **({"int8 top-1 (%)": with_error(eight[name], "top1", 1, 100)} if name in eight else {}),
             "imagenet20-val top-1 (%)": with_error(twenty[name], "top1", 1, 100),
             "top-5 (%) ": with_error(twenty[name], "top5", 1, 100),
-            "agreement, caltech101-val (%)": with_error(caltech[name], "agreement", 1, 100),
+            "agreement, caltech101-val (%)": with_error(caltech.get(name, {}), "agreement", 1, 100),
             "ECE (both)": f"{number(breadth[name]['ece'], 3)}, {number(twenty[name]['ece'], 3)}",
             "M MACs": f"{number(model['macs'], 0, 1e-6)} + {context[codec_of(name)] / 1e6:.0f}",
             "MB": number(model["bytes"], 1, 1e-6),

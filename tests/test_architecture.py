@@ -17,7 +17,7 @@ FLOORS = [
     {"train", "evaluate"},
     {"tasks"},
     {"codec", "data", "datasets"},
-    {"coding", "rate_control"},
+    {"coding", "metadata", "rate_control"},
     {"entropy", "install", "store", "weights", "engines", "regions"},
     {"arguments"},
     {"bitstream", "image", "nets", "cache", "threads"},

@@ -101,6 +101,8 @@ def test_directory_that_is_no_class(dcu: Dcu, dataset: Path) -> None:
     answer = dcu("eval", "classifier", dataset)
     assert answer.code == 65
     assert "'cats'" in answer.err
+    (dataset / "cats").rename(dataset / "c\nts")
+    assert "'c\\x0ats'" in dcu("eval", "classifier", dataset).err
 
 
 def test_metrics_are_recorded_on_the_card(dcu: Dcu, dataset: Path, own_models: Path) -> None:

@@ -89,6 +89,13 @@ def test_everything_that_pillow_writes_is_read_under_its_extension() -> None:
             assert read_image(saved(smooth_image(16, 16), name)).shape[2] == 3, extension
 
 
+@pytest.mark.parametrize("length", range(1, 17))
+@pytest.mark.parametrize("text", [b"bad", b"\xff", b"\0", b"hello, world"])
+def test_a_few_bytes_are_no_image(text: bytes, length: int) -> None:
+    with pytest.raises(InvalidInputError, match="not an image in a format that dcu reads"):
+        read_image((text * 16)[:length])
+
+
 @pytest.mark.parametrize(
     ("data", "named"),
     [

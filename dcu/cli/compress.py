@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from dcu.codec import Codec
     from dcu.image import ImageArray
 
+    Writer = Callable[[ImageArray, bytes], tuple[Codec, bytes]]
+    """What compresses an image with its metadata, and says by which codec."""
+
 VARIABLE = "codec-2"
 """The codec of many operating points that --quality implies."""
 app = typer.Typer(add_completion=False)
@@ -25,7 +28,7 @@ app = typer.Typer(add_completion=False)
 
 @dataclass(frozen=True)
 class Goal:
-    """What the files are to be: at most one of all but the codec, or nothing."""
+    """What the files are to be: of quality, rate and targets at most one."""
 
     codec: str | None
     quality: int | None
@@ -33,6 +36,7 @@ class Goal:
     target_bytes: int | None
     target_psnr: float | None
     fit: bool
+    metadata: bool
 
     def check(self) -> None:
         """Refuse goals that exclude each other; raises UsageError."""
@@ -48,8 +52,8 @@ class Goal:
         if self.fit and self.target_bytes is None:
             raise UsageError("--fit needs --target-bytes")
 
-    def writer(self, device: str) -> Callable[[ImageArray], tuple[Codec, bytes]]:
-        """What compresses an image to this goal, and says by which codec; raises UsageError, UnavailableError."""
+    def writer(self, device: str) -> Writer:
+        """What compresses images to this goal; raises UsageError, UnavailableError."""
         from dcu.codec import DEFAULT, Codec, compress_to, compress_within, of_every_rate, of_rate
 
         variable = self.quality is not None or self.fit
@@ -58,15 +62,19 @@ class Goal:
             if codec.points > 1:
                 return self.variable_writer(codec)
             self.check_fixed()
+        elif self.metadata:
+            raise UsageError("--metadata needs --codec codec-2 or --quality")
         elif self.target_bytes is not None:
-            return partial(compress_within, of_every_rate(device), most=self.target_bytes)
+            within = partial(compress_within, of_every_rate(device), most=self.target_bytes)
+            return lambda image, _: within(image)
         elif self.target_psnr is not None:
-            return partial(compress_to, of_every_rate(device), least=self.target_psnr)
+            reaching = partial(compress_to, of_every_rate(device), least=self.target_psnr)
+            return lambda image, _: reaching(image)
         else:
             codec = Codec.load(DEFAULT, device) if self.rate is None else of_rate(self.rate, device)
-        return lambda image: (codec, codec.compress(image))
+        return lambda image, _: (codec, codec.compress(image))
 
-    def variable_writer(self, codec: Codec) -> Callable[[ImageArray], tuple[Codec, bytes]]:
+    def variable_writer(self, codec: Codec) -> Writer:
         """The same with a codec of many operating points."""
         try:
             quality = codec.point_of_rate(self.rate) if self.rate is not None else self.quality
@@ -81,7 +89,7 @@ class Goal:
             target_psnr=self.target_psnr,
             fit=self.fit,
         )
-        return lambda image: (codec, compress(image))
+        return lambda image, metadata: (codec, compress(image, metadata=metadata))
 
     def check_fixed(self) -> None:
         """Refuse what a codec of one rate cannot be asked for; raises UsageError."""
@@ -90,10 +98,12 @@ class Goal:
             "--rate": self.rate is not None,
             "--target-bytes": self.target_bytes is not None,
             "--target-psnr": self.target_psnr is not None,
+            "--metadata": self.metadata,
         }
         for option, given in asked.items():
             if given:
-                raise UsageError(f"{option} and --codec {self.codec} exclude each other: it has one rate")
+                what = "keeps no metadata" if option == "--metadata" else "has one rate"
+                raise UsageError(f"{option} and --codec {self.codec} exclude each other: it {what}")
 
 
 @app.command()
@@ -128,6 +138,9 @@ def compress(
     thumbnail_only: Annotated[
         bool, typer.Option("--thumbnail-only", help="Compress the image reduced to 256 pixels on its short side.")
     ] = False,
+    keep_metadata: Annotated[
+        bool, typer.Option("--metadata", help="Keep when and where the photograph was taken; with codec-2 only.")
+    ] = False,
     background: Annotated[str, typer.Option(metavar="COLOR", help="Background color of transparent images.")] = "white",
     keep_extension: options.KeepExtension = False,
     json: options.Json = False,
@@ -143,7 +156,7 @@ def compress(
     """
     from dcu.image import SUFFIXES, parse_color, read_image
 
-    goal = Goal(codec, quality, rate, target_bytes, target_psnr, fit)
+    goal = Goal(codec, quality, rate, target_bytes, target_psnr, fit, keep_metadata)
     goal.check()
     parse_color(background)
     found = files.sources(inputs, SUFFIXES, "images")
@@ -155,16 +168,18 @@ def compress(
         console.outlive_stdout()
     report = Report(found, json, quiet, prints=json or target.piped, json_to_stderr=target.piped)
     write = goal.writer(options.start(threads, device))
+    from dcu import metadata
     from dcu.codec import thumbnail_of
 
     total, pixels, started = 0, 0, time.monotonic()
     for source in console.progress(found.sources, "compressing", quiet):
         with report.of(source.name):
             before, place = time.monotonic(), target.of(source)
-            image = read_image(source.image(), background)
+            content = source.image()
+            image = read_image(content, background)
             if thumbnail_only:
                 image = thumbnail_of(image)
-            used, data = write(image)
+            used, data = write(image, metadata.of_file(content) if keep_metadata else b"")
             files.put(place, data, force)
             area = image.shape[0] * image.shape[1]
             total, pixels = total + len(data), pixels + area

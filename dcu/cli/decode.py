@@ -48,6 +48,7 @@ def decode(
     report = Report(found, False, quiet, prints=target.piped)
     chosen_device = options.start(threads, device)
     from dcu.codec import codec_of
+    from dcu.metadata import exif_of
 
     for source, read in files.streams(console.progress(found.sources, "decoding", quiet), target.alone):
         with report.of(source.name):
@@ -55,6 +56,6 @@ def decode(
             codec = codec_of(stream.codec, chosen_device)
             codec.check(stream)
             place = target.of(source)
-            encode = encoder(place or Path(f"image{suffix}"))
+            encode = encoder(place or Path(f"image{suffix}"), exif_of(stream.header.metadata))
             files.put(place, encode(codec.decode(stream, thumbnail=thumbnail)), force)
     return report.finish()

@@ -52,6 +52,8 @@ def describe(name: str, stream: Stream) -> dict[str, Any]:
         {"width": layer.width, "height": layer.height, "bytes": size}
         for layer, size in zip(stream.layers, stream.payload_bytes, strict=True)
     ]
+    from dcu import metadata
+
     facts = {
         "input": name,
         "width": full.width,
@@ -69,6 +71,8 @@ def describe(name: str, stream: Stream) -> dict[str, Any]:
         facts |= {"quality": stream.operating_point, "not_coded": codec.share_not_coded(stream.operating_point)}
         for layer, groups in zip(layers, map(codec.group_bytes, stream.layers), strict=True):
             layer["groups"] = groups
+    if stream.header.metadata:
+        facts |= {"metadata": {"bytes": len(stream.header.metadata)} | metadata.facts(stream.header.metadata)}
     return facts
 
 
@@ -90,3 +94,5 @@ def show(facts: dict[str, Any], stream: Stream) -> None:
             f"  quality   {facts['quality']} of 0 to 63, {100 * facts['not_coded']:.0f} % of symbols not coded",
             f"  groups    {groups} bytes",
         )
+    if "metadata" in facts:
+        say("  metadata  " + ", ".join(f"{name} {value}" for name, value in facts["metadata"].items()))

@@ -44,7 +44,7 @@ def class_numbers(classifier: Classifier, items: Sequence[Item]) -> list[int]:
     """
     numbers = indices_by_key(classifier.labels)
     if missing := {item.label for item in items} - set(numbers):
-        raise InvalidInputError(f"{min(missing)!r}: a directory that is no class of {classifier.name}")
+        raise InvalidInputError(f"'{min(missing)}': a directory that is no class of {classifier.name}")
     return [numbers[item.label] for item in items]
 
 

@@ -153,7 +153,7 @@ def open_image(data: bytes, formats: Collection[str] = BY_NAME.keys()) -> Image.
     refused = ""
     for name in (name for name in Image.ID if name in formats and name in BY_NAME):
         factory, accept = Image.OPEN[name]
-        if accept and accept(data[:16]) is not True:
+        if accept and accept(data[:16].ljust(16, b"\0")) is not True:  # some want four bytes or more
             continue
         try:
             return unlimited(factory, data)

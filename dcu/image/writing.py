@@ -22,8 +22,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def encoder(path: Path) -> Callable[[ImageArray], bytes]:
+def encoder(path: Path, exif: bytes = b"") -> Callable[[ImageArray], bytes]:
     """A function that encodes an image in the format that the extension stands for; PNG for a name without one.
+
+    ``exif`` is written into formats that have a place for it.
 
     Raises
     ------
@@ -41,7 +43,7 @@ def encoder(path: Path) -> Callable[[ImageArray], bytes]:
             raise OutputError(f"{path}: too large for {format}")
         out = io.BytesIO()
         try:
-            Image.fromarray(image).save(out, format, **OPTIONS.get(suffix, {}))
+            Image.fromarray(image).save(out, format, **OPTIONS.get(suffix, {}), **({"exif": exif} if exif else {}))
         except MemoryError:
             raise
         except Exception as error:  # encoders raise nearly anything on images that their format cannot hold
