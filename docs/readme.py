@@ -94,7 +94,7 @@ def classifiers() -> list[Cells]:
             "bpp (imagenet1000-val)": number(breadth[name]["bpp"], 4),
             "top-1 (%)": with_error(breadth[name], "top1", 1, 100),
             "top-5 (%)": with_error(breadth[name], "top5", 1, 100),
-            **({"int8 top-1 (%)": with_error(eight[name], "top1", 1, 100)} if name in eight else {}),
+            **({"int8 top-1 (%)": with_error(eight.get(name, {}), "top1", 1, 100)} if eight else {}),
             "imagenet20-val top-1 (%)": with_error(twenty[name], "top1", 1, 100),
             "top-5 (%) ": with_error(twenty[name], "top5", 1, 100),
             "agreement, caltech101-val (%)": with_error(caltech.get(name, {}), "agreement", 1, 100),
