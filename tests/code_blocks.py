@@ -45,7 +45,7 @@ def run(page: Path, directory: Path) -> None:
     for words in commands(page):
         done = subprocess.run(words, cwd=directory, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise RuntimeError(f"{page.name}: {words[-1]}\n{done.stdout}\n{done.stderr}")
+            raise RuntimeError(f"{page.name}: {words[-1]}: {done.returncode}\n{done.stdout}\n{done.stderr}")
 
 
 if __name__ == "__main__":
