@@ -15,6 +15,7 @@ import typer
 import dcu as package
 from dcu import engines
 from dcu.cli import app, options
+from dcu.evaluate import baselines
 from dcu.image.legend import SPARE, with_legend
 
 from .conftest import Dcu, one_line, process, smooth_image
@@ -116,8 +117,9 @@ def test_version_and_names_of_the_distribution() -> None:
     assert f"## {package.__version__}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
 
 
-def test_engines_are_those_of_the_library() -> None:
+def test_engines_and_formats_are_those_of_the_library() -> None:
     assert get_args(options.Engine) == engines.NAMES
+    assert tuple(sorted(baselines.FORMATS)) == options.FORMATS
 
 
 @pytest.mark.parametrize("command", ["compress", "decode", "embed", "segment"])

@@ -22,7 +22,7 @@ Labelled = Annotated[
 Batches = Annotated[
     list[int] | None, typer.Option("--batch", metavar="N", min=1, help="Batch size; repeatable.", show_default="1, 32")
 ]
-Baselines = Annotated[str, typer.Option("--baselines", metavar="FORMATS", help="Of avif,webp,jpeg,jpeg2000,jxl.")]
+Baselines = Annotated[str, typer.Option("--baselines", metavar="FORMATS", help=options.FORMATS_HELP)]
 Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report: tables, plots, images.")]
 Seconds = Annotated[
     float | None,

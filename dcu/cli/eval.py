@@ -35,7 +35,7 @@ CodecNames = Annotated[
 Bits = Annotated[bool, typer.Option("--bits", help="Also print bits per symbol with and without the context model.")]
 Baselines = Annotated[
     str,
-    typer.Option("--baselines", metavar="FORMATS", help="Compare with these of jpeg,jpeg2000,webp,avif,jxl."),
+    typer.Option("--baselines", metavar="FORMATS", help=options.FORMATS_HELP),
 ]
 Plot = Annotated[
     Path | None, typer.Option("--plot", metavar="FILE", help="Write rate-distortion curves to a .svg, .png or .pdf.")
@@ -264,9 +264,7 @@ def eval_calibrate(
 @app.command("baselines")
 def eval_baselines(
     data: Data,
-    formats: Annotated[
-        str, typer.Option("--formats", metavar="FORMATS", help="Compare with these of jpeg,jpeg2000,webp,avif,jxl.")
-    ] = "avif,webp,jpeg",
+    formats: Annotated[str, typer.Option("--formats", metavar="FORMATS", help=options.FORMATS_HELP)] = "avif,webp,jpeg",
     network: NetworkName = None,
     json: options.Json = False,
     record: Record = False,

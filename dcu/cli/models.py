@@ -85,7 +85,7 @@ def verify(names: Names = None, as_json: options.Json = False) -> int:
             if as_json:
                 print_json({"input": directory.name, "kind": model.kind, "fingerprint": model.fingerprint})
             else:
-                say(f"{directory.name}: as its card says")
+                say(f"{directory.name}: verified")
     return report.exit_code
 
 

@@ -36,6 +36,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON Lines; failed inp
 KeepExtension = Annotated[
     bool, typer.Option("--keep-extension", help="Keep the extension of inputs in names of outputs: a.jpg.bin.")
 ]
+FORMATS = ("avif", "jpeg", "jpeg2000", "jxl", "webp")
+"""As `dcu.evaluate.baselines.FORMATS`, which needs torch."""
+FORMATS_HELP = f"Formats to compare with, from: {', '.join(FORMATS)}."
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print which files would be written, and write none.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress, notes or summary.")]

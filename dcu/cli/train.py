@@ -328,7 +328,7 @@ def train_head(
 ) -> int:
     """Fit a classifier's last layer to custom classes.
 
-    Example: dcu train head flowers/ --out models/flowers
+    Example: dcu train head flowers/ --out trained/flowers
     """
     chosen_device = options.start(threads, device)
     from dcu.data import LABELLED, dataset_name, items
@@ -353,7 +353,8 @@ def train_head(
     result = written.card.results[0]
     counts = f"{len(written.card.classes)} classes, {len(found) - len(failures)} images"
     counts += f"; {result.count} held-out images"
-    console.note(f"{counts}: top-1 {100 * (result.top1 or 0):.1f} %, top-5 {100 * (result.top5 or 0):.1f} %")
+    top5 = f", top-5 {100 * (result.top5 or 0):.1f} %" if len(written.card.classes) > 5 else ""
+    console.note(f"{counts}: top-1 {100 * (result.top1 or 0):.1f} %{top5}")
     console.outlive_stdout()
     console.say(str(written.directory))
     return left_out(failures)

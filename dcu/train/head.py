@@ -76,7 +76,7 @@ def class_names(items: Sequence[Item]) -> list[str]:
     for item in items:
         counts[item.label] = counts.get(item.label, 0) + 1
     if "" in counts:
-        raise UsageError(f"{items[0].dataset}: images lie outside of any class's directory")
+        raise UsageError(f"{items[0].dataset}: images lie outside of any class's directory; expected CLASS/IMAGE")
     if len(counts) < 2:
         raise UsageError(f"{items[0].dataset}: one directory a class, two classes or more; found {min(counts)} only")
     if rare := [name for name, count in counts.items() if count < 2]:
