@@ -144,17 +144,26 @@ def installed() -> Iterator[Model]:
 
 
 def installed_codecs() -> list[Model]:
-    """The installed codecs, by rising rate.
+    """The installed codecs, by rising rate; of several of one rate, first the one that has its name, codec-RATE.
 
     Raises
     ------
     UnavailableError
         There is none.
     """
-    codecs = [(model.card.rate, model) for model in first_of_each_name(installed()) if model.kind == "codec"]
-    if not any(rate for rate, _ in codecs):
+    found = first_of_each_name(installed())
+    codecs = [(model.card.rate, model) for model in found if model.kind == "codec" and model.card.rate]
+    if not codecs:
         raise UnavailableError("no codec is installed")
-    return [model for rate, model in sorted(codecs, key=lambda each: each[0] or 0) if rate]
+    return [model for _, model in sorted(codecs, key=lambda each: (each[0], not is_named_after(*each)))]
+
+
+def is_named_after(rate: float, model: Model) -> bool:
+    """Whether a codec is called codec-RATE."""
+    try:
+        return float(model.name.removeprefix("codec-")) == rate
+    except ValueError:
+        return False
 
 
 def first_of_each_name(models: Iterable[Model]) -> list[Model]:
@@ -224,7 +233,8 @@ def find_codec(identity: bytes) -> Model:
             if model.kind == "codec" and model.identity == identity:
                 places_of_codecs[key] = directory
                 return model
-    raise UnavailableError(f"no codec with the fingerprint {identity.hex()} is installed")
+    hint = "DCU_MODELS can name the directory that holds its directory"
+    raise UnavailableError(f"no codec with the fingerprint {identity.hex()} is installed; {hint}")
 
 
 def codec_for(stream: Stream) -> Model:
