@@ -17,15 +17,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from dcu import arguments, bitstream, rate_control, store
+from dcu import arguments, bitstream, engines, rate_control, store
 from dcu.bitstream import Layer, Stream
 from dcu.coding import Coding, analysis_of, coding_of
+from dcu.encoding import Encoding
 from dcu.errors import InvalidInputError, UnavailableError, UsageError
 from dcu.geometry import BLOCK
-from dcu.image import ImageArray, pad, psnr, resize
+from dcu.image import ImageArray, pad, psnr
+from dcu.precision import NAMES as PRECISIONS
+from dcu.precision import chosen
 from dcu.regions import Box, common, in_pieces, moved, size, whole
 from dcu.threads import inference
 from dcu.weights import finite
@@ -36,7 +38,6 @@ RATE = 0.0983
 """Bits per pixel that codecs of many operating points use by default."""
 SYMBOLS_AT_ONCE = 2**26
 """Symbols of tiles that are decoded together: bounds memory, at 64 MiB, or 128 of int16."""
-CHANNELS_LAST = torch.channels_last
 
 
 class Codec:
@@ -45,8 +46,8 @@ class Codec:
     Torfason et al., ICLR 2018 (arXiv 1803.06131).
     """
 
-    def __init__(self, tensors: dict[str, Tensor], name: str, device: str = "cpu") -> None:
-        self.name, self.device = name, device
+    def __init__(self, tensors: dict[str, Tensor], name: str, device: str = "cpu", precision: str = "auto") -> None:
+        self.name, self.device, self.precision = name, device, chosen(precision, device)
         self.model: store.Model | None = None
         try:
             self.coding: Coding = coding_of(tensors)
@@ -54,24 +55,35 @@ class Codec:
         except (LookupError, RuntimeError, ValueError, TypeError) as error:
             raise UnavailableError(f"{name}: its weights are not those of a codec") from error
         self.coding.to(device)
+        self.analyses = engines.ready(self.analysis, device, self.precision)
+        self.syntheses = engines.ready(self.coding.synthesize, device, self.precision)
         self.channels, self.points, self.fingerprint = self.coding.channels, self.coding.points, self.coding.fingerprint
         self.of_estimate: tuple[float, ...] = (1.0,) * self.points
         self.analysis_halo = 2 * len(self.analysis.blocks)
         self.synthesis_halo = 2 * len(self.coding.synthesis.blocks) + 1
 
     @classmethod
-    def load(cls, name: str | Path = DEFAULT, device: str = "cpu") -> Codec:
-        """An installed codec by name or path; raises UnavailableError, and TypeError or ValueError for arguments."""
-        return cls.from_model(store.find(arguments.model_name(name), "codec"), arguments.device(device))
+    def load(cls, name: str | Path = DEFAULT, device: str = "cpu", precision: str = "auto") -> Codec:
+        """An installed codec by name or path, whose transforms run in one of ``dcu.precision.NAMES``.
+
+        Raises
+        ------
+        UnavailableError
+            There is none of that name, or the device does not compute in this precision.
+        TypeError, ValueError
+            Arguments of other types, devices or precisions that do not exist.
+        """
+        arguments.device(device), arguments.one_of(precision, PRECISIONS, "precision")
+        return cls.from_model(store.find(arguments.model_name(name), "codec"), device, precision)
 
     def __repr__(self) -> str:
         return f"<Codec {self.name}, fingerprint {self.fingerprint[:8]}, on {self.device}>"
 
     @classmethod
-    def from_model(cls, model: store.Model, device: str = "cpu") -> Codec:
+    def from_model(cls, model: store.Model, device: str = "cpu", precision: str = "auto") -> Codec:
         """The codec of a model's directory; raises UnavailableError where it is not what its card says."""
-        codec = cls(model.weights(), model.name, device)
-        log.debug("%s from %s on %s", model.name, model.directory, device)
+        codec = cls(model.weights(), model.name, device, precision)
+        log.debug("%s from %s on %s, %s", model.name, model.directory, device, codec.precision)
         if codec.fingerprint != model.fingerprint:
             raise UnavailableError(f"{model.name}: its fingerprint is not that of its card")
         codec.model = model
@@ -82,7 +94,7 @@ class Codec:
     def __reduce__(self) -> tuple[Any, ...]:
         if self.model is None:
             raise TypeError(f"{self.name} was not loaded from a model's directory: it cannot be pickled")
-        return Codec.from_model, (self.model, self.device)
+        return Codec.from_model, (self.model, self.device, self.precision)
 
     @property
     def identity(self) -> bytes:
@@ -179,7 +191,7 @@ class Codec:
         def piece(rows: slice, columns: slice) -> Tensor:
             part = padded[rows.start * BLOCK : rows.stop * BLOCK, columns.start * BLOCK : columns.stop * BLOCK]
             x = analysis_input(torch.from_numpy(np.ascontiguousarray(part)).to(self.device)[None])
-            return self.coding.kept(finite(self.analysis(x), self.name))[0].cpu()
+            return self.coding.kept(finite(self.analyses.alone(x), self.name))[0].cpu()
 
         h, w = padded.shape[0] // BLOCK, padded.shape[1] // BLOCK
         features = torch.empty(self.channels, h, w, dtype=self.coding.kept_dtype)
@@ -295,7 +307,7 @@ class Codec:
         points = torch.tensor([self.point(quality)], device=self.device)
 
         def piece(rows: slice, columns: slice) -> Tensor:
-            x = self.coding.synthesize(latent[:, :, rows, columns].contiguous(memory_format=CHANNELS_LAST), points)
+            x = self.syntheses.alone(latent[:, :, rows, columns], points)
             pixels: Tensor = ((finite(x[0], self.name) + 1) * 127.5).round_().clamp_(0, 255)
             return pixels.to(torch.uint8).cpu()
 
@@ -309,52 +321,13 @@ def analysis_input(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def thumbnail_of(image: ImageArray) -> ImageArray:
-    """An image reduced to the size of a thumbnail layer, if it is larger."""
-    return resize(image, *bitstream.reduced_size(image.shape[1], image.shape[0]), Image.Resampling.LANCZOS)
-
-
-class Encoding:
-    """An image, analyzed once, to be written at any operating point (see :class:`dcu.rate_control.Encoding`)."""
-
-    def __init__(self, codec: Codec, image: ImageArray, metadata: bytes = b"") -> None:
-        self.codec, self.image, self.metadata = codec, image, metadata
-        height, width = image.shape[:2]
-        reduced = [thumbnail_of(image)] if bitstream.thumbnail_size(width, height) else []
-        self.layers = [(layer.shape[1], layer.shape[0], codec.features(layer)) for layer in (*reduced, image)]
-        self.points = codec.points
-
-    def write(self, q: int) -> bytes:
-        """The bitstream at an operating point."""
-        coding, points = self.codec.coding, torch.tensor([q])
-        layers = []
-        for width, height, features in self.layers:
-            symbols = coding.symbols(features, points)[0]
-            tiles = bitstream.tile_grid(width, height)
-            layers.append([coding.encode(symbols[:, rows, columns], q) for rows, columns in tiles])
-        header = bitstream.Header(self.codec.identity, q, coding.version, metadata=self.metadata)
-        return bitstream.write(header, self.image.shape[1], self.image.shape[0], layers)
-
-    def psnr(self, q: int) -> float:
-        """PSNR in dB of the image that an operating point gives."""
-        coding, points = self.codec.coding, torch.tensor([q])
-        symbols = coding.symbols(self.layers[-1][2], points)
-        decoded = self.codec.synthesize(self.codec.dequantize([symbols], [q])[0], q)
-        return psnr(self.image, decoded[: self.image.shape[0], : self.image.shape[1]])
-
-    def estimated_bits(self) -> list[float]:
-        """About how many bits each operating point takes: by histograms, corrected as the codec's card says."""
-        layers = [self.codec.coding.estimated_bits(features) for _, _, features in self.layers]
-        return [float(bits) for bits in np.sum(layers, 0) * self.codec.of_estimate]
-
-
 @functools.lru_cache(maxsize=4)
-def codec_of(identity: bytes, device: str = "cpu") -> Codec:
+def codec_of(identity: bytes, device: str = "cpu", precision: str = "auto") -> Codec:
     """The installed codec that a stream names, loaded once."""
-    return Codec.from_model(store.find_codec(identity), device)
+    return Codec.from_model(store.find_codec(identity), device, precision)
 
 
-def of_rate(rate: float, device: str = "cpu") -> Codec:
+def of_rate(rate: float, device: str = "cpu", precision: str = "auto") -> Codec:
     """The installed codec of an operating point, by the rate that names it.
 
     Raises
@@ -362,15 +335,15 @@ def of_rate(rate: float, device: str = "cpu") -> Codec:
     UsageError
         No installed codec has that rate.
     """
-    return Codec.from_model(store.codec_of_rate(rate), device)
+    return Codec.from_model(store.codec_of_rate(rate), device, precision)
 
 
-def of_every_rate(device: str = "cpu") -> list[Codec]:
+def of_every_rate(device: str = "cpu", precision: str = "auto") -> list[Codec]:
     """The installed codecs, by rising rate; of several of one rate, the first."""
     models: dict[float, store.Model] = {}
     for model in store.installed_codecs():
         models.setdefault(model.card.rate or 0.0, model)
-    return [Codec.from_model(model, device) for model in models.values()]
+    return [Codec.from_model(model, device, precision) for model in models.values()]
 
 
 def compress_within(codecs: Sequence[Codec], image: ImageArray, most: int) -> tuple[Codec, bytes]:

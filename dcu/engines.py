@@ -6,12 +6,11 @@ import contextlib
 import functools
 import io
 import logging
-import math
 import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,9 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dcu import cache
+from dcu.batching import Batched
 from dcu.entropy import instruction_sets
 from dcu.errors import UnavailableError
 from dcu.nets.products import as_products
+from dcu.precision import autocast
 from dcu.threads import Exact
 
 ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -33,30 +34,8 @@ TITLES = {"pytorch": "PyTorch", "onnx": "ONNX Runtime", "int8": "ONNX Runtime in
 """Engines by the names that users give them, the slowest first, and as tables call them."""
 NAMES = ("auto", *TITLES)
 """What users may ask for; auto is the last of those that are :func:`available`."""
-MAX_POSITIONS = 32 * 28 * 28
-"""Latent positions that go through a network together on a GPU: bounds memory."""
 SILENT = 4
 """Severity of ONNX Runtime's messages that are shown: what ends the process. Errors are raised."""
-
-
-class Batched:
-    """A network's answers (B, ...) to images (B, C, h, w), those of one size computed together, for GPUs."""
-
-    def __init__(self, run: Callable[[Tensor], Tensor]) -> None:
-        self.run = run
-
-    def __call__(self, batch: Tensor) -> Tensor:
-        return self.run(batch)
-
-    def each(self, images: Sequence[Tensor]) -> list[Tensor]:
-        """The answer (1, ...) to each image (1, C, h, w) of any size."""
-        answers: dict[int, Tensor] = {}
-        for size in {image.shape for image in images}:
-            members = [index for index, image in enumerate(images) if image.shape == size]
-            most = max(1, MAX_POSITIONS // math.prod(size[2:]))
-            for part in (members[at : at + most] for at in range(0, len(members), most)):
-                answers |= dict(zip(part, self.run(torch.cat([images[index] for index in part])).split(1), strict=True))
-        return [answers[index] for index in range(len(images))]
 
 
 Engine = Callable[[Tensor], Tensor]
@@ -94,13 +73,17 @@ def chosen(engine: str, device: str, keeps_int8: bool = True) -> str:
 def pytorch(network: nn.Module, part: str = "forward") -> Ready:
     """A network, or one of its methods by name, as PyTorch computes it: on CPUs image by image, on GPUs in batches."""
     on_cpu = all(tensor.device.type == "cpu" for tensor in network.parameters())
-    compute: Callable[[Tensor], Tensor] = getattr(as_products(network) if on_cpu else network, part)
+    return ready(getattr(as_products(network) if on_cpu else network, part), "cpu" if on_cpu else "cuda")
 
-    def run(batch: Tensor) -> Tensor:
-        with torch.inference_mode():
-            return compute(batch.contiguous(memory_format=torch.channels_last)).float()
 
-    return Exact(run, run) if on_cpu else Batched(run)
+def ready(compute: Callable[..., Tensor], device: str, precision: str = "float32") -> Ready:
+    """What computes from images (B, C, h, w) and further tensors, in a precision: on CPUs image by image."""
+
+    def run(batch: Tensor, *more: Tensor) -> Tensor:
+        with torch.inference_mode(), autocast(precision, device):
+            return compute(batch.contiguous(memory_format=torch.channels_last), *more).float()
+
+    return Exact(run, run) if device == "cpu" else Batched(run)
 
 
 @contextlib.contextmanager

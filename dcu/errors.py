@@ -37,3 +37,10 @@ class OutputError(DcuError):
     """The output cannot be written."""
 
     exit_code = 73
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether there was not enough memory, as Python or PyTorch say it."""
+    return isinstance(error, MemoryError) or any(
+        said in str(error) for said in ("not enough memory", "allocate memory", "out of memory")
+    )

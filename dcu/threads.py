@@ -122,12 +122,13 @@ class Exact:
     Parameters
     ----------
     one : callable
-        The answer (1, ...) to one image (1, C, h, w), on the calling thread alone where that has no others.
+        The answer (1, ...) to one image (1, C, h, w), on the calling thread alone where that has no others. It may take
+        further tensors.
     all : callable
         The same on all threads.
     """
 
-    def __init__(self, one: Callable[[Tensor], Tensor], all: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, one: Callable[..., Tensor], all: Callable[..., Tensor]) -> None:
         self.one, self.all = one, all
         self.same: dict[tuple[int, ...], bool | None] = {}
 
@@ -140,19 +141,19 @@ class Exact:
         together = iter(each(self.one, small) if len(small) > 1 else map(self.alone, small))
         return [next(together) if math.prod(image.shape[2:]) <= LARGE else self.alone(image) for image in images]
 
-    def alone(self, image: Tensor) -> Tensor:
+    def alone(self, image: Tensor, *more: Tensor) -> Tensor:
         """The answer to one image; on all threads from the third of a shape on, if those gave the bytes of one."""
         count = torch.get_num_threads()
         if count == 1:
-            return self.one(image)
+            return self.one(image, *more)
         shape = (count, *image.shape)
         if self.same.get(shape):
-            return self.all(image)
-        (answer,) = each(self.one, [image])
+            return self.all(image, *more)
+        (answer,) = each(lambda x: self.one(x, *more), [image])
         if shape not in self.same:
             if len(self.same) == SHAPES:
                 self.same.clear()
             self.same[shape] = None
         elif self.same[shape] is None:
-            self.same[shape] = torch.equal(answer, self.all(image))
+            self.same[shape] = torch.equal(answer, self.all(image, *more))
         return answer

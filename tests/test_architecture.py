@@ -16,12 +16,13 @@ FLOORS = [
     {"bench"},
     {"train", "evaluate"},
     {"tasks"},
-    {"codec", "data", "datasets"},
+    {"codec", "encoding", "data", "datasets"},
     {"coding", "metadata", "rate_control"},
     {"entropy", "install", "store", "weights", "engines", "regions"},
     {"arguments"},
-    {"bitstream", "image", "nets", "cache", "threads"},
-    {"io", "paths", "cards", "old_cards", "labels", "schema", "walk"},
+    {"jobs"},
+    {"bitstream", "image", "nets", "cache", "threads", "batching", "precision"},
+    {"io", "paths", "cards", "old_cards", "labels", "schema", "walk", "shards", "tables", "remote"},
     {"errors", "geometry", ""},
 ]
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}

@@ -15,7 +15,6 @@ import pytest
 
 from dcu import bitstream
 from dcu.bitstream import Stream
-from dcu.cli import files
 from dcu.codec import Codec, codec_of
 from dcu.tasks.classify import Classifier, Views
 
@@ -336,10 +335,6 @@ def test_image_that_memory_does_not_hold(
     assert answer.lines[1]["error"] == "not enough memory"
     assert answer.code == 1
     assert answer.err == f"dcu: {tmp_path / 'b.bin'}: not enough memory\n"
-
-
-def test_batches_are_of_what_memory_holds() -> None:
-    assert list(files.batched([3, 3, 9, 1, 1, 1], 2, int, 7)) == [[3, 3], [9], [1, 1], [1]]
 
 
 @pytest.mark.parametrize("name", ["n" * 300, "n" * 5000])

@@ -43,7 +43,7 @@ def test_file_there_and_back(dcu: Dcu, photo: Path, tmp_path: Path) -> None:
 def test_json_shapes(dcu: Dcu, photo: Path, tmp_path: Path) -> None:
     stream = tmp_path / "photo.bin"
     (compressed,) = dcu("compress", photo, "-o", stream, "--json").lines
-    assert set(compressed) == {"input", "output", "codec", "bytes", "bpp", "seconds"}
+    assert set(compressed) == {"input", "output", "codec", "precision", "bytes", "bpp", "seconds"}
     assert compressed["bytes"] == stream.stat().st_size
     (info,) = dcu("info", stream, "--json").lines
     assert set(info) == {"input", "width", "height", "bytes", "bpp", "codec", "fingerprint", "layers"}

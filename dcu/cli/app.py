@@ -15,8 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from dcu.cli import notes, signals
 from dcu.cli.console import complain, open_streams, say, silence
-from dcu.cli.report import out_of_memory
-from dcu.errors import DcuError, MissingInputError, OutputError, UsageError
+from dcu.errors import DcuError, MissingInputError, OutputError, UsageError, out_of_memory
 
 INPUTS = frozenset({"classes", "clones", "data", "labels", "prior", "recipe", "start"})
 OUTPUTS = frozenset({"html", "out", "output", "overlay", "plot", "runs"})

@@ -42,9 +42,22 @@ def read_image_file(file: BinaryIO) -> bytes:
     raise InvalidInputError(f"more than {most >> 20} MiB: too large for its pixels")
 
 
+def pixels_of(data: bytes) -> int:
+    """How many pixels an image has, as its file states; 0 where it does not, or is none that can be read."""
+    try:
+        return stated_pixels(data[:HEAD]) or 0
+    except Exception:  # whoever reads it tells
+        return 0
+
+
 def regular_size(file: BinaryIO) -> int | None:
     """The bytes of a regular file; None of a pipe or a device."""
-    status = os.fstat(file.fileno())
+    if isinstance(file, io.BytesIO):
+        return len(file.getbuffer())
+    try:
+        status = os.fstat(file.fileno())
+    except OSError:  # at a URL
+        return None
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 

@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dcu.cli import files, options, reading
+from dcu.cli import files, options, run
 from dcu.cli.classes import known_classes
-from dcu.cli.console import print_json, progress, say
+from dcu.cli.entries import Entry
+from dcu.cli.outputs import tables_of
+from dcu.cli.reading import Networks
 from dcu.cli.report import Report
+from dcu.cli.run import Result, ending_the_run
 
 if TYPE_CHECKING:
-    from dcu.tasks.classify import Classifier, Predictions, Views
+    from dcu.tasks.classify import Predictions
+
+SCHEMA = {
+    "key": "string",
+    "shard": "string",
+    "codec": "string",
+    "network": "string",
+    "label": "string",
+    "index": "int",
+    "probability": "float",
+    "predictions": "predictions",
+}
+"""Columns of tables of labels; the first three columns of a prediction are those of the most probable one."""
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def classify(
-    inputs: options.Inputs,
+    inputs: options.Inputs = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="Write a table, .jsonl or .parquet; of shards, DIR takes one .parquet per shard.",
+        ),
+    ] = None,
     top: Annotated[int, typer.Option(metavar="K", min=1, help="Number of classes to print.")] = 5,
     classes: Annotated[
         Path | None,
@@ -39,9 +62,15 @@ def classify(
     views: options.Views = 1,
     network: options.Network = None,
     engine: options.EngineName = "auto",
+    files_from: options.FilesFrom = None,
+    skip_existing: options.SkipExisting = False,
+    report_file: options.ReportFile = None,
+    retry: options.Retry = None,
     json: options.Json = False,
+    force: options.Force = False,
     quiet: options.Quiet = False,
-    threads: options.Threads = None,
+    jobs: options.Jobs = None,
+    threads: options.OldThreads = None,
     device: options.Device = "auto",
 ) -> int:
     """Classify images from their bitstreams, without decoding.
@@ -50,30 +79,41 @@ def classify(
     """
     seen = options.chosen_view(view, views)
     known = known_classes(classes, prior)
-    found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
-    report = Report(found, json, quiet)
-    chosen_device = options.start(threads, device)
-    streams = files.streams(progress(found.sources, "classifying", quiet))
+    found = files.sources(inputs, files.BIN, "bitstreams (.bin)", files_from)
+    targets = [] if output is None else [tables_of(found, output, SCHEMA, force, skip_existing or retry is not None)]
+    report = Report(found, json, quiet, prints=json or not targets, retried=retry)
+    jobs, chosen_device = options.begin(jobs, threads, device)
+    from dcu.tasks.classify import Classifier, classifier_for
 
-    def asking(classifier: Classifier) -> Callable[[Sequence[Views]], Sequence[Predictions]]:
-        weights = known.weights(classifier)
-        return lambda images: classifier.predict(images, top, weights, min_probability)
+    named = Classifier.load(network, chosen_device, engine) if network else None
+    networks = Networks(named, lambda codec: classifier_for(codec, chosen_device, engine))
 
-    for source, _, answer in reading.answers(streams, network, chosen_device, engine, seen, asking, report):
-        with report.of(source.name):
-            show(source.name, answer, json)
+    def work(entry: Entry) -> Result:
+        with networks.reading(entry) as (classifier, stream):
+            weights = ending_the_run(known.weights, classifier)
+            answer = classifier.predict(classifier.look([stream], seen), top, weights, min_probability)[0]
+        return result(entry.name, answer, bool(targets))
+
+    settings = run.Settings(files.BIN, "classifying", jobs, True, json, quiet, skip_existing, force)
+    with report.recorded(report_file):
+        run.Run(found, targets, work, report, settings)()
     return report.finish()
 
 
-def show(name: str, answer: Predictions, json: bool) -> None:
-    """One answer, for programs or for people."""
-    if json:
-        predictions = [
-            {"label": p.label, "wnid": p.wnid, "index": p.index, "probability": round(p.probability, 6)}
-            for p in answer.predictions
-        ]
-        facts = {"input": name, "predictions": predictions, "max_probability": round(answer.max_probability, 6)}
-        print_json(facts | {"network": answer.network, "codec": answer.codec})
-        return
-    lines = [f"  {100 * p.probability:5.1f} %  {p.label}" for p in answer.predictions]
-    say(name, *(lines or [f"  no label: the most probable class has {100 * answer.max_probability:.1f} %"]))
+def result(name: str, answer: Predictions, in_table: bool) -> Result:
+    """One answer, for programs, for people and for a table."""
+    predictions = [
+        {"label": p.label, "wnid": p.wnid, "index": p.index, "probability": round(p.probability, 6)}
+        for p in answer.predictions
+    ]
+    made_by = {"network": answer.network, "codec": answer.codec}
+    facts = {"input": name, "predictions": predictions, "max_probability": round(answer.max_probability, 6)} | made_by
+    recorded = {"codec": answer.codec}
+    if not in_table:
+        lines = [f"  {100 * p.probability:5.1f} %  {p.label}" for p in answer.predictions]
+        none = f"  no label: the most probable class has {100 * answer.max_probability:.1f} %"
+        return Result([], facts, [name, *(lines or [none])], recorded)
+    best = predictions[0] if predictions else {"label": None, "index": None, "probability": None}
+    row = {column: best[column] for column in ("label", "index", "probability")}
+    all_of_them = [{column: p[column] for column in row} for p in predictions]
+    return Result([made_by | row | {"predictions": all_of_them}], facts, [], recorded)

@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dcu.cli import console, files, options, places, plan
+from dcu import store
+from dcu.bitstream import read_head
+from dcu.cli import console, files, options, places, plan, run
+from dcu.cli.bounded import pixels_of
+from dcu.cli.entries import Entry
+from dcu.cli.outputs import Output
+from dcu.cli.places import Places
 from dcu.cli.report import Report
-from dcu.errors import UsageError
+from dcu.cli.run import Result
+from dcu.errors import InvalidInputError, UsageError
+from dcu.jobs import Pixels
 
 if TYPE_CHECKING:
     from dcu.codec import Codec
@@ -21,6 +29,8 @@ if TYPE_CHECKING:
     Writer = Callable[[ImageArray, bytes], tuple[Codec, bytes]]
     """What compresses an image with its metadata, and says by which codec."""
 
+DEFAULT = "codec-0.0983"
+"""As `dcu.codec.DEFAULT`, which needs torch."""
 VARIABLE = "codec-2"
 """The codec of many operating points that --quality implies."""
 app = typer.Typer(add_completion=False)
@@ -38,6 +48,11 @@ class Goal:
     fit: bool
     metadata: bool
 
+    @property
+    def variable(self) -> bool:
+        """Whether a codec of many operating points is implied."""
+        return self.quality is not None or self.fit
+
     def check(self) -> None:
         """Refuse goals that exclude each other; raises UsageError."""
         chosen = {
@@ -52,27 +67,47 @@ class Goal:
         if self.fit and self.target_bytes is None:
             raise UsageError("--fit needs --target-bytes")
 
-    def writer(self, device: str) -> Writer:
+    def writer(self, device: str, precision: str) -> Writer:
         """What compresses images to this goal; raises UsageError, UnavailableError."""
-        from dcu.codec import DEFAULT, Codec, compress_to, compress_within, of_every_rate, of_rate
+        from dcu.codec import Codec, compress_to, compress_within, of_every_rate, of_rate
 
-        variable = self.quality is not None or self.fit
-        if self.codec or variable:
-            codec = Codec.load(self.codec or VARIABLE, device)
+        if self.codec or self.variable:
+            codec = Codec.load(self.codec or VARIABLE, device, precision)
             if codec.points > 1:
                 return self.variable_writer(codec)
             self.check_fixed()
         elif self.metadata:
             raise UsageError("--metadata needs --codec codec-2 or --quality")
         elif self.target_bytes is not None:
-            within = partial(compress_within, of_every_rate(device), most=self.target_bytes)
+            within = partial(compress_within, of_every_rate(device, precision), most=self.target_bytes)
             return lambda image, _: within(image)
         elif self.target_psnr is not None:
-            reaching = partial(compress_to, of_every_rate(device), least=self.target_psnr)
+            reaching = partial(compress_to, of_every_rate(device, precision), least=self.target_psnr)
             return lambda image, _: reaching(image)
         else:
-            codec = Codec.load(DEFAULT, device) if self.rate is None else of_rate(self.rate, device)
+            codec = (
+                Codec.load(DEFAULT, device, precision) if self.rate is None else of_rate(self.rate, device, precision)
+            )
         return lambda image, _: (codec, codec.compress(image))
+
+    def verifier(self) -> Callable[[bytes], str | None]:
+        """Why a bitstream that exists is none of this goal, by its first bytes; None where it may be."""
+        if self.codec or self.variable:
+            models = [store.find(self.codec or VARIABLE, "codec")]
+        elif self.target_bytes is not None or self.target_psnr is not None:
+            models = list(store.installed_codecs())
+        else:
+            models = [store.find(DEFAULT, "codec") if self.rate is None else store.codec_of_rate(self.rate)]
+        identities = {model.identity for model in models}
+
+        def verify(head: bytes) -> str | None:
+            try:
+                made_by = read_head(memoryview(head)).header.codec
+            except InvalidInputError:
+                return "exists already and is not a bitstream; --force overwrites it"
+            return None if made_by in identities else "exists already, made by another codec; --force overwrites it"
+
+        return verify
 
     def variable_writer(self, codec: Codec) -> Writer:
         """The same with a codec of many operating points."""
@@ -108,7 +143,7 @@ class Goal:
 
 @app.command()
 def compress(
-    inputs: options.Inputs,
+    inputs: options.Inputs = None,
     output: options.Output = None,
     rate: Annotated[
         float | None,
@@ -143,63 +178,84 @@ def compress(
     ] = False,
     background: Annotated[str, typer.Option(metavar="COLOR", help="Background color of transparent images.")] = "white",
     keep_extension: options.KeepExtension = False,
+    files_from: options.FilesFrom = None,
+    skip_existing: options.SkipExisting = False,
+    report_file: options.ReportFile = None,
+    retry: options.Retry = None,
     json: options.Json = False,
     force: options.Force = False,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
-    threads: options.Threads = None,
+    jobs: options.Jobs = None,
+    threads: options.OldThreads = None,
     device: options.Device = "auto",
+    precision: options.Precision = "auto",
 ) -> int:
     """Compress images to bitstreams.
 
     Example: dcu compress photos/ -o bins/ --rate 0.330
     """
-    from dcu.image import SUFFIXES, parse_color, read_image
+    from dcu.image import SUFFIXES, parse_color
 
     goal = Goal(codec, quality, rate, target_bytes, target_psnr, fit, keep_metadata)
     goal.check()
     parse_color(background)
-    found = files.sources(inputs, SUFFIXES, "images")
+    found = files.sources(inputs, SUFFIXES, "images", files_from)
     target = places.choose(found, output, ".bin", keep_extension)
     places.check(found, target, keepable=True)
+    report = Report(found, json, quiet, json or target.piped, json_to_stderr=target.piped, retried=retry)
     if dry_run:
         return plan.show(found, target, json=json)
     if not target.piped:
         console.outlive_stdout()
-    report = Report(found, json, quiet, prints=json or target.piped, json_to_stderr=target.piped)
-    write = goal.writer(options.start(threads, device))
-    from dcu import metadata
-    from dcu.codec import thumbnail_of
-
-    total, pixels, started = 0, 0, time.monotonic()
-    for source in console.progress(found.sources, "compressing", quiet):
-        with report.of(source.name):
-            before, place = time.monotonic(), target.of(source)
-            content = source.image()
-            image = read_image(content, background)
-            if thumbnail_only:
-                image = thumbnail_of(image)
-            used, data = write(image, metadata.of_file(content) if keep_metadata else b"")
-            files.put(place, data, force)
-            area = image.shape[0] * image.shape[1]
-            total, pixels = total + len(data), pixels + area
-            if json:
-                line = {
-                    "input": source.name,
-                    "output": "-" if place is None else str(place),
-                    "codec": used.name,
-                    "bytes": len(data),
-                    "bpp": round(8 * len(data) / area, 6),
-                    "seconds": round(time.monotonic() - before, 4),
-                }
-                if used.points > 1:
-                    line |= {"quality": used.quality(data)}
-                console.print_json(line, error=place is None)
-    if not pixels or target.piped:
+    jobs, chosen_device = options.begin(jobs, threads, device)
+    work = Compressor(goal.writer(chosen_device, precision), background, thumbnail_only, keep_metadata, target)
+    settings = run.Settings(
+        SUFFIXES, "compressing", jobs, False, json, quiet, skip_existing, force, None if force else goal.verifier()
+    )
+    started = time.monotonic()
+    with report.recorded(report_file):
+        run.Run(found, [Output(target, force)], work, report, settings)()
+    if not report.pixels or target.piped:
         return report.finish()
-    facts = f"{total} bytes, {8 * total / pixels:.4f} bpp"
-    if len(found.sources) > 1:
+    facts = f"{report.bytes} bytes, {8 * report.bytes / report.pixels:.4f} bpp"
+    if report.done > 1:
         facts += f", {report.done / (time.monotonic() - started):.1f} images per second"
-    if not (found.directories or quiet or json):
+    if not (found.many or quiet or json):
         console.note(facts)
     return report.finish(facts)
+
+
+class Compressor:
+    """An image to its bitstream."""
+
+    def __init__(self, write: Writer, background: str, thumbnail: bool, keep_metadata: bool, target: Places) -> None:
+        self.write, self.background, self.thumbnail, self.keep_metadata = write, background, thumbnail, keep_metadata
+        self.target, self.memory = target, Pixels()
+
+    def __call__(self, entry: Entry) -> Result:
+        """The bitstream of an entry, and its facts."""
+        from dcu import metadata
+        from dcu.encoding import thumbnail_of
+        from dcu.image import read_image
+
+        content = entry.image()
+        with self.memory.held(pixels_of(content)):
+            image = read_image(content, self.background)
+            if self.thumbnail:
+                image = thumbnail_of(image)
+            used, data = self.write(image, metadata.of_file(content) if self.keep_metadata else b"")
+        area = image.shape[0] * image.shape[1]
+        facts = {
+            "input": entry.name,
+            "output": "-" if (place := self.target.of(entry)) is None else str(place),
+            "codec": used.name,
+            "precision": used.precision,
+            "bytes": len(data),
+            "bpp": round(8 * len(data) / area, 6),
+            "seconds": 0.0,
+        }
+        if used.points > 1:
+            facts |= {"quality": used.quality(data)}
+        made_by = {"codec": used.name, "precision": used.precision}
+        return Result([data], facts, recorded=made_by | {"width": image.shape[1], "height": image.shape[0]})

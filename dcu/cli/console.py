@@ -10,7 +10,8 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TextIO, TypeVar
 
 from dcu.errors import OutputError
@@ -150,25 +151,46 @@ def print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
         console.print()
 
 
-def progress(values: Sequence[T], what: str, quiet: bool) -> Iterable[T]:
-    """The values behind a progress line, where there are several and standard error is a terminal."""
+class Counter:
+    """How many inputs are done, on a line of the terminal; standard output is left alone.
+
+    ``total`` is None where that is not known before the end.
+    """
+
+    def __init__(self, total: int | None, doing: str, visible: bool) -> None:
+        self.total, self.doing, self.visible, self.done = total, doing, visible, 0
+        self.started, self.shown = time.monotonic(), -REDRAWN
+
+    def count(self) -> None:
+        """One more is done."""
+        now = time.monotonic()
+        if self.visible and now - self.shown >= REDRAWN:
+            rate = self.done / (now - self.started) if self.done else 0.0
+            if self.total is None:
+                draw(f"{self.doing} {self.done}" + (f", {rate:.1f} images per second" if rate else ""))
+            else:
+                left = f", {(self.total - self.done) / rate:.0f} s left" if rate else ""
+                draw(f"{self.doing} {self.done}/{self.total}{left}")
+            self.shown = now
+        self.done += 1
+
+
+@contextmanager
+def counting(total: int | None, doing: str, quiet: bool) -> Iterator[Counter]:
+    """A counter, visible where there is more than one input and standard error is a terminal; gone at the end."""
     terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    return drawn(values, what) if terminal and not quiet and len(values) > 1 else values
-
-
-def drawn(values: Sequence[T], what: str) -> Iterator[T]:
-    """The values one by one; a line on the terminal says how many there were. Standard output is left alone."""
-    started, shown = time.monotonic(), -REDRAWN
     try:
-        for done, value in enumerate(values):
-            now = time.monotonic()
-            if now - shown >= REDRAWN:
-                left = f", {(now - started) / done * (len(values) - done):.0f} s left" if done else ""
-                draw(f"{what} {done}/{len(values)}{left}")
-                shown = now
-            yield value
+        yield Counter(total, doing, terminal and not quiet and total != 1)
     finally:
         clear()
+
+
+def progress(values: Sequence[T], doing: str, quiet: bool) -> Iterator[T]:
+    """The values one by one, counted on the terminal."""
+    with counting(len(values), doing, quiet) as counter:
+        for value in values:
+            counter.count()
+            yield value
 
 
 LINE = {"drawn": False}

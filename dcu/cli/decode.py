@@ -7,16 +7,20 @@ from typing import Annotated
 
 import typer
 
-from dcu.cli import console, files, options, places, plan
+from dcu.cli import files, options, places, plan, run
+from dcu.cli.entries import Entry
+from dcu.cli.outputs import Output
 from dcu.cli.report import Report
+from dcu.cli.run import Result
 from dcu.errors import UsageError
+from dcu.jobs import Pixels
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def decode(
-    inputs: options.Inputs,
+    inputs: options.Inputs = None,
     output: options.Output = None,
     format: Annotated[
         str, typer.Option(metavar="EXT", help="Format of files in a directory and on standard output.")
@@ -24,11 +28,17 @@ def decode(
     thumbnail: Annotated[
         bool, typer.Option("--thumbnail", help="Decode the thumbnail layer of images of 1024 pixels or more.")
     ] = False,
+    files_from: options.FilesFrom = None,
+    skip_existing: options.SkipExisting = False,
+    report_file: options.ReportFile = None,
+    retry: options.Retry = None,
     force: options.Force = False,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
-    threads: options.Threads = None,
+    jobs: options.Jobs = None,
+    threads: options.OldThreads = None,
     device: options.Device = "auto",
+    precision: options.Precision = "auto",
 ) -> int:
     """Decode bitstreams to images. The file extension chooses the format.
 
@@ -39,23 +49,29 @@ def decode(
     suffix = f".{format.removeprefix('.')}"
     if not suffix[1:].isalnum():
         raise UsageError(f"--format: {format} is not a file extension")
-    found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
+    found = files.sources(inputs, files.BIN, "bitstreams (.bin)", files_from)
     target = places.choose(found, output, suffix)
     places.check(found, target)
-    encoder(target.file or Path(f"image{suffix}"))  # an unknown format is one error, before any work
+    shape = Path(f"image{suffix}" if target.file is None or found.shards_only else str(target.file))
+    encoder(shape)  # an unknown format is one error, before any work
     if dry_run:
         return plan.show(found, target)
-    report = Report(found, False, quiet, prints=target.piped)
-    chosen_device = options.start(threads, device)
+    report = Report(found, False, quiet, prints=target.piped, retried=retry)
+    jobs, chosen_device = options.begin(jobs, threads, device)
     from dcu.codec import codec_of
     from dcu.metadata import exif_of
 
-    for source, read in files.streams(console.progress(found.sources, "decoding", quiet), target.alone):
-        with report.of(source.name):
-            stream = files.intact(read)
-            codec = codec_of(stream.codec, chosen_device)
-            codec.check(stream)
-            place = target.of(source)
-            encode = encoder(place or Path(f"image{suffix}"), exif_of(stream.header.metadata))
-            files.put(place, encode(codec.decode(stream, thumbnail=thumbnail)), force)
+    memory = Pixels()
+
+    def work(entry: Entry) -> Result:
+        stream = entry.stream()
+        codec = codec_of(stream.codec, chosen_device, precision)
+        codec.check(stream)
+        with memory.held(stream.full.width * stream.full.height):
+            data = encoder(shape, exif_of(stream.header.metadata))(codec.decode(stream, thumbnail=thumbnail))
+        return Result([data], recorded={"codec": codec.name, "precision": codec.precision})
+
+    settings = run.Settings(files.BIN, "decoding", jobs, True, False, quiet, skip_existing, force)
+    with report.recorded(report_file):
+        run.Run(found, [Output(target, force)], work, report, settings)()
     return report.finish()

@@ -3,63 +3,108 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
+from typing import Any
 
 import typer
 
-from dcu.cli import console, files, options, places, plan, reading
+from dcu import tables
+from dcu.cli import files, options, places, plan, run
+from dcu.cli.entries import Entry
+from dcu.cli.outputs import Output, tables_of
+from dcu.cli.reading import Networks
 from dcu.cli.report import Report
+from dcu.cli.run import Result
 from dcu.errors import UsageError
 
 app = typer.Typer(add_completion=False)
 
 
+SCHEMA = {
+    "key": "string",
+    "shard": "string",
+    "codec": "string",
+    "network": "string",
+    "label": "string",
+    "embedding": "embedding",
+}
+"""Columns of tables of embeddings; the label is that of a sidecar .cls."""
+
+
 @app.command()
 def embed(
-    inputs: options.Inputs,
+    inputs: options.Inputs = None,
     output: options.Output = None,
     view: options.View = "center",
     views: options.Views = 1,
     network: options.Network = None,
+    files_from: options.FilesFrom = None,
+    skip_existing: options.SkipExisting = False,
+    report_file: options.ReportFile = None,
+    retry: options.Retry = None,
     json: options.Json = False,
     force: options.Force = False,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
-    threads: options.Threads = None,
+    jobs: options.Jobs = None,
+    threads: options.OldThreads = None,
     device: options.Device = "auto",
 ) -> int:
     """Compute embeddings from bitstreams, without decoding.
 
-    An embedding is a vector of 1280 numbers per image. It is written as one .npy
-    file per bitstream, or printed as JSON Lines.
+    An embedding is a vector of 1280 numbers per image. Embeddings are written to
+    one table (.parquet or .jsonl), to one .npy file per bitstream, or printed as
+    JSON Lines; those of shards to one .parquet per shard.
 
-    Example: dcu embed bins/ -o features/
+    Example: dcu embed bins/ -o features.parquet
     """
     if json and output is not None:
         raise UsageError("--json and -o exclude each other")
     seen = options.chosen_view(view, views)
-    found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
-    target = None if json else places.choose(found, output, ".npy")
-    if target:
-        places.check(found, target)
+    found = files.sources(inputs, files.BIN, "bitstreams (.bin)", files_from)
+    target = None if json else output_of(found, output, force, skip_existing or retry is not None)
     if dry_run:
-        return plan.show(found, target, json=json)
-    report = Report(found, json, quiet, prints=target is None or target.piped)
-    chosen_device = options.start(threads, device)
+        return plan.show(found, target.places if target else None, json=json)
+    piped = target is not None and not target.table and target.places.piped
+    report = Report(found, json, quiet, prints=json or piped, retried=retry)
+    jobs, chosen_device = options.begin(jobs, threads, device)
+    from dcu.tasks.classify import Classifier, classifier_for
+
+    named = Classifier.load(network, chosen_device, "pytorch") if network else None
+    networks = Networks(named, lambda codec: classifier_for(codec, chosen_device, "pytorch"))
+
+    def work(entry: Entry) -> Result:
+        with networks.reading(entry) as (classifier, stream):
+            features = classifier.embed(classifier.look([stream], seen))[0]
+        made_by = {"network": classifier.name, "codec": classifier.codec.name}
+        if target is None:
+            numbers = [round(number, 5) for number in features.tolist()]
+            return Result([], {"input": entry.name, "embedding": numbers} | made_by)
+        return Result(
+            [made_by | {"label": entry.label, "embedding": features.numpy()}], recorded={"codec": made_by["codec"]}
+        )
+
+    settings = run.Settings(files.BIN, "embedding", jobs, True, json, quiet, skip_existing, force)
+    with report.recorded(report_file):
+        run.Run(found, [target] if target else [], work, report, settings)()
+    return report.finish()
+
+
+def output_of(found: files.Inputs, output: str | None, force: bool, extend: bool) -> Output:
+    """A table, a table for each shard, or a .npy file for each bitstream."""
+    if output is not None and (Path(output).suffix.lower() in tables.SUFFIXES or found.shards_only):
+        return tables_of(found, output, SCHEMA, force, extend)
+    target = places.choose(found, output, ".npy")
+    places.check(found, target)
+    if any(source.shard for source in found.sources):
+        raise UsageError("name a table with -o: there are shards and files")
+    return Output(target, force, npy)
+
+
+def npy(content: dict[str, Any]) -> bytes:
+    """The .npy file of an embedding."""
     import numpy as np
 
-    shown = console.progress(found.sources, "embedding", quiet)
-    streams = files.streams(shown, alone=target is not None and target.alone)
-    answered = reading.answers(
-        streams, network, chosen_device, "pytorch", seen, lambda c: lambda images: list(c.embed(images)), report
-    )
-    for source, classifier, features in answered:
-        with report.of(source.name):
-            if target is None:
-                numbers = [round(number, 5) for number in features.tolist()]
-                facts = {"input": source.name, "embedding": numbers, "network": classifier.name}
-                console.print_json(facts | {"codec": classifier.codec.name})
-                continue
-            buffer = io.BytesIO()
-            np.save(buffer, features.numpy(), allow_pickle=False)
-            files.put(target.of(source), buffer.getvalue(), force)
-    return report.finish()
+    buffer = io.BytesIO()
+    np.save(buffer, content["embedding"], allow_pickle=False)
+    return buffer.getvalue()

@@ -2,41 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
+import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
-from dcu.errors import DcuError, InvalidInputError, MissingInputError, OutputError, UsageError
+from dcu import remote, shards
+from dcu.errors import InvalidInputError, MissingInputError, OutputError, UsageError
 from dcu.io import write_atomic
 from dcu.walk import LeftOut, walk
 
-if TYPE_CHECKING:
-    from dcu.bitstream import Stream
-
 BIN = frozenset({".bin"})
-T = TypeVar("T")
+MOST_LIST = 2**30
+"""Bytes of a list of inputs."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One input: the name to print, where it is (None: standard input), its place under the directory it came from."""
+    """One input: the name to print, where it is (None: standard input), its place under the directory it came from.
+
+    A shard holds several (:func:`dcu.cli.entries.entries`).
+    """
 
     name: str
     path: Path | None
     relative: Path
+    shard: bool = False
 
     @contextmanager
     def opened(self) -> Iterator[BinaryIO]:
         """Its bytes, from the first on; an error that reading raises is one of this input."""
-        if self.path is None and sys.stdin is None:
-            raise MissingInputError("-: standard input is closed")
+        if remote.is_url(self.name):
+            with remote.opened(self.name) as file:
+                yield file
+            return
         try:
             if self.path is None:
-                yield sys.stdin.buffer
+                yield stdin()
             elif not self.name:
                 raise MissingInputError("No such file or directory")
             else:
@@ -61,41 +69,159 @@ class Inputs:
     sources: list[Source] = field(default_factory=list)
     directories: list[str] = field(default_factory=list)
     left_out: LeftOut = field(default_factory=LeftOut)
+    listed: bool = False
 
     @property
     def alone(self) -> bool:
-        """Whether there is one input, and it is no directory."""
-        return len(self.names) == 1 and not self.directories
+        """Whether there is one input, and it is no directory, no list and no pattern."""
+        return len(self.names) == 1 and not self.directories and not self.listed
+
+    @property
+    def many(self) -> bool:
+        """Whether a summary is due: of directories, lists and shards."""
+        return bool(self.directories or self.listed or any(source.shard for source in self.sources))
+
+    @property
+    def shards_only(self) -> bool:
+        """Whether all inputs are shards."""
+        return all(source.shard for source in self.sources)
 
 
-def sources(inputs: Sequence[str], suffixes: frozenset[str], kind: str) -> Inputs:
+class Rewound(io.RawIOBase):
+    """A file whose first bytes were read, from the first on."""
+
+    def __init__(self, head: bytes, file: BinaryIO) -> None:
+        self.head, self.file = head, file
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def fileno(self) -> int:
+        """The descriptor of the file."""
+        return self.file.fileno()
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer as far as bytes are there."""
+        data = self.head[: len(buffer)] or self.file.read1(len(buffer))  # type: ignore[attr-defined]
+        self.head = self.head[len(data) :]
+        buffer[: len(data)] = data
+        return len(data)
+
+
+STDIN: dict[str, BinaryIO] = {}
+"""Standard input once its first bytes were looked at."""
+
+
+def stdin() -> BinaryIO:
+    """Standard input from its first byte on; raises MissingInputError where it is closed."""
+    if sys.stdin is None:
+        raise MissingInputError("-: standard input is closed")
+    return STDIN.get("-", sys.stdin.buffer)
+
+
+def stdin_is_shard() -> bool:
+    """Whether a tar comes from standard input. Of a bitstream only the first bytes are waited for."""
+    from dcu.bitstream import MAGIC
+
+    if sys.stdin is None:
+        return False
+    head = sys.stdin.buffer.read(len(MAGIC))
+    if head and not head.startswith(MAGIC):
+        head += sys.stdin.buffer.read(shards.HEAD - len(head))
+    STDIN["-"] = io.BufferedReader(Rewound(head, sys.stdin.buffer))
+    return shards.looks_like_tar(head)
+
+
+def sources(inputs: Sequence[str] | None, suffixes: frozenset[str], kind: str, listed: str | None = None) -> Inputs:
     """The inputs in order, directories opened: every file below with one of the extensions, sorted.
 
     A missing file, or a directory that cannot be opened, stays in the list and fails when it is read; a directory
-    without any such file is an error at once.
+    without any such file is an error at once. Where there is no file of that name, patterns are those of
+    :func:`dcu.shards.expanded` and ``glob``. ``listed`` names a file of further inputs, one per line.
     """
-    found = Inputs(inputs)
-    for name in inputs:
-        path = Path(name)
-        if name == "-":
-            found.sources.append(Source("-", None, Path("stdin")))
-        elif os.path.isdir(name):  # unlike Path.is_dir, never raises
-            before, left_out = len(found.sources), found.left_out.described()
-            found.directories.append(name)
-            found.sources.extend(Source(str(p), p, p.relative_to(path)) for p in walk(path, suffixes, found.left_out))
-            if len(found.sources) == before:
-                described = found.left_out.described()
-                more = "" if described == left_out else f" ({', '.join(described)})"
-                raise MissingInputError(f"{name}: holds no {kind}{more}")
-        else:
-            found.sources.append(Source(name, path, Path(path.name if path.name not in ("", "..") else "unnamed")))
-    if sum(source.path is None for source in found.sources) > 1:
+    STDIN.clear()
+    names = list(inputs or [])
+    if not names and listed is None:
+        raise UsageError("Missing argument 'INPUT'.")
+    if names.count("-") + (listed == "-") > 1:
         raise UsageError("standard input can be read only once")
+    found = Inputs(names, listed=listed is not None or any(matched(name) != [name] for name in names))
+    for name in (match for pattern in names for match in matched(pattern)):
+        if name == "-":
+            found.sources.append(Source("-", None, Path("stdin"), shard=stdin_is_shard()))
+        elif os.path.isdir(name):  # unlike Path.is_dir, never raises
+            add_directory(found, name, suffixes, kind)
+        else:
+            found.sources.append(named(name))
+    if listed is not None:
+        found.sources.extend(named(name, keep=True) for name in lines(listed))
     return found
 
 
-def put(target: Path | None, data: bytes, force: bool) -> None:
-    """Write a result beside its place and rename it; None is standard output.
+def matched(name: str) -> list[str]:
+    """What an input's name stands for: itself, or all that its pattern matches."""
+    if name == "-" or os.path.lexists(name) or not set(name) & set("*?[{"):
+        return [name]
+    names = []
+    for each in shards.expanded(name):
+        if not set(each) & set("*?["):
+            names.append(each)
+        elif remote.is_url(each):
+            names += remote.matching(each)
+        else:
+            names += sorted(glob.glob(each, recursive=True))
+    return names or [name]
+
+
+def add_directory(found: Inputs, name: str, suffixes: frozenset[str], kind: str) -> None:
+    """Take in the files of a directory, or the shards that are all that it holds; raises MissingInputError."""
+    top, before = Path(name), found.left_out.described()
+    found.directories.append(name)
+    paths = walk(top, suffixes, found.left_out)
+    is_shard = not paths and bool(found.left_out.extensions[shards.SUFFIX])
+    if is_shard:
+        del found.left_out.extensions[shards.SUFFIX]
+        paths = walk(top, {shards.SUFFIX}, LeftOut())
+    found.sources.extend(Source(str(p), p, p.relative_to(top), is_shard) for p in paths)
+    if not paths:
+        described = found.left_out.described()
+        more = "" if described == before else f" ({', '.join(described)})"
+        raise MissingInputError(f"{name}: holds no {kind}{more}")
+
+
+def named(name: str, keep: bool = False) -> Source:
+    """The input of a name; ``keep`` keeps the directories of a relative one in its place."""
+    shard = name.lower().endswith(shards.SUFFIX)
+    if remote.is_url(name):
+        return Source(name, None, Path(name.rpartition("/")[2] or "unnamed"), shard)
+    path = Path(name)
+    inside = path if keep and not path.is_absolute() and ".." not in path.parts else Path(path.name)
+    return Source(name, path, inside if inside.name not in ("", "..") else Path("unnamed"), shard)
+
+
+def lines(listed: str) -> list[str]:
+    """The lines of a file of names, or of standard input (-), but empty ones; raises MissingInputError."""
+    try:
+        with contextlib.nullcontext(stdin()) if listed == "-" else open(listed, "rb") as file:
+            data = file.read(MOST_LIST + 1)
+    except OSError as error:
+        raise MissingInputError(f"{listed}: {error.strerror}") from error
+    if len(data) > MOST_LIST:
+        raise InvalidInputError(f"{listed}: larger than {MOST_LIST >> 20} MiB")
+    names = [os.fsdecode(line.removesuffix(b"\r")) for line in data.split(b"\n")]
+    if "-" in names:
+        raise UsageError(f"{listed}: a list cannot name standard input")
+    return list(filter(None, names))
+
+
+def exists(target: Path | str | None) -> bool:
+    """Whether there is something at a path or URL; nothing is on standard output. Raises OutputError."""
+    return remote.exists(target) if isinstance(target, str) else target is not None and target.exists()
+
+
+def put(target: Path | str | None, data: bytes, force: bool) -> None:
+    """Write a result beside its place and rename it; None is standard output, a str a URL.
 
     Raises
     ------
@@ -105,6 +231,9 @@ def put(target: Path | None, data: bytes, force: bool) -> None:
     if target is None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
+        return
+    if isinstance(target, str):
+        remote.write(target, data, force)
         return
     try:
         if target.is_file() and target.stat().st_size == len(data) and target.read_bytes() == data:
@@ -123,52 +252,3 @@ def check_free(target: Path, force: bool) -> None:
             raise OutputError(f"{target}: not a regular file")
         if not force:
             raise OutputError(f"{target}: exists already; --force overwrites it")
-
-
-def streams(found: Iterable[Source], alone: bool = False) -> Iterator[tuple[Source, Stream | Exception]]:
-    """(source, parsed stream or its error) of every bitstream; standard input may hold several in a row.
-
-    A damaged one ends its pipe, the other inputs go on. The streams of a pipe after the first are called stdin-2,
-    stdin-3 and so on; where their results would have one place (``alone``), several are an error of the input.
-    """
-    from dcu import bitstream
-
-    for source in found:
-        try:
-            with source.opened() as file:
-                if (stream := bitstream.read_from(file)) is None:
-                    raise InvalidInputError("empty stream")
-                if source.path is not None and file.read(1):
-                    raise InvalidInputError("bytes after the end of the stream")
-                following = bitstream.read_from(file) if source.path is None and alone else None
-                if following:
-                    raise UsageError("holds several streams: name a directory with -o")
-                yield source, stream
-                number = 1
-                while source.path is None and not alone and (stream := bitstream.read_from(file)):
-                    number += 1
-                    yield replace(source, relative=Path(f"stdin-{number}")), stream
-        except (DcuError, MemoryError) as error:
-            yield source, error
-
-
-def intact(stream: Stream | Exception) -> Stream:
-    """The stream; raises its error."""
-    if isinstance(stream, Exception):
-        raise stream
-    return stream
-
-
-def batched(values: Iterable[T], size: int, weigh: Callable[[T], int], most: int) -> Iterator[list[T]]:
-    """Lists of at most ``size`` values that weigh at most ``most`` together, or of one that weighs more alone."""
-    batch: list[T] = []
-    weight = 0
-    for value in values:
-        more = weigh(value)
-        if batch and (len(batch) == size or weight + more > most):
-            yield batch
-            batch, weight = [], 0
-        batch.append(value)
-        weight += more
-    if batch:
-        yield batch

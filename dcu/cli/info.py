@@ -10,6 +10,7 @@ from dcu import store
 from dcu.cli import files, options
 from dcu.cli.console import print_json, progress, say
 from dcu.cli.report import Report
+from dcu.cli.run import every_entry
 from dcu.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -19,17 +20,17 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def info(inputs: options.Inputs, json: options.Json = False, quiet: options.Quiet = False) -> int:
+def info(inputs: options.Inputs = None, json: options.Json = False, quiet: options.Quiet = False) -> int:
     """Show size, layers, rate and codec of bitstreams.
 
     Example: dcu info photo.bin
     """
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
     report = Report(found, json, quiet)
-    for source, read in files.streams(progress(found.sources, "reading", quiet)):
-        with report.of(source.name):
-            stream = files.intact(read)
-            facts = describe(source.name, stream)
+    for entry in every_entry(progress(found.sources, "reading", quiet), report):
+        with report.of(entry.name):
+            stream = entry.stream()
+            facts = describe(entry.name, stream)
             if json:
                 print_json(facts)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -10,6 +11,8 @@ import typer
 from dcu import store
 from dcu.errors import UnavailableError, UsageError
 
+ON_DEVICE = 32
+"""Images that wait for a GPU beside those that the CPU works on: what is computed together there."""
 DeviceName = Literal["auto", "cpu", "cuda"]
 Engine = Literal["auto", "pytorch", "onnx", "int8"]
 """As `dcu.engines.NAMES`, which needs torch."""
@@ -26,8 +29,35 @@ def installed(*kinds: str) -> Callable[[str], list[str]]:
 
 
 Inputs = Annotated[
-    list[str],
-    typer.Argument(metavar="INPUT", help="Files, directories, or - for standard input.", show_default=False),
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUT",
+        help="Files, directories, WebDataset shards (.tar), or - for standard input.",
+        show_default=False,
+    ),
+]
+FilesFrom = Annotated[
+    str | None,
+    typer.Option("--files-from", metavar="LIST", help="File of further inputs, one per line; - for standard input."),
+]
+SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Skip inputs whose outputs exist.")]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="FILE", help="Write one row per input to FILE, .jsonl or .parquet; replaces it."),
+]
+Retry = Annotated[
+    Path | None,
+    typer.Option("--retry", metavar="FILE", help="Process only the inputs that failed in the run with --report FILE."),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", "-j", metavar="N", min=1, help="Images processed in parallel.", show_default="all cores"),
+]
+OldThreads = Annotated[int | None, typer.Option("--threads", min=1, hidden=True)]
+"""The name of --jobs in version 0.1."""
+Precision = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    typer.Option("--precision", help="Of the codec's transforms; auto is bfloat16 on CPUs with instructions for it."),
 ]
 Output = Annotated[
     str | None, typer.Option("--output", "-o", metavar="PATH", help="File or directory; - for standard output.")
@@ -91,6 +121,15 @@ def start(threads: int | None, device: DeviceName) -> str:
     if device == "cuda" and not available:
         raise UnavailableError("no CUDA device is available")
     return "cuda" if available and device != "cpu" else "cpu"
+
+
+def begin(number: int | None, old: int | None, device: DeviceName) -> tuple[int, str]:
+    """How many images are processed in parallel, and the device that networks run on."""
+    from dcu.jobs import cores
+
+    count = number or old or cores()
+    chosen = start(count, device)
+    return count if chosen == "cpu" else count + ON_DEVICE, chosen
 
 
 def chosen_view(view: str, views: int) -> str:

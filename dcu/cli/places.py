@@ -15,8 +15,12 @@ from pathlib import Path
 
 from dcu.cli.files import Inputs, Source
 from dcu.errors import UsageError
+from dcu.remote import is_url
+from dcu.shards import SUFFIX
 from dcu.walk import identity
 
+Place = Path | str | None
+"""A path, a URL, or standard output."""
 PROBED = 64
 """Names of a directory that are looked at to learn whether its file system knows case."""
 
@@ -25,14 +29,16 @@ PROBED = 64
 class Places:
     """Where the results of one kind go: one file or standard output (None), or a directory with the inputs' names.
 
-    ``keep`` keeps the input's extension: ``a.jpg.bin``, not ``a.bin``.
+    Both may be URLs (str). ``keep`` keeps the input's extension: ``a.jpg.bin``, not ``a.bin``. Results of a shard are
+    in one with ``shard_suffix``.
     """
 
     option: str
     suffix: str
-    directory: Path | None = None
-    file: Path | None = None
+    directory: Path | str | None = None
+    file: Path | str | None = None
     keep: bool = False
+    shard_suffix: str = SUFFIX
 
     @property
     def alone(self) -> bool:
@@ -44,16 +50,29 @@ class Places:
         """Whether the result goes to standard output."""
         return self.directory is None and self.file is None
 
-    def of(self, source: Source) -> Path | None:
+    def of(self, source: Source) -> Place:
         """The file of an input's result; None is standard output."""
         if self.directory is None:
             return self.file
-        inside = source.relative
-        name = inside.with_name(inside.name + self.suffix) if self.keep else inside.with_suffix(self.suffix)
-        return self.directory / name
+        inside = self.inside(source)
+        return f"{self.directory}{inside.as_posix()}" if isinstance(self.directory, str) else self.directory / inside
+
+    def inside(self, source: Source) -> Path:
+        """The name of an input's result below the directory, or in a shard."""
+        name = source.relative
+        if source.shard:
+            return name.with_suffix(self.shard_suffix)
+        return name.with_name(name.name + self.suffix) if self.keep else name.with_suffix(self.suffix)
 
 
-def choose(found: Inputs, output: str | None, suffix: str, keep: bool = False, option: str = "-o") -> Places:
+def choose(
+    found: Inputs,
+    output: str | None,
+    suffix: str,
+    keep: bool = False,
+    option: str = "-o",
+    shard_suffix: str = SUFFIX,
+) -> Places:
     """The places that an option names.
 
     Raises
@@ -73,12 +92,16 @@ def choose(found: Inputs, output: str | None, suffix: str, keep: bool = False, o
         if sys.stdout.isatty():
             raise UsageError("will not write binary data to a terminal: name a file with -o")
         return Places(option, suffix)
+    if is_url(output):
+        if found.alone and not output.endswith("/"):
+            return Places(option, suffix, file=output, shard_suffix=shard_suffix)
+        return Places(option, suffix, output.rstrip("/") + "/", keep=keep, shard_suffix=shard_suffix)
     place = Path(output)
     if found.alone and not os.path.isdir(place) and not output.endswith(os.sep):
-        return Places(option, suffix, file=place)
+        return Places(option, suffix, file=place, shard_suffix=shard_suffix)
     if os.path.exists(place) and not os.path.isdir(place):
         raise UsageError(f"{output}: not a directory, and there are several inputs")
-    return Places(option, suffix, directory=place, keep=keep)
+    return Places(option, suffix, place, keep=keep, shard_suffix=shard_suffix)
 
 
 def check(found: Inputs, *chosen: Places, keepable: bool = False) -> None:
@@ -92,7 +115,7 @@ def check(found: Inputs, *chosen: Places, keepable: bool = False) -> None:
         With the first such place, and how many inputs have a name that is taken.
     """
     forget()
-    given = {place_key(0 if source.path is None else source.path): source.name for source in found.sources}
+    given = {place_key(origin(source)): source.name for source in found.sources}
     given.pop(None, None)
     taken: dict[Hashable, tuple[str, Places]] = {}
     clashes: list[str] = []
@@ -128,7 +151,9 @@ def advice(found: Inputs, places: Places) -> str:
     """What to do about clashes, where it helps."""
     kept = replace(places, keep=True)
     names = [kept.of(source) for source in found.sources]
-    if places.keep or len({folded(str(name.parent), str(name)) for name in names if name}) < len(names):
+    if places.keep or len({folded(str(name.parent), str(name)) for name in names if isinstance(name, Path)}) < len(
+        names
+    ):
         return ""
     return f"; --keep-extension tells them apart ({found.sources[0].relative.name}{places.suffix})"
 
@@ -142,6 +167,13 @@ def refuse(output: Path, inputs: Iterable[Path], option: str) -> None:
             raise UsageError(f"{option}: {output} is the input {path}: it would be overwritten")
 
 
+def origin(source: Source) -> str | Path | int:
+    """Where an input is: a path, a URL, or the number of standard input."""
+    if source.path is None:
+        return source.name if is_url(source.name) else 0
+    return source.path
+
+
 def place_key(place: str | Path | int) -> Hashable:
     """Equal for all spellings of one place: links, hard links, and case where the file system has none.
 
@@ -152,6 +184,8 @@ def place_key(place: str | Path | int) -> Hashable:
             status = os.fstat(place)
             return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
         return None
+    if isinstance(place, str) and is_url(place):
+        return place
     if there := identity(place):
         return there
     parent, name = os.path.split(place if not os.path.islink(place) else os.path.realpath(place))

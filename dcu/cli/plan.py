@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dcu.cli import files
 from dcu.cli.console import print_json, say
 from dcu.cli.files import Inputs
 from dcu.cli.places import Places
@@ -17,7 +18,7 @@ def show(found: Inputs, *chosen: Places | None, json: bool = False) -> int:
     for source in found.sources:
         with report.of(source.name), source.opened():
             for place in [places.of(source) for places in chosen if places]:
-                exists = place is not None and place.exists()
+                exists = files.exists(place)
                 if json:
                     print_json({"input": source.name, "output": str(place or "-"), "exists": exists})
                 else:

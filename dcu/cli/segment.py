@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dcu.cli import console, files, options, places, plan
+from dcu.cli import console, files, options, places, plan, run
+from dcu.cli.entries import Entry
+from dcu.cli.outputs import Output
+from dcu.cli.reading import Networks
 from dcu.cli.report import Report
+from dcu.cli.run import Result
 from dcu.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,10 +26,7 @@ DEFAULT = "segmenter-0.0983"
 
 @app.command()
 def segment(
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="INPUT", help="Files, directories, or - for standard input.", show_default=False),
-    ] = None,
+    inputs: options.Inputs = None,
     output: options.Output = None,
     overlay: Annotated[
         str | None,
@@ -50,11 +52,16 @@ def segment(
             autocompletion=options.installed("segmenter"),
         ),
     ] = None,
+    files_from: options.FilesFrom = None,
+    skip_existing: options.SkipExisting = False,
+    report_file: options.ReportFile = None,
+    retry: options.Retry = None,
     json: options.Json = False,
     force: options.Force = False,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
-    threads: options.Threads = None,
+    jobs: options.Jobs = None,
+    threads: options.OldThreads = None,
     device: options.Device = "auto",
 ) -> int:
     """Segment images from their bitstreams, without decoding.
@@ -68,43 +75,46 @@ def segment(
     if list_classes:
         print_classes(network or DEFAULT, json)
         return 0
-    if not inputs:
-        raise UsageError("Missing argument 'INPUT'.")
-    found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
+    found = files.sources(inputs, files.BIN, "bitstreams (.bin)", files_from)
     optional = output is None and (json or overlay is not None)
     maps = None if optional else places.choose(found, output, ".png")
     overlays = None if overlay is None else places.choose(found, overlay, ".png", option="--overlay")
     wanted = [each for each in (maps, overlays) if each]
     if sum(each.piped for each in wanted) + json > 1 or (overlays and overlays.piped):
         raise UsageError("standard output takes one thing only")
-    if maps and maps.file and maps.file.suffix.lower() != ".png":
+    if maps and maps.file and not found.shards_only and Path(str(maps.file)).suffix.lower() != ".png":
         raise UsageError(f"{output}: segmentation maps are indexed PNG files")
-    if overlays and overlays.file:
-        encoder(overlays.file)  # an unknown format is an error before any work
+    shape = Path("x.png" if not overlays or overlays.file is None or found.shards_only else str(overlays.file))
+    encoder(shape)  # an unknown format is an error before any work
     places.check(found, *wanted)
     if dry_run:
         return plan.show(found, *wanted, json=json)
     if wanted and not any(each.piped for each in wanted):
         console.outlive_stdout()
-    report = Report(found, json, quiet)
-    chosen_device = options.start(threads, device)
+    report = Report(found, json, quiet, retried=retry)
+    jobs, chosen_device = options.begin(jobs, threads, device)
     from dcu.image.legend import with_legend
     from dcu.tasks.segment import Segmenter, segmenter_for
 
     named = Segmenter.load(network, chosen_device) if network else None
-    shown = console.progress(found.sources, "segmenting", quiet)
-    for source, read in files.streams(shown, alone=any(each.alone for each in wanted)):
-        with report.of(source.name):
-            stream = files.intact(read)
-            segmenter = named or segmenter_for(stream.codec, chosen_device)
+    networks = Networks(named, lambda codec: segmenter_for(codec, chosen_device))
+
+    def work(entry: Entry) -> Result:
+        with networks.reading(entry) as (segmenter, stream):
             segmentation = segmenter(stream, full)
-            if maps:
-                files.put(maps.of(source), png(segmentation), force)
-            if overlays and (place := overlays.of(source)):
-                seen = segmentation.over(segmenter.codec.decode(stream))
-                files.put(place, encoder(place)(with_legend(seen, legend(segmentation))), force)
-            if not (maps and maps.piped):
-                show(source.name, segmentation, json)
+            contents = [png(segmentation)] if maps else []
+            if overlays:
+                seen = with_legend(segmentation.over(segmenter.codec.decode(stream)), legend(segmentation))
+                contents.append(encoder(shape)(seen))
+        result = shown(entry.name, segmentation)
+        result.contents = contents
+        if maps and maps.piped:
+            result.facts, result.lines = {}, ()
+        return result
+
+    settings = run.Settings(files.BIN, "segmenting", jobs, True, json, quiet, skip_existing, force)
+    with report.recorded(report_file):
+        run.Run(found, [Output(each, force) for each in wanted], work, report, settings)()
     return report.finish()
 
 
@@ -132,13 +142,12 @@ def png(segmentation: SegmentationMap) -> bytes:
     return out.getvalue()
 
 
-def show(name: str, segmentation: SegmentationMap, json: bool) -> None:
-    """The class fractions of one map, for programs or for people."""
-    if json:
-        shares = {label: round(share, 6) for label, share in segmentation.class_fractions.items()}
-        height, width = segmentation.classes.shape
-        facts = {"input": name, "width": width, "height": height, "class_fractions": shares}
-        console.print_json(facts | {"network": segmentation.network, "codec": segmentation.codec})
-        return
+def shown(name: str, segmentation: SegmentationMap) -> Result:
+    """The class fractions of one map, for programs and for people."""
+    shares = {label: round(share, 6) for label, share in segmentation.class_fractions.items()}
+    height, width = segmentation.classes.shape
+    facts = {"input": name, "width": width, "height": height, "class_fractions": shares}
+    made_by = {"network": segmentation.network, "codec": segmentation.codec}
     ranked = sorted(segmentation.class_fractions.items(), key=lambda entry: -entry[1])
-    console.say(name, *(f"  {100 * share:5.1f} %  {label}" for label, share in ranked if share > 0))
+    lines = [f"  {100 * share:5.1f} %  {label}" for label, share in ranked if share > 0]
+    return Result([], facts | made_by, [name, *lines], {"codec": segmentation.codec})

@@ -8,12 +8,13 @@ from dcu import store
 from dcu.cli import files, options
 from dcu.cli.console import print_json, progress, say
 from dcu.cli.report import Report
+from dcu.cli.run import every_entry
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def verify(inputs: options.Inputs, json: options.Json = False, quiet: options.Quiet = False) -> int:
+def verify(inputs: options.Inputs = None, json: options.Json = False, quiet: options.Quiet = False) -> int:
     """Check the integrity of bitstreams.
 
     Checks structure and checksum, and that the codec is installed.
@@ -22,12 +23,12 @@ def verify(inputs: options.Inputs, json: options.Json = False, quiet: options.Qu
     """
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
     report = Report(found, json, quiet, prints=json or not quiet)
-    for source, read in files.streams(progress(found.sources, "verifying", quiet)):
-        with report.of(source.name):
-            stream = files.intact(read)
+    for entry in every_entry(progress(found.sources, "verifying", quiet), report):
+        with report.of(entry.name):
+            stream = entry.stream()
             model = store.codec_for(stream)
             if json:
-                print_json({"input": source.name, "bytes": stream.size, "codec": model.name})
+                print_json({"input": entry.name, "bytes": stream.size, "codec": model.name})
             elif not quiet:
-                say(f"{source.name}: valid, {stream.size} bytes, {model.name}")
+                say(f"{entry.name}: valid, {stream.size} bytes, {model.name}")
     return report.finish()

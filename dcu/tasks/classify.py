@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,7 @@ class Classifier:
         self.keeps_int8 = model.card.int8  # a card may say that it loses
         self.engine = engines.chosen(engine, device, self.keeps_int8)
         log.debug("%s on %s, engine %s", model.name, device, self.engine)
+        self.making = threading.Lock()
         self.temperature = model.card.temperature
         self.labels = model.card.classes
         if model.fingerprint != codec.fingerprint:
@@ -220,8 +222,9 @@ class Classifier:
 
     @functools.cached_property
     def fast(self) -> engines.Ready:
-        """What runs the network on the field's squares."""
-        return self.on(self.engine)
+        """What runs the network on the field's squares; of several threads that ask for it, one makes it."""
+        with self.making:
+            return self.__dict__.get("fast") or self.on(self.engine)
 
     def on(self, engine: str) -> engines.Ready:
         """The network on one of ``dcu.engines.TITLES``; ranges of eight bits come from ``sample_items`` photographs."""

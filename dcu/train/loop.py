@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from dcu.errors import InvalidInputError, OutputError, UsageError
 from dcu.io import locked
+from dcu.precision import computes_bf16
 from dcu.train import parallel
 from dcu.train.averaging import MovingAverage
 from dcu.train.checkpoint import Checkpoint, Origin, State, load_optimizer_state, optimizer_state
@@ -102,16 +103,6 @@ def prefetch(make: Callable[[int], R], indices: range) -> Iterator[R]:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
-
-
-def computes_bf16(device: str) -> bool:
-    """Whether a device computes in bf16: CUDA, and CPUs on which oneDNN does (AVX-512 or better on x86).
-
-    Elsewhere PyTorch does without oneDNN, and a step takes twenty times as long as in float32 (docs/training.md).
-    """
-    if device != "cpu":
-        return True
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @contextmanager

@@ -54,7 +54,7 @@ class Schedule:
     final: Share = 0.02  # of the learning rate
     ema: Share = 0.999
     clip: Positive = 1.0
-    bf16: bool = False  # where :func:`dcu.train.loop.computes_bf16`
+    bf16: bool = False  # where :func:`dcu.precision.computes_bf16`
     validate_every: Steps = 500
     checkpoint_every: Steps = 500
 

@@ -1,0 +1,239 @@
+"""One run of a command over its inputs: what is done, in parallel, where results go, what is said and recorded.
+
+::
+
+    inputs ── entries ── work, on --jobs threads ── results in order ──┬── files, shards, tables
+                                                                       └── standard output, --report
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from dcu import jobs
+from dcu.cli import console, notes
+from dcu.cli.entries import Entry, entries
+from dcu.cli.files import BIN, Inputs, Source
+from dcu.cli.outputs import Output
+from dcu.cli.report import TROUBLE, Report
+from dcu.errors import DcuError
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+@dataclass
+class Result:
+    """What the work on one entry gives.
+
+    ``contents`` go to the outputs, one each: bytes, or rows of tables. ``facts`` is the line of ``--json``, ``lines``
+    are for people, ``recorded`` is added to the row of ``--report``.
+    """
+
+    contents: Sequence[Any] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+    lines: Sequence[str] = ()
+    recorded: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Done:
+    """An entry, what came of it and how long that took; or that the result of an earlier run is kept."""
+
+    entry: Entry
+    result: Result | None = None
+    error: Exception | None = None
+    seconds: float = 0.0
+    kept: bool = False
+
+    def checked(self) -> Result:
+        """The result; raises the error."""
+        if self.error:
+            raise self.error
+        assert self.result is not None
+        return self.result
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the commands that work on many inputs have in common."""
+
+    suffixes: frozenset[str]
+    doing: str
+    jobs: int
+    streams: bool = False
+    json: bool = False
+    quiet: bool = False
+    skip_existing: bool = False
+    force: bool = False
+    verify: Callable[[bytes], str | None] | None = None
+    """Why an existing output, by its first bytes, is none that this run would write; None where it may be."""
+
+
+class Run:
+    """Works on all inputs of a command.
+
+    Parameters
+    ----------
+    found : Inputs
+        What to work on.
+    targets : sequence of Output
+        Where the results' contents go.
+    work : callable
+        An entry to its :class:`Result`; called on several threads. Its errors are those of the entry.
+    report : Report
+        What counts entries and reports errors.
+    settings : Settings
+        See there.
+    """
+
+    def __init__(
+        self,
+        found: Inputs,
+        targets: Sequence[Output],
+        work: Callable[[Entry], Result],
+        report: Report,
+        settings: Settings,
+    ) -> None:
+        self.found, self.targets, self.work, self.report, self.settings = found, targets, work, report, settings
+        self.alone = any(target.places.alone for target in targets if not target.table)
+
+    def __call__(self) -> None:
+        """Do it all; entries that fail are reported, and the others are done. Raises errors of no entry."""
+        try:
+            self.all()
+        except RunError as end:
+            raise end.__cause__ or end from None
+
+    def all(self) -> None:
+        """Work on all inputs."""
+        with ExitStack() as stack:
+            for target in self.targets:
+                target.begin(stack)
+            total = None if any(source.shard for source in self.found.sources) else len(self.found.sources)
+            shown = stack.enter_context(console.counting(total, self.settings.doing, self.settings.quiet))
+            for unit in units(self.found.sources):
+                if unit[0].shard:
+                    self.shard(unit[0], shown)
+                else:
+                    self.through(self.of(unit), self.targets, shown)
+
+    def of(self, sources: Iterable[Source]) -> Iterator[Entry]:
+        """The entries of inputs that are no shards, those left out that need no work."""
+        for source in sources:
+            for entry in entries(source, self.settings.suffixes, self.alone, self.settings.streams):
+                if not self.report.wanted(entry.name):
+                    continue
+                try:
+                    finished = self.settings.skip_existing and self.finished(entry)
+                except DcuError as error:
+                    yield Entry(entry.name, None, entry.relative, error=error)
+                    continue
+                if finished:
+                    self.report.skip(entry.name)
+                else:
+                    yield entry
+
+    def finished(self, source: Source) -> bool:
+        """Whether all outputs of a source are there; raises OutputError where one is none of this run's."""
+        return bool(self.targets) and all(target.finished(source, self.settings.verify) for target in self.targets)
+
+    def shard(self, source: Source, shown: console.Counter) -> None:
+        """Work on one shard; its outputs get their names once they are complete."""
+        if not self.report.wanted_shard(source.name):
+            return
+        retried = self.report.retries
+        with self.report.of(source.name, counted=False):
+            if self.targets and not retried and not self.settings.force and self.finished(source):
+                self.report.skip(source.name)
+                return
+            with ExitStack() as stack:
+                opened = [target.shard(source, stack, keep=retried) for target in self.targets]
+                self.through(entries(source, self.settings.suffixes), opened, shown)
+
+    def through(self, wanted: Iterable[Entry], opened: Sequence[Output], shown: console.Counter) -> None:
+        """Work on entries and pass on their results, in order."""
+        for done in jobs.ordered(self.attempt, wanted, self.settings.jobs):
+            shown.count()
+            if done.kept:
+                for output in opened:
+                    output.copy(done.entry)
+                continue
+            with self.report.of(done.entry.name) as row:
+                row["seconds"] = round(done.seconds, 4)
+                result = done.checked()
+                row |= result.recorded
+                for output, content in zip(opened, result.contents, strict=True):
+                    written(row, output.place(done.entry), output.put(done.entry, content))
+                self.show(result)
+
+    def attempt(self, entry: Entry) -> Done:
+        """The result of an entry, or its error; of one in a shard, perhaps that an earlier run's is to be kept."""
+        if entry.inside and not self.report.wanted(entry.name, entry.inside.name):
+            return Done(entry, kept=True)
+        started = time.perf_counter()
+        try:
+            with notes.about(entry.name):
+                if entry.error:
+                    raise entry.error
+                result = self.work(entry)
+        except TROUBLE as error:
+            return Done(entry, None, error, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        if "seconds" in result.facts:
+            result.facts["seconds"] = round(seconds, 4)
+        return Done(entry, result, None, seconds)
+
+    def show(self, result: Result) -> None:
+        """Print a result, for programs or for people."""
+        if self.settings.json and result.facts:
+            console.print_json(result.facts, error=self.report.json_to_stderr)
+        elif not self.settings.json and result.lines:
+            console.say(*result.lines)
+
+
+def written(row: dict[str, Any], place: str, data: bytes | None) -> None:
+    """Add to the row of an input what was written, the first of several outputs."""
+    if "output" not in row:
+        row["output"] = place
+        if data is not None:
+            row |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+class RunError(Exception):
+    """An error that is none of an entry."""
+
+
+def ending_the_run(function: Callable[[T], R], value: T) -> R:
+    """A function of a value, whose errors end the run."""
+    try:
+        return function(value)
+    except DcuError as error:
+        raise RunError from error
+
+
+def every_entry(sources: Iterable[Source], report: Report) -> Iterator[Entry]:
+    """The bitstreams that inputs hold, one by one; shards that are damaged are reported."""
+    for source in sources:
+        with report.of(source.name, counted=False):
+            yield from entries(source, BIN, streams=True)
+
+
+def units(sources: Sequence[Source]) -> Iterator[Sequence[Source]]:
+    """Shards one by one, and the files between them together."""
+    files: list[Source] = []
+    for source in sources:
+        if not source.shard:
+            files.append(source)
+            continue
+        if files:
+            yield files
+            files = []
+        yield [source]
+    if files:
+        yield files

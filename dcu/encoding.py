@@ -1,0 +1,54 @@
+"""An image on its way to a bitstream: analyzed once, written at one operating point or at several."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dcu import bitstream
+from dcu.image import ImageArray, psnr, resize
+
+if TYPE_CHECKING:
+    from dcu.codec import Codec
+
+
+def thumbnail_of(image: ImageArray) -> ImageArray:
+    """An image reduced to the size of a thumbnail layer, if it is larger."""
+    return resize(image, *bitstream.reduced_size(image.shape[1], image.shape[0]), Image.Resampling.LANCZOS)
+
+
+class Encoding:
+    """An image, analyzed once, to be written at any operating point (see :class:`dcu.rate_control.Encoding`)."""
+
+    def __init__(self, codec: Codec, image: ImageArray, metadata: bytes = b"") -> None:
+        self.codec, self.image, self.metadata = codec, image, metadata
+        height, width = image.shape[:2]
+        reduced = [thumbnail_of(image)] if bitstream.thumbnail_size(width, height) else []
+        self.layers = [(layer.shape[1], layer.shape[0], codec.features(layer)) for layer in (*reduced, image)]
+        self.points = codec.points
+
+    def write(self, q: int) -> bytes:
+        """The bitstream at an operating point."""
+        coding, points = self.codec.coding, torch.tensor([q])
+        layers = []
+        for width, height, features in self.layers:
+            symbols = coding.symbols(features, points)[0]
+            tiles = bitstream.tile_grid(width, height)
+            layers.append([coding.encode(symbols[:, rows, columns], q) for rows, columns in tiles])
+        header = bitstream.Header(self.codec.identity, q, coding.version, metadata=self.metadata)
+        return bitstream.write(header, self.image.shape[1], self.image.shape[0], layers)
+
+    def psnr(self, q: int) -> float:
+        """PSNR in dB of the image that an operating point gives."""
+        coding, points = self.codec.coding, torch.tensor([q])
+        symbols = coding.symbols(self.layers[-1][2], points)
+        decoded = self.codec.synthesize(self.codec.dequantize([symbols], [q])[0], q)
+        return psnr(self.image, decoded[: self.image.shape[0], : self.image.shape[1]])
+
+    def estimated_bits(self) -> list[float]:
+        """About how many bits each operating point takes: by histograms, corrected as the codec's card says."""
+        layers = [self.codec.coding.estimated_bits(features) for _, _, features in self.layers]
+        return [float(bits) for bits in np.sum(layers, 0) * self.codec.of_estimate]

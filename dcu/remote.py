@@ -1,0 +1,90 @@
+"""Files at URLs, by fsspec: the one place where dcu uses a network, and only where a URL is named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from dcu.errors import MissingInputError, OutputError, UnavailableError
+
+URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
+
+
+def is_url(name: str) -> bool:
+    """Whether a name is a URL (``s3://bucket/a.tar``)."""
+    return URL.match(name) is not None
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """The file system of a URL, and the path in it; raises UnavailableError."""
+    try:
+        import fsspec
+    except ImportError as error:
+        raise UnavailableError(f"{url}: URLs need fsspec: pip install 'dcu-codec[cloud]'") from error
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise UnavailableError(f"{url}: {one_line(error)}") from error
+    return system, path
+
+
+def one_line(error: Exception) -> str:
+    """The first line of what an error says."""
+    return (str(error) or type(error).__name__).partition("\n")[0]
+
+
+def matching(url: str) -> list[str]:
+    """The URLs that a pattern with ``*`` matches, sorted; raises MissingInputError, UnavailableError."""
+    system, path = file_system(url)
+    try:
+        return [system.unstrip_protocol(found) for found in sorted(system.glob(path))]
+    except Exception as error:  # of as many kinds as there are stores
+        raise MissingInputError(f"{url}: {one_line(error)}") from error
+
+
+@contextmanager
+def opened(url: str) -> Iterator[BinaryIO]:
+    """The bytes at a URL, from the first on; raises MissingInputError, UnavailableError."""
+    system, path = file_system(url)
+    try:
+        file = system.open(path, "rb")
+    except Exception as error:
+        raise MissingInputError(f"{url}: {one_line(error)}") from error
+    with file:
+        yield file
+
+
+def exists(url: str) -> bool:
+    """Whether there is a file at a URL; raises OutputError, UnavailableError."""
+    system, path = file_system(url)
+    try:
+        return bool(system.exists(path))
+    except Exception as error:
+        raise OutputError(f"{url}: {one_line(error)}") from error
+
+
+def upload(part: Path, url: str) -> None:
+    """Put a complete file at a URL; raises OutputError, UnavailableError."""
+    system, path = file_system(url)
+    try:
+        system.put_file(str(part), path)
+    except Exception as error:
+        raise OutputError(f"{url}: {one_line(error)}") from error
+
+
+def write(url: str, data: bytes, force: bool) -> None:
+    """Put bytes at a URL; raises OutputError where another file is there and is not to be replaced."""
+    system, path = file_system(url)
+    try:
+        if not force and system.exists(path):
+            if system.cat_file(path) == data:
+                return
+            raise OutputError(f"{url}: exists already; --force overwrites it")
+        system.pipe_file(path, data)
+    except OutputError:
+        raise
+    except Exception as error:
+        raise OutputError(f"{url}: {one_line(error)}") from error

@@ -1,0 +1,181 @@
+"""WebDataset shards: tars whose members are grouped into samples by their names.
+
+A sample is a run of members that share a key, the path up to the first dot of its last part: ``a/7.jpg``, ``a/7.cls``
+and ``a/7.seg.png`` are members of the sample ``a/7``. Shards are read and written as streams, one sample at a time;
+what is written depends on names and contents alone.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import BinaryIO
+
+from dcu.errors import InvalidInputError
+
+SUFFIX = ".tar"
+MOST_SAMPLE = 2**30
+"""Bytes of a sample's members together."""
+MOST_HEADER = 2**20
+"""Bytes of a member's headers, long names included."""
+MAGIC, MAGIC_AT = b"ustar", 257
+"""What a tar holds there."""
+HEAD = MAGIC_AT + len(MAGIC)
+"""Bytes that tell a tar from other files."""
+BUFFER = 20 * tarfile.BLOCKSIZE
+BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
+
+
+@dataclass
+class Sample:
+    """The members of one key by their extensions (``cls``, ``seg.png``), in their order; why it cannot be used."""
+
+    key: str
+    members: dict[str, bytes] = field(default_factory=dict)
+    error: InvalidInputError | None = None
+
+    def name(self, extension: str) -> str:
+        """The name of a member in the tar."""
+        return f"{self.key}.{extension}" if extension else self.key
+
+
+class Metered(io.RawIOBase):
+    """A file of which a bounded number of bytes can be read at a time; remembers how it ended."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.allowance, self.tail = file, 0, b""
+
+    def read(self, count: int = -1) -> bytes:
+        """The next bytes; raises TarError where more are asked for than was allowed."""
+        data = self.file.read(count)
+        self.allowance -= len(data)
+        self.tail = data[-tarfile.BLOCKSIZE :] or self.tail
+        if self.allowance < 0:
+            raise tarfile.TarError("a header is too large")
+        return data
+
+
+def samples(file: BinaryIO, name: str) -> Iterator[Sample]:
+    """The samples of a shard in order.
+
+    A sample whose key came before, or that holds an extension twice, an unsafe name or too many bytes, has an error in
+    place of members.
+
+    Raises
+    ------
+    InvalidInputError
+        Not a tar, or damaged or truncated: at the place where that shows.
+    """
+    seen: set[str] = set()
+    current: Sample | None = None
+    for path, data in members(file, name):
+        key, extension = split(path)
+        if current is None or current.key != key:
+            if current:
+                yield current
+            current = Sample(key)
+            if key in seen:
+                current.error = InvalidInputError("a sample of this key came before")
+            seen.add(key)
+        if isinstance(data, InvalidInputError):
+            current.error = current.error or data
+        elif extension in current.members:
+            current.error = current.error or InvalidInputError(f"holds two members {current.name(extension)}")
+        elif sum(map(len, current.members.values())) + len(data) > MOST_SAMPLE:
+            current.error = current.error or InvalidInputError(f"more than {MOST_SAMPLE >> 20} MiB")
+        else:
+            current.members[extension] = data
+        if current.error:
+            current.members.clear()
+    if current:
+        yield current
+
+
+def members(file: BinaryIO, name: str) -> Iterator[tuple[str, bytes | InvalidInputError]]:
+    """(name, content) of every regular file of a tar, or why it cannot be used; raises InvalidInputError."""
+    metered = Metered(file)
+    try:
+        metered.allowance = MOST_HEADER
+        with tarfile.open(fileobj=metered, mode="r|", bufsize=BUFFER) as archive:
+            while member := archive.next():
+                archive.members.clear()  # type: ignore[attr-defined]  # it keeps all of them otherwise
+                metered.allowance = member.size + 2 * BUFFER
+                if member.isfile():
+                    yield member.name, content(archive, member)
+                elif not member.isdir():
+                    yield member.name, InvalidInputError("not a regular file")
+                metered.allowance += MOST_HEADER
+    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
+        raise InvalidInputError(f"{name}: not a whole uncompressed tar ({error})") from error
+    if metered.tail.strip(b"\0"):
+        raise InvalidInputError(f"{name}: not a whole uncompressed tar (its end is missing)")
+
+
+def content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | InvalidInputError:
+    """The bytes of a member; raises TarError."""
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts or "\0" in member.name:
+        return InvalidInputError("its name points outside of the shard")
+    if member.issparse() or member.size > MOST_SAMPLE:
+        return InvalidInputError(f"a sparse file, or one of more than {MOST_SAMPLE >> 20} MiB")
+    file = archive.extractfile(member)
+    assert file is not None
+    data = file.read()
+    if len(data) != member.size:
+        raise tarfile.TarError("unexpected end of data")
+    return data
+
+
+def split(path: str) -> tuple[str, str]:
+    """Key and extension of a member's name."""
+    directory, slash, name = path.rpartition("/")
+    stem, _, extension = name.partition(".") if not name.startswith(".") else (name, "", "")
+    return f"{directory}{slash}{stem}", extension
+
+
+def looks_like_tar(head: bytes) -> bool:
+    """Whether a file that begins so is a tar."""
+    return head[MAGIC_AT:HEAD] == MAGIC
+
+
+class Writer:
+    """Writes members to a tar; equal members give equal bytes, whoever writes them when."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.archive = tarfile.TarFile.open(fileobj=file, mode="w|", bufsize=BUFFER, format=tarfile.PAX_FORMAT)
+        self.names: set[str] = set()
+
+    def add(self, name: str, data: bytes) -> None:
+        """Append a member; raises ValueError where one of that name is there."""
+        if name in self.names:
+            raise ValueError(f"a member {name} is there already")
+        self.names.add(name)
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        self.archive.addfile(member, io.BytesIO(data))
+        self.archive.members.clear()  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        """Write the end of the archive."""
+        self.archive.close()
+
+
+def expanded(pattern: str) -> list[str]:
+    """The names of a pattern with ranges ``{000..099}`` and choices ``{a,b}``, as shells and WebDataset expand them."""
+    found = BRACES.search(pattern)
+    if not found:
+        return [pattern]
+    first, last, choices = found.groups()
+    if choices is not None:
+        parts = choices.split(",")
+    else:
+        width = max(len(first), len(last)) if first.startswith("0") or last.startswith("0") else 0
+        step = 1 if int(first) <= int(last) else -1
+        parts = [f"{number:0{width}}" for number in range(int(first), int(last) + step, step)]
+    before, after = pattern[: found.start()], expanded(pattern[found.end() :])
+    return [f"{before}{part}{rest}" for part, rest in itertools.product(parts, after)]

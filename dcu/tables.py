@@ -1,0 +1,195 @@
+"""Tables of rows, as JSON Lines or Parquet by their extension; a table has its name once it is complete."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dcu.errors import InvalidInputError, MissingInputError, UnavailableError, UsageError
+from dcu.io import replacing
+
+if TYPE_CHECKING:
+    import pyarrow
+
+SUFFIXES = (".jsonl", ".parquet")
+ROWS_AT_ONCE = 4096
+"""Rows of a row group, which are in memory together."""
+Schema = Mapping[str, str]
+"""Column to type: string, int64, double, float32, or list<...>, struct and so on as ``TYPES`` has them."""
+
+
+class Writer(Protocol):
+    """Takes the rows of a table one by one."""
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append a row."""
+
+    def close(self) -> None:
+        """Write what is left."""
+
+
+class JsonLines:
+    """One JSON object per line."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("w", encoding="utf-8")
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append a row."""
+        self.file.write(json.dumps({name: plain(value) for name, value in row.items()}) + "\n")
+
+    def close(self) -> None:
+        """Write what is left."""
+        self.file.close()
+
+
+class Parquet:
+    """Columns of a schema; rows are written in groups of ``ROWS_AT_ONCE``."""
+
+    def __init__(self, path: Path, schema: Schema) -> None:
+        import pyarrow.parquet
+
+        self.schema = arrow_schema(schema)
+        self.writer = pyarrow.parquet.ParquetWriter(path, self.schema, compression="zstd")
+        self.rows: list[Mapping[str, Any]] = []
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append a row."""
+        self.rows.append(row)
+        if len(self.rows) == ROWS_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the rows that are held as one group."""
+        import pyarrow
+
+        if self.rows:
+            columns = [
+                pyarrow.array([arrow(row.get(field.name), field.type) for row in self.rows], field.type)
+                for field in self.schema
+            ]
+            self.writer.write_table(pyarrow.table(columns, schema=self.schema))
+            self.rows.clear()
+
+    def close(self) -> None:
+        """Write what is left."""
+        self.flush()
+        self.writer.close()
+
+
+def arrow(value: Any, kind: pyarrow.DataType) -> Any:
+    """A value as Arrow takes it for a column: vectors in half precision."""
+    import numpy as np
+    import pyarrow
+
+    return np.asarray(value, np.float16) if value is not None and pyarrow.types.is_fixed_size_list(kind) else value
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: arrays as lists."""
+    return [round(number, 5) for number in value.tolist()] if hasattr(value, "tolist") else value
+
+
+def arrow_schema(schema: Schema) -> pyarrow.Schema:
+    """The Arrow schema of columns."""
+    import pyarrow as pa
+
+    prediction = pa.struct([("label", pa.string()), ("index", pa.int32()), ("probability", pa.float32())])
+    types = {
+        "string": pa.string(),
+        "int": pa.int64(),
+        "double": pa.float64(),
+        "float": pa.float32(),
+        "predictions": pa.list_(prediction),
+        "embedding": pa.list_(pa.float16(), 1280),
+    }
+    return pa.schema([(name, types[kind]) for name, kind in schema.items()])
+
+
+def check(path: Path) -> None:
+    """Refuse a name of another extension, and Parquet where pyarrow is missing.
+
+    Raises
+    ------
+    UsageError
+        Neither .jsonl nor .parquet.
+    UnavailableError
+        pyarrow is not installed.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{path}: tables are {' or '.join(SUFFIXES)}")
+    if path.suffix.lower() == ".parquet":
+        need_pyarrow()
+
+
+def need_pyarrow() -> None:
+    """Raise UnavailableError where pyarrow is not installed."""
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise UnavailableError("Parquet needs pyarrow: pip install 'dcu-codec[parquet]'") from error
+
+
+@contextmanager
+def writing(path: Path, schema: Schema) -> Iterator[Writer]:
+    """What takes the rows of a table, which is there once all are written; raises OSError and as :func:`check`."""
+    check(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
+        writer: Writer = JsonLines(part) if path.suffix.lower() == ".jsonl" else Parquet(part, schema)
+        try:
+            yield writer
+        finally:
+            writer.close()
+
+
+def read(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a table, as far as these columns go.
+
+    Raises
+    ------
+    MissingInputError
+        It cannot be opened.
+    InvalidInputError
+        It is damaged, or a column is missing.
+    UsageError, UnavailableError
+        As :func:`check`.
+    """
+    check(path)
+    try:
+        if path.suffix.lower() == ".jsonl":
+            yield from json_rows(path, columns)
+        else:
+            yield from parquet_rows(path, columns)
+    except OSError as error:
+        raise MissingInputError(f"{path}: {error.strerror or error}") from error
+
+
+def json_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows of JSON Lines; raises OSError and InvalidInputError."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+                yield {column: row[column] for column in columns}
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise InvalidInputError(f"{path}:{number}: not a row with {', '.join(columns)}") from error
+
+
+def parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows of Parquet; raises OSError and InvalidInputError."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            missing = [column for column in columns if column not in file.schema_arrow.names]
+            if missing:
+                raise InvalidInputError(f"{path}: has no column {missing[0]}")
+            for batch in file.iter_batches(columns=list(columns)):
+                yield from batch.to_pylist()
+    except pyarrow.ArrowException as error:
+        raise InvalidInputError(f"{path}: not a Parquet file, or damaged") from error
