@@ -16,6 +16,8 @@ import torch
 
 from dcu import tables
 from dcu.cli import run
+from dcu.cli.entries import Entry
+from dcu.cli.outputs import Output
 from dcu.codec import Codec
 
 from .conftest import Dcu, one_line, png, smooth_image
@@ -52,6 +54,19 @@ def written(place: Path) -> dict[str, bytes]:
     return {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*") if path.is_file()}
 
 
+def recorded(monkeypatch: pytest.MonkeyPatch, owner: type, method: str, fact: Callable[..., str]) -> list[str]:
+    """A fact of each call of a method."""
+    facts: list[str] = []
+    original = getattr(owner, method)
+
+    def call(*arguments: Any) -> Any:
+        facts.append(fact(*arguments))
+        return original(*arguments)
+
+    monkeypatch.setattr(owner, method, call)
+    return facts
+
+
 def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -86,9 +101,7 @@ def test_finished_outputs_are_skipped(
     assert dcu(command, source, "-o", out).code == 65
     before = written(out)
     next(out.rglob("3.*")).unlink()
-    worked: list[str] = []
-    attempt = run.Run.attempt
-    monkeypatch.setattr(run.Run, "attempt", lambda self, entry: worked.append(entry.name) or attempt(self, entry))
+    worked = recorded(monkeypatch, run.Run, "attempt", lambda self, entry: str(entry.name))
     answer = dcu(command, source, "-o", out, "--skip-existing", "--report", tmp_path / "r.jsonl")
     assert answer.code == 65, "the damaged one fails again"
     assert sorted(Path(name).stem for name in worked) == ["3", "9"]
@@ -145,14 +158,14 @@ def test_outputs_of_another_codec_are_no_finished_ones(dcu: Dcu, images: Path, t
 def test_a_report_survives_an_interrupt(
     dcu: Dcu, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put = run.Output.put
+    put = Output.put
 
     def interrupted(self: Any, entry: Any, content: Any) -> Any:
         if entry.name.endswith("2.png"):
             raise KeyboardInterrupt
         return put(self, entry, content)
 
-    monkeypatch.setattr(run.Output, "put", interrupted)
+    monkeypatch.setattr(Output, "put", interrupted)
     answer = dcu("compress", images, "-o", tmp_path / "out", "--report", tmp_path / "r.jsonl")
     assert answer.code == 130
     assert [row["status"] for row in rows(tmp_path / "r.jsonl")] == ["done"]
@@ -266,9 +279,7 @@ def test_what_failed_in_a_shard_is_retried_alone(
     assert "k/2.bin" not in members(out / "0.tar")
     assert "k/2.cls" not in members(out / "0.tar")
     source.write_bytes(whole)
-    read: list[str] = []
-    image = run.Entry.image
-    monkeypatch.setattr(run.Entry, "image", lambda self: read.append(self.name) or image(self))
+    read = recorded(monkeypatch, Entry, "image", lambda self: str(self.name))
     assert dcu("compress", source, "-o", f"{out}/", "--retry", report).code == 0
     assert read == [f"{source}/k/2.png"]
     assert (out / "0.tar").read_bytes() == (tmp_path / "whole.tar").read_bytes()

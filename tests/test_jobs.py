@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from dcu.batching import Batched
 def test_results_come_in_order_and_few_are_ahead() -> None:
     taken: list[int] = []
 
-    def values() -> list[int]:
+    def values() -> Iterator[int]:
         for value in range(50):
             taken.append(value)
             yield value
@@ -89,7 +90,7 @@ def test_cores_of_a_container(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(jobs, "CGROUPS", tmp_path)
-    monkeypatch.setattr(jobs.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     assert jobs.cores() == (limit or 8)
 
 

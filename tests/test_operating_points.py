@@ -13,8 +13,9 @@ import torch
 
 from dcu import bitstream, rate_control, store
 from dcu.cards import Rates
-from dcu.codec import Codec, Encoding
+from dcu.codec import Codec
 from dcu.coding import VariableRate
+from dcu.encoding import Encoding
 from dcu.errors import InvalidInputError, UnavailableError, UsageError
 from dcu.evaluate.codec import measured_rates
 from dcu.image import ImageArray, psnr

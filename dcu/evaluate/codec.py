@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from dcu.cards import Rates
-from dcu.codec import Codec, Encoding
+from dcu.codec import Codec
 from dcu.coding import FixedRate
 from dcu.data import Item
+from dcu.encoding import Encoding
 from dcu.entropy import float_context
 from dcu.errors import UnavailableError
 from dcu.image import ImageArray, psnr
