@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from dcu import tables
-from dcu.cli import run
 from dcu.cli.entries import Entry
 from dcu.cli.outputs import Output
 from dcu.codec import Codec
@@ -101,7 +100,7 @@ def test_finished_outputs_are_skipped(
     assert dcu(command, source, "-o", out).code == 65
     before = written(out)
     next(out.rglob("3.*")).unlink()
-    worked = recorded(monkeypatch, run.Run, "attempt", lambda self, entry: str(entry.name))
+    worked = recorded(monkeypatch, Entry, "opened", lambda self: str(self.name))
     answer = dcu(command, source, "-o", out, "--skip-existing", "--report", tmp_path / "r.jsonl")
     assert answer.code == 65, "the damaged one fails again"
     assert sorted(Path(name).stem for name in worked) == ["3", "9"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from dcu.cli.report import Report
 from dcu.cli.run import Result, ending_the_run
 
 if TYPE_CHECKING:
+    from dcu.bitstream import Stream
     from dcu.tasks.classify import Predictions
 
 SCHEMA = {
@@ -88,13 +90,15 @@ def classify(
     named = Classifier.load(network, chosen_device, engine) if network else None
     networks = Networks(named, lambda codec: classifier_for(codec, chosen_device, engine))
 
-    def work(entry: Entry) -> Result:
-        with networks.reading(entry) as (classifier, stream):
-            weights = ending_the_run(known.weights, classifier)
-            answer = classifier.predict(classifier.look([stream], seen), top, weights, min_probability)[0]
-        return result(entry.name, answer, bool(targets))
+    def ask(classifier: Classifier, streams: list[Stream]) -> list[Predictions]:
+        weights = ending_the_run(known.weights, classifier)
+        return classifier.predict(classifier.look(streams, seen), top, weights, min_probability)
 
-    settings = run.Settings(files.BIN, "classifying", jobs, True, json, quiet, skip_existing, force)
+    def work(entries: Sequence[Entry]) -> list[Result]:
+        answers = zip(entries, networks.answers(entries, ask), strict=True)
+        return [result(entry.name, answer, bool(targets)) for entry, answer in answers]
+
+    settings = run.Settings(files.BIN, "classifying", jobs, True, json, quiet, skip_existing, force, options.TOGETHER)
     with report.recorded(report_file):
         run.Run(found, targets, work, report, settings)()
     return report.finish()

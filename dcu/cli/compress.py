@@ -211,11 +211,19 @@ def compress(
     jobs, chosen_device = options.begin(jobs, threads, device)
     work = Compressor(goal.writer(chosen_device, precision), background, thumbnail_only, keep_metadata, target)
     settings = run.Settings(
-        SUFFIXES, "compressing", jobs, False, json, quiet, skip_existing, force, None if force else goal.verifier()
+        SUFFIXES,
+        "compressing",
+        jobs,
+        False,
+        json,
+        quiet,
+        skip_existing,
+        force,
+        verify=None if force else goal.verifier(),
     )
     started = time.monotonic()
     with report.recorded(report_file):
-        run.Run(found, [Output(target, force)], work, report, settings)()
+        run.Run(found, [Output(target, force)], run.one_by_one(work), report, settings)()
     if not report.pixels or target.piped:
         return report.finish()
     facts = f"{report.bytes} bytes, {8 * report.bytes / report.pixels:.4f} bpp"

@@ -73,5 +73,5 @@ def decode(
 
     settings = run.Settings(files.BIN, "decoding", jobs, True, False, quiet, skip_existing, force)
     with report.recorded(report_file):
-        run.Run(found, [Output(target, force)], work, report, settings)()
+        run.Run(found, [Output(target, force)], run.one_by_one(work), report, settings)()
     return report.finish()

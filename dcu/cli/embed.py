@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -19,6 +20,12 @@ from dcu.errors import UsageError
 
 app = typer.Typer(add_completion=False)
 
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dcu.bitstream import Stream
+    from dcu.tasks.classify import Classifier
 
 SCHEMA = {
     "key": "string",
@@ -73,21 +80,27 @@ def embed(
     named = Classifier.load(network, chosen_device, "pytorch") if network else None
     networks = Networks(named, lambda codec: classifier_for(codec, chosen_device, "pytorch"))
 
-    def work(entry: Entry) -> Result:
-        with networks.reading(entry) as (classifier, stream):
-            features = classifier.embed(classifier.look([stream], seen))[0]
-        made_by = {"network": classifier.name, "codec": classifier.codec.name}
-        if target is None:
-            numbers = [round(number, 5) for number in features.tolist()]
-            return Result([], {"input": entry.name, "embedding": numbers} | made_by)
-        return Result(
-            [made_by | {"label": entry.label, "embedding": features.numpy()}], recorded={"codec": made_by["codec"]}
-        )
+    def ask(classifier: Classifier, streams: list[Stream]) -> list[tuple[Classifier, Tensor]]:
+        return [(classifier, features) for features in classifier.embed(classifier.look(streams, seen))]
 
-    settings = run.Settings(files.BIN, "embedding", jobs, True, json, quiet, skip_existing, force)
+    def work(entries: Sequence[Entry]) -> list[Result]:
+        answers = zip(entries, networks.answers(entries, ask), strict=True)
+        return [result(entry, classifier, features, target is None) for entry, (classifier, features) in answers]
+
+    settings = run.Settings(files.BIN, "embedding", jobs, True, json, quiet, skip_existing, force, options.TOGETHER)
     with report.recorded(report_file):
         run.Run(found, [target] if target else [], work, report, settings)()
     return report.finish()
+
+
+def result(entry: Entry, classifier: Classifier, features: Tensor, printed: bool) -> Result:
+    """One embedding, to be printed, or for a table or a file."""
+    made_by = {"network": classifier.name, "codec": classifier.codec.name}
+    if printed:
+        numbers = [round(number, 5) for number in features.tolist()]
+        return Result([], {"input": entry.name, "embedding": numbers} | made_by)
+    row = made_by | {"label": entry.label, "embedding": features.numpy()}
+    return Result([row], recorded={"codec": classifier.codec.name})
 
 
 def output_of(found: files.Inputs, output: str | None, force: bool, extend: bool) -> Output:

@@ -11,6 +11,8 @@ import typer
 from dcu import store
 from dcu.errors import UnavailableError, UsageError
 
+TOGETHER = 8
+"""Bitstreams that one job reads and classifies together."""
 ON_DEVICE = 32
 """Images that wait for a GPU beside those that the CPU works on: what is computed together there."""
 DeviceName = Literal["auto", "cpu", "cuda"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -23,6 +23,7 @@ class Reads(Protocol):
         """The codec."""
 
 
+A = TypeVar("A")
 N = TypeVar("N", bound=Reads)
 
 
@@ -42,11 +43,24 @@ class Networks(Generic[N]):
         self.lock, self.memory = threading.Lock(), Pixels()
 
     @contextmanager
-    def reading(self, entry: Entry) -> Iterator[tuple[N, Stream]]:
-        """The network and the stream of an entry, whose image has a place in memory meanwhile; raises their errors."""
-        stream = entry.stream()
+    def reading(self, entries: Sequence[Entry]) -> Iterator[list[tuple[N, list[Stream], list[int]]]]:
+        """Networks with the streams that each reads and their places among the entries; raises their errors.
+
+        Meanwhile the streams' images have a place in memory.
+        """
+        streams = [entry.stream() for entry in entries]
         with self.lock:  # loading takes a while, and is done once
-            network = self.named or self.of_codec(stream.codec)
-        network.codec.check(stream)
-        with self.memory.held(stream.full.width * stream.full.height):
-            yield network, stream
+            networks = [self.named or self.of_codec(stream.codec) for stream in streams]
+        for network, stream in zip(networks, streams, strict=True):
+            network.codec.check(stream)
+        with self.memory.held(sum(stream.full.width * stream.full.height for stream in streams)):
+            places = {id(network): [i for i, other in enumerate(networks) if other is network] for network in networks}
+            yield [(networks[own[0]], [streams[i] for i in own], own) for own in places.values()]
+
+    def answers(self, entries: Sequence[Entry], ask: Callable[[N, list[Stream]], Sequence[A]]) -> list[A]:
+        """The answers to entries in order: of each network to all streams that it reads."""
+        given: dict[int, A] = {}
+        with self.reading(entries) as parts:
+            for network, streams, places in parts:
+                given |= dict(zip(places, ask(network, streams), strict=True))
+        return [given[index] for index in range(len(entries))]

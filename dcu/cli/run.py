@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 from dcu import jobs
@@ -39,6 +40,10 @@ class Result:
     facts: dict[str, Any] = field(default_factory=dict)
     lines: Sequence[str] = ()
     recorded: dict[str, Any] = field(default_factory=dict)
+
+
+Work = Callable[[Sequence[Entry]], Sequence[Result]]
+"""Entries to a result each."""
 
 
 @dataclass
@@ -71,6 +76,8 @@ class Settings:
     quiet: bool = False
     skip_existing: bool = False
     force: bool = False
+    together: int = 1
+    """How many entries are worked on by one call."""
     verify: Callable[[bytes], str | None] | None = None
     """Why an existing output, by its first bytes, is none that this run would write; None where it may be."""
 
@@ -85,7 +92,7 @@ class Run:
     targets : sequence of Output
         Where the results' contents go.
     work : callable
-        An entry to its :class:`Result`; called on several threads. Its errors are those of the entry.
+        Entries to a :class:`Result` each; called on several threads. An error of several is looked for one by one.
     report : Report
         What counts entries and reports errors.
     settings : Settings
@@ -96,7 +103,7 @@ class Run:
         self,
         found: Inputs,
         targets: Sequence[Output],
-        work: Callable[[Entry], Result],
+        work: Work,
         report: Report,
         settings: Settings,
     ) -> None:
@@ -121,7 +128,8 @@ class Run:
                 if unit[0].shard:
                     self.shard(unit[0], shown)
                 else:
-                    self.through(self.of(unit), self.targets, shown)
+                    piped = any(source.name == "-" for source in unit)  # whoever waits for an answer gets it
+                    self.through(self.of(unit), self.targets, shown, 1 if piped else self.settings.together)
 
     def of(self, sources: Iterable[Source]) -> Iterator[Entry]:
         """The entries of inputs that are no shards, those left out that need no work."""
@@ -154,11 +162,12 @@ class Run:
                 return
             with ExitStack() as stack:
                 opened = [target.shard(source, stack, keep=retried) for target in self.targets]
-                self.through(entries(source, self.settings.suffixes), opened, shown)
+                self.through(entries(source, self.settings.suffixes), opened, shown, self.settings.together)
 
-    def through(self, wanted: Iterable[Entry], opened: Sequence[Output], shown: console.Counter) -> None:
+    def through(self, wanted: Iterable[Entry], opened: Sequence[Output], shown: console.Counter, together: int) -> None:
         """Work on entries and pass on their results, in order."""
-        for done in jobs.ordered(self.attempt, wanted, self.settings.jobs):
+        parts = batched(wanted, together)
+        for done in chain.from_iterable(jobs.ordered(self.attempt, parts, self.settings.jobs)):
             shown.count()
             if done.kept:
                 for output in opened:
@@ -172,22 +181,31 @@ class Run:
                     written(row, output.place(done.entry), output.put(done.entry, content))
                 self.show(result)
 
-    def attempt(self, entry: Entry) -> Done:
-        """The result of an entry, or its error; of one in a shard, perhaps that an earlier run's is to be kept."""
-        if entry.inside and not self.report.wanted(entry.name, entry.inside.name):
-            return Done(entry, kept=True)
+    def attempt(self, part: Sequence[Entry]) -> list[Done]:
+        """The results of some entries, or their errors; in a shard, perhaps that an earlier run's are kept."""
+        given = [Done(entry, error=entry.error, kept=self.kept(entry)) for entry in part]
+        todo = iter(self.done([done.entry for done in given if not (done.error or done.kept)]))
+        return [done if done.error or done.kept else next(todo) for done in given]
+
+    def kept(self, entry: Entry) -> bool:
+        """Whether an entry of a shard is not to be done again."""
+        return entry.inside is not None and not self.report.wanted(entry.name, entry.inside.name)
+
+    def done(self, part: Sequence[Entry]) -> list[Done]:
+        """The results of entries that are worked on together, or one by one where that fails."""
         started = time.perf_counter()
         try:
-            with notes.about(entry.name):
-                if entry.error:
-                    raise entry.error
-                result = self.work(entry)
+            with notes.about(part[0].name if len(part) == 1 else ""):
+                results = self.work(part) if part else []
         except TROUBLE as error:
-            return Done(entry, None, error, time.perf_counter() - started)
-        seconds = time.perf_counter() - started
-        if "seconds" in result.facts:
-            result.facts["seconds"] = round(seconds, 4)
-        return Done(entry, result, None, seconds)
+            if len(part) == 1:
+                return [Done(part[0], error=error, seconds=time.perf_counter() - started)]
+            return [done for entry in part for done in self.done([entry])]
+        seconds = (time.perf_counter() - started) / max(1, len(part))
+        for result in results:
+            if "seconds" in result.facts:
+                result.facts["seconds"] = round(seconds, 4)
+        return [Done(entry, result, None, seconds) for entry, result in zip(part, results, strict=True)]
 
     def show(self, result: Result) -> None:
         """Print a result, for programs or for people."""
@@ -203,6 +221,18 @@ def written(row: dict[str, Any], place: str, data: bytes | None) -> None:
         row["output"] = place
         if data is not None:
             row |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def one_by_one(work: Callable[[Entry], Result]) -> Work:
+    """Work on single entries as work on several."""
+    return lambda entries: [work(entry) for entry in entries]
+
+
+def batched(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
+    """Lists of so many entries."""
+    values = iter(entries)
+    while part := list(islice(values, size)):
+        yield part
 
 
 class RunError(Exception):

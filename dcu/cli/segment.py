@@ -100,7 +100,7 @@ def segment(
     networks = Networks(named, lambda codec: segmenter_for(codec, chosen_device))
 
     def work(entry: Entry) -> Result:
-        with networks.reading(entry) as (segmenter, stream):
+        with networks.reading([entry]) as [(segmenter, [stream], _)]:
             segmentation = segmenter(stream, full)
             contents = [png(segmentation)] if maps else []
             if overlays:
@@ -114,7 +114,7 @@ def segment(
 
     settings = run.Settings(files.BIN, "segmenting", jobs, True, json, quiet, skip_existing, force)
     with report.recorded(report_file):
-        run.Run(found, [Output(each, force) for each in wanted], work, report, settings)()
+        run.Run(found, [Output(each, force) for each in wanted], run.one_by_one(work), report, settings)()
     return report.finish()
 
 
