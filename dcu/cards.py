@@ -312,7 +312,7 @@ def default_of(declared: Field[Any]) -> Any:
     return declared.default if declared.default_factory is MISSING else declared.default_factory()
 
 
-def facts(card: Card) -> dict[str, Any]:
+def facts(card: Card) -> dict[str, object]:
     """All that a card states, as its file has it; the license always."""
     first = {"schema": SCHEMA} | ({"name": card.name} if card.name else {})
     return {**first, "kind": card.kind, "license": card.license, **plain(card)}

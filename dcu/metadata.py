@@ -80,7 +80,7 @@ def exif_of(metadata: bytes) -> bytes:
     return b""
 
 
-def facts(metadata: bytes) -> dict[str, Any]:
+def facts(metadata: bytes) -> dict[str, str | float]:
     """What metadata say; raises InvalidInputError.
 
     ``taken``: as EXIF has it; ``latitude``, ``longitude`` in degrees; ``altitude`` in m.
@@ -94,7 +94,7 @@ def facts(metadata: bytes) -> dict[str, Any]:
         raise
     except Exception as error:
         raise InvalidInputError("the metadata are damaged") from error
-    found: dict[str, Any] = {}
+    found: dict[str, str | float] = {}
     if time := times.get(Base.DateTimeOriginal):
         found["taken"] = f"{time}{times.get(Base.OffsetTimeOriginal, '')}"
     for name, tags in (("latitude", LATITUDE), ("longitude", LONGITUDE), ("altitude", ALTITUDE)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -105,7 +106,7 @@ def bench(
             lambda rounds: console.progress(rounds, "timing", quiet),
         )
         sections.append(Section(model, rows, known))
-        for part in [rows] if json else columns(rows):
+        for part in [list(map(asdict, rows))] if json else columns(rows):
             console.print_rows(part, json)
         if known.source and not json:
             note(f"top-1, top-5, bytes: {known.source}", quiet)

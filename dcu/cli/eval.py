@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from dcu.data import Item
 
 CLASSIFIER = "classifier-0.0983"
+NOT_RECORDED = ("name", "setting", "encode_ms", "decode_ms")
+"""Of a codec's metrics on its card: what the card says elsewhere, and what this machine takes."""
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Evaluate models on data sets.")
 Data = Annotated[
     Path, typer.Argument(metavar="DATA", help="Directory or uncompressed tar.", show_default=False, readable=False)
@@ -95,7 +97,7 @@ def eval_codec(
     from dcu.codec import Codec
     from dcu.evaluate import curves
     from dcu.evaluate.baselines import measure_setting, parse, settings
-    from dcu.evaluate.codec import TIMES, bits_per_symbol, evaluate, measured_points
+    from dcu.evaluate.codec import bits_per_symbol, evaluate, measured_points
 
     formats = parse(baselines, "--baselines")
     if formats or plot:
@@ -106,26 +108,27 @@ def eval_codec(
         for quality in measured_points(loaded):
             at = "" if quality is None else f" at quality {quality}"
             shown = console.progress(found, f"measuring {model.name}{at}", quiet)
-            metrics = evaluate(loaded, (item.image() for item in shown), quality)
-            ours.append({"dataset": dataset, "name": model.name} | metrics)
-            console.print_rows(ours[-1:], json)
+            ours.append(evaluate(loaded, (item.image() for item in shown), quality))
+            console.print_rows([{"dataset": dataset} | ours[-1].row()], json)
         if bits and loaded.points == 1:
-            console.print_rows([{"dataset": dataset, "name": model.name} | bits_per_symbol(loaded, found)], json)
+            saved = asdict(bits_per_symbol(loaded, found))
+            console.print_rows([{"dataset": dataset, "name": model.name} | saved], json)
     measured = [
-        {"dataset": dataset} | measure_setting(*setting, (item.image() for item in found))
+        measure_setting(*setting, (item.image() for item in found))
         for setting in console.progress(settings(formats), "measuring other formats", quiet)
     ]
     drawn = curves.of(ours, measured)
     for format in formats:
-        console.print_rows(drawn["psnr"][format], json)
-    against = curves.differences(ours, drawn)
-    console.print_rows(against, json)
-    console.print_rows(curves.savings(ours, drawn), json)
+        console.print_rows([{"dataset": dataset} | point.row() for point in drawn["psnr"][format]], json)
+    gains = curves.gains(ours, drawn)
+    console.print_rows([gain.row() for gain in gains], json)
+    console.print_rows([saving.row() for saving in curves.savings(ours, drawn)], json)
     if record:
-        for row in ours:
-            metrics = {k: v for k, v in row.items() if k != "name" and k not in TIMES}
-            result = Result(**metrics, against=curves.stated(row, against))
-            found_at = next(index for index, model in enumerate(models) if model.name == row["name"])
+        for point in ours:
+            metrics = {key: value for key, value in asdict(point).items() if key not in NOT_RECORDED}
+            against = {gain.against: gain.difference for gain in gains if gain.point is point}
+            result = Result(dataset, **metrics, against=against)
+            found_at = next(index for index, model in enumerate(models) if model.name == point.name)
             models[found_at] = store.record(models[found_at], result)
     if plot is not None:
         title = f"{dataset}, {len(found)} images"
@@ -218,11 +221,13 @@ def eval_classifier(
     else:
         numbers = class_numbers(classifier, found)
     outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), native)
-    facts = {"dataset": dataset_name(data)} | evaluate(outputs, classifier.temperature)
-    facts |= {"temperature": classifier.temperature, "engine": "pytorch" if native else classifier.engine}
+    metrics, used = evaluate(outputs, classifier.temperature), "pytorch" if native else classifier.engine
+    facts: dict[str, Any] = {"dataset": dataset_name(data)}
     if agreement:
-        agreed = {"agreement": facts["top1"], "agreement_se": facts["top1_se"]}
-        facts = {key: facts[key] for key in ("dataset", "count", "bytes", "bpp", "engine")} | agreed
+        facts |= {"count": metrics.count, "bytes": metrics.bytes, "bpp": metrics.bpp, "engine": used}
+        facts |= {"agreement": metrics.top1, "agreement_se": metrics.top1_se}
+    else:
+        facts |= asdict(metrics) | {"temperature": classifier.temperature, "engine": used}
     console.print_rows([{"network": model.name} | facts], json)
     if record:
         store.record(model, Result(**facts))
@@ -257,7 +262,7 @@ def eval_calibrate(
     outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), native=False)
     temperature = best_temperature(outputs)
     store.amend(model, replace(model.card, temperature=temperature, calibration=Sample(dataset, len(found))))
-    facts = {"network": model.name, "dataset": dataset} | evaluate(outputs, temperature)
+    facts = {"network": model.name, "dataset": dataset} | asdict(evaluate(outputs, temperature))
     console.print_rows([facts | {"temperature": temperature, "engine": classifier.engine}], json)
 
 
@@ -353,7 +358,8 @@ def eval_segmenter(
         asked = RgbCounterpart(model, codec_of(model.identity))
     else:
         asked = LatentAnswer(Segmenter.load(model.directory, chosen_device))
-    facts = {"dataset": dataset_name(data)} | evaluate(asked, found, console.progress(found, "measuring", quiet))
+    metrics = evaluate(asked, found, console.progress(found, "measuring", quiet))
+    facts = {"dataset": dataset_name(data)} | asdict(metrics)
     console.print_rows([facts], json)
     if record:
         store.record(model, Result(**facts))

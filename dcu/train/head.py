@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -198,7 +198,7 @@ def own_classifier(
     assert best is not None
     _, decay, outputs = best
     temperature = best_temperature(outputs)
-    metrics = evaluate(outputs, temperature)
+    metrics = asdict(evaluate(outputs, temperature))
     del metrics["bytes"], metrics["bpp"]
     weight, bias = fit(*seen.of(torch.ones_like(aside)), len(names), decay)
     model = classifier.model
