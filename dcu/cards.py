@@ -15,7 +15,6 @@ SCHEMA = 2
 """Of the cards that this version writes. Version 1, of dcu 0.1, had no key of that name: :mod:`dcu.old_cards`."""
 COUNTERPARTS = ("rgb-classifier", "rgb-segmenter")
 """Networks on decoded images, for comparison only."""
-LICENSE = "Apache-2.0; trained on images for research"
 MOST_BYTES = 2**23
 """Of a card; one of 50,000 custom classes has 5 MB."""
 MOST_DEPTH = 32
@@ -202,7 +201,10 @@ class Training:
 
 @dataclass(frozen=True)
 class Card:
-    """A model card; of a ``preview``, whose files a later version may not read, the card says so."""
+    """A model card; of a ``preview``, whose files a later version may not read, the card says so.
+
+    ``license`` is that of the weights; empty where none is stated, as on the cards of newly trained models.
+    """
 
     kind: Kind
     fingerprint: Digest
@@ -217,7 +219,7 @@ class Card:
     temperature: Annotated[float, Between(1e-3, 1e3)] = 1.0
     calibration: Sample | None = None
     int8: bool = True
-    license: str = LICENSE
+    license: str = ""
     parameters: Count = 0
     bytes: Count = 0
     sha256: Digest | None = None
@@ -313,9 +315,9 @@ def default_of(declared: Field[Any]) -> Any:
 
 
 def facts(card: Card) -> dict[str, object]:
-    """All that a card states, as its file has it; the license always."""
-    first = {"schema": SCHEMA} | ({"name": card.name} if card.name else {})
-    return {**first, "kind": card.kind, "license": card.license, **plain(card)}
+    """All that a card states, as its file has it."""
+    first = {name: value for name in ("name", "kind", "license") if (value := getattr(card, name))}
+    return {"schema": SCHEMA, **first, **plain(card)}
 
 
 def written(card: Card) -> bytes:

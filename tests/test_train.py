@@ -145,6 +145,14 @@ def test_training_lowers_the_loss(images: Path, tmp_path: Path) -> None:
     assert lines[-1]["psnr"] > before["psnr"]
 
 
+def test_a_complete_run_is_validated_however_short(images: Path, tmp_path: Path) -> None:
+    run = new_run(images, tmp_path, replace(SCHEDULE, steps=3, validate_every=10))
+    assert run.train(None, quiet())
+    (line,) = (json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines())
+    assert line["step"] == 3
+    assert line["psnr"] == pytest.approx(run.validate()["psnr"], abs=1e-3)
+
+
 def test_short_runs_leave_a_log(images: Path, tmp_path: Path) -> None:
     """Stopped before the first validation: what the last step was is known all the same."""
     run = new_run(images, tmp_path, replace(SCHEDULE, steps=40, validate_every=10))
