@@ -13,6 +13,7 @@ from PIL import Image
 
 from dcu import store
 from dcu.cards import Baseline, Difference, Result
+from dcu.cli import options
 from dcu.codec import Codec
 from dcu.data import items
 from dcu.evaluate import baselines, curves
@@ -168,8 +169,20 @@ def test_baselines_write_whole_files_and_come_back_at_full_size(
     assert not again.out, "it says so before it measures"
 
 
+@pytest.mark.parametrize(
+    "call",
+    [("bench", "--baselines"), ("eval", "codec", "x", "--baselines"), ("eval", "baselines", "x", "--formats")],
+)
+def test_unknown_formats_are_refused_before_torch_is_imported(
+    dcu: Dcu, call: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options, "start", None)  # the first that imports it
+    answer = dcu(*call, "webp,gif")
+    assert answer.code == 2
+    assert answer.err == f"dcu: {call[-1]}: 'gif' is not one of avif, jpeg, jpeg2000, jxl, webp\n"
+
+
 def test_baselines_that_are_not_there(dcu: Dcu, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert dcu("eval", "codec", dataset, "--baselines", "gif").code == 2
     assert dcu("eval", "codec", dataset, "--plot", tmp_path / "rd.bmp").code == 2
     monkeypatch.setitem(baselines.FORMATS, "jxl", replace(baselines.FORMATS["jxl"], plugin="no_such_plugin"))
     answer = dcu("eval", "codec", dataset, "--baselines", "jxl")

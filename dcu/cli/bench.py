@@ -23,7 +23,7 @@ Labelled = Annotated[
 Batches = Annotated[
     list[int] | None, typer.Option("--batch", metavar="N", min=1, help="Batch size; repeatable.", show_default="1, 32")
 ]
-Baselines = Annotated[str, typer.Option("--baselines", metavar="FORMATS", help=options.FORMATS_HELP)]
+Baselines = Annotated[str, options.formats("--baselines")]
 Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report: tables, plots, images.")]
 Seconds = Annotated[
     float | None,
@@ -66,9 +66,10 @@ def bench(
     from dcu.bench.report import Section, check_packages, report, report_images
     from dcu.bench.table import bench_rate, columns, machine
     from dcu.data import dataset_name, items
-    from dcu.evaluate.baselines import parse
+    from dcu.evaluate.baselines import check_available
 
-    formats, found = parse(baselines, "--baselines"), items(data) if data else []
+    formats, found = options.format_names(baselines), items(data) if data else []
+    check_available(formats)
     if html is not None:
         check_packages()
         places.refuse(html, [item.path for item in found], "--html")

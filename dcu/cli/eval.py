@@ -35,10 +35,7 @@ CodecNames = Annotated[
     ),
 ]
 Bits = Annotated[bool, typer.Option("--bits", help="Also print bits per symbol with and without the context model.")]
-Baselines = Annotated[
-    str,
-    typer.Option("--baselines", metavar="FORMATS", help=options.FORMATS_HELP),
-]
+Baselines = Annotated[str, options.formats("--baselines")]
 Plot = Annotated[
     Path | None, typer.Option("--plot", metavar="FILE", help="Write rate-distortion curves to a .svg, .png or .pdf.")
 ]
@@ -96,10 +93,11 @@ def eval_codec(
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
     from dcu.evaluate import curves
-    from dcu.evaluate.baselines import measure_setting, parse, settings
+    from dcu.evaluate.baselines import check_available, measure_setting, settings
     from dcu.evaluate.codec import bits_per_symbol, evaluate, measured_points
 
-    formats = parse(baselines, "--baselines")
+    formats = options.format_names(baselines)
+    check_available(formats)
     if formats or plot:
         curves.check_packages()
     ours = []
@@ -269,7 +267,7 @@ def eval_calibrate(
 @app.command("baselines")
 def eval_baselines(
     data: Data,
-    formats: Annotated[str, typer.Option("--formats", metavar="FORMATS", help=options.FORMATS_HELP)] = "avif,webp,jpeg",
+    formats: Annotated[str, options.formats("--formats")] = "avif,webp,jpeg",
     network: NetworkName = None,
     json: options.Json = False,
     record: Record = False,
@@ -289,11 +287,12 @@ def eval_baselines(
     found, dataset = items(data, SUFFIXES), dataset_name(data)
     model = classifier_model(network, found[0])
     chosen_device = options.start(threads, device)
-    from dcu.evaluate.baselines import parse
+    from dcu.evaluate.baselines import check_available
     from dcu.evaluate.classifier import compare, merged
     from dcu.tasks.classify import Classifier
 
-    chosen = parse(formats, "--formats")
+    chosen = options.format_names(formats)
+    check_available(chosen)
     classifier = Classifier.load(model.directory, chosen_device, "pytorch")  # as the RGB network
     tuned = store.networks("rgb-classifier", model.fingerprint)
     rows = compare(classifier, found, console.progress(found, "measuring", quiet), chosen, *tuned[:1])

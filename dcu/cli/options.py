@@ -38,7 +38,6 @@ KeepExtension = Annotated[
 ]
 FORMATS = ("avif", "jpeg", "jpeg2000", "jxl", "webp")
 """As `dcu.evaluate.baselines.FORMATS`, which needs torch."""
-FORMATS_HELP = f"Formats to compare with, from: {', '.join(FORMATS)}."
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print which files would be written, and write none.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress, notes or summary.")]
@@ -76,6 +75,24 @@ def moved(option: str, place: str) -> Any:
             raise UsageError(f"{option} is no option any more: use {place}")
 
     return typer.Option(option, hidden=True, callback=refuse)
+
+
+def formats(option: str) -> Any:
+    """An option that takes names of formats; an unknown one is refused before torch is imported."""
+
+    def check(value: str) -> str:
+        for name in format_names(value):
+            if name not in FORMATS:
+                raise UsageError(f"{option}: '{name}' is not one of {', '.join(FORMATS)}")
+        return value
+
+    listed = f"Formats to compare with, separated by commas: {', '.join(FORMATS)}."
+    return typer.Option(option, metavar="FORMATS", help=listed, callback=check)
+
+
+def format_names(value: str) -> list[str]:
+    """The names in the value of such an option."""
+    return list(dict.fromkeys(name.strip().lower() for name in value.split(","))) if value else []
 
 
 def start(threads: int | None, device: DeviceName) -> str:

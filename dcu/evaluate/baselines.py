@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, features
 
-from dcu.errors import UnavailableError, UsageError
+from dcu.errors import UnavailableError
 from dcu.evaluate.codec import Point, measure
 from dcu.image import ImageArray, resize
 
@@ -101,14 +101,10 @@ def reduced(image: ImageArray, scale: float) -> ImageArray:
     return resize(image, *size, Image.Resampling.LANCZOS) if scale < 1 else image
 
 
-def parse(names: str, option: str) -> list[str]:
-    """The formats of a list with commas, all of them there; raises UsageError, UnavailableError."""
-    chosen = list(dict.fromkeys(name.strip().lower() for name in names.split(","))) if names else []
-    for name in chosen:
-        if name not in FORMATS:
-            raise UsageError(f"{option}: {name} is none of {', '.join(FORMATS)}")
+def check_available(names: Sequence[str]) -> None:
+    """Raise UnavailableError where this Pillow cannot write one of the formats."""
+    for name in names:
         FORMATS[name].check()
-    return chosen
 
 
 def settings(names: Sequence[str]) -> list[tuple[str, Any, float]]:
