@@ -18,21 +18,27 @@ Rates = Annotated[
 ]
 Labelled = Annotated[
     Path | None,
-    typer.Option("--data", metavar="PATH", help="Directory or tar of one directory per class (WNID): for accuracy."),
+    typer.Option(
+        "--data",
+        metavar="PATH",
+        help="Measure accuracy on this directory or tar, which has one directory per class (WNID).",
+    ),
 ]
 Batches = Annotated[
     list[int] | None, typer.Option("--batch", metavar="N", min=1, help="Batch size; repeatable.", show_default="1, 32")
 ]
 Baselines = Annotated[str, options.formats("--baselines")]
-Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report: tables, plots, images.")]
+Html = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="Write an HTML report with tables, plots and images.")
+]
 Seconds = Annotated[
     float | None,
     typer.Option(
         "--seconds",
         metavar="S",
         min=0,
-        help="Time limit of each part: accuracy, timing, comparison of formats. Each measures at least once.",
-        show_default="20 for timing, none for the rest",
+        help="Time limit for each of accuracy, timing and format comparison; each measures at least once.",
+        show_default="20 for timing, else none",
     ),
 ]
 

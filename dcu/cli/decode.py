@@ -19,10 +19,11 @@ def decode(
     inputs: options.Inputs,
     output: options.Output = None,
     format: Annotated[
-        str, typer.Option(metavar="EXT", help="Format of files in a directory and on standard output.")
+        str, typer.Option(metavar="EXT", help="Format of files written to a directory or standard output.")
     ] = "png",
     thumbnail: Annotated[
-        bool, typer.Option("--thumbnail", help="Decode the thumbnail layer of images of 1024 pixels or more.")
+        bool,
+        typer.Option("--thumbnail", help="Decode only the thumbnail layer, which images of 1024 pixels or more have."),
     ] = False,
     force: options.Force = False,
     dry_run: options.DryRun = False,
@@ -30,7 +31,7 @@ def decode(
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """Decode bitstreams to images. The file extension chooses the format.
+    """Decode bitstreams to images. The output extension selects the format.
 
     Example: dcu decode photo.bin -o photo.png
     """

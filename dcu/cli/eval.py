@@ -37,7 +37,8 @@ CodecNames = Annotated[
 Bits = Annotated[bool, typer.Option("--bits", help="Also print bits per symbol with and without the context model.")]
 Baselines = Annotated[str, options.formats("--baselines")]
 Plot = Annotated[
-    Path | None, typer.Option("--plot", metavar="FILE", help="Write rate-distortion curves to a .svg, .png or .pdf.")
+    Path | None,
+    typer.Option("--plot", metavar="FILE", help="Plot rate-distortion curves to a .svg, .png or .pdf file."),
 ]
 NetworkName = Annotated[
     str | None,
@@ -45,7 +46,7 @@ NetworkName = Annotated[
         "--network",
         metavar="NAME",
         help="Classifier by name or path.",
-        show_default=f"{CLASSIFIER}; of bitstreams, their codec's",
+        show_default=f"{CLASSIFIER}, or matching the bitstreams",
         autocompletion=options.installed("classifier"),
     ),
 ]
@@ -54,7 +55,7 @@ Agreement = Annotated[
     typer.Option("--agreement", help="Measure agreement with the RGB teacher instead of accuracy; needs no labels."),
 ]
 Native = Annotated[
-    bool, typer.Option("--native", help="Evaluate images at their own size instead of the 224x224 center crop.")
+    bool, typer.Option("--native", help="Evaluate images at native size instead of the 224x224 center crop.")
 ]
 
 
@@ -141,12 +142,12 @@ def eval_rates(
         typer.Option(
             "--codec",
             metavar="NAME",
-            help="Codec of 64 operating points, by name or path.",
+            help="Codec with 64 operating points, by name or path.",
             autocompletion=options.installed("codec"),
         ),
     ],
     images: Annotated[
-        int, typer.Option(metavar="N", min=1, help="At most N images, evenly spread over the data.")
+        int, typer.Option(metavar="N", min=1, help="Use at most N images, spread evenly over the data.")
     ] = 500,
     json: options.Json = False,
     record: Record = False,
@@ -154,7 +155,9 @@ def eval_rates(
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> None:
-    """Measure the mean rate of each operating point, for compress --rate.
+    """Measure the mean rate of each operating point.
+
+    compress --rate selects operating points by these rates.
 
     Example: dcu eval rates photos/ --codec codec-2 --record
     """
@@ -196,7 +199,8 @@ def eval_classifier(
 ) -> None:
     """Measure top-1 and top-5 accuracy of a classifier.
 
-    DATA has one directory of images or bitstreams per class, named by WNID or label.
+    DATA contains one directory of images or bitstreams per class, named by WNID
+    or label.
 
     Example: dcu eval classifier imagenet1000-val.tar --network classifier-0.330
     """
@@ -243,7 +247,7 @@ def eval_calibrate(
 ) -> None:
     """Fit the temperature of a classifier's probabilities.
 
-    Fits it to labeled images and writes it to the model card.
+    The fit uses labeled images; the result is written to the model card.
 
     Example: dcu eval calibrate held-out.tar --network classifier-0.330
     """
@@ -277,7 +281,7 @@ def eval_baselines(
 ) -> None:
     """Compare accuracy at equal file size with RGB pipelines.
 
-    These are the RGB network on images decoded by dcu and on other formats.
+    Runs the RGB network on images decoded by dcu and on other formats.
 
     Example: dcu eval baselines imagenet1000-val.tar --formats webp,avif
     """
@@ -340,7 +344,7 @@ def eval_segmenter(
 ) -> None:
     """Measure mean intersection over union of a segmenter.
 
-    DATA has images/ and labels/.
+    DATA contains images/ and labels/.
 
     Example: dcu eval segmenter camvid-val.tar --network segmenter-0.330
     """

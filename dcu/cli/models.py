@@ -70,7 +70,7 @@ def show(
 
 @app.command()
 def verify(names: Names = None, as_json: options.Json = False) -> int:
-    """Check weights, fingerprints and costs against cards.
+    """Check weights, fingerprints and costs against model cards.
 
     Example: dcu models verify classifier-0.0983
     """

@@ -31,14 +31,14 @@ def segment(
         typer.Option(
             "--overlay",
             metavar="PATH",
-            help="File or directory for class colors over the decoded image, with a legend below.",
+            help="Write the decoded image overlaid with class colors and a legend to this file or directory.",
         ),
     ] = None,
     list_classes: Annotated[
-        bool, typer.Option("--list-classes", help="Print the classes of the segmenter and their colors, and exit.")
+        bool, typer.Option("--list-classes", help="Print the classes and colors of the segmenter and exit.")
     ] = False,
     full: Annotated[
-        bool, typer.Option("--full", help="Segment the full layer of large images, not their thumbnail layer.")
+        bool, typer.Option("--full", help="Segment large images at full resolution instead of their thumbnail layer.")
     ] = False,
     network: Annotated[
         str | None,
@@ -46,7 +46,7 @@ def segment(
             "--network",
             metavar="NAME",
             help="Segmenter by name or path.",
-            show_default="that of the codec",
+            show_default="matching the codec",
             autocompletion=options.installed("segmenter"),
         ),
     ] = None,
