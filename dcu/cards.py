@@ -59,7 +59,7 @@ class Rates:
 
     def __post_init__(self) -> None:
         if len(self.bpp) != len(self.of_estimate):
-            raise ValueError("bpp and of_estimate are of different numbers of operating points")
+            raise ValueError("bpp and of_estimate differ in length")
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ def parse(text: bytes) -> Card:
     schema = raw.pop("schema")
     if schema != SCHEMA or isinstance(schema, bool):
         newer = type(schema) is int and schema > SCHEMA
-        raise ValueError("of a newer version of dcu" if newer else "its schema is unknown")
+        raise ValueError("written by a newer version of dcu" if newer else "unknown schema")
     return build(Card, raw)
 
 
@@ -270,13 +270,13 @@ def parse_json(text: bytes) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            raise ValueError("a key twice")
+            raise ValueError("duplicate key")
         return found
 
     def finite(number: str) -> float:
         value = float(number)
         if not math.isfinite(value):
-            raise ValueError(f"{number}: not a finite number")
+            raise ValueError(f"{number} is not finite")
         return value
 
     if len(text) > MOST_BYTES:

@@ -61,7 +61,7 @@ def records(metadata: bytes) -> Iterator[tuple[int, bytes]]:
         length, start = read_number(view, at + 1)
         at = start + length
         if at > len(view):
-            raise InvalidInputError("a record of the metadata is cut short")
+            raise InvalidInputError("a metadata record is truncated")
         yield kind, bytes(view[start:at])
 
 
@@ -75,7 +75,7 @@ def exif_of(metadata: bytes) -> bytes:
             except zlib.error as error:
                 raise InvalidInputError("the metadata are damaged") from error
             if not inflater.eof:
-                raise InvalidInputError("the metadata are larger than 2^20 bytes, or cut short")
+                raise InvalidInputError("the metadata are larger than 2^20 bytes or truncated")
             return exif
     return b""
 

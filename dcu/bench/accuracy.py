@@ -70,7 +70,7 @@ def measured(
     device: str,
     seconds: float | None = None,
 ) -> Accuracy:
-    """Every way on the same labelled images, all in PyTorch; in so many seconds on as many of them, drawn at random."""
+    """Every way on the same labeled images, all in PyTorch; in so many seconds on as many of them, drawn at random."""
     network = store.find_network("classifier", codec.fingerprint)
     loaded = codec_of(codec.identity, device)
     if seconds is not None:

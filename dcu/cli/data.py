@@ -80,7 +80,7 @@ def build_set(dataset: DataSet, clones: Clones, output: Path, force: bool) -> No
         if up_to_date(dataset, output):
             say(f"{dataset.name}: up to date")
             return
-        raise OutputError(f"{existing[0]}: exists and is not as recorded; --force overwrites it")
+        raise OutputError(f"{existing[0]}: exists and differs from the record; use --force to overwrite it")
     tars = build(dataset, clones, output)
     for tar in tars:
         state = "as recorded" if tar.as_recorded else "not as recorded"

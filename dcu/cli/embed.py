@@ -35,7 +35,7 @@ def embed(
     Example: dcu embed bins/ -o features/
     """
     if json and output is not None:
-        raise UsageError("--json and -o exclude each other")
+        raise UsageError("--json and -o cannot be combined")
     seen = options.chosen_view(view, views)
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
     target = None if json else places.choose(found, output, ".npy")

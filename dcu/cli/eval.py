@@ -82,7 +82,7 @@ def eval_codec(
 
     if plot is not None:
         if plot.suffix not in (".svg", ".png", ".pdf"):
-            raise UsageError(f"--plot: {plot.name} ends neither in .svg nor in .png nor in .pdf")
+            raise UsageError(f"--plot: {plot.name} must end in .svg, .png or .pdf")
         files.check_free(plot, force)  # before minutes of measuring
     models = [store.find(name, "codec") for name in codec] if codec else store.installed_codecs()
     found = items(data)
@@ -171,7 +171,7 @@ def eval_rates(
 
     loaded = Codec.from_model(model, chosen_device)
     if loaded.points == 1:
-        raise UsageError(f"{model.name}: has one operating point")
+        raise UsageError(f"{model.name}: has only one operating point")
     if record:
         console.outlive_stdout()
     progress = console.progress(found, f"measuring {model.name}", quiet)
@@ -208,9 +208,9 @@ def eval_classifier(
     from dcu.image import SUFFIXES
 
     if agreement and native:
-        raise UsageError("--agreement uses the standard evaluation crop: not with --native")
+        raise UsageError("--agreement and --native cannot be combined")
     if native and record:
-        raise UsageError("--record uses the standard evaluation crop: not with --native")
+        raise UsageError("--record and --native cannot be combined")
     found = items(data, SUFFIXES if agreement else LABELLED)
     model = classifier_model(network, found[0])
     chosen_device = options.start(threads, device)

@@ -116,5 +116,5 @@ def start(threads: int | None, device: DeviceName) -> str:
 def chosen_view(view: str, views: int) -> str:
     """What networks are to see, as `dcu.tasks.classify.VIEWS` names it."""
     if view == "full" and views == 5:
-        raise UsageError("--view full and --views 5 exclude each other")
+        raise UsageError("--view full and --views 5 cannot be combined")
     return "five" if views == 5 else view

@@ -76,9 +76,9 @@ def segment(
     overlays = None if overlay is None else places.choose(found, overlay, ".png", option="--overlay")
     wanted = [each for each in (maps, overlays) if each]
     if sum(each.piped for each in wanted) + json > 1 or (overlays and overlays.piped):
-        raise UsageError("standard output takes one thing only")
+        raise UsageError("only one result can be written to standard output")
     if maps and maps.file and maps.file.suffix.lower() != ".png":
-        raise UsageError(f"{output}: segmentation maps are indexed PNG files")
+        raise UsageError(f"{output}: segmentation maps must be .png files")
     if overlays and overlays.file:
         encoder(overlays.file)  # an unknown format is an error before any work
     places.check(found, *wanted)

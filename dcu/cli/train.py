@@ -56,7 +56,7 @@ Minutes = Annotated[
 
 
 class Options(NamedTuple):
-    """What all trainings of a recipe are told."""
+    """The options that all trainings of a recipe share."""
 
     init: list[str] | None
     resume: bool
@@ -67,9 +67,9 @@ class Options(NamedTuple):
 def check_place(place: Path, chosen: Options) -> None:
     """Raise UsageError, before any work, where another run is in the place of a new one, or options contradict."""
     if chosen.resume and chosen.init:
-        raise UsageError("--init begins a run, --resume continues one")
+        raise UsageError("--init and --resume cannot be combined")
     if not chosen.resume and (there := place / CHECKPOINT).exists():
-        raise UsageError(f"{there}: a run is there already; --resume continues it, or name other --runs")
+        raise UsageError(f"{there}: run exists; continue it with --resume or choose another --runs directory")
 
 
 def destination(name: str, out: Path | None, chosen: Options) -> Path:
@@ -118,12 +118,12 @@ def train(
         if first:
             console.note(f"held out for validation: {len(task.held_out)} of {len(items)} images")
         if not run.train(chosen.minutes, Console(stderr=True)) and first:
-            console.note(f"stopped at step {run.step} of {schedule.steps}; --resume continues")
+            console.note(f"stopped at step {run.step} of {schedule.steps}; continue with --resume")
         if first:
             try:
                 check_free()
             except DcuError as error:
-                kept = f"{run.checkpoint.path} is kept: --resume with another --out writes the model"
+                kept = f"{run.checkpoint.path} is kept: use --resume with another --out to write the model"
                 raise type(error)(f"{error}; {kept}") from error
             console.outlive_stdout()
             console.say(str(write(run)))
@@ -133,7 +133,7 @@ def train(
 def left_out(failed: Sequence[DcuError]) -> int:
     """Say how many images were left out; the exit code of the first."""
     if failed:
-        console.complain(f"images left out, since they cannot be read: {len(failed)}")
+        console.complain(f"images left out because they cannot be read: {len(failed)}")
     return failed[0].exit_code if failed else 0
 
 

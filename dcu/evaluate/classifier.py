@@ -43,7 +43,7 @@ def class_numbers(classifier: Classifier, items: Sequence[Item]) -> list[int]:
     """
     numbers = indices_by_key(classifier.labels)
     if missing := {item.label for item in items} - set(numbers):
-        raise InvalidInputError(f"'{min(missing)}': a directory that is no class of {classifier.name}")
+        raise InvalidInputError(f"'{min(missing)}': directory is not a class of {classifier.name}")
     return [numbers[item.label] for item in items]
 
 
@@ -55,11 +55,11 @@ def standard_view(image: ImageArray) -> torch.Tensor:
 def check_imagenet(classifier: Classifier) -> None:
     """Raise UsageError where a network does not tell the classes of the RGB network."""
     if classifier.model.card.labels != IMAGENET:
-        raise UsageError(f"{classifier.name}: the RGB network tells ImageNet's 1000 classes, not its own")
+        raise UsageError(f"{classifier.name}: has custom classes; the RGB network predicts the 1000 ImageNet classes")
 
 
 def rgb_numbers(classifier: Classifier, items: Iterable[Item]) -> list[int]:
-    """The RGB network's first answer to each image, by the field's protocol; of any images, labelled or not.
+    """The RGB network's first answer to each image, by the field's protocol; of any images, labeled or not.
 
     Raises
     ------

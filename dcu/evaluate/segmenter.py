@@ -41,10 +41,10 @@ def check_labels(pairs: Sequence[Pair], classes: int, void: int) -> NDArray[np.i
         name = f"{pair.label.dataset}/{pair.label.name}"
         if numbers.shape != size:
             own, wanted = (f"{shape[1]}x{shape[0]}" for shape in (numbers.shape, size))
-            raise InvalidInputError(f"{name}: a label map of {own} for an image of {wanted}")
+            raise InvalidInputError(f"{name}: label map is {own}, its image {wanted}")
         here = np.bincount(numbers.ravel(), minlength=256)
         if out := set(np.nonzero(here)[0].tolist()) - {*range(classes), void}:
-            raise InvalidInputError(f"{name}: label {min(out)} is none of {classes} classes, nor void ({void})")
+            raise InvalidInputError(f"{name}: label {min(out)} is neither one of {classes} classes nor void ({void})")
         counts += here
     return counts[:classes]
 
@@ -90,7 +90,7 @@ class RgbCounterpart:
                 network = RgbSegmenter(len(tensors["pyramid.mix.bias"]), len(self.labels))
             network.load_state_dict(tensors, assign=True)
         except (LookupError, RuntimeError, ValueError, TypeError) as error:
-            raise UnavailableError(f"{model.name}: its weights are not those of a segmenter") from error
+            raise UnavailableError(f"{model.name}: invalid segmenter weights") from error
         self.network = channels_last(network).eval().requires_grad_(False)
 
     @torch.inference_mode()

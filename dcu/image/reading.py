@@ -96,7 +96,7 @@ def content(source: object) -> bytes:
     if isinstance(source, bytearray | memoryview):
         return bytes(source)
     if not isinstance(source, str | os.PathLike):
-        raise TypeError(f"an image is a path or bytes, not {type(source).__name__}")
+        raise TypeError(f"an image must be a path or bytes, not {type(source).__name__}")
     try:
         return Path(source).read_bytes()
     except (OSError, ValueError) as error:

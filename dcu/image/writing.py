@@ -35,7 +35,7 @@ def encoder(path: Path, exif: bytes = b"") -> Callable[[ImageArray], bytes]:
     format = WRITTEN.get(suffix, "")
     Image.init()
     if format not in Image.SAVE:
-        raise UsageError(f"{path}: {suffix} is not written; one of: {', '.join(sorted(WRITTEN))}")
+        raise UsageError(f"{path}: cannot write {suffix}; choose from: {', '.join(sorted(WRITTEN))}")
 
     def encode(image: ImageArray) -> bytes:
         if max(image.shape) > LARGEST_SIDE.get(format, MAX_PIXELS):

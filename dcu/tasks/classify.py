@@ -82,10 +82,10 @@ class Classifier:
         self.temperature = model.card.temperature
         self.labels = model.card.classes
         if model.fingerprint != codec.fingerprint:
-            raise UnavailableError(f"{model.name}: reads latents of another codec than {codec.name}")
+            raise UnavailableError(f"{model.name}: requires another codec than {codec.name}")
         self.network = channels_last(build_network(model)).to(device)
         if len(self.labels) != self.network.backbone.classifier.out_features:
-            raise UnavailableError(f"{model.name}: its card has not one label a class")
+            raise UnavailableError(f"{model.name}: number of labels differs from number of classes")
 
     @classmethod
     def load(cls, name: str | Path = "classifier-0.0983", device: str = "cpu", engine: str = "auto") -> Classifier:
@@ -166,7 +166,7 @@ class Classifier:
         return self.codec.dequantize([part[None] for part in parts], [layer.operating_point for layer, _ in boxes])
 
     def embed(self, images: Sequence[Views]) -> Tensor:
-        """(n, 1280) float32, the features from which the classes are told, each the mean over an image's views."""
+        """(n, 1280) float32, the features from which the classes are predicted, each the mean over an image's views."""
         return self.through(self.features, images)
 
     def probabilities(self, images: Sequence[Views]) -> Tensor:
@@ -333,7 +333,7 @@ def build_network(model: store.Model) -> LatentClassifier:
         network.backbone.remove_blocks(removed_blocks(tensors))
         network.load_state_dict(tensors, assign=True)
     except (LookupError, RuntimeError, ValueError, TypeError) as error:
-        raise UnavailableError(f"{model.name}: its weights are not those of a classifier") from error
+        raise UnavailableError(f"{model.name}: invalid classifier weights") from error
     return network.eval().requires_grad_(False)
 
 
