@@ -33,8 +33,8 @@ def read_image(
     """Decode an image file in any format that `dcu formats` lists.
 
     EXIF orientation is applied, an embedded ICC profile converted to sRGB, transparency laid on ``background``
-    (any name or #rrggbb that Pillow knows); of several pages or frames, the first is taken. What is unusual about a
-    file that is read nevertheless is logged (logger ``dcu``, level WARNING).
+    (any name or #rrggbb that Pillow knows); of several pages or frames, the first is read. Defects of a file
+    that can still be read are logged (logger ``dcu``, level WARNING).
 
     Parameters
     ----------

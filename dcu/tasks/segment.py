@@ -51,7 +51,7 @@ class SegmentationMap:
 
     @property
     def class_fractions(self) -> dict[str, float]:
-        """The fraction of the image's pixels that each class has."""
+        """Fraction of the image's pixels per class."""
         parts = (self.classes[top : top + ROWS] for top in range(0, len(self.classes), ROWS))  # counted in 64 bits each
         counts = np.sum([np.bincount(part.ravel(), minlength=len(self.labels)) for part in parts], axis=0)
         return {label: float(count) / self.classes.size for label, count in zip(self.labels, counts, strict=True)}
@@ -64,7 +64,7 @@ class SegmentationMap:
         return image
 
     def over(self, image: arguments.AnyImage) -> ImageArray:
-        """The image (H, W, 3), or Pillow's, under the classes' colors; raises TypeError and ValueError."""
+        """Blend the class colors over an image (H, W, 3) or a Pillow image; raises TypeError and ValueError."""
         image = arguments.image(image)
         if image.shape[:2] != self.classes.shape:
             raise ValueError(f"image must have the shape {self.classes.shape}, not {image.shape[:2]}")
@@ -96,7 +96,7 @@ class Segmenter:
 
     @classmethod
     def load(cls, name: str | Path = "segmenter-0.0983", device: str = "cpu") -> Segmenter:
-        """An installed segmenter by name or path; raises UnavailableError, TypeError or ValueError for arguments."""
+        """Load a segmenter by name or path; raises UnavailableError, TypeError or ValueError for arguments."""
         arguments.device(device)
         model = store.find(arguments.model_name(name), "segmenter")
         return cls(model, codec_of(model.identity, device), device)
@@ -108,7 +108,7 @@ class Segmenter:
         return f"<Segmenter {self.name}, {len(self.labels)} classes, on {self.device}>"
 
     def __call__(self, data: arguments.Data | Stream, full: bool = False) -> SegmentationMap:
-        """The segmentation map of a bitstream, at its size; from its thumbnail layer, enlarged, unless ``full``.
+        """Segment a bitstream at the size of its image; from the thumbnail layer, enlarged, unless ``full``.
 
         Raises
         ------
