@@ -13,12 +13,12 @@ from dcu.tasks.prior import Class
 
 
 def decode(data: arguments.Data) -> ImageArray:
-    """The image (H, W, 3) uint8 that a bitstream holds, by the installed codec that made it.
+    """Decode a bitstream to an image (H, W, 3) uint8, with the installed codec that made it.
 
     Raises
     ------
     InvalidInputError
-        Not a stream, or damaged.
+        Not a bitstream, or damaged.
     UnavailableError
         Its codec is not installed.
     TypeError
@@ -36,18 +36,18 @@ def classify(
     prior: Mapping[str, float] | Mapping[int, float] | None = None,
     min_probability: float = 0.0,
 ) -> Predictions:
-    """The ``top`` most probable classes of what a bitstream shows, by the installed classifier for its codec.
+    """The ``top`` most probable classes of a bitstream, predicted by the installed classifier for its codec.
 
-    ``classes``, ``prior`` and ``min_probability`` are those of :class:`dcu.Classifier`.
+    See :class:`dcu.Classifier` for ``classes``, ``prior`` and ``min_probability``.
 
     Raises
     ------
     InvalidInputError
-        Not a stream, or damaged.
+        Not a bitstream, or damaged.
     UnavailableError
         Its codec is not installed, or no classifier for it.
     TypeError, ValueError
-        ``data`` is not bytes, ``top`` no positive number; what is no class, no weight or no probability.
+        ``data`` is not bytes, or ``top``, a class, a weight or a probability is invalid.
     """
     data = arguments.data(data)
     classifier = classifier_for(read(data).codec)

@@ -39,7 +39,7 @@ def image(value: object) -> ImageArray:
             return from_pillow(value)
         except InvalidInputError as error:
             raise ValueError(str(error)) from error
-    wanted = "an image is an array (height, width, 3) of uint8, or a Pillow image"
+    wanted = "an image must be an array (height, width, 3) of uint8 or a Pillow image"
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{wanted}, not {type(value).__name__}")
     if value.dtype != np.uint8:
@@ -59,13 +59,13 @@ def data(value: object) -> bytes:
         return value
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
-    raise TypeError(f"a bitstream is bytes, bytearray or memoryview, not {type(value).__name__}")
+    raise TypeError(f"a bitstream must be bytes, bytearray or memoryview, not {type(value).__name__}")
 
 
 def instance(value: object, kind: type[T], name: str) -> T:
     """A value of a type; raises TypeError."""
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise TypeError(f"{name} is {kind.__name__}, not {type(value).__name__}")
+        raise TypeError(f"{name} must be {kind.__name__}, not {type(value).__name__}")
     return value
 
 
@@ -73,16 +73,16 @@ def at_least_one(value: object, name: str) -> int:
     """A positive number; raises TypeError and ValueError."""
     number = instance(value, int, name)
     if number < 1:
-        raise ValueError(f"{name} is 1 or more, not {number}")
+        raise ValueError(f"{name} must be at least 1, not {number}")
     return number
 
 
 def share(value: object, name: str) -> float:
     """A number from 0 to 1; raises TypeError and ValueError."""
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"{name} is a number, not {type(value).__name__}")
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
     if not 0 <= value <= 1:
-        raise ValueError(f"{name} is 0 to 1, not {value}")
+        raise ValueError(f"{name} must be between 0 and 1, not {value}")
     return value
 
 
@@ -90,17 +90,17 @@ def one_of(value: object, choices: Iterable[str], name: str) -> str:
     """One of several words; raises TypeError and ValueError."""
     word = instance(value, str, name)
     if word not in (there := tuple(choices)):
-        raise ValueError(f"{name} is one of {', '.join(there)}, not {word!r}")
+        raise ValueError(f"{name} must be one of {', '.join(there)}, not {word!r}")
     return word
 
 
 def model_name(value: object) -> str | Path:
     """The name or path of a model; raises TypeError and ValueError."""
     if not isinstance(value, str | os.PathLike):
-        raise TypeError(f"a model is named by str or a path, not {type(value).__name__}")
+        raise TypeError(f"a model name must be str or a path, not {type(value).__name__}")
     name = os.fspath(value)
     if not isinstance(name, str) or not name:
-        raise ValueError(f"{name!r} names no model")
+        raise ValueError(f"{name!r} is not a model name")
     return name if isinstance(value, str) else Path(value)
 
 
@@ -108,5 +108,5 @@ def device(value: object) -> str:
     """A device of PyTorch's, such as "cpu", "cuda" or "cuda:1"; raises TypeError and ValueError."""
     kind, _, number = instance(value, str, "device").partition(":")
     if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
-        raise ValueError(f"device is cpu or cuda, not {value!r}")
+        raise ValueError(f"device must be cpu or cuda, not {value!r}")
     return str(value)

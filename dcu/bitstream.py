@@ -148,7 +148,7 @@ def read_number(data: memoryview, at: int) -> tuple[int, int]:
     value = 0
     for count in range(5):
         if at + count >= len(data):
-            raise InvalidInputError("stream is cut short")
+            raise InvalidInputError("stream is truncated")
         byte = data[at + count]
         value |= (byte & 0x7F) << (7 * count)
         if byte < 0x80:
@@ -229,10 +229,10 @@ def read_head(data: memoryview) -> Head:
     if data[:2] != MAGIC[: len(data)]:
         raise InvalidInputError("not a dcu bitstream")
     if len(data) < START:
-        raise InvalidInputError("stream is cut short")
+        raise InvalidInputError("stream is truncated")
     version = data[2]
     if version not in VERSIONS:
-        raise InvalidInputError(f"bitstream of version {version}; this dcu reads versions 1 and 2")
+        raise InvalidInputError(f"bitstream version {version} is not supported; this dcu reads versions 1 and 2")
     point, flagged, has_metadata, machines = read_flags_1(data[3]) if version == 1 else read_flags_2(data[3:5])
     at = 3 + version
     codec = bytes(data[at : at + 4])
@@ -242,7 +242,7 @@ def read_head(data: memoryview) -> Head:
     check_size(width, height)
     thumbnail = thumbnail_size(width, height)
     if flagged != bool(thumbnail):
-        raise InvalidInputError("the header contradicts itself about the thumbnail layer")
+        raise InvalidInputError("the header is inconsistent about the thumbnail layer")
     sizes = tuple(size for size in (thumbnail, (width, height)) if size)
     metadata_bytes, lengths = 0, []
     if has_metadata:
@@ -269,9 +269,9 @@ def read(data: bytes | bytearray | memoryview) -> Stream:
     head = read_head(data)
     end = head.end
     if end + CHECKSUM_BYTES > len(data):
-        raise InvalidInputError("stream is cut short")
+        raise InvalidInputError("stream is truncated")
     if zlib.crc32(data[:end]).to_bytes(CHECKSUM_BYTES, "little") != data[end : end + CHECKSUM_BYTES]:
-        raise InvalidInputError("checksum is wrong: the stream is damaged")
+        raise InvalidInputError("checksum mismatch: the stream is damaged")
     start = head.header_bytes + head.metadata_bytes
     header, layers = replace(head.header, metadata=bytes(data[head.header_bytes : start])), []
     for (w, h), length in zip(head.sizes, head.payload_bytes, strict=True):
@@ -313,5 +313,5 @@ def read_flags_2(data: memoryview) -> tuple[int, bool, bool, bool]:
     """The same of version 2; raises InvalidInputError where a reserved bit is set."""
     flags = int.from_bytes(data, "little")
     if flags >> 9:
-        raise InvalidInputError("the header has flags that this dcu does not know")
+        raise InvalidInputError("the header has unknown flags")
     return flags & 63, bool(flags & 64), bool(flags & 128), bool(flags & 256)

@@ -15,7 +15,6 @@ SCHEMA = 2
 """Of the cards that this version writes. Version 1, of dcu 0.1, had no key of that name: :mod:`dcu.old_cards`."""
 COUNTERPARTS = ("rgb-classifier", "rgb-segmenter")
 """Networks on decoded images, for comparison only."""
-LICENSE = "Apache-2.0; trained on images for research"
 MOST_BYTES = 2**23
 """Of a card; one of 50,000 custom classes has 5 MB."""
 MOST_DEPTH = 32
@@ -60,7 +59,7 @@ class Rates:
 
     def __post_init__(self) -> None:
         if len(self.bpp) != len(self.of_estimate):
-            raise ValueError("bpp and of_estimate are of different numbers of operating points")
+            raise ValueError("bpp and of_estimate differ in length")
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,10 @@ class Training:
 
 @dataclass(frozen=True)
 class Card:
-    """A model card; of a ``preview``, whose files a later version may not read, the card says so."""
+    """A model card; of a ``preview``, whose files a later version may not read, the card says so.
+
+    ``license`` is that of the weights; empty where none is stated, as on the cards of newly trained models.
+    """
 
     kind: Kind
     fingerprint: Digest
@@ -217,7 +219,7 @@ class Card:
     temperature: Annotated[float, Between(1e-3, 1e3)] = 1.0
     calibration: Sample | None = None
     int8: bool = True
-    license: str = LICENSE
+    license: str = ""
     parameters: Count = 0
     bytes: Count = 0
     sha256: Digest | None = None
@@ -258,7 +260,7 @@ def parse(text: bytes) -> Card:
     schema = raw.pop("schema")
     if schema != SCHEMA or isinstance(schema, bool):
         newer = type(schema) is int and schema > SCHEMA
-        raise ValueError("of a newer version of dcu" if newer else "its schema is unknown")
+        raise ValueError("written by a newer version of dcu" if newer else "unknown schema")
     return build(Card, raw)
 
 
@@ -268,13 +270,13 @@ def parse_json(text: bytes) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            raise ValueError("a key twice")
+            raise ValueError("duplicate key")
         return found
 
     def finite(number: str) -> float:
         value = float(number)
         if not math.isfinite(value):
-            raise ValueError(f"{number}: not a finite number")
+            raise ValueError(f"{number} is not finite")
         return value
 
     if len(text) > MOST_BYTES:
@@ -312,10 +314,10 @@ def default_of(declared: Field[Any]) -> Any:
     return declared.default if declared.default_factory is MISSING else declared.default_factory()
 
 
-def facts(card: Card) -> dict[str, Any]:
-    """All that a card states, as its file has it; the license always."""
-    first = {"schema": SCHEMA} | ({"name": card.name} if card.name else {})
-    return {**first, "kind": card.kind, "license": card.license, **plain(card)}
+def facts(card: Card) -> dict[str, object]:
+    """All that a card states, as its file has it."""
+    first = {name: value for name in ("name", "kind", "license") if (value := getattr(card, name))}
+    return {"schema": SCHEMA, **first, **plain(card)}
 
 
 def written(card: Card) -> bytes:

@@ -97,7 +97,7 @@ def items(source: Path, suffixes: Collection[str] = SUFFIXES) -> list[Item]:
         raise MissingInputError(f"{source}: no such file or directory")
     said = ", ".join(left_out.described())
     if not found:
-        raise MissingInputError(f"{source}: holds no images{said and f' ({said})'}")
+        raise MissingInputError(f"{source}: no images found{said and f' ({said})'}")
     if said:
         log.info("%s: %s", source, said)
     return found
@@ -238,7 +238,7 @@ class Pair:
         except (InvalidInputError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise InvalidInputError(f"{name}: not a label map") from error
         if mode not in ("P", "L"):
-            raise InvalidInputError(f"{name}: a label map is indexed or gray, not {mode}")
+            raise InvalidInputError(f"{name}: label map must be indexed or gray, not {mode}")
         return numbers
 
 
@@ -259,11 +259,11 @@ def pairs(source: Path) -> list[Pair]:
                 side[name.stem] = item
     images, labels = sides
     if not images and not labels:
-        raise MissingInputError(f"{source}: has neither images/ nor labels/")
+        raise MissingInputError(f"{source}: no images/ or labels/ found")
     if alone := set(images) ^ set(labels):
         first = min(alone)
         lacking = "label map" if first in images else "image"
-        raise InvalidInputError(f"{source}: {first} has no {lacking}; {len(alone)} in all")
+        raise InvalidInputError(f"{source}: {first} has no {lacking}; {len(alone)} such names in total")
     return [Pair(images[name], labels[name]) for name in sorted(images)]
 
 

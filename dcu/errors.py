@@ -4,19 +4,19 @@ from __future__ import annotations
 
 
 class DcuError(Exception):
-    """An error with a message of one line for the user; the base of all others."""
+    """Base class of all errors; the message is one line for the user."""
 
     exit_code = 1
 
 
 class UsageError(DcuError):
-    """The command line asks for what cannot be done."""
+    """Invalid options or arguments."""
 
     exit_code = 2
 
 
 class InvalidInputError(DcuError):
-    """The input exists but is not what it should be."""
+    """The input is invalid or damaged."""
 
     exit_code = 65
 
@@ -28,7 +28,7 @@ class MissingInputError(DcuError):
 
 
 class UnavailableError(DcuError):
-    """A model, its weights or a package is not installed, or not what it should be."""
+    """A model, its weights or a package is not installed or not valid."""
 
     exit_code = 69
 

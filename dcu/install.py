@@ -23,11 +23,11 @@ def place_for(name: str, out: Path | None) -> Path:
     if out is None:
         user = paths.user_models()
         if user is None:
-            raise UsageError("there is no home directory to keep models in: name the model's directory with --out")
+            raise UsageError("no home directory for models: set the model's directory with --out")
         out = user / name
     directory = Path(os.path.abspath(out))
     if not re.fullmatch(NAME, directory.name):
-        raise UsageError(f"--out: '{directory.name}' cannot be a model's name")
+        raise UsageError(f"--out: '{directory.name}' is not a valid model name")
     return directory
 
 
@@ -49,14 +49,14 @@ def check_free(directory: Path, force: bool) -> None:
     if force:
         return
     if os.path.lexists(directory / store.CARD):
-        raise OutputError(f"{directory}: a model is there already; --force overwrites it")
+        raise OutputError(f"{directory}: model exists; use --force to overwrite it")
     searched = {os.path.realpath(place) for place in paths.search_path()}
     if os.path.realpath(directory.parent) in searched:
         for other in store.directories():
             if other.name == directory.name:
                 raise UsageError(
-                    f"{directory.name}: a model of that name is installed ({other}); "
-                    "choose another with --out, or --force, which hides it"
+                    f"{directory.name}: a model of this name is installed ({other}); "
+                    "choose another with --out, or use --force to shadow it"
                 )
 
 
@@ -73,14 +73,14 @@ def remove(name: str) -> Path:
         It cannot be removed.
     """
     if store.is_path(name):
-        raise UsageError(f"{name}: a path; models are removed by name, from the user's data directory")
+        raise UsageError(f"{name}: is a path; models are removed from the user's data directory by name")
     user = paths.user_models()
     there = [directory for directory in store.directories() if directory.name == name]
     own = [directory for directory in there if directory.parent == user]
     if not there:
-        raise UnavailableError(f"{name}: no such model is installed")
+        raise UnavailableError(f"{name}: model not installed")
     if not own:
-        whose = "is one that dcu ships" if there[0].parent == paths.shipped("models") else f"is in {there[0].parent}"
+        whose = "is a released model" if there[0].parent == paths.shipped("models") else f"is in {there[0].parent}"
         raise UsageError(f"{name}: {whose}; only models in the user's data directory are removed")
     try:
         if own[0].is_symlink():

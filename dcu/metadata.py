@@ -61,7 +61,7 @@ def records(metadata: bytes) -> Iterator[tuple[int, bytes]]:
         length, start = read_number(view, at + 1)
         at = start + length
         if at > len(view):
-            raise InvalidInputError("a record of the metadata is cut short")
+            raise InvalidInputError("a metadata record is truncated")
         yield kind, bytes(view[start:at])
 
 
@@ -75,12 +75,12 @@ def exif_of(metadata: bytes) -> bytes:
             except zlib.error as error:
                 raise InvalidInputError("the metadata are damaged") from error
             if not inflater.eof:
-                raise InvalidInputError("the metadata are larger than 2^20 bytes, or cut short")
+                raise InvalidInputError("the metadata are larger than 2^20 bytes or truncated")
             return exif
     return b""
 
 
-def facts(metadata: bytes) -> dict[str, Any]:
+def facts(metadata: bytes) -> dict[str, str | float]:
     """What metadata say; raises InvalidInputError.
 
     ``taken``: as EXIF has it; ``latitude``, ``longitude`` in degrees; ``altitude`` in m.
@@ -94,7 +94,7 @@ def facts(metadata: bytes) -> dict[str, Any]:
         raise
     except Exception as error:
         raise InvalidInputError("the metadata are damaged") from error
-    found: dict[str, Any] = {}
+    found: dict[str, str | float] = {}
     if time := times.get(Base.DateTimeOriginal):
         found["taken"] = f"{time}{times.get(Base.OffsetTimeOriginal, '')}"
     for name, tags in (("latitude", LATITUDE), ("longitude", LONGITUDE), ("altitude", ALTITUDE)):

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from dcu.cards import (
-    LICENSE,
     Baseline,
     Baselines,
     Card,
@@ -176,7 +175,7 @@ class OldCard:
     void: Annotated[int, Between(0, 255)] = 255
     input: Input = "latent"
     labels: tuple[Label, ...] = ()
-    license: str = LICENSE
+    license: str = ""
     figures: tuple[OldResult, ...] = ()
     rivals: OldRows | None = None
     kept_aside: OldKeptAside | None = None

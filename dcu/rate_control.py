@@ -39,7 +39,7 @@ class Encoding(Protocol):
 def nearest(rates: Sequence[float], rate: float) -> int:
     """The operating point whose rate is nearest to one, in proportion; raises ValueError where that is not positive."""
     if not 0 < rate < math.inf:
-        raise ValueError(f"a rate is a positive number of bits per pixel, not {rate:g}")
+        raise ValueError(f"rate must be a positive number of bits per pixel, not {rate:g}")
     return min(range(len(rates)), key=lambda q: abs(math.log(rates[q] / rate)))
 
 

@@ -32,7 +32,7 @@ class Between:
         return bool(self.low <= size <= self.high)
 
     def __str__(self) -> str:
-        return f"{self.low:g} to {self.high:g}"
+        return f"between {self.low:g} and {self.high:g}"
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def build(cls: type[T], table: Any, others: bool = False) -> T:
         raise ValueError("not a table")
     readers = readers_of(cls, others)  # type: ignore[arg-type]
     if not others and (unknown := table.keys() - readers.keys()):
-        raise ValueError(f"nothing is called {shown(min(map(str, unknown)))}")
+        raise ValueError(f"unknown key {shown(min(map(str, unknown)))}")
     values = {}
     for name, (read, needed) in readers.items():
         if name in table:
@@ -140,7 +140,7 @@ def plain(kind: type[Any]) -> Reader:
         if kind is float and type(value) is int and abs(value) < 2**63:
             value = float(value)
         if type(value) is not kind or (kind is float and not math.isfinite(value)):
-            raise ValueError(f"{name} = {shown(value)} is not of type {kind.__name__}")
+            raise ValueError(f"{name} = {shown(value)} must be of type {kind.__name__}")
         return value
 
     return read
@@ -153,7 +153,7 @@ def bounded(inner: Reader, bounds: Sequence[Any]) -> Reader:
         value = inner(value, name)
         for bound in bounds:
             if value not in bound:
-                raise ValueError(f"{name} = {shown(value)} is not {bound}")
+                raise ValueError(f"{name} = {shown(value)} must be {bound}")
         return value
 
     return read
@@ -179,7 +179,7 @@ def collection(kind: type[Any], inner: Reader) -> Reader:
             return tuple(inner(item, name) for item in value)
         if kind is dict and isinstance(value, dict):
             return {key: inner(item, f"{name}.{shown(key)}") for key, item in value.items()}
-        raise ValueError(f"{name} = {shown(value)} is not a {'list' if kind is tuple else 'table'}")
+        raise ValueError(f"{name} = {shown(value)} must be a {'list' if kind is tuple else 'table'}")
 
     return read
 

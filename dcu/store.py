@@ -69,7 +69,7 @@ class Model:
     def sha256(self) -> str:
         """Of its weights; raises UnavailableError where its card states none."""
         if self.card.sha256 is None:
-            raise UnavailableError(f"{self.name}: its card states no SHA-256 of its weights")
+            raise UnavailableError(f"{self.name}: its card has no SHA-256 of the weights")
         return self.card.sha256
 
     def weights(self) -> dict[str, Tensor]:
@@ -106,10 +106,10 @@ def read_model(directory: Path) -> Model:
     try:
         status = path.stat()
     except (OSError, ValueError) as error:  # the latter of names with NUL
-        raise UnavailableError(f"{directory}: no model there") from error
+        raise UnavailableError(f"{directory}: no model found") from error
     found = checked(directory, status.st_mtime_ns, status.st_size, status.st_ino)
     if isinstance(found, str):
-        raise UnavailableError(f"{path}: not a card ({found})")
+        raise UnavailableError(f"{path}: invalid model card ({found})")
     return found
 
 
@@ -187,7 +187,7 @@ def codec_of_rate(rate: float) -> Model:
         if model.card.rate == rate:
             return model
     there = ", ".join(dict.fromkeys(f"{model.card.rate:g}" for model in models))
-    raise UsageError(f"no codec of {rate:g} bpp; installed: {there}")
+    raise UsageError(f"no codec for {rate:g} bpp; installed: {there}")
 
 
 def is_path(name: str | Path) -> bool:
@@ -209,11 +209,11 @@ def find(name: str | Path, kind: str | None = None) -> Model:
         there = [path for path in directories() if path.name == name]
         if not there:
             near = f"; ./{name} is a path" if name and os.path.isfile(os.path.join(name, CARD)) else ""
-            raise UnavailableError(f"{name}: no such model is installed{near}")
+            raise UnavailableError(f"{name}: model not installed{near}")
         model = read_model(there[0])
     log.debug("%s: %s", name, model.directory)
     if kind is not None and model.kind != kind:
-        raise UnavailableError(f"{name}: a {model.kind}, not a {kind}")
+        raise UnavailableError(f"{name}: is a {model.kind}, not a {kind}")
     return model
 
 
@@ -233,7 +233,7 @@ def find_codec(identity: bytes) -> Model:
             if model.kind == "codec" and model.identity == identity:
                 places_of_codecs[key] = directory
                 return model
-    hint = "DCU_MODELS can name the directory that holds its directory"
+    hint = "set DCU_MODELS to the directory that contains it"
     raise UnavailableError(f"no codec with the fingerprint {identity.hex()} is installed; {hint}")
 
 
@@ -270,7 +270,7 @@ def find_network(kind: str, codec_fingerprint: str) -> Model:
     model = default_network(kind, codec_fingerprint)
     if model is None:
         codecs = {other.card.codec: None for other in installed() if other.kind == kind and other.card.codec}
-        there = f"; there are some for {', '.join(sorted(codecs))}" if codecs else ""
+        there = f"; available for {', '.join(sorted(codecs))}" if codecs else ""
         name = find_codec(bytes.fromhex(codec_fingerprint)[:ID_BYTES]).name
         raise UnavailableError(f"no {kind} for {name} is installed{there}")
     return model

@@ -56,22 +56,22 @@ def read(path: Path, sha256: str | None) -> dict[str, Tensor]:
     except ValueError as error:
         raise UnavailableError(f"{path}: {error}") from error
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise UnavailableError(f"{path}: weights are not those of the card")
+        raise UnavailableError(f"{path}: weights do not match the model card")
     try:
         check_header(data)
         tensors = load(data)
     except (SafetensorError, ValueError) as error:
-        raise UnavailableError(f"{path}: not weights of a model ({error})") from error
+        raise UnavailableError(f"{path}: invalid weights ({error})") from error
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise UnavailableError(f"{path}: not weights of a model ({name} holds numbers that are not finite)")
+            raise UnavailableError(f"{path}: invalid weights ({name} has values that are not finite)")
     return tensors
 
 
 def finite(answer: Tensor, name: str) -> Tensor:
     """What a network gives; raises UnavailableError where numbers overflowed, as those of finite weights may."""
     if not bool(answer.isfinite().all()):
-        raise UnavailableError(f"{name}: its network gives no finite numbers")
+        raise UnavailableError(f"{name}: network output is not finite")
     return answer
 
 
@@ -94,4 +94,4 @@ def check_header(data: bytes) -> None:
             raise ValueError(f"{name[:80]!r} is empty")
         first, last = entry.data_offsets
         if last - first != math.prod(entry.shape) * ITEM_BYTES[entry.dtype] or 8 + size + last > len(data):
-            raise ValueError(f"{name[:80]!r} is not of its shape")
+            raise ValueError(f"{name[:80]!r} does not match its shape")

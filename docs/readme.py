@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from dcu.bench.table import fastest
+from dcu.bench.table import Row, fastest
 from dcu.geometry import CROP
 from docs import results
 from docs.results import ROOT, read
@@ -193,16 +192,16 @@ def beside(row: dict[str, str]) -> Cells:
 
 def latency() -> list[Cells]:
     """Milliseconds from file to label or map, each pipeline on its fastest engine, by `dcu bench --json`."""
-    bench = [json.loads(line) for line in (ROOT / "docs" / "bench.jsonl").read_text("utf-8").splitlines()]
-    batches = sorted({row["batch"] for row in bench})
+    bench = [Row(**json.loads(line)) for line in (ROOT / "docs" / "bench.jsonl").read_text("utf-8").splitlines()]
+    batches = sorted({row.batch for row in bench})
     rows = []
-    for name in dict.fromkeys(row["name"] for row in bench):
+    for name in dict.fromkeys(row.name for row in bench):
         cells = {"from file to label or segmentation map": name}
         for batch in batches:
-            best: dict[str, Any] = fastest(bench, batch)[name]
-            parts = f"{best['decode_ms']:.1f} + {best['network_ms']:.1f}"
-            speedup = "" if best["speedup"] is None else f"{best['speedup']:.2f}"
-            cells[f"ms at batch {batch} (decode + network)"] = f"{best['ms']:.1f} ({parts}), {best['engine']}"
+            best = fastest(bench, batch)[name]
+            parts = f"{best.decode_ms:.1f} + {best.network_ms:.1f}"
+            speedup = "" if best.speedup is None else f"{best.speedup:.2f}"
+            cells[f"ms at batch {batch} (decode + network)"] = f"{best.ms:.1f} ({parts}), {best.engine}"
             cells[f"speed-up at batch {batch}"] = speedup
         rows.append(cells)
     return rows

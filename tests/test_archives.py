@@ -103,7 +103,7 @@ def test_finished_outputs_are_skipped(
     worked = recorded(monkeypatch, Entry, "opened", lambda self: str(self.name))
     answer = dcu(command, source, "-o", out, "--skip-existing", "--report", tmp_path / "r.jsonl")
     assert answer.code == 65, "the damaged one fails again"
-    assert sorted(Path(name).stem for name in worked) == ["3", "9"]
+    assert {Path(name).stem for name in worked} == {"3", "9"}
     assert written(out) == before
     assert "1 done, 1 failed, 4 skipped: done before" in answer.err
     assert sorted(row["status"] for row in rows(tmp_path / "r.jsonl")) == ["done", "failed", *["skipped"] * 4]

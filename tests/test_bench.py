@@ -31,6 +31,10 @@ from .conftest import Dcu, fixed, one_line, png, smooth_image, state_accuracy
 STAGES = ("read_ms", "decode_ms", "network_ms")
 
 
+def total_macs(row: dict[str, Any]) -> int:
+    return int(sum(row[f"{part}_macs"] for part in ("entropy", "synthesis", "network")))
+
+
 @pytest.mark.usefixtures("random_rgb")
 def test_rows_without_data(dcu: Dcu, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock that gains a millisecond whenever it is read: what else the machine does changes no figure."""
@@ -55,7 +59,7 @@ def test_rows_without_data(dcu: Dcu, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ours["bytes"] == decoded["bytes"]
     assert webp["speedup"] == 1
     assert webp["relative"]["bytes"] == webp["relative"]["macs"] == webp["relative"]["parameters"] == 1
-    assert ours["relative"]["macs"] == pytest.approx(table.macs_of(ours) / table.macs_of(webp), abs=1e-3)
+    assert ours["relative"]["macs"] == pytest.approx(total_macs(ours) / total_macs(webp), abs=1e-3)
     assert {row["codec"] for row in rows} == {"codec-0.0983"}
     assert ours["network_macs"] == store.find("classifier-0.0983").card.macs
 

@@ -90,7 +90,7 @@ def test_broken_stream_ends_its_pipe(codec: Codec) -> None:
     assert answer.returncode == 65
     good_line, bad_line = map(json.loads, answer.stdout.splitlines())
     assert "predictions" in good_line
-    assert bad_line == {"input": "-", "error": "checksum is wrong: the stream is damaged", "exit_code": 65}
+    assert bad_line == {"input": "-", "error": "checksum mismatch: the stream is damaged", "exit_code": 65}
     assert one_line(answer.stderr)
 
 

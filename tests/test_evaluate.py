@@ -13,11 +13,12 @@ from PIL import Image
 
 from dcu import store
 from dcu.cards import Baseline, Difference, Result
+from dcu.cli import options
 from dcu.codec import Codec
 from dcu.data import items
 from dcu.evaluate import baselines, curves
 from dcu.evaluate import classifier as evaluate_classifier
-from dcu.evaluate.codec import TIMES, bits_per_symbol, ms_ssim
+from dcu.evaluate.codec import Point, bits_per_symbol, ms_ssim
 from dcu.evaluate.pipeline import Pipeline
 from dcu.image import psnr, read_image, standard_crop
 from dcu.tasks.classify import Classifier
@@ -110,31 +111,35 @@ def test_metrics_are_recorded_on_the_card(dcu: Dcu, dataset: Path, own_models: P
     for _ in range(2):
         (metrics,) = dcu("eval", "codec", dataset, "--codec", model, "--json", "--record").lines
     (recorded,) = json.loads((model / "card.json").read_text())["results"]
-    lasting = {key: value for key, value in metrics.items() if key not in ("name", *TIMES)}
+    lasting = {key: value for key, value in metrics.items() if key not in ("name", "encode_ms", "decode_ms")}
     assert {key: recorded[key] for key in lasting} == lasting
     assert set(recorded) - set(lasting) == {"date"}
     assert dcu("models", "verify", model).code == 0
 
 
+def point(bpp: float, psnr: float) -> Point:
+    return Point("some", None, None, 1, 9, bpp, None, psnr, None, None, None, 1, 1)
+
+
 def test_quality_at_a_rate_is_straight_over_log_bpp() -> None:
-    curve = [{"bpp": 0.1, "psnr": 20.0}, {"bpp": 1.0, "psnr": 30.0}, {"bpp": 10.0, "psnr": 32.0}]
+    curve = [point(0.1, 20.0), point(1.0, 30.0), point(10.0, 32.0)]
     assert curves.quality_at(curve, "psnr", 10**-0.5) == pytest.approx(25)
     assert curves.quality_at(curve, "psnr", 0.01) == pytest.approx(10)  # the end segments go on
     assert curves.quality_at(curve, "psnr", 100.0) == pytest.approx(34)
 
 
 def test_half_the_bits_is_a_saving_of_half() -> None:
-    anchor = [{"bpp": rate, "psnr": 30 + 3 * math.log2(rate)} for rate in (0.1, 0.2, 0.4, 0.8)]
-    half = [{"bpp": point["bpp"] / 2, "psnr": point["psnr"]} for point in anchor]
+    anchor = [point(rate, 30 + 3 * math.log2(rate)) for rate in (0.1, 0.2, 0.4, 0.8)]
+    half = [replace(each, bpp=each.bpp / 2) for each in anchor]
     assert curves.bd_rate(anchor, half, "psnr") == pytest.approx(-50, abs=0.1)
     assert curves.bd_rate(anchor, half[:1], "psnr") is None
-    above = [{"bpp": point["bpp"], "psnr": point["psnr"] + 50} for point in anchor]
+    above = [replace(each, psnr=each.psnr + 50) for each in anchor]
     assert curves.bd_rate(anchor, above, "psnr") is None
 
 
 def test_front_drops_what_is_beaten() -> None:
-    points = [{"bpp": b, "psnr": q} for b, q in ((0.1, 20), (0.3, 24), (0.2, 25), (0.2, 22), (0.4, 25))]
-    assert [(p["bpp"], p["psnr"]) for p in curves.pareto_front(points, "psnr")] == [(0.1, 20), (0.2, 25)]
+    points = [point(b, q) for b, q in ((0.1, 20), (0.3, 24), (0.2, 25), (0.2, 22), (0.4, 25))]
+    assert [(p.bpp, p.psnr) for p in curves.pareto_front(points, "psnr")] == [(0.1, 20), (0.2, 25)]
 
 
 def test_baselines_write_whole_files_and_come_back_at_full_size(
@@ -151,7 +156,9 @@ def test_baselines_write_whole_files_and_come_back_at_full_size(
     first = baselines.FORMATS["jpeg"].encode(read_image((dataset / "n00000000/0.png").read_bytes()), 50, 1.0)
     assert Image.open(io.BytesIO(first)).size == (180, 170)
     assert all(line["count"] == 4 and line["encode_ms"] > 0 for line in jpeg)
-    expected = ours["psnr"] - curves.quality_at(jpeg, "psnr", ours["bpp"])
+    expected = ours["psnr"] - curves.quality_at(
+        [point(line["bpp"], line["psnr"]) for line in jpeg], "psnr", ours["bpp"]
+    )
     assert against["against"] == "jpeg"
     assert against["psnr_difference"] == pytest.approx(expected, abs=1e-3)
     (recorded,) = json.loads((model / "card.json").read_text())["results"]
@@ -162,8 +169,20 @@ def test_baselines_write_whole_files_and_come_back_at_full_size(
     assert not again.out, "it says so before it measures"
 
 
+@pytest.mark.parametrize(
+    "call",
+    [("bench", "--baselines"), ("eval", "codec", "x", "--baselines"), ("eval", "baselines", "x", "--formats")],
+)
+def test_unknown_formats_are_refused_before_torch_is_imported(
+    dcu: Dcu, call: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options, "start", None)  # the first that imports it
+    answer = dcu(*call, "webp,gif")
+    assert answer.code == 2
+    assert answer.err == f"dcu: {call[-1]}: 'gif' is not one of avif, jpeg, jpeg2000, jxl, webp\n"
+
+
 def test_baselines_that_are_not_there(dcu: Dcu, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert dcu("eval", "codec", dataset, "--baselines", "gif").code == 2
     assert dcu("eval", "codec", dataset, "--plot", tmp_path / "rd.bmp").code == 2
     monkeypatch.setitem(baselines.FORMATS, "jxl", replace(baselines.FORMATS["jxl"], plugin="no_such_plugin"))
     answer = dcu("eval", "codec", dataset, "--baselines", "jxl")
@@ -305,11 +324,11 @@ def test_bits_a_symbol_of_the_same_symbols(codec: Codec, tmp_path: Path) -> None
     for index in range(2):
         (tmp_path / f"{index}.png").write_bytes(png(smooth_image(160, 160, seed=index)))
     bits = bits_per_symbol(codec, items(tmp_path))
-    assert bits["symbols"] == 2 * 3 * 20 * 20
-    assert bits["integer"] == pytest.approx(bits["floating"], rel=0.01)
+    assert bits.symbols == 2 * 3 * 20 * 20
+    assert bits.integer == pytest.approx(bits.floating, rel=0.01)
     symbols = np.stack([codec.analyze(item.image()).numpy() for item in items(tmp_path)], 1).reshape(3, -1)
     shares = [np.unique(channel, return_counts=True)[1] / channel.size for channel in symbols]
-    assert bits["histogram"] == pytest.approx(np.mean([-(p * np.log2(p)).sum() for p in shares]), abs=1e-3)
+    assert bits.histogram == pytest.approx(np.mean([-(p * np.log2(p)).sum() for p in shares]), abs=1e-3)
 
 
 def test_ties_are_not_right() -> None:
@@ -322,7 +341,7 @@ def test_ties_are_not_right() -> None:
     for row in range(4):
         contender.enter(b"%d" % row, 1)
     assert contender.result().top1 == 0.25
-    assert (metrics["top1"], metrics["top5"]) == (0.5, 1.0)
+    assert (metrics.top1, metrics.top5) == (0.5, 1.0)
 
 
 def test_what_was_compared_before_stays_on_the_card(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_data_that_gives_no_classes(dcu: Dcu, labels: Path, tmp_path: Path) -> N
     for name in ("light", "single"):
         for path in (labels / name).iterdir():
             path.unlink()
-    refused(2, "two classes")
+    refused(2, "two class directories")
 
 
 def test_bitstream_of_another_codec(dcu: Dcu, bins: Path, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_bitstream_of_another_codec(dcu: Dcu, bins: Path, tmp_path: Path) -> Non
     answer = dcu("train", "head", bins, "--out", tmp_path / "own")
     assert answer.code == 69
     assert "bins/dark/0.bin" in answer.err
-    assert "images left out, since they cannot be read: 1" in answer.err
+    assert "images left out because they cannot be read: 1" in answer.err
     assert dcu("models", "verify", tmp_path / "own").code == 0
 
 
@@ -116,7 +116,7 @@ def test_images_that_cannot_be_read_are_left_out(dcu: Dcu, labels: Path, bins: P
     assert answer.code == 65
     reported = [line for line in answer.err.splitlines() if line.startswith("dcu: ")]
     assert [line.split(":")[1] for line in reported[:2]] == [" labels/dark/2.png", " labels/light/0.png"]
-    assert "images left out, since they cannot be read: 2" in reported[2]
+    assert "images left out because they cannot be read: 2" in reported[2]
     assert json.loads((tmp_path / "own" / "card.json").read_text())["training"]["images"] == {"labels": 8}
     assert named_right(dcu, bins, tmp_path / "own") >= 9
 

@@ -66,7 +66,9 @@ def test_help_fits_and_has_an_example_that_parses(dcu: Dcu, names: tuple[str, ..
 
 def test_summaries_are_the_first_lines_of_help(dcu: Dcu) -> None:
     for name, summary in app.COMMANDS.items():
-        assert f"\n  {summary}" in dcu(name, "--help").out
+        answer = dcu(name, "--help").out
+        assert f"\n  {summary}" in answer
+        assert "..." not in answer.partition("Commands:")[2], "no summary is cut"
 
 
 @pytest.mark.parametrize(

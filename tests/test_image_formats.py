@@ -92,7 +92,7 @@ def test_everything_that_pillow_writes_is_read_under_its_extension() -> None:
 @pytest.mark.parametrize("length", range(1, 17))
 @pytest.mark.parametrize("text", [b"bad", b"\xff", b"\0", b"hello, world"])
 def test_a_few_bytes_are_no_image(text: bytes, length: int) -> None:
-    with pytest.raises(InvalidInputError, match="not an image in a format that dcu reads"):
+    with pytest.raises(InvalidInputError, match="not an image in a supported format"):
         read_image((text * 16)[:length])
 
 

@@ -134,7 +134,7 @@ def test_no_classifier_for_it(dcu: Dcu, photo: Path, tmp_path: Path) -> None:
         ran = dcu(command, out, *(["-o", tmp_path / "x.npy"] if command == "embed" else []))
         assert ran.code == 69
         assert one_line(ran.err)
-        assert "no classifier for codec-2 is installed; there are some for codec-0.0983" in ran.err
+        assert "no classifier for codec-2 is installed; available for codec-0.0983" in ran.err
 
 
 def test_rates_are_measured_and_recorded(dcu: Dcu, tmp_path: Path, codec_2: store.Model) -> None:

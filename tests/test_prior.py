@@ -45,9 +45,9 @@ def test_weights_of_classes() -> None:
     weights = class_weights(LABELS, ["cat", "dog"], {"dog": 3, "tea": 9})
     assert weights is not None
     assert weights.tolist() == [1, 3, 0]
-    with pytest.raises(ValueError, match="all weights are 0"):
+    with pytest.raises(ValueError, match="all class weights are 0"):
         class_weights(LABELS, ["cat"], {"cat": 0})
-    with pytest.raises(ValueError, match="all weights are 0"):
+    with pytest.raises(ValueError, match="all class weights are 0"):
         class_weights(LABELS, [], None)
 
 
@@ -115,19 +115,19 @@ def test_no_label_is_said(dcu: Dcu, file: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "text", "message"),
     [
-        ("--classes", b"cat\nhorse\n", "list:2: 'horse' is no class of classifier-0.0983"),
+        ("--classes", b"cat\nhorse\n", "list:2: 'horse' is not a class of classifier-0.0983"),
         ("--classes", b"", "no classes"),
         ("--classes", b"# nothing\n", "no classes"),
         ("--classes", b"\xff\xfe", "not UTF-8"),
-        ("--prior", b"cat\n", "list:1: not a label and a weight"),
-        ("--prior", b"cat,1,2\n", "list:1: not a label and a weight"),
-        ("--prior", b"cat,-1\n", "list:1: '-1' is no weight"),
-        ("--prior", b"cat,nan\n", "is no weight"),
-        ("--prior", b"cat,many\n", "is no weight"),
-        ("--prior", b"cat,1\nCat,2\n", "list:2: 'Cat' is there twice"),
+        ("--prior", b"cat\n", "list:1: expected label,weight"),
+        ("--prior", b"cat,1,2\n", "list:1: expected label,weight"),
+        ("--prior", b"cat,-1\n", "list:1: '-1' is not a weight"),
+        ("--prior", b"cat,nan\n", "is not a weight"),
+        ("--prior", b"cat,many\n", "is not a weight"),
+        ("--prior", b"cat,1\nCat,2\n", "list:2: duplicate class 'Cat'"),
         ("--prior", b"label,weight\n", "no classes"),
-        ("--prior", b"cat,0\ndog,0\ntea,0\n", "no class is left"),
-        ("--prior", b"horse,2\n", "'horse' is no class"),
+        ("--prior", b"cat,0\ndog,0\ntea,0\n", "all class weights are 0"),
+        ("--prior", b"horse,2\n", "'horse' is not a class"),
     ],
 )
 def test_broken_files_end_the_run_once(

@@ -273,7 +273,7 @@ def test_an_image_that_cannot_be_read_does_not_end_a_training(dcu: Dcu, street: 
     trained = dcu("train", "segmenter", recipe, "--data", street, "--out", tmp_path / "m", "--runs", tmp_path / "runs")
     assert trained.code == 65
     assert trained.err.count("dcu: note: street/images/1.png: ") == 1
-    assert trained.err.endswith("dcu: images left out, since they cannot be read: 1\n")
+    assert trained.err.endswith("dcu: images left out because they cannot be read: 1\n")
     assert json.loads((tmp_path / "m" / "card.json").read_text())["training"]["images"] == {"street": 4}
 
 

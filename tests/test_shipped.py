@@ -88,6 +88,7 @@ def test_cards_are_short_and_state_standard_errors_and_data() -> None:
         path = model.directory / "card.json"
         assert path.stat().st_size < 8_000, model.name
         assert json.loads(path.read_text())["schema"] == 2
+        assert model.card.license == "Apache-2.0; trained on images for research"
         for result in model.card.results:
             assert result.count > 0
             for value in ("top1", "top5", "agreement"):

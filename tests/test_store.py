@@ -41,7 +41,7 @@ def test_a_bare_name_is_none_of_the_current_directory(tmp_path: Path, monkeypatc
     assert Codec.load("./codec-0.0983").fingerprint != installed
     assert Codec.load(Path("codec-0.0983")).fingerprint != installed
     for name in ("mine", "", ".", ".."):
-        with pytest.raises(UnavailableError, match="no such model"):
+        with pytest.raises(UnavailableError, match="model not installed"):
             store.find(name)
     for path in ("./mine", "mine/", str(tmp_path / "here" / "mine"), Path("mine")):
         assert store.find(path).name == "mine"

@@ -145,6 +145,14 @@ def test_training_lowers_the_loss(images: Path, tmp_path: Path) -> None:
     assert lines[-1]["psnr"] > before["psnr"]
 
 
+def test_a_complete_run_is_validated_however_short(images: Path, tmp_path: Path) -> None:
+    run = new_run(images, tmp_path, replace(SCHEDULE, steps=3, validate_every=10))
+    assert run.train(None, quiet())
+    (line,) = (json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines())
+    assert line["step"] == 3
+    assert line["psnr"] == pytest.approx(run.validate()["psnr"], abs=1e-3)
+
+
 def test_short_runs_leave_a_log(images: Path, tmp_path: Path) -> None:
     """Stopped before the first validation: what the last step was is known all the same."""
     run = new_run(images, tmp_path, replace(SCHEDULE, steps=40, validate_every=10))
@@ -441,7 +449,7 @@ def test_views_at_the_fields_size(codec: Codec, images: Path) -> None:
         view = task.view(image, np.random.default_rng(2))
         cuts = np.lib.stride_tricks.sliding_window_view(standard_resize(image), view.shape)[..., 0, :, :, :]
         assert any((cut == view).all() or (cut[:, ::-1] == view).all() for row in cuts for cut in row)
-    with pytest.raises(ValueError, match="share"):
+    with pytest.raises(ValueError, match="at_standard_size"):
         ViewData(at_standard_size=1.5)
 
 
@@ -467,7 +475,7 @@ def test_held_out_images_are_of_the_data_sets_named_or_a_tenth_of_any(images: Pa
         train, out = hold_out(found, count, datasets)
         assert (len(train), len(out)) == (30 - held, held)
     for few, datasets in ((items(images), ("pictures",)), (items(images)[:1], ())):
-        with pytest.raises(UsageError, match="none is left"):
+        with pytest.raises(UsageError, match="none left"):
             hold_out(few, 6, datasets)
 
 
@@ -582,7 +590,7 @@ def test_an_image_that_cannot_be_read_does_not_end_a_training(
     trained = dcu("train", kind, recipe, "--data", data, "--out", model, "--runs", tmp_path / "runs")
     assert trained.code in {"damaged": (65,), "missing": (66,), "no package": (65, 69)}[failure]
     assert trained.err.count("another image takes its place") == 1
-    assert trained.err.endswith("dcu: images left out, since they cannot be read: 1\n")
+    assert trained.err.endswith("dcu: images left out because they cannot be read: 1\n")
     assert dcu("models", "verify", model).code == 0
 
 
@@ -718,7 +726,7 @@ def test_adapter_learns_what_another_classifier_has_at_the_split_point(codec: Co
         theirs = getattr(model.backbone, part).state_dict()
         ours = getattr(task.module.backbone, part).state_dict()
         assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
-    with pytest.raises(UnavailableError, match="trained first"):
+    with pytest.raises(UnavailableError, match="train it first"):
         AdapterTask(recipe, AdapterRecipe(views=3, imitate="none"), ViewData(batch=3), codec, items(images), 0)
 
 

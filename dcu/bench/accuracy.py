@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -47,10 +46,9 @@ class Accuracy:
         """To which side each format reduces images, by its name."""
         return {each.source: each.side for each in self.metrics if each.input == "format"}
 
-    def of(self, pipeline: Pipeline) -> dict[str, Any]:
-        """What is known of a pipeline, by name."""
-        known = asdict(self.metrics.get(pipeline, Metrics()))
-        return {name: value for name, value in known.items() if value is not None}
+    def of(self, pipeline: Pipeline) -> Metrics:
+        """What is known of a pipeline."""
+        return self.metrics.get(pipeline, Metrics())
 
 
 def accuracy_of(codec: store.Model, metrics: dict[Pipeline, Metrics], source: str | None) -> Accuracy:
@@ -72,7 +70,7 @@ def measured(
     device: str,
     seconds: float | None = None,
 ) -> Accuracy:
-    """Every way on the same labelled images, all in PyTorch; in so many seconds on as many of them, drawn at random."""
+    """Every way on the same labeled images, all in PyTorch; in so many seconds on as many of them, drawn at random."""
     network = store.find_network("classifier", codec.fingerprint)
     loaded = codec_of(codec.identity, device)
     if seconds is not None:

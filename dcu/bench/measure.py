@@ -7,9 +7,9 @@ import gc
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +24,25 @@ TURN_SECONDS = 0.2
 """Seconds of its turn, where that is longer."""
 WARM = 2
 """Batches of each that are not counted."""
-STAGES = ("read", "decode", "network")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A pipeline on one engine at one batch size, over so many ``batches``.
+
+    Medians in milliseconds per image: of each stage, and of all (``ms``), with its 10 and 90 % quantiles.
+    """
+
+    engine: str
+    batch: int
+    batches: int
+    read_ms: float
+    decode_ms: float
+    network_ms: float
+    ms: float
+    ms_10: float
+    ms_90: float
+    images_per_second: float
 
 
 class Runner:
@@ -65,21 +83,17 @@ class Runner:
             self.milliseconds.append(self.once())
             self.seconds += sum(self.milliseconds[-1]) * self.batch / 1e3
 
-    def row(self) -> dict[str, Any]:
-        """Medians, and the middle 80 % of the whole."""
+    def timing(self) -> Timing:
+        """What was measured."""
         stages = np.array(self.milliseconds)
         whole = stages.sum(1)
-        low, high = np.quantile(whole, (0.1, 0.9))
-        return {
-            "engine": TITLES[self.engine],
-            "batch": self.batch,
-            "batches": len(stages),
-            **{f"{stage}_ms": round(float(np.median(times)), 2) for stage, times in zip(STAGES, stages.T, strict=True)},
-            "ms": round(float(np.median(whole)), 2),
-            "ms_10": round(float(low), 2),
-            "ms_90": round(float(high), 2),
-            "images_per_second": round(1e3 / float(np.median(whole)), 1),
-        }
+        median = float(np.median(whole))
+        read, decode, network = (round(float(time), 2) for time in np.median(stages, 0))
+        low, high = (round(float(time), 2) for time in np.quantile(whole, (0.1, 0.9)))
+        return Timing(
+            *(TITLES[self.engine], self.batch, len(stages), read, decode, network),
+            *(round(median, 2), low, high, round(1e3 / median, 1)),
+        )
 
 
 def settle(batch: Tensor) -> None:

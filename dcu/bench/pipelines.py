@@ -30,6 +30,15 @@ from dcu.tasks.rgb import rgb_network
 from dcu.tasks.segment import Segmenter, enlarged
 
 
+@dataclass(frozen=True)
+class PipelineMacs:
+    """MACs from file to answer: entropy decoding's network, synthesis, network."""
+
+    entropy: int
+    synthesis: int
+    network: int
+
+
 @dataclass
 class TimedPipeline:
     """A pipeline in three stages, read, decode and network, and the files that it is timed on."""
@@ -39,7 +48,7 @@ class TimedPipeline:
     read: Callable[[bytes], Any]
     decode: Callable[[Sequence[Any]], Tensor]  # what the network gets of files, (B, ...)
     network: nn.Module
-    macs: dict[str, int]  # of entropy decoding's network, synthesis, network
+    macs: PipelineMacs
     engines: Callable[[Tensor], dict[str, Engine]]  # what can run it, of `dcu.engines.TITLES`; what it gets is shown
     answer: str = "label"  # or segmentation, which is compared with no label
 
@@ -99,12 +108,12 @@ def pipelines(
     rows = [latent_pipeline(Classifier(classifier, codec, device), files, entropy)]
     if segmenter:
         rows.append(segmentation_pipeline(Segmenter(segmenter, codec, device), files, entropy))
-    parts = {"entropy": entropy, "synthesis": synthesis, "network": cost}
+    parts = PipelineMacs(entropy, synthesis, cost)
     by_rgb = partial(engines, rgb, threads=torch.get_num_threads())
     rows.append(
         TimedPipeline(Pipeline("decoded", codec.name), files, codec.read, rgb_decoder(codec), rgb, parts, by_rgb)
     )
-    only = {"entropy": 0, "synthesis": 0, "network": cost}
+    only = PipelineMacs(0, 0, cost)
     for name in baselines:
         side, theirs = files_of(name, images, sum(map(len, files)) / len(files), sides.get(name))
         rows.append(
@@ -163,13 +172,9 @@ def segmentation_pipeline(segmenter: Segmenter, files: list[bytes], entropy: int
     )
 
 
-def latent_parts(network: nn.Module, codec: Codec, entropy: int) -> dict[str, int]:
+def latent_parts(network: nn.Module, codec: Codec, entropy: int) -> PipelineMacs:
     """MACs of a network on the latent of a 224x224 image, and of what is before it."""
-    return {
-        "entropy": entropy,
-        "synthesis": 0,
-        "network": macs(network, torch.zeros(1, codec.channels, LATENT_CROP, LATENT_CROP)),
-    }
+    return PipelineMacs(entropy, 0, macs(network, torch.zeros(1, codec.channels, LATENT_CROP, LATENT_CROP)))
 
 
 def latents_of(codec: Codec) -> Callable[[Sequence[Any]], Tensor]:

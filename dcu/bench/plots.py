@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from dcu.bench.accuracy import Accuracy, Metrics
-from dcu.bench.table import fastest
+from dcu.bench.table import Row, fastest
 from dcu.evaluate.curves import COLORS, Curves, draw, style
 
 INK = "#0b0c0d"
@@ -65,7 +65,7 @@ def accuracy(known: Sequence[Accuracy]) -> list[str]:
         by_bytes, by_macs = figure.subplots(1, 2, sharey=True)
         order = sorted(lines, key=lambda name: (name.startswith("RGB"), name))
         for index, name in enumerate(order):
-            look = style(index) | {"zorder": 20 - index, "markersize": 7}
+            look: Any = style(index) | {"zorder": 20 - index, "markersize": 7}
             rates = lines[name]
             right = [100 * (row.top1 or 0) for row in rates]
             by_bytes.plot([row.bytes for row in rates], right, label=name, **look)
@@ -83,7 +83,7 @@ def accuracy(known: Sequence[Accuracy]) -> list[str]:
         return [svg(figure, f"Top-1 over bytes and over MACs. {text}")]
 
 
-def timing(rows: Sequence[dict[str, Any]], batch: int) -> str:
+def timing(rows: Sequence[Row], batch: int) -> str:
     """From file to label, a bar for each pipeline on its fastest engine, by stage."""
     from matplotlib.figure import Figure
 
@@ -93,11 +93,11 @@ def timing(rows: Sequence[dict[str, Any]], batch: int) -> str:
         axes = figure.subplots()
         left = [0.0] * len(bars)
         for stage, label in STAGE_LABELS.items():
-            widths = [row[stage] for row in bars]
-            axes.barh([f"{row['name']} ({row['engine']})" for row in bars], widths, left=left, label=label, height=0.6)
+            widths = [getattr(row, stage) for row in bars]
+            axes.barh([f"{row.name} ({row.engine})" for row in bars], widths, left=left, label=label, height=0.6)
             left = [a + b for a, b in zip(left, widths, strict=True)]
         axes.set(xlabel=f"milliseconds per image, batch of {batch}")
         axes.grid(alpha=0.25, axis="x")
         axes.legend(loc="lower right")
-        text = "; ".join(f"{row['name']}: {row['ms']} ms" for row in bars[::-1])
+        text = "; ".join(f"{row.name}: {row.ms} ms" for row in bars[::-1])
         return svg(figure, f"Milliseconds from file to label, batch of {batch}. {text}")

@@ -14,7 +14,7 @@ from dcu import store
 from dcu.bench import plots
 from dcu.bench.accuracy import Accuracy, quoted
 from dcu.bench.gallery import gallery
-from dcu.bench.table import Rows, columns, fastest, machine, percent
+from dcu.bench.table import Row, Table, columns, fastest, machine, percent
 from dcu.codec import Codec
 from dcu.data import Item, shown
 from dcu.errors import UnavailableError
@@ -32,8 +32,18 @@ class Section:
     """What was measured at a rate, and what is known of accuracy there."""
 
     codec: store.Model
-    rows: Rows
+    rows: list[Row]
     known: Accuracy
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Pipelines to a label at the largest batch, each on its fastest engine; a sentence about the classifier."""
+
+    name: str
+    batch: int
+    sentence: str
+    rows: Table
 
 
 def check_packages() -> None:
@@ -65,8 +75,10 @@ def report(
     models = store.installed_codecs()
     codecs = [Codec.from_model(model) for model in models]
 
-    def measured(images: Iterable[ImageArray], show: Callable[[Sequence[Any]], Iterable[Any]]) -> tuple[Rows, Rows]:
-        ours = [{"name": codec.name} | evaluate(codec, images) for codec in codecs]
+    def measured(
+        images: Iterable[ImageArray], show: Callable[[Sequence[Any]], Iterable[Any]]
+    ) -> tuple[curves.Points, curves.Points]:
+        ours = [evaluate(codec, images) for codec in codecs]
         return ours, [measure_setting(name, value, scale, images) for name, value, scale in show(settings(formats))]
 
     if seconds is not None:
@@ -87,40 +99,38 @@ def report(
                 "name": section.codec.name,
                 "source": section.known.source,
                 "tables": columns(section.rows),
-                "plots": [
-                    plots.timing(section.rows, batch) for batch in sorted({row["batch"] for row in section.rows})
-                ],
+                "plots": [plots.timing(section.rows, batch) for batch in sorted({row.batch for row in section.rows})],
             }
             for section in sections
         ],
         accuracy=plots.accuracy(known_of(sections, models)),
         rate_distortion=plots.rate_distortion(drawn, f"{len(images)} image{'s' if len(images) > 1 else ''}"),
-        differences=curves.differences(ours, drawn),
+        gains=[gain.row() for gain in curves.gains(ours, drawn)],
         gallery=gallery(images, models, formats),
     )
 
 
-def summary(section: Section) -> dict[str, Any]:
-    """Pipelines to a label at the largest batch, each on its fastest engine; a sentence about the classifier."""
-    batch = max(row["batch"] for row in section.rows)
-    labels = [row for row in fastest(section.rows, batch).values() if row["answer"] == "label"]
-    baseline = next((row for row in labels[1:] if row["speedup"] == 1), None)
+def summary(section: Section) -> Summary:
+    """The summary of a section."""
+    batch = max(row.batch for row in section.rows)
+    labels = [row for row in fastest(section.rows, batch).values() if row.answer == "label"]
+    baseline = next((row for row in labels[1:] if row.speedup == 1), None)
     own, sentence = labels[0], ""
     if baseline:
-        sentence = f"{own['name']} is {own['speedup']:.2f} times as fast as {baseline['name']}"
-        if own["top1"] is not None and baseline["top1"] is not None:
-            sentence += f", with a top-1 accuracy of {percent(own['top1'])} against {percent(baseline['top1'])}"
-    rows = [
+        sentence = f"{own.name} is {own.speedup:.2f} times as fast as {baseline.name}"
+        if own.top1 is not None and baseline.top1 is not None:
+            sentence += f", with a top-1 accuracy of {percent(own.top1)} against {percent(baseline.top1)}"
+    rows: Table = [
         {
-            "pipeline": row["name"],
-            "top-1": percent(row["top1"]),
-            "speed-up": row["speedup"] and f"{row['speedup']:.2f}",
-            "ms": f"{row['ms']:.1f}",
-            "bytes": round(row["bytes"]),
+            "pipeline": row.name,
+            "top-1": percent(row.top1),
+            "speed-up": row.speedup and f"{row.speedup:.2f}",
+            "ms": f"{row.ms:.1f}",
+            "bytes": round(row.bytes),
         }
         for row in labels
     ]
-    return {"name": section.codec.name, "batch": batch, "sentence": sentence, "rows": rows}
+    return Summary(section.codec.name, batch, sentence, rows)
 
 
 def known_of(sections: Sequence[Section], models: Sequence[store.Model]) -> list[Accuracy]:

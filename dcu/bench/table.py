@@ -8,17 +8,17 @@ import platform
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import __version__ as pillow_version
 
 from dcu import __version__, store
-from dcu.bench.accuracy import Accuracy
-from dcu.bench.measure import peak_mib, runners, time_runners
+from dcu.bench.accuracy import Accuracy, Metrics
+from dcu.bench.measure import Timing, peak_mib, runners, time_runners
 from dcu.bench.pipelines import TimedPipeline, pipelines
 from dcu.data import Item, shown
 from dcu.geometry import CROP
@@ -26,7 +26,82 @@ from dcu.image import standard_crop
 
 TIMED = 32
 """Images of a data set whose files are timed."""
-Rows = list[dict[str, Any]]
+Table = list[dict[str, object]]
+"""Rows of equal keys, for people."""
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """Values of a row, each over the baseline's; None where one of them is not known."""
+
+    macs: float | None
+    bytes: float | None
+    parameters: float | None
+    peak_mib: float | None
+    top1: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A pipeline on one engine at one batch size.
+
+    Parameters
+    ----------
+    answer : str
+        ``label`` or ``segmentation``.
+    bytes, bpp : float
+        Means over the files that ``source`` describes, else of those timed, of ``timed_bytes``.
+    top1, top5, miou : float or None
+        Fractions of 1, where known.
+    parameters : int
+        Of the network.
+    entropy_macs, synthesis_macs, network_macs : int
+        1 MAC = 2 FLOPs.
+    read_ms, decode_ms, network_ms, ms, ms_10, ms_90, images_per_second : float
+        See :class:`dcu.bench.measure.Timing`; decoding includes the synthesis of an image if one is needed.
+    peak_mib : float or None
+        Resident memory of a batch beyond what was there before.
+    speedup : float or None
+        Of labels, over the RGB network on the first other format, its fastest engine at that batch size.
+    relative : Ratios or None
+        Of labels, to that row.
+    """
+
+    codec: str
+    name: str
+    answer: str
+    bytes: float
+    bpp: float
+    top1: float | None
+    top5: float | None
+    miou: float | None
+    source: str | None
+    timed_bytes: float
+    parameters: int
+    entropy_macs: int
+    synthesis_macs: int
+    network_macs: int
+    engine: str
+    batch: int
+    batches: int
+    read_ms: float
+    decode_ms: float
+    network_ms: float
+    ms: float
+    ms_10: float
+    ms_90: float
+    images_per_second: float
+    peak_mib: float | None
+    threads: int
+    machine: str
+    date: str
+    speedup: float | None = None
+    relative: Ratios | None = None
+
+    @property
+    def macs(self) -> int:
+        """All MACs from file to answer."""
+        return self.entropy_macs + self.synthesis_macs + self.network_macs
 
 
 def bench_rate(
@@ -38,21 +113,8 @@ def bench_rate(
     seconds: float,
     device: str,
     show: Callable[[Sequence[int]], Iterable[int]] = iter,
-) -> tuple[Rows, bool]:
-    """All rows of a rate, and whether they are whole: Ctrl-C keeps what is measured by then.
-
-    Returns
-    -------
-    rows : list of dict
-        ``codec``; ``name``; ``answer``, label or segmentation; ``bytes``, ``bpp`` (means over the files that ``source``
-        describes, else of those timed, of ``timed_bytes``); ``top1``, ``top5``, ``miou``, where known;
-        ``parameters`` of the network; ``entropy_macs``, ``synthesis_macs``, ``network_macs`` (1 MAC = 2 FLOPs);
-        ``engine``, ``batch``, ``threads``, ``batches`` timed; medians an image of ``read_ms``, ``decode_ms`` (entropy
-        decoding, and what rebuilds an image if one is needed), ``network_ms`` and the whole, ``ms``, with its 10 and
-        90 % quantiles; ``images_per_second``; ``peak_mib``, resident memory of a batch beyond what was there before;
-        ``speedup``, of labels, over the RGB network on the first other format, its fastest engine at that batch size;
-        ``relative``, of labels, bytes, MACs, parameters, memory, top-1 as shares of that row's; ``machine``, ``date``.
-    """
+) -> tuple[list[Row], bool]:
+    """All rows of a rate, and whether they are complete: Ctrl-C keeps what is measured by then."""
     images = [standard_crop(item.image()) for item in shown(items, TIMED)]
     found = pipelines(codec, images, formats, known.sides, device)
     entries = runners(found, batches)
@@ -64,85 +126,109 @@ def bench_rate(
             peaks[id(runner)] = peak_mib(runner)
     except KeyboardInterrupt:
         whole = False
-    where = {"threads": torch.get_num_threads(), "machine": machine(), "date": datetime.date.today().isoformat()}
     rows = [
-        {"codec": codec.name} | facts(pipeline, known) | runner.row() | {"peak_mib": peaks.get(id(runner))} | where
+        row_of(codec.name, pipeline, known.of(pipeline.pipeline), runner.timing(), peaks.get(id(runner)))
         for pipeline, group in zip(found, entries, strict=True)
         for runner in group
         if runner.milliseconds
     ]
     baselines = [each.name for each in found if formats and each.pipeline.source == formats[0]]
-    compare_with(rows, baselines[0] if baselines else None)
-    return rows, whole
+    return compared(rows, baselines[0] if baselines else None), whole
 
 
-def facts(pipeline: TimedPipeline, known: Accuracy) -> dict[str, Any]:
-    """What a row says beside speed."""
+def row_of(codec: str, pipeline: TimedPipeline, known: Metrics, timing: Timing, peak: float | None) -> Row:
+    """A row without comparison."""
     size = sum(map(len, pipeline.files)) / len(pipeline.files)
     timed = round(size, 1)
-    metrics: dict[str, Any] = {"bytes": timed, "bpp": round(8 * size / CROP**2, 4)} | known.of(pipeline.pipeline)
-    return (
-        {"name": pipeline.name, "answer": pipeline.answer}
-        | {key: metrics.get(key) for key in ("bytes", "bpp", "top1", "top5", "miou", "source")}
-        | {"timed_bytes": timed}
-        | {"parameters": pipeline.parameters}
-        | {f"{part}_macs": count for part, count in pipeline.macs.items()}
+    return Row(
+        codec,
+        pipeline.name,
+        pipeline.answer,
+        bytes=timed if known.bytes is None else known.bytes,
+        bpp=round(8 * size / CROP**2, 4) if known.bpp is None else known.bpp,
+        top1=known.top1,
+        top5=known.top5,
+        miou=known.miou,
+        source=known.source,
+        timed_bytes=timed,
+        parameters=pipeline.parameters,
+        entropy_macs=pipeline.macs.entropy,
+        synthesis_macs=pipeline.macs.synthesis,
+        network_macs=pipeline.macs.network,
+        **asdict(timing),
+        peak_mib=peak,
+        threads=torch.get_num_threads(),
+        machine=machine(),
+        date=datetime.date.today().isoformat(),
     )
 
 
-def fastest(rows: Sequence[dict[str, Any]], batch: int) -> dict[str, dict[str, Any]]:
+def fastest(rows: Sequence[Row], batch: int) -> dict[str, Row]:
     """Of each pipeline, by name, the row of its fastest engine at a batch size."""
-    best: dict[str, dict[str, Any]] = {}
+    best: dict[str, Row] = {}
     for row in rows:
-        if row["batch"] == batch and row["ms"] <= best.get(row["name"], row)["ms"]:
-            best[row["name"]] = row
+        if row.batch == batch and row.ms <= best.get(row.name, row).ms:
+            best[row.name] = row
     return best
 
 
-def macs_of(row: dict[str, Any]) -> int:
-    """All MACs from file to answer."""
-    return int(sum(row[f"{part}_macs"] for part in ("entropy", "synthesis", "network")))
+def compared(rows: Sequence[Row], baseline: str | None) -> list[Row]:
+    """The rows with their speed-up over the baseline, on its fastest engine, and other values as ratios to it."""
+    theirs = {row.batch: fastest(rows, row.batch).get(baseline or "") for row in rows}
+
+    def beside(row: Row, other: Row | None) -> Row:
+        if other is None or row.answer != other.answer:
+            return row
+        return replace(row, speedup=round(other.ms / row.ms, 2), relative=ratios(row, other))
+
+    return [beside(row, theirs[row.batch]) for row in rows]
 
 
-def compare_with(rows: Rows, baseline: str | None) -> None:
-    """Add the speed-up over the baseline, on its fastest engine, and other values as ratios to the baseline's."""
-    for batch in {row["batch"] for row in rows}:
-        theirs = fastest(rows, batch).get(baseline) if baseline else None
-        for row in rows:
-            if row["batch"] == batch:
-                same = theirs is not None and row["answer"] == theirs["answer"]
-                row["speedup"] = round(theirs["ms"] / row["ms"], 2) if theirs and same else None
-                row["relative"] = ratios(row, theirs) if theirs and same else None
+def ratios(row: Row, baseline: Row) -> Ratios:
+    """Values of a row, each over the baseline's."""
+
+    def ratio(ours: float | None, theirs: float | None) -> float | None:
+        return round(ours / theirs, 3) if ours and theirs else None
+
+    return Ratios(
+        macs=ratio(row.macs, baseline.macs),
+        bytes=ratio(row.bytes, baseline.bytes),
+        parameters=ratio(row.parameters, baseline.parameters),
+        peak_mib=ratio(row.peak_mib, baseline.peak_mib),
+        top1=ratio(row.top1, baseline.top1),
+    )
 
 
-def ratios(row: dict[str, Any], baseline: dict[str, Any]) -> dict[str, float | None]:
-    """Bytes, MACs, parameters, memory and top-1 of a row, each over the baseline's; None where one is not known."""
-    pairs = {"macs": (macs_of(row), macs_of(baseline))}
-    pairs |= {key: (row[key], baseline[key]) for key in ("bytes", "parameters", "peak_mib", "top1")}
-    return {key: round(ours / theirs, 3) if ours and theirs else None for key, (ours, theirs) in pairs.items()}
-
-
-def columns(rows: Rows) -> list[Rows]:
+def columns(rows: Sequence[Row]) -> list[Table]:
     """The rows as three tables for people: accuracy and cost; latency; ratios to the baseline."""
-    cost = []
-    for row in {row["name"]: row for row in rows}.values():
-        millions = {f"M MACs {part}": round(row[f"{part}_macs"] / 1e6) for part in ("entropy", "synthesis", "network")}
-        given = {key: percent(row[key]) for key in ("top1", "top5", "miou")}
-        stated = {"accuracy": row["source"] and row["source"].partition(" ")[0]}
-        millions |= {"M parameters": round(row["parameters"] / 1e6, 1)}
-        cost.append({key: row[key] for key in ("name", "bytes", "bpp")} | given | stated | millions)
-    speed = [
-        {key: row[key] for key in ("name", "engine", "batch", "ms", "speedup", "read_ms", "decode_ms", "network_ms")}
-        | {"10-90 %": f"{row['ms_10']}-{row['ms_90']}"}
-        | {key: row[key] for key in ("images_per_second", "peak_mib")}
+    cost: Table = [
+        {
+            "name": row.name,
+            "bytes": row.bytes,
+            "bpp": row.bpp,
+            "top1": percent(row.top1),
+            "top5": percent(row.top5),
+            "miou": percent(row.miou),
+            "accuracy": row.source and row.source.partition(" ")[0],
+            "M MACs entropy": round(row.entropy_macs / 1e6),
+            "M MACs synthesis": round(row.synthesis_macs / 1e6),
+            "M MACs network": round(row.network_macs / 1e6),
+            "M parameters": round(row.parameters / 1e6, 1),
+        }
+        for row in {row.name: row for row in rows}.values()
+    ]
+    first = ("name", "engine", "batch", "ms", "speedup", "read_ms", "decode_ms", "network_ms")
+    speed: Table = [
+        {key: getattr(row, key) for key in first}
+        | {"10-90 %": f"{row.ms_10}-{row.ms_90}"}
+        | {"images_per_second": row.images_per_second, "peak_mib": row.peak_mib}
         for row in rows
     ]
-    beside = [
-        {"name": row["name"], "engine": row["engine"], "batch": row["batch"], "speedup": row["speedup"]}
-        | row["relative"]
-        for batch in dict.fromkeys(row["batch"] for row in rows)
+    beside: Table = [
+        {"name": row.name, "engine": row.engine, "batch": row.batch, "speedup": row.speedup} | asdict(row.relative)
+        for batch in dict.fromkeys(row.batch for row in rows)
         for row in fastest(rows, batch).values()
-        if row["relative"]
+        if row.relative
     ]
     return [cost, speed, beside]
 

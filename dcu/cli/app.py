@@ -30,9 +30,9 @@ COMMANDS = {
     "info": "Show size, layers, rate and codec of bitstreams.",
     "verify": "Check the integrity of bitstreams.",
     "models": "List, show, verify and remove installed models.",
-    "formats": "List the image formats that are read and written.",
+    "formats": "List supported image formats.",
     "bench": "Benchmark latency, cost and accuracy of classification.",
-    "data": "List the training and validation sets and build them.",
+    "data": "List and build training and validation sets.",
     "train": "Train codecs, classifiers and segmenters.",
     "eval": "Evaluate models on data sets.",
 }
@@ -83,7 +83,7 @@ def verbose_option() -> Any:
     maker = typer.Typer(add_completion=False)
 
     @maker.command()
-    def command(verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what the library does.")) -> None: ...
+    def command(verbose: bool = typer.Option(False, "--verbose", "-v", help="Enable debug logging.")) -> None: ...
 
     option = typer.main.get_command(maker).params[0]
     option.expose_value, option.callback = False, set_level(logging.DEBUG)
@@ -135,10 +135,10 @@ def root(
         "-V",
         callback=show_versions,
         is_eager=True,
-        help="Show the versions of dcu, of its dependencies and models, and the CPU's features.",
+        help="Show the versions of dcu, its dependencies and models, and the CPU features.",
     ),
 ) -> None:
-    """A learned image codec; networks classify and segment its bitstreams without decoding.
+    """Learned image codec with classification and segmentation of bitstreams.
 
     Example: dcu compress photo.jpg -o photo.bin
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -17,21 +18,27 @@ Rates = Annotated[
 ]
 Labelled = Annotated[
     Path | None,
-    typer.Option("--data", metavar="PATH", help="Directory or tar of one directory per class (WNID): for accuracy."),
+    typer.Option(
+        "--data",
+        metavar="PATH",
+        help="Measure accuracy on this directory or tar, which has one directory per class (WNID).",
+    ),
 ]
 Batches = Annotated[
     list[int] | None, typer.Option("--batch", metavar="N", min=1, help="Batch size; repeatable.", show_default="1, 32")
 ]
-Baselines = Annotated[str, typer.Option("--baselines", metavar="FORMATS", help=options.FORMATS_HELP)]
-Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report: tables, plots, images.")]
+Baselines = Annotated[str, options.formats("--baselines")]
+Html = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="Write an HTML report with tables, plots and images.")
+]
 Seconds = Annotated[
     float | None,
     typer.Option(
         "--seconds",
         metavar="S",
         min=0,
-        help="Time limit of each part: accuracy, timing, comparison of formats. Each measures at least once.",
-        show_default="20 for timing, none for the rest",
+        help="Time limit for each of accuracy, timing and format comparison; each measures at least once.",
+        show_default="20 for timing, else none",
     ),
 ]
 
@@ -65,9 +72,10 @@ def bench(
     from dcu.bench.report import Section, check_packages, report, report_images
     from dcu.bench.table import bench_rate, columns, machine
     from dcu.data import dataset_name, items
-    from dcu.evaluate.baselines import parse
+    from dcu.evaluate.baselines import check_available
 
-    formats, found = parse(baselines, "--baselines"), items(data) if data else []
+    formats, found = options.format_names(baselines), items(data) if data else []
+    check_available(formats)
     if html is not None:
         check_packages()
         places.refuse(html, [item.path for item in found], "--html")
@@ -105,7 +113,7 @@ def bench(
             lambda rounds: console.progress(rounds, "timing", quiet),
         )
         sections.append(Section(model, rows, known))
-        for part in [rows] if json else columns(rows):
+        for part in [list(map(asdict, rows))] if json else columns(rows):
             console.print_rows(part, json)
         if known.source and not json:
             note(f"top-1, top-5, bytes: {known.source}", quiet)

@@ -44,7 +44,7 @@ class KnownClasses:
         names = indices_by_name(classifier.labels)
         for entry in (*(self.classes or ()), *(self.prior or ())):
             if entry.name.casefold() not in names:
-                raise InvalidInputError(f"{entry.place}: {entry.name!r} is no class of {classifier.name}")
+                raise InvalidInputError(f"{entry.place}: {entry.name!r} is not a class of {classifier.name}")
         classes = None if self.classes is None else [entry.name for entry in self.classes]
         prior = None if self.prior is None else {entry.name: entry.weight for entry in self.prior}
         try:
@@ -77,10 +77,10 @@ def weighted(path: Path) -> list[Entry]:
         if number == 0 and [cell.strip().casefold() for cell in cells] == ["label", "weight"]:
             continue
         if len(cells) != 2:
-            raise InvalidInputError(f"{place}: not a label and a weight, separated by a comma")
+            raise InvalidInputError(f"{place}: expected label,weight")
         name = cells[0].strip()
         if name.casefold() in entries:
-            raise InvalidInputError(f"{place}: {name!r} is there twice")
+            raise InvalidInputError(f"{place}: duplicate class {name!r}")
         entries[name.casefold()] = Entry(place, name, weight_of(place, cells[1]))
     if not entries:
         raise InvalidInputError(f"{path}: no classes")
@@ -94,7 +94,7 @@ def weight_of(place: str, text: str) -> float:
     except ValueError:
         weight = math.nan
     if not (math.isfinite(weight) and weight >= 0):
-        raise InvalidInputError(f"{place}: {text.strip()!r} is no weight: a number of 0 or more")
+        raise InvalidInputError(f"{place}: {text.strip()!r} is not a weight (a number of at least 0)")
     return weight
 
 

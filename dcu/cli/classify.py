@@ -50,15 +50,15 @@ def classify(
     top: Annotated[int, typer.Option(metavar="K", min=1, help="Number of classes to print.")] = 5,
     classes: Annotated[
         Path | None,
-        typer.Option("--classes", metavar="FILE", help="File of the only classes that may occur, one per line."),
+        typer.Option("--classes", metavar="FILE", help="Predict only the classes listed in FILE, one per line."),
     ] = None,
     prior: Annotated[
         Path | None,
-        typer.Option("--prior", metavar="FILE", help="File of class priors: label,weight."),
+        typer.Option("--prior", metavar="FILE", help="File of class priors, one label,weight per line."),
     ] = None,
     min_probability: Annotated[
         float,
-        typer.Option(metavar="P", min=0, max=1, help="Omit less probable classes; no label if none is left."),
+        typer.Option(metavar="P", min=0, max=1, help="Omit classes less probable than P; may leave none."),
     ] = 0.0,
     view: options.View = "center",
     views: options.Views = 1,

@@ -10,7 +10,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO, TypeVar
 
@@ -122,13 +122,13 @@ def complain(message: str) -> None:
     note(f"dcu: {message}")
 
 
-def print_json(value: dict[str, Any], error: bool = False) -> None:
+def print_json(value: Mapping[str, object], error: bool = False) -> None:
     """One JSON object on a line of standard output, or of standard error."""
     clear()
     print(json.dumps(value), file=sys.stderr if error else sys.stdout, flush=True)
 
 
-def print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+def print_rows(rows: Sequence[Mapping[str, object]], as_json: bool) -> None:
     """Rows of equal keys on standard output: one JSON object a line, or a table for people."""
     if as_json:
         for row in rows:

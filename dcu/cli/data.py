@@ -15,9 +15,7 @@ from dcu.datasets.files import Clones
 from dcu.datasets.table import DATA_SETS, DataSet, Repository
 from dcu.errors import MissingInputError, OutputError, UsageError
 
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="List the training and validation sets and build them."
-)
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="List and build training and validation sets.")
 Directory = Annotated[
     Path, typer.Option("--clones", metavar="DIR", help="Directory with one git clone per repository.")
 ]
@@ -54,9 +52,9 @@ def build_sets(
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing tars.")] = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Build the tars of data sets and compare their hashes.
+    """Build the tars of data sets and verify their hashes.
 
-    Without the clones that are needed, prints the commands that make them.
+    If clones are missing, prints the commands that create them.
 
     Example: dcu data build kodak --clones clones
     """
@@ -69,7 +67,7 @@ def build_sets(
     if missing := found.missing({repository: None for dataset in chosen for repository in dataset.repositories}):
         for repository in missing:
             say(clone_command(repository, clones))
-        raise MissingInputError(f"{clones}: {len(missing)} clones are missing; the commands above make them")
+        raise MissingInputError(f"{clones}: {len(missing)} clones are missing; the commands above create them")
     outlive_stdout()
     for dataset in chosen:
         build_set(dataset, found, output, force)
@@ -82,7 +80,7 @@ def build_set(dataset: DataSet, clones: Clones, output: Path, force: bool) -> No
         if up_to_date(dataset, output):
             say(f"{dataset.name}: up to date")
             return
-        raise OutputError(f"{existing[0]}: exists and is not as recorded; --force overwrites it")
+        raise OutputError(f"{existing[0]}: exists and differs from the record; use --force to overwrite it")
     tars = build(dataset, clones, output)
     for tar in tars:
         state = "as recorded" if tar.as_recorded else "not as recorded"

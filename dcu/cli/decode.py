@@ -23,10 +23,11 @@ def decode(
     inputs: options.Inputs = None,
     output: options.Output = None,
     format: Annotated[
-        str, typer.Option(metavar="EXT", help="Format of files in a directory and on standard output.")
+        str, typer.Option(metavar="EXT", help="Format of files written to a directory or standard output.")
     ] = "png",
     thumbnail: Annotated[
-        bool, typer.Option("--thumbnail", help="Decode the thumbnail layer of images of 1024 pixels or more.")
+        bool,
+        typer.Option("--thumbnail", help="Decode only the thumbnail layer, which images of 1024 pixels or more have."),
     ] = False,
     files_from: options.FilesFrom = None,
     skip_existing: options.SkipExisting = False,
@@ -40,7 +41,7 @@ def decode(
     device: options.Device = "auto",
     precision: options.Precision = "auto",
 ) -> int:
-    """Decode bitstreams to images. The file extension chooses the format.
+    """Decode bitstreams to images. The output extension selects the format.
 
     Example: dcu decode photo.bin -o photo.png
     """

@@ -66,7 +66,7 @@ def embed(
     Example: dcu embed bins/ -o features.parquet
     """
     if json and output is not None:
-        raise UsageError("--json and -o exclude each other")
+        raise UsageError("--json and -o cannot be combined")
     seen = options.chosen_view(view, views)
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)", files_from)
     target = None if json else output_of(found, output, force, skip_existing or retry is not None)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from dcu.data import Item
 
 CLASSIFIER = "classifier-0.0983"
+NOT_RECORDED = ("name", "setting", "encode_ms", "decode_ms")
+"""Of a codec's metrics on its card: what the card says elsewhere, and what this machine takes."""
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Evaluate models on data sets.")
 Data = Annotated[
     Path, typer.Argument(metavar="DATA", help="Directory or uncompressed tar.", show_default=False, readable=False)
@@ -33,12 +35,10 @@ CodecNames = Annotated[
     ),
 ]
 Bits = Annotated[bool, typer.Option("--bits", help="Also print bits per symbol with and without the context model.")]
-Baselines = Annotated[
-    str,
-    typer.Option("--baselines", metavar="FORMATS", help=options.FORMATS_HELP),
-]
+Baselines = Annotated[str, options.formats("--baselines")]
 Plot = Annotated[
-    Path | None, typer.Option("--plot", metavar="FILE", help="Write rate-distortion curves to a .svg, .png or .pdf.")
+    Path | None,
+    typer.Option("--plot", metavar="FILE", help="Plot rate-distortion curves to a .svg, .png or .pdf file."),
 ]
 NetworkName = Annotated[
     str | None,
@@ -46,7 +46,7 @@ NetworkName = Annotated[
         "--network",
         metavar="NAME",
         help="Classifier by name or path.",
-        show_default=f"{CLASSIFIER}; of bitstreams, their codec's",
+        show_default=f"{CLASSIFIER}, or matching the bitstreams",
         autocompletion=options.installed("classifier"),
     ),
 ]
@@ -55,7 +55,7 @@ Agreement = Annotated[
     typer.Option("--agreement", help="Measure agreement with the RGB teacher instead of accuracy; needs no labels."),
 ]
 Native = Annotated[
-    bool, typer.Option("--native", help="Evaluate images at their own size instead of the 224x224 center crop.")
+    bool, typer.Option("--native", help="Evaluate images at native size instead of the 224x224 center crop.")
 ]
 
 
@@ -82,7 +82,7 @@ def eval_codec(
 
     if plot is not None:
         if plot.suffix not in (".svg", ".png", ".pdf"):
-            raise UsageError(f"--plot: {plot.name} ends neither in .svg nor in .png nor in .pdf")
+            raise UsageError(f"--plot: {plot.name} must end in .svg, .png or .pdf")
         files.check_free(plot, force)  # before minutes of measuring
     models = [store.find(name, "codec") for name in codec] if codec else store.installed_codecs()
     found = items(data)
@@ -94,10 +94,11 @@ def eval_codec(
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
     from dcu.evaluate import curves
-    from dcu.evaluate.baselines import measure_setting, parse, settings
-    from dcu.evaluate.codec import TIMES, bits_per_symbol, evaluate, measured_points
+    from dcu.evaluate.baselines import check_available, measure_setting, settings
+    from dcu.evaluate.codec import bits_per_symbol, evaluate, measured_points
 
-    formats = parse(baselines, "--baselines")
+    formats = options.format_names(baselines)
+    check_available(formats)
     if formats or plot:
         curves.check_packages()
     ours = []
@@ -106,26 +107,27 @@ def eval_codec(
         for quality in measured_points(loaded):
             at = "" if quality is None else f" at quality {quality}"
             shown = console.progress(found, f"measuring {model.name}{at}", quiet)
-            metrics = evaluate(loaded, (item.image() for item in shown), quality)
-            ours.append({"dataset": dataset, "name": model.name} | metrics)
-            console.print_rows(ours[-1:], json)
+            ours.append(evaluate(loaded, (item.image() for item in shown), quality))
+            console.print_rows([{"dataset": dataset} | ours[-1].row()], json)
         if bits and loaded.points == 1:
-            console.print_rows([{"dataset": dataset, "name": model.name} | bits_per_symbol(loaded, found)], json)
+            saved = asdict(bits_per_symbol(loaded, found))
+            console.print_rows([{"dataset": dataset, "name": model.name} | saved], json)
     measured = [
-        {"dataset": dataset} | measure_setting(*setting, (item.image() for item in found))
+        measure_setting(*setting, (item.image() for item in found))
         for setting in console.progress(settings(formats), "measuring other formats", quiet)
     ]
     drawn = curves.of(ours, measured)
     for format in formats:
-        console.print_rows(drawn["psnr"][format], json)
-    against = curves.differences(ours, drawn)
-    console.print_rows(against, json)
-    console.print_rows(curves.savings(ours, drawn), json)
+        console.print_rows([{"dataset": dataset} | point.row() for point in drawn["psnr"][format]], json)
+    gains = curves.gains(ours, drawn)
+    console.print_rows([gain.row() for gain in gains], json)
+    console.print_rows([saving.row() for saving in curves.savings(ours, drawn)], json)
     if record:
-        for row in ours:
-            metrics = {k: v for k, v in row.items() if k != "name" and k not in TIMES}
-            result = Result(**metrics, against=curves.stated(row, against))
-            found_at = next(index for index, model in enumerate(models) if model.name == row["name"])
+        for point in ours:
+            metrics = {key: value for key, value in asdict(point).items() if key not in NOT_RECORDED}
+            against = {gain.against: gain.difference for gain in gains if gain.point is point}
+            result = Result(dataset, **metrics, against=against)
+            found_at = next(index for index, model in enumerate(models) if model.name == point.name)
             models[found_at] = store.record(models[found_at], result)
     if plot is not None:
         title = f"{dataset}, {len(found)} images"
@@ -140,12 +142,12 @@ def eval_rates(
         typer.Option(
             "--codec",
             metavar="NAME",
-            help="Codec of 64 operating points, by name or path.",
+            help="Codec with 64 operating points, by name or path.",
             autocompletion=options.installed("codec"),
         ),
     ],
     images: Annotated[
-        int, typer.Option(metavar="N", min=1, help="At most N images, evenly spread over the data.")
+        int, typer.Option(metavar="N", min=1, help="Use at most N images, spread evenly over the data.")
     ] = 500,
     json: options.Json = False,
     record: Record = False,
@@ -153,7 +155,9 @@ def eval_rates(
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> None:
-    """Measure the mean rate of each operating point, for compress --rate.
+    """Measure the mean rate of each operating point.
+
+    compress --rate selects operating points by these rates.
 
     Example: dcu eval rates photos/ --codec codec-2 --record
     """
@@ -167,7 +171,7 @@ def eval_rates(
 
     loaded = Codec.from_model(model, chosen_device)
     if loaded.points == 1:
-        raise UsageError(f"{model.name}: has one operating point")
+        raise UsageError(f"{model.name}: has only one operating point")
     if record:
         console.outlive_stdout()
     progress = console.progress(found, f"measuring {model.name}", quiet)
@@ -195,7 +199,8 @@ def eval_classifier(
 ) -> None:
     """Measure top-1 and top-5 accuracy of a classifier.
 
-    DATA has one directory of images or bitstreams per class, named by WNID or label.
+    DATA contains one directory of images or bitstreams per class, named by WNID
+    or label.
 
     Example: dcu eval classifier imagenet1000-val.tar --network classifier-0.330
     """
@@ -203,9 +208,9 @@ def eval_classifier(
     from dcu.image import SUFFIXES
 
     if agreement and native:
-        raise UsageError("--agreement uses the standard evaluation crop: not with --native")
+        raise UsageError("--agreement and --native cannot be combined")
     if native and record:
-        raise UsageError("--record uses the standard evaluation crop: not with --native")
+        raise UsageError("--record and --native cannot be combined")
     found = items(data, SUFFIXES if agreement else LABELLED)
     model = classifier_model(network, found[0])
     chosen_device = options.start(threads, device)
@@ -218,11 +223,13 @@ def eval_classifier(
     else:
         numbers = class_numbers(classifier, found)
     outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), native)
-    facts = {"dataset": dataset_name(data)} | evaluate(outputs, classifier.temperature)
-    facts |= {"temperature": classifier.temperature, "engine": "pytorch" if native else classifier.engine}
+    metrics, used = evaluate(outputs, classifier.temperature), "pytorch" if native else classifier.engine
+    facts: dict[str, Any] = {"dataset": dataset_name(data)}
     if agreement:
-        agreed = {"agreement": facts["top1"], "agreement_se": facts["top1_se"]}
-        facts = {key: facts[key] for key in ("dataset", "count", "bytes", "bpp", "engine")} | agreed
+        facts |= {"count": metrics.count, "bytes": metrics.bytes, "bpp": metrics.bpp, "engine": used}
+        facts |= {"agreement": metrics.top1, "agreement_se": metrics.top1_se}
+    else:
+        facts |= asdict(metrics) | {"temperature": classifier.temperature, "engine": used}
     console.print_rows([{"network": model.name} | facts], json)
     if record:
         store.record(model, Result(**facts))
@@ -240,7 +247,7 @@ def eval_calibrate(
 ) -> None:
     """Fit the temperature of a classifier's probabilities.
 
-    Fits it to labeled images and writes it to the model card.
+    The fit uses labeled images; the result is written to the model card.
 
     Example: dcu eval calibrate held-out.tar --network classifier-0.330
     """
@@ -257,14 +264,14 @@ def eval_calibrate(
     outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), native=False)
     temperature = best_temperature(outputs)
     store.amend(model, replace(model.card, temperature=temperature, calibration=Sample(dataset, len(found))))
-    facts = {"network": model.name, "dataset": dataset} | evaluate(outputs, temperature)
+    facts = {"network": model.name, "dataset": dataset} | asdict(evaluate(outputs, temperature))
     console.print_rows([facts | {"temperature": temperature, "engine": classifier.engine}], json)
 
 
 @app.command("baselines")
 def eval_baselines(
     data: Data,
-    formats: Annotated[str, typer.Option("--formats", metavar="FORMATS", help=options.FORMATS_HELP)] = "avif,webp,jpeg",
+    formats: Annotated[str, options.formats("--formats")] = "avif,webp,jpeg",
     network: NetworkName = None,
     json: options.Json = False,
     record: Record = False,
@@ -274,7 +281,7 @@ def eval_baselines(
 ) -> None:
     """Compare accuracy at equal file size with RGB pipelines.
 
-    These are the RGB network on images decoded by dcu and on other formats.
+    Runs the RGB network on images decoded by dcu and on other formats.
 
     Example: dcu eval baselines imagenet1000-val.tar --formats webp,avif
     """
@@ -284,11 +291,12 @@ def eval_baselines(
     found, dataset = items(data, SUFFIXES), dataset_name(data)
     model = classifier_model(network, found[0])
     chosen_device = options.start(threads, device)
-    from dcu.evaluate.baselines import parse
+    from dcu.evaluate.baselines import check_available
     from dcu.evaluate.classifier import compare, merged
     from dcu.tasks.classify import Classifier
 
-    chosen = parse(formats, "--formats")
+    chosen = options.format_names(formats)
+    check_available(chosen)
     classifier = Classifier.load(model.directory, chosen_device, "pytorch")  # as the RGB network
     tuned = store.networks("rgb-classifier", model.fingerprint)
     rows = compare(classifier, found, console.progress(found, "measuring", quiet), chosen, *tuned[:1])
@@ -336,7 +344,7 @@ def eval_segmenter(
 ) -> None:
     """Measure mean intersection over union of a segmenter.
 
-    DATA has images/ and labels/.
+    DATA contains images/ and labels/.
 
     Example: dcu eval segmenter camvid-val.tar --network segmenter-0.330
     """
@@ -353,7 +361,8 @@ def eval_segmenter(
         asked = RgbCounterpart(model, codec_of(model.identity))
     else:
         asked = LatentAnswer(Segmenter.load(model.directory, chosen_device))
-    facts = {"dataset": dataset_name(data)} | evaluate(asked, found, console.progress(found, "measuring", quiet))
+    metrics = evaluate(asked, found, console.progress(found, "measuring", quiet))
+    facts = {"dataset": dataset_name(data)} | asdict(metrics)
     console.print_rows([facts], json)
     if record:
         store.record(model, Result(**facts))

@@ -14,9 +14,9 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def formats(json: options.Json = False) -> None:
-    """List the image formats that are read and written.
+    """List supported image formats.
 
-    Formats with an extra need: pip install "dcu-codec[EXTRA]"
+    Formats with an extra require: pip install "dcu-codec[EXTRA]"
 
     Example: dcu formats --json
     """

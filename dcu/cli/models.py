@@ -70,7 +70,7 @@ def show(
 
 @app.command()
 def verify(names: Names = None, as_json: options.Json = False) -> int:
-    """Check weights, fingerprints and costs against cards.
+    """Check weights, fingerprints and costs against model cards.
 
     Example: dcu models verify classifier-0.0983
     """
@@ -123,7 +123,7 @@ def check(model: store.Model) -> None:
     stated = cards.facts(model.card)
     for name, value in cards.facts(counted).items():
         if stated.get(name) != value:
-            raise UnavailableError(f"{name} is {value}, its card says {stated.get(name)}")
+            raise UnavailableError(f"{name} is {value}, but the card states {stated.get(name)}")
 
 
 @app.command()

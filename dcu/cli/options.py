@@ -64,40 +64,42 @@ Precision = Annotated[
 Output = Annotated[
     str | None, typer.Option("--output", "-o", metavar="PATH", help="File or directory; - for standard output.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON Lines; failed inputs have error and exit_code.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print JSON Lines; failed inputs are objects with error and exit_code.")
+]
 KeepExtension = Annotated[
-    bool, typer.Option("--keep-extension", help="Keep the extension of inputs in names of outputs: a.jpg.bin.")
+    bool, typer.Option("--keep-extension", help="Append to the extension of the input: a.jpg becomes a.jpg.bin.")
 ]
 FORMATS = ("avif", "jpeg", "jpeg2000", "jxl", "webp")
 """As `dcu.evaluate.baselines.FORMATS`, which needs torch."""
-FORMATS_HELP = f"Formats to compare with, from: {', '.join(FORMATS)}."
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print which files would be written, and write none.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress, notes or summary.")]
-View = Annotated[
-    Literal["center", "full"], typer.Option("--view", help="Classify the center crop of the image or all of it.")
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the files that would be written, without writing them.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Suppress progress, notes and the summary.")]
+View = Annotated[Literal["center", "full"], typer.Option("--view", help="Use the center crop or the full image.")]
+Views = Annotated[
+    Literal[1, 5], typer.Option("--views", help="1: the view alone; 5: average over the center and four corners.")
 ]
-Views = Annotated[Literal[1, 5], typer.Option("--views", help="5: average over the center and the four corners.")]
 Network = Annotated[
     str | None,
     typer.Option(
         "--network",
         metavar="NAME",
         help="Classifier by name or path.",
-        show_default="that of the codec",
+        show_default="matching the codec",
         autocompletion=installed("classifier"),
     ),
 ]
 EngineName = Annotated[
     Engine,
     typer.Option(
-        "--engine", help="Backend; onnx and int8 need dcu-codec[fast]; auto is the fastest that keeps accuracy."
+        "--engine",
+        help="Backend; auto selects the fastest that preserves accuracy. onnx and int8 require dcu-codec[fast].",
     ),
 ]
 Threads = Annotated[
     int | None, typer.Option("--threads", metavar="N", min=1, help="CPU threads.", show_default="all cores")
 ]
-Device = Annotated[DeviceName, typer.Option("--device", help="Where networks run.")]
+Device = Annotated[DeviceName, typer.Option("--device", help="Device to run networks on.")]
 
 
 def moved(option: str, place: str) -> Any:
@@ -105,9 +107,27 @@ def moved(option: str, place: str) -> Any:
 
     def refuse(value: Any) -> None:
         if value:
-            raise UsageError(f"{option} is no option any more: use {place}")
+            raise UsageError(f"{option} was removed: use {place}")
 
     return typer.Option(option, hidden=True, callback=refuse)
+
+
+def formats(option: str) -> Any:
+    """An option that takes names of formats; an unknown one is refused before torch is imported."""
+
+    def check(value: str) -> str:
+        for name in format_names(value):
+            if name not in FORMATS:
+                raise UsageError(f"{option}: '{name}' is not one of {', '.join(FORMATS)}")
+        return value
+
+    listed = f"Formats to compare with, separated by commas: {', '.join(FORMATS)}."
+    return typer.Option(option, metavar="FORMATS", help=listed, callback=check)
+
+
+def format_names(value: str) -> list[str]:
+    """The names in the value of such an option."""
+    return list(dict.fromkeys(name.strip().lower() for name in value.split(","))) if value else []
 
 
 def start(threads: int | None, device: DeviceName) -> str:
@@ -137,5 +157,5 @@ def begin(number: int | None, old: int | None, device: DeviceName) -> tuple[int,
 def chosen_view(view: str, views: int) -> str:
     """What networks are to see, as `dcu.tasks.classify.VIEWS` names it."""
     if view == "full" and views == 5:
-        raise UsageError("--view full and --views 5 exclude each other")
+        raise UsageError("--view full and --views 5 cannot be combined")
     return "five" if views == 5 else view

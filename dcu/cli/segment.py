@@ -33,14 +33,14 @@ def segment(
         typer.Option(
             "--overlay",
             metavar="PATH",
-            help="File or directory for class colors over the decoded image, with a legend below.",
+            help="Write the decoded image overlaid with class colors and a legend to this file or directory.",
         ),
     ] = None,
     list_classes: Annotated[
-        bool, typer.Option("--list-classes", help="Print the classes of the segmenter and their colors, and exit.")
+        bool, typer.Option("--list-classes", help="Print the classes and colors of the segmenter and exit.")
     ] = False,
     full: Annotated[
-        bool, typer.Option("--full", help="Segment the full layer of large images, not their thumbnail layer.")
+        bool, typer.Option("--full", help="Segment large images at full resolution instead of their thumbnail layer.")
     ] = False,
     network: Annotated[
         str | None,
@@ -48,7 +48,7 @@ def segment(
             "--network",
             metavar="NAME",
             help="Segmenter by name or path.",
-            show_default="that of the codec",
+            show_default="matching the codec",
             autocompletion=options.installed("segmenter"),
         ),
     ] = None,
@@ -81,9 +81,9 @@ def segment(
     overlays = None if overlay is None else places.choose(found, overlay, ".png", option="--overlay")
     wanted = [each for each in (maps, overlays) if each]
     if sum(each.piped for each in wanted) + json > 1 or (overlays and overlays.piped):
-        raise UsageError("standard output takes one thing only")
+        raise UsageError("only one result can be written to standard output")
     if maps and maps.file and not found.shards_only and Path(str(maps.file)).suffix.lower() != ".png":
-        raise UsageError(f"{output}: segmentation maps are indexed PNG files")
+        raise UsageError(f"{output}: segmentation maps must be .png files")
     shape = Path("x.png" if not overlays or overlays.file is None or found.shards_only else str(overlays.file))
     encoder(shape)  # an unknown format is an error before any work
     places.check(found, *wanted)

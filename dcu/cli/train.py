@@ -24,36 +24,39 @@ CHECKPOINT = "checkpoint.safetensors"
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train codecs, classifiers and segmenters.")
 Recipe = Annotated[
     str,
-    typer.Argument(metavar="RECIPE", help="Recipe: path of a TOML file, or name of a shipped one.", show_default=False),
+    typer.Argument(metavar="RECIPE", help="Path of a TOML recipe, or name of a bundled one.", show_default=False),
 ]
 Data = Annotated[
     list[Path],
-    typer.Option("--data", metavar="PATH", help="Directory of images or of tars, or an uncompressed tar; repeatable."),
+    typer.Option("--data", metavar="PATH", help="Directory of images or tars, or an uncompressed tar; repeatable."),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", metavar="DIR", help="Directory of the model.", show_default="in the user's data directory"),
+    typer.Option(
+        "--out", metavar="DIR", help="Output directory of the model.", show_default="in the user's data directory"
+    ),
 ]
-Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Directory for checkpoint and log.")]
+Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Directory for checkpoints and logs.")]
 Init = Annotated[
     list[str] | None,
-    typer.Option(
-        "--init", metavar="WEIGHTS", help="Initialize from a run's checkpoint, or a classifier's model; repeatable."
-    ),
+    typer.Option("--init", metavar="WEIGHTS", help="Initialize from a checkpoint or a classifier; repeatable."),
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the recipe, as data.batch=4; repeatable."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a value of the recipe, such as data.batch=4; repeatable."
+    ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint.")]
-ForceModel = Annotated[bool, typer.Option("--force", help="Replace or hide an existing model of that name.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume from the checkpoint.")]
+ForceModel = Annotated[bool, typer.Option("--force", help="Replace or shadow an existing model of the same name.")]
 Minutes = Annotated[
-    float | None, typer.Option("--minutes", metavar="N", min=0, help="Stop after N minutes; --resume continues.")
+    float | None,
+    typer.Option("--minutes", metavar="N", min=0, help="Stop after N minutes; resume later with --resume."),
 ]
 
 
 class Options(NamedTuple):
-    """What all trainings of a recipe are told."""
+    """The options that all trainings of a recipe share."""
 
     init: list[str] | None
     resume: bool
@@ -64,9 +67,9 @@ class Options(NamedTuple):
 def check_place(place: Path, chosen: Options) -> None:
     """Raise UsageError, before any work, where another run is in the place of a new one, or options contradict."""
     if chosen.resume and chosen.init:
-        raise UsageError("--init begins a run, --resume continues one")
+        raise UsageError("--init and --resume cannot be combined")
     if not chosen.resume and (there := place / CHECKPOINT).exists():
-        raise UsageError(f"{there}: a run is there already; --resume continues it, or name other --runs")
+        raise UsageError(f"{there}: run exists; continue it with --resume or choose another --runs directory")
 
 
 def destination(name: str, out: Path | None, chosen: Options) -> Path:
@@ -115,12 +118,12 @@ def train(
         if first:
             console.note(f"held out for validation: {len(task.held_out)} of {len(items)} images")
         if not run.train(chosen.minutes, Console(stderr=True)) and first:
-            console.note(f"stopped at step {run.step} of {schedule.steps}; --resume continues")
+            console.note(f"stopped at step {run.step} of {schedule.steps}; continue with --resume")
         if first:
             try:
                 check_free()
             except DcuError as error:
-                kept = f"{run.checkpoint.path} is kept: --resume with another --out writes the model"
+                kept = f"{run.checkpoint.path} is kept: use --resume with another --out to write the model"
                 raise type(error)(f"{error}; {kept}") from error
             console.outlive_stdout()
             console.say(str(write(run)))
@@ -130,7 +133,7 @@ def train(
 def left_out(failed: Sequence[DcuError]) -> int:
     """Say how many images were left out; the exit code of the first."""
     if failed:
-        console.complain(f"images left out, since they cannot be read: {len(failed)}")
+        console.complain(f"images left out because they cannot be read: {len(failed)}")
     return failed[0].exit_code if failed else 0
 
 
@@ -202,7 +205,7 @@ def train_classifier(
     device: options.Device = "auto",
     labels: Annotated[str | None, options.moved("--labels", "dcu train head")] = None,
 ) -> int:
-    """Distill a classifier of latents from the RGB network.
+    """Distill a latent classifier from the RGB network.
 
     Example: dcu train classifier classifier-0.330 --data images/ --out mine
     """
@@ -238,7 +241,7 @@ def train_classifier(
 @app.command("segmenter")
 def train_segmenter(
     recipe: Recipe,
-    data: Annotated[Path, typer.Option("--data", metavar="PATH", help="Directory or tar of images/ and labels/.")],
+    data: Annotated[Path, typer.Option("--data", metavar="PATH", help="Directory or tar with images/ and labels/.")],
     out: Out = None,
     runs: Runs = Path("runs"),
     init: Init = None,
@@ -249,9 +252,9 @@ def train_segmenter(
     threads: options.Threads = None,
     device: options.Device = "auto",
 ) -> int:
-    """Train a segmenter of latents on labeled images.
+    """Train a latent segmenter on labeled images.
 
-    Its weights are initialized from the classifier of the same codec.
+    Weights are initialized from the classifier of the same codec.
 
     Example: dcu train segmenter segmenter-0.330 --data camvid.tar --out mine
     """
@@ -282,13 +285,13 @@ def train_segmenter(
 @app.command("mean")
 def train_mean(
     models: Annotated[list[str], typer.Argument(metavar="MODEL", help="Classifiers or segmenters by name or path.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory of the model.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output directory of the model.")],
     shares: Annotated[
         list[float] | None,
-        typer.Option("--share", metavar="W", help="Averaging weight of each; repeatable.", show_default="1"),
+        typer.Option("--share", metavar="W", help="Averaging weight of each model; repeatable.", show_default="1"),
     ] = None,
     rgb: Annotated[
-        float, typer.Option("--rgb", metavar="W", help="Averaging weight of the RGB network's own late layers.")
+        float, typer.Option("--rgb", metavar="W", help="Averaging weight of the RGB network's late layers.")
     ] = 0,
     force: ForceModel = False,
 ) -> None:

@@ -94,4 +94,4 @@ def chosen_coder() -> TableCoder | None:
         return Torchac()
     if name in ("", "native"):
         return None
-    raise UsageError(f"DCU_CODER: {name!r} is neither native nor torchac")
+    raise UsageError(f"DCU_CODER: must be native or torchac, not {name!r}")

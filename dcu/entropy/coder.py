@@ -151,7 +151,7 @@ class EntropyCoder:
         right &= len(self.exp) > 0 and float(self.exp[0]) == 2**TABLE_BITS == float(self.exp.abs().max())
         right &= TILE**2 * self.channels * (self.largest + 1) < 2**31  # torchac counts a tile's tables in 32 bits
         if not right or (self.exp < 0).any():
-            raise UnavailableError("the codec's context model is not what its groups say")
+            raise UnavailableError("the codec's context model does not match its groups")
 
     def check_exact(self) -> None:
         """Refuse weights whose sums could leave the integers that float64 holds exactly."""
@@ -186,7 +186,7 @@ class EntropyCoder:
         try:
             symbols = self.native.decode(payloads, self.grid(height, width), height, width, threads, instructions)
         except _native.BrokenPayload as error:
-            raise InvalidInputError(f"the stream holds {error}") from error
+            raise InvalidInputError(f"the stream contains {error}") from error
         return torch.from_numpy(symbols)
 
     def pass_tables(self, number: int, padded: Tensor, height: int, width: int) -> Tensor:
@@ -240,7 +240,7 @@ class EntropyCoder:
             tables = torch.cat([tables, self.pass_tables(number, padded.flatten(), height, width)])
             found = coder.decode(tables, payload)[known:].view(p.last - p.first, -1).long()
             if (found >= p.levels).any():
-                raise InvalidInputError("the stream holds a symbol that its codec does not have")
+                raise InvalidInputError("the stream contains a symbol that its codec does not have")
             symbols[p.first : p.last, position_index(p, height, width)] = found.to(torch.uint8)
             values = self.values[p.first : p.last].gather(1, found)
             padded[p.first : p.last, padded_index(p, height, width)] = values

@@ -121,7 +121,7 @@ class LogisticCoder:
             self.check()
             self.at(0)
         except (KeyError, ValueError, TypeError, RuntimeError, IndexError) as error:
-            raise UnavailableError("the codec's context model is not what its groups say") from error
+            raise UnavailableError("the codec's context model does not match its groups") from error
 
     def check(self) -> None:
         """Refuse other shapes than the groups say, and weights whose sums would not be exact; raises ValueError."""
@@ -201,7 +201,7 @@ class LogisticCoder:
         try:
             symbols = self.at(q).decode(payloads, self.grid(height, width), height, width, threads, instructions)
         except _native.BrokenPayload as error:
-            raise InvalidInputError(f"the stream holds {error}") from error
+            raise InvalidInputError(f"the stream contains {error}") from error
         return torch.from_numpy(symbols)
 
     def group_bytes(self, payload: bytes, height: int, width: int, q: int) -> list[int]:
@@ -209,7 +209,7 @@ class LogisticCoder:
         try:
             lengths = self.at(q).lengths(payload, self.grid(height, width), height, width)
         except _native.BrokenPayload as error:
-            raise InvalidInputError(f"the stream holds {error}") from error
+            raise InvalidInputError(f"the stream contains {error}") from error
         last = np.cumsum([group.passes for group in self.groups]) - 1
         return [int(count) for count in np.diff([lengths[i] for i in last], prepend=0)]
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, features
 
-from dcu.errors import UnavailableError, UsageError
-from dcu.evaluate.codec import measure
+from dcu.errors import UnavailableError
+from dcu.evaluate.codec import Point, measure
 from dcu.image import ImageArray, resize
 
 SCALES = (1.0, 0.75, 0.5, 0.375, 0.25)
@@ -30,7 +30,7 @@ class Format:
     pillow: str
     feature: str | None
     plugin: str | None
-    fixed: dict[str, Any]
+    fixed: dict[str, object]
     varied: str
     values: tuple[Any, ...]
     fine: tuple[Any, ...]
@@ -101,14 +101,10 @@ def reduced(image: ImageArray, scale: float) -> ImageArray:
     return resize(image, *size, Image.Resampling.LANCZOS) if scale < 1 else image
 
 
-def parse(names: str, option: str) -> list[str]:
-    """The formats of a list with commas, all of them there; raises UsageError, UnavailableError."""
-    chosen = list(dict.fromkeys(name.strip().lower() for name in names.split(","))) if names else []
-    for name in chosen:
-        if name not in FORMATS:
-            raise UsageError(f"{option}: {name} is none of {', '.join(FORMATS)}")
+def check_available(names: Sequence[str]) -> None:
+    """Raise UnavailableError where this Pillow cannot write one of the formats."""
+    for name in names:
         FORMATS[name].check()
-    return chosen
 
 
 def settings(names: Sequence[str]) -> list[tuple[str, Any, float]]:
@@ -116,14 +112,14 @@ def settings(names: Sequence[str]) -> list[tuple[str, Any, float]]:
     return [(name, value, scale) for name in names for scale in SCALES for value in FORMATS[name].values]
 
 
-def measure_setting(name: str, value: Any, scale: float, images: Iterable[ImageArray]) -> dict[str, Any]:
-    """A format's metrics at one setting, as :func:`dcu.evaluate.codec.measure` gives them."""
+def measure_setting(name: str, value: Any, scale: float, images: Iterable[ImageArray]) -> Point:
+    """A format's metrics at one setting."""
     format = FORMATS[name]
 
     def decoder(image: ImageArray) -> Callable[[bytes], ImageArray]:
         height, width = image.shape[:2]
         return partial(format.decode, width=width, height=height)
 
-    metrics = measure(lambda image: format.encode(image, value, scale), decoder, images)
     shown = f"{24 / value[0]:.2f} bpp" if isinstance(value, tuple) else f"{format.varied} {value}"
-    return {"name": name, "setting": shown + (f", reduced to {scale:g}" if scale < 1 else "")} | metrics
+    setting = shown + (f", reduced to {scale:g}" if scale < 1 else "")
+    return measure(name, None, setting, lambda image: format.encode(image, value, scale), decoder, images)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +43,7 @@ def class_numbers(classifier: Classifier, items: Sequence[Item]) -> list[int]:
     """
     numbers = indices_by_key(classifier.labels)
     if missing := {item.label for item in items} - set(numbers):
-        raise InvalidInputError(f"'{min(missing)}': a directory that is no class of {classifier.name}")
+        raise InvalidInputError(f"'{min(missing)}': directory is not a class of {classifier.name}")
     return [numbers[item.label] for item in items]
 
 
@@ -56,11 +55,11 @@ def standard_view(image: ImageArray) -> torch.Tensor:
 def check_imagenet(classifier: Classifier) -> None:
     """Raise UsageError where a network does not tell the classes of the RGB network."""
     if classifier.model.card.labels != IMAGENET:
-        raise UsageError(f"{classifier.name}: the RGB network tells ImageNet's 1000 classes, not its own")
+        raise UsageError(f"{classifier.name}: has custom classes; the RGB network predicts the 1000 ImageNet classes")
 
 
 def rgb_numbers(classifier: Classifier, items: Iterable[Item]) -> list[int]:
-    """The RGB network's first answer to each image, by the field's protocol; of any images, labelled or not.
+    """The RGB network's first answer to each image, by the field's protocol; of any images, labeled or not.
 
     Raises
     ------
@@ -123,25 +122,36 @@ def ranks(scores: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
     return (~(scores < right)).sum(1) - 1
 
 
-def evaluate(outputs: Outputs, temperature: float) -> dict[str, Any]:
-    """Metrics of a data set.
+@dataclass(frozen=True)
+class ClassifierMetrics:
+    """Metrics on ``count`` files.
 
-    Returns
-    -------
-    dict
-        ``count``; ``top1``, ``top5`` as fractions of 1, see :func:`ranks`, with their standard errors; ``ece``, see
-        :func:`calibration_error`; means over files of ``bytes`` and ``bpp``.
+    ``top1``, ``top5`` as fractions of 1, see :func:`ranks`, with their standard errors; ``ece``, see
+    :func:`calibration_error`; means of ``bytes`` and ``bpp``.
     """
+
+    count: int
+    top1: float
+    top1_se: float
+    top5: float
+    top5_se: float
+    ece: float
+    bytes: float
+    bpp: float
+
+
+def evaluate(outputs: Outputs, temperature: float) -> ClassifierMetrics:
+    """Metrics of a data set."""
     places = ranks(outputs.logits, outputs.numbers)
     confidence = torch.softmax(outputs.logits / temperature, 1).amax(1)
-    return {
-        "count": len(places),
+    return ClassifierMetrics(
+        count=len(places),
         **share("top1", float((places < 1).float().mean()), len(places)),
         **share("top5", float((places < 5).float().mean()), len(places)),
-        "ece": round(calibration_error(confidence, places < 1), 4),
-        "bytes": round(outputs.bytes, 1),
-        "bpp": round(outputs.bpp, 5),
-    }
+        ece=round(calibration_error(confidence, places < 1), 4),
+        bytes=round(outputs.bytes, 1),
+        bpp=round(outputs.bpp, 5),
+    )
 
 
 def share(name: str, value: float, count: int) -> dict[str, float]:
@@ -184,10 +194,11 @@ class Comparison:
     macs: int
     ms: float
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> dict[str, object]:
         """The same for a table."""
-        named = {"name": self.pipeline.name, "side": self.pipeline.side}
-        return named | {key: value for key, value in vars(self).items() if key != "pipeline"}
+        values = asdict(self)
+        del values["pipeline"]
+        return {"name": self.pipeline.name, "side": self.pipeline.side} | values
 
     def baseline(self) -> Baseline:
         """The same for a card, of pipelines with the RGB network."""

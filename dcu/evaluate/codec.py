@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,12 +22,51 @@ from dcu.entropy import float_context
 from dcu.errors import UnavailableError
 from dcu.image import ImageArray, psnr
 
-TIMES = ("encode_ms", "decode_ms")
-"""Metrics of this machine, not of the codec."""
 MEASURED_POINTS = 10
 """Of a codec of many operating points."""
 MS_SSIM_SHORT = 161
 """Shortest side that five scales with a window of 11 allow."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """Metrics of a codec at an operating point, or of a format at a setting: means over ``count`` files.
+
+    ``psnr`` in dB; ``*_se``: standard errors; medians of ``encode_ms`` and ``decode_ms``. None: not known, or not
+    a number.
+    """
+
+    name: str
+    quality: int | None
+    setting: str | None
+    count: int
+    bytes: float
+    bpp: float
+    bpp_se: float | None
+    psnr: float
+    psnr_se: float | None
+    ms_ssim: float | None
+    ms_ssim_se: float | None
+    encode_ms: float
+    decode_ms: float
+
+    def row(self) -> dict[str, object]:
+        """The same for a table, without an operating point or setting where there is none."""
+        return {k: v for k, v in asdict(self).items() if v is not None or k not in ("quality", "setting")}
+
+
+@dataclass(frozen=True)
+class BitsPerSymbol:
+    """What the context model of a codec saves on ``symbols`` symbols, in bits per symbol.
+
+    ``integer``: as the tables that files are written with ask for; ``floating``: the same model in float32;
+    ``histogram``: by how often each channel has each symbol in these images, no context.
+    """
+
+    symbols: int
+    integer: float
+    floating: float
+    histogram: float
 
 
 def ms_ssim(image: ImageArray, decoded: ImageArray) -> float:
@@ -43,18 +82,14 @@ def ms_ssim(image: ImageArray, decoded: ImageArray) -> float:
 
 
 def measure(
+    name: str,
+    quality: int | None,
+    setting: str | None,
     encode: Callable[[ImageArray], bytes],
     decoder: Callable[[ImageArray], Callable[[bytes], ImageArray]],
     images: Iterable[ImageArray],
-) -> dict[str, Any]:
-    """Write each image to a whole file, read it back, decode it; ``decoder`` gives an image's own way back.
-
-    Returns
-    -------
-    dict
-        ``count``; means over images: ``bytes``, ``bpp``, ``psnr`` in dB, ``ms_ssim``, the latter three with standard
-        errors; medians: ``encode_ms``, ``decode_ms``.
-    """
+) -> Point:
+    """Write each image to a whole file, read it back, decode it; ``decoder`` gives an image's own way back."""
     rows = []
     for image in images:
         decode = decoder(image)
@@ -65,34 +100,23 @@ def measure(
         times = (1e3 * (encoded - started), 1e3 * (time.perf_counter() - encoded))
         area = image.shape[0] * image.shape[1]
         rows.append((len(data), 8 * len(data) / area, psnr(image, decoded), ms_ssim(image, decoded), *times))
-    size, bpp, quality, similarity, encoding, decoding = np.array(rows).T
-    return {
-        "count": len(rows),
-        "bytes": round(float(size.mean()), 2),
-        **mean("bpp", bpp, 5),
-        **mean("psnr", quality, 3),
-        **mean("ms_ssim", similarity, 5),
-    } | {name: round(float(np.median(times)), 2) for name, times in zip(TIMES, (encoding, decoding), strict=True)}
+    size, bpp, distortion, similarity, encoding, decoding = np.array(rows).T
+    similar = (None, None) if np.isnan(similarity).any() else mean(similarity, 5)
+    took = (round(float(np.median(column)), 2) for column in (encoding, decoding))
+    return Point(
+        *(name, quality, setting, len(rows), round(float(size.mean()), 2)),
+        *(*mean(bpp, 5), *mean(distortion, 3), *similar, *took),
+    )
 
 
-def mean(name: str, values: NDArray[np.float64], digits: int) -> dict[str, float | None]:
-    """The mean of values and its standard error, by names; None where a value is no number, or there is one only."""
-    if np.isnan(values).any():
-        return {name: None, f"{name}_se": None}
+def mean(values: NDArray[np.float64], digits: int) -> tuple[float, float | None]:
+    """The mean of values and its standard error, which one value has not."""
     error = round(float(values.std(ddof=1)) / math.sqrt(len(values)), digits) if len(values) > 1 else None
-    return {name: round(float(values.mean()), digits), f"{name}_se": error}
+    return round(float(values.mean()), digits), error
 
 
-def bits_per_symbol(codec: Codec, items: Iterable[Item]) -> dict[str, Any]:
-    """What the context model of a codec of one rate saves, on the same symbols.
-
-    Returns
-    -------
-    dict
-        ``symbols``, how many; bits a symbol: ``integer``, as the tables that files are written with ask for;
-        ``floating``, by the same model in float32; ``histogram``, by how often each channel has each symbol in these
-        images, no context.
-    """
+def bits_per_symbol(codec: Codec, items: Iterable[Item]) -> BitsPerSymbol:
+    """What the context model of a codec of one rate saves."""
     coding = codec.coding
     if not isinstance(coding, FixedRate):
         raise TypeError(f"{codec.name} has more than one rate")
@@ -108,8 +132,7 @@ def bits_per_symbol(codec: Codec, items: Iterable[Item]) -> dict[str, Any]:
         floating += float(context.bits(latent, one_hot.permute(0, 3, 1, 2)[None]))
     total = float(counts.sum())
     plain = -(counts * (counts / counts.sum(1, keepdim=True)).clamp(min=1e-12).log2()).sum()
-    bits = {"integer": integer, "floating": floating, "histogram": float(plain)}
-    return {"symbols": int(total)} | {name: round(value / total, 4) for name, value in bits.items()}
+    return BitsPerSymbol(int(total), *(round(bits / total, 4) for bits in (integer, floating, float(plain))))
 
 
 def measured_rates(codec: Codec, dataset: str, images: Iterable[ImageArray]) -> Rates:
@@ -129,7 +152,6 @@ def measured_points(codec: Codec) -> list[int | None]:
     return [None] if codec.points == 1 else [round(q) for q in np.linspace(0, codec.points - 1, MEASURED_POINTS)]
 
 
-def evaluate(codec: Codec, images: Iterable[ImageArray], quality: int | None = None) -> dict[str, Any]:
-    """A codec's metrics on images at an operating point, as :func:`measure` gives them."""
-    stated = {} if quality is None else {"quality": quality}
-    return stated | measure(partial(codec.compress, quality=quality), lambda _: codec.decode, images)
+def evaluate(codec: Codec, images: Iterable[ImageArray], quality: int | None = None) -> Point:
+    """A codec's metrics on images at an operating point."""
+    return measure(codec.name, quality, None, partial(codec.compress, quality=quality), lambda _: codec.decode, images)

@@ -7,6 +7,7 @@ import io
 import math
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,9 +15,10 @@ import numpy as np
 
 from dcu.cards import Difference
 from dcu.errors import UnavailableError
+from dcu.evaluate.codec import Point
 
-Points = Sequence[dict[str, Any]]
-"""Metrics with ``name``, ``bpp``, ``psnr`` and ``ms_ssim``, by rising bpp."""
+Points = Sequence[Point]
+"""By rising bpp."""
 Curves = dict[str, dict[str, Points]]
 """Of each measure, the points of each format by name; "dcu" are our codecs of one rate, others have their names."""
 
@@ -26,6 +28,46 @@ MARKERS = "osD^vP*Xp<"
 MEASURES = {"psnr": "PSNR [dB]", "ms_ssim": "MS-SSIM"}
 
 
+@dataclass(frozen=True)
+class Gain:
+    """How much better one of our points is than the curve of another format at the same rate."""
+
+    point: Point
+    against: str
+    difference: Difference
+
+    def row(self) -> dict[str, object]:
+        """The same for a table, without what is not known."""
+        row = {
+            "name": self.point.name,
+            "quality": self.point.quality,
+            "bpp": self.point.bpp,
+            "against": self.against,
+            "psnr_difference": self.difference.psnr,
+            "ms_ssim_difference": self.difference.ms_ssim,
+        }
+        return {key: value for key, value in row.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Saving:
+    """Mean difference of rate in percent of one of our curves against another format, for each measure."""
+
+    name: str
+    against: str
+    bd_rate: dict[str, float | None]
+
+    def row(self) -> dict[str, object]:
+        """The same for a table."""
+        rates = {f"bd_rate_{measure}": rate for measure, rate in self.bd_rate.items()}
+        return {"name": self.name, "against": self.against, **rates}
+
+
+def value(point: Point, measure: str) -> float:
+    """The PSNR or MS-SSIM of a point of which it is known."""
+    return float(getattr(point, measure))
+
+
 def check_packages() -> None:
     """Raise UnavailableError where the packages that compare and draw are missing: before anything is measured."""
     for package in ("bjontegaard", "matplotlib"):
@@ -33,33 +75,33 @@ def check_packages() -> None:
             raise UnavailableError(f"{package} is not installed: pip install 'dcu-codec[bench]'")
 
 
-def pareto_front(points: Iterable[dict[str, Any]], measure: str) -> Points:
+def pareto_front(points: Iterable[Point], measure: str) -> Points:
     """The points that no other of at most as many bits beats, by rising bpp."""
-    best: list[dict[str, Any]] = []
-    for point in sorted(points, key=lambda p: (p["bpp"], -p[measure])):
-        if not best or point[measure] > best[-1][measure]:
+    best: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.bpp, -value(p, measure))):
+        if not best or value(point, measure) > value(best[-1], measure):
             best.append(point)
     return best
 
 
 def of(ours: Points, theirs: Points) -> Curves:
     """The curves of our codecs and the best that each other format does; without MS-SSIM for images too small."""
-    measures = [m for m in MEASURES if all(point[m] is not None for point in (*ours, *theirs))]
-    names = dict.fromkeys(point["name"] for point in theirs)
+    measures = [m for m in MEASURES if all(getattr(point, m) is not None for point in (*ours, *theirs))]
+    names = dict.fromkeys(point.name for point in theirs)
     own = {
-        name: sorted((point for point in ours if own_name(point) == name), key=lambda point: point["bpp"])
+        name: sorted((point for point in ours if own_name(point) == name), key=lambda point: point.bpp)
         for name in own_names(ours)
     }
     return {
         measure: own
-        | {name: pareto_front((point for point in theirs if point["name"] == name), measure) for name in names}
+        | {name: pareto_front((point for point in theirs if point.name == name), measure) for name in names}
         for measure in measures
     }
 
 
-def own_name(point: dict[str, Any]) -> str:
+def own_name(point: Point) -> str:
     """The curve of one of our points: a codec of many operating points has one of its own."""
-    return str(point["name"]) if "quality" in point else "dcu"
+    return "dcu" if point.quality is None else point.name
 
 
 def own_names(ours: Points) -> list[str]:
@@ -67,37 +109,27 @@ def own_names(ours: Points) -> list[str]:
     return list(dict.fromkeys(map(own_name, ours)))
 
 
-def differences(ours: Points, curves: Curves) -> Points:
+def gains(ours: Points, curves: Curves) -> list[Gain]:
     """Each of our points less each other format's curve at the same rate."""
     formats = [name for name in curves["psnr"] if name not in own_names(ours)]
-    return [
-        {key: point[key] for key in ("name", "quality", "bpp") if key in point}
-        | {"against": name}
-        | {
-            f"{measure}_difference": round(point[measure] - quality_at(curve[name], measure, point["bpp"]), 4)
-            for measure, curve in curves.items()
-            if len(curve[name]) > 1
-        }
-        for point in ours
-        for name in formats
-    ]
+
+    def difference(point: Point, name: str) -> Difference:
+        return Difference(
+            **{
+                measure: round(value(point, measure) - quality_at(curve[name], measure, point.bpp), 4)
+                for measure, curve in curves.items()
+                if len(curve[name]) > 1
+            }
+        )
+
+    return [Gain(point, name, difference(point, name)) for point in ours for name in formats]
 
 
-def stated(point: dict[str, Any], differences: Points) -> dict[str, Difference]:
-    """What a card says of :func:`differences`: of each other format, how much better one of our points is."""
-    return {
-        row["against"]: Difference(**{measure: row.get(f"{measure}_difference") for measure in MEASURES})
-        for row in differences
-        if (row["name"], row["bpp"]) == (point["name"], point["bpp"])
-    }
-
-
-def savings(ours: Points, curves: Curves) -> Points:
-    """Mean difference of rate of our curves against each other format, in percent; of those of several points only."""
+def savings(ours: Points, curves: Curves) -> list[Saving]:
+    """Those of our curves against each other format; of curves of several points only."""
     names = own_names(ours)
     return [
-        {"name": own, "against": name}
-        | {f"bd_rate_{m}": bd_rate(curve[name], pareto_front(curve[own], m), m) for m, curve in curves.items()}
+        Saving(own, name, {m: bd_rate(curve[name], pareto_front(curve[own], m), m) for m, curve in curves.items()})
         for own in names
         if len(curves["psnr"][own]) > 1
         for name in curves["psnr"]
@@ -107,8 +139,8 @@ def savings(ours: Points, curves: Curves) -> Points:
 
 def quality_at(curve: Points, measure: str, bpp: float) -> float:
     """A curve's quality at a rate: straight lines over log bpp, the end segments extended; of two points and more."""
-    x = np.log([point["bpp"] for point in curve])
-    y = np.array([point[measure] for point in curve], dtype=float)
+    x = np.log([point.bpp for point in curve])
+    y = np.array([value(point, measure) for point in curve])
     right = int(np.clip(np.searchsorted(x, math.log(bpp)), 1, len(x) - 1))
     slope = (y[right] - y[right - 1]) / (x[right] - x[right - 1])
     return float(y[right] + slope * (math.log(bpp) - x[right]))
@@ -124,21 +156,21 @@ def bd_rate(anchor: Points, test: Points, measure: str) -> float | None:
 
     if min(len(anchor), len(test)) < 2:
         return None
-    rates = [[point["bpp"] for point in curve] for curve in (anchor, test)]
-    qualities = [np.array([point[measure] for point in curve], dtype=float) for curve in (anchor, test)]
+    rates = [[point.bpp for point in curve] for curve in (anchor, test)]
+    qualities = [np.array([value(point, measure) for point in curve]) for curve in (anchor, test)]
     if measure == "ms_ssim":
         qualities = [-10 * np.log10(1 - quality) for quality in qualities]
     if max(q.min() for q in qualities) >= min(q.max() for q in qualities):
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        value = bjontegaard.bd_rate(
+        rate = bjontegaard.bd_rate(
             rates[0], qualities[0], rates[1], qualities[1], method="pchip", require_matching_points=False, min_overlap=0
         )
-    return round(float(value), 2) if math.isfinite(value) else None
+    return round(float(rate), 2) if math.isfinite(rate) else None
 
 
-def style(index: int) -> dict[str, Any]:
+def style(index: int) -> dict[str, str]:
     """Color and marker of a series, which no other one of a plot has: there are ten."""
     return {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)]}
 
@@ -150,10 +182,10 @@ def draw(curves: Curves, title: str) -> Any:
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     for axes, (measure, named) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
         for index, (name, points) in enumerate(named.items()):
-            own = name == "dcu" or "quality" in points[0]
+            own = name == "dcu" or points[0].quality is not None
             axes.plot(
-                [point["bpp"] for point in points],
-                [point[measure] for point in points],
+                [point.bpp for point in points],
+                [value(point, measure) for point in points],
                 **style(index),
                 linewidth=2.4 if own else 1.2,
                 markersize=7 if own else 4,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,10 @@ def check_labels(pairs: Sequence[Pair], classes: int, void: int) -> NDArray[np.i
         name = f"{pair.label.dataset}/{pair.label.name}"
         if numbers.shape != size:
             own, wanted = (f"{shape[1]}x{shape[0]}" for shape in (numbers.shape, size))
-            raise InvalidInputError(f"{name}: a label map of {own} for an image of {wanted}")
+            raise InvalidInputError(f"{name}: label map is {own}, its image {wanted}")
         here = np.bincount(numbers.ravel(), minlength=256)
         if out := set(np.nonzero(here)[0].tolist()) - {*range(classes), void}:
-            raise InvalidInputError(f"{name}: label {min(out)} is none of {classes} classes, nor void ({void})")
+            raise InvalidInputError(f"{name}: label {min(out)} is neither one of {classes} classes nor void ({void})")
         counts += here
     return counts[:classes]
 
@@ -89,7 +90,7 @@ class RgbCounterpart:
                 network = RgbSegmenter(len(tensors["pyramid.mix.bias"]), len(self.labels))
             network.load_state_dict(tensors, assign=True)
         except (LookupError, RuntimeError, ValueError, TypeError) as error:
-            raise UnavailableError(f"{model.name}: its weights are not those of a segmenter") from error
+            raise UnavailableError(f"{model.name}: invalid segmenter weights") from error
         self.network = channels_last(network).eval().requires_grad_(False)
 
     @torch.inference_mode()
@@ -117,17 +118,27 @@ class LatentAnswer:
         return self.segmenter(data).classes
 
 
+@dataclass(frozen=True)
+class SegmenterMetrics:
+    """Metrics on ``count`` files, over all pixels that are not void; None where there are none.
+
+    ``miou``, with its standard error (:func:`miou_error`), and ``pixel_accuracy`` as fractions of 1; ``iou`` of each
+    class; ``by_distance``: mIoU of the pixels within so many pixels of a boundary, and further off; mean ``bpp``.
+    """
+
+    count: int
+    miou: float | None
+    miou_se: float | None
+    iou: dict[str, float | None]
+    pixel_accuracy: float | None
+    by_distance: dict[str, float | None]
+    bpp: float
+
+
 def evaluate(
     segmenter: RgbCounterpart | LatentAnswer, pairs: Sequence[Pair], progress: Iterable[Pair]
-) -> dict[str, Any]:
+) -> SegmenterMetrics:
     """Metrics of a data set: each image compressed as it is to a whole file, read back, segmented.
-
-    Returns
-    -------
-    dict
-        ``count``; ``miou``, with its standard error (:func:`miou_error`), and ``pixel_accuracy`` as fractions of 1,
-        over all pixels that are not void; ``iou`` of each class; ``by_distance``: mIoU of the pixels within so many
-        pixels of a boundary, and further off; mean ``bpp``.
 
     Raises
     ------
@@ -150,17 +161,17 @@ def evaluate(
     iou = intersection_over_union(counts)
     lows = (0, *BANDS)
     names = [f"{low + 1}-{high}" for low, high in zip(lows, BANDS, strict=False)] + [f"over {BANDS[-1]}"]
-    return {
-        "count": len(pairs),
-        "miou": rounded(np.nanmean(iou)),
-        "miou_se": rounded(miou_error(images)),
-        "iou": {label: rounded(value) for label, value in zip(segmenter.labels, iou, strict=True)},
-        "pixel_accuracy": rounded(np.trace(counts) / counts.sum()),
-        "by_distance": {
+    return SegmenterMetrics(
+        count=len(pairs),
+        miou=rounded(np.nanmean(iou)),
+        miou_se=rounded(miou_error(images)),
+        iou={label: rounded(value) for label, value in zip(segmenter.labels, iou, strict=True)},
+        pixel_accuracy=rounded(np.trace(counts) / counts.sum()),
+        by_distance={
             name: rounded(np.nanmean(intersection_over_union(band))) for name, band in zip(names, bands, strict=True)
         },
-        "bpp": round(bits / len(pairs), 5),
-    }
+        bpp=round(bits / len(pairs), 5),
+    )
 
 
 def miou_error(images: Sequence[NDArray[np.int64]]) -> float:

@@ -166,7 +166,7 @@ def open_image(data: bytes, formats: Collection[str] = BY_NAME.keys()) -> Image.
     if refused:
         raise InvalidInputError(refused)
     known = next((what for start, what in SIGNATURES.items() if data.lstrip(b"\xef\xbb\xbf").startswith(start)), None)
-    raise InvalidInputError(f"unsupported format: {known}" if known else "not an image in a format that dcu reads")
+    raise InvalidInputError(f"unsupported format: {known}" if known else "not an image in a supported format")
 
 
 def opened_by_plugin(format: Format, data: bytes) -> Image.Image:

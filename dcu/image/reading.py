@@ -33,8 +33,8 @@ def read_image(
     """Decode an image file in any format that `dcu formats` lists.
 
     EXIF orientation is applied, an embedded ICC profile converted to sRGB, transparency laid on ``background``
-    (any name or #rrggbb that Pillow knows); of several pages or frames, the first is taken. What is unusual about a
-    file that is read nevertheless is logged (logger ``dcu``, level WARNING).
+    (any name or #rrggbb that Pillow knows); of several pages or frames, the first is read. Defects of a file
+    that can still be read are logged (logger ``dcu``, level WARNING).
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def content(source: object) -> bytes:
     if isinstance(source, bytearray | memoryview):
         return bytes(source)
     if not isinstance(source, str | os.PathLike):
-        raise TypeError(f"an image is a path or bytes, not {type(source).__name__}")
+        raise TypeError(f"an image must be a path or bytes, not {type(source).__name__}")
     try:
         return Path(source).read_bytes()
     except (OSError, ValueError) as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -16,7 +15,7 @@ from dcu.image.limits import MAX_PIXELS
 
 LARGEST_SIDE = {"JPEG": 65500, "WEBP": 16383, "GIF": 65535, "TGA": 65535, "PCX": 65535, "SGI": 65535}
 """In pixels; libjpeg would print a line of its own."""
-OPTIONS: dict[str, dict[str, Any]] = {
+OPTIONS: dict[str, dict[str, object]] = {
     **{suffix: {"quality": 95} for suffix in (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif")},
     **{suffix: {"no_jp2": True} for suffix in (".j2k", ".j2c", ".jpc")},
 }
@@ -36,7 +35,7 @@ def encoder(path: Path, exif: bytes = b"") -> Callable[[ImageArray], bytes]:
     format = WRITTEN.get(suffix, "")
     Image.init()
     if format not in Image.SAVE:
-        raise UsageError(f"{path}: {suffix} is not written; one of: {', '.join(sorted(WRITTEN))}")
+        raise UsageError(f"{path}: cannot write {suffix}; choose from: {', '.join(sorted(WRITTEN))}")
 
     def encode(image: ImageArray) -> bytes:
         if max(image.shape) > LARGEST_SIDE.get(format, MAX_PIXELS):

@@ -42,7 +42,7 @@ DILUTION = 0.625
 
 @dataclass(frozen=True)
 class Prediction:
-    """One class and its probability; ``wnid`` is None where classes are not ImageNet's."""
+    """A class and its probability; ``wnid`` is None for classes that are not ImageNet's."""
 
     label: str
     wnid: str | None
@@ -52,10 +52,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictions:
-    """The most probable classes, best first, and what named them.
+    """The most probable classes in descending order, with the names of network and codec.
 
-    ``predictions`` is empty where no class is as probable as was asked for; ``max_probability`` is that of the most
-    probable class in any case.
+    ``predictions`` is empty if no class reaches ``min_probability``; ``max_probability`` is that of the most probable
+    class in any case.
     """
 
     predictions: tuple[Prediction, ...]
@@ -65,7 +65,7 @@ class Predictions:
 
     @property
     def best(self) -> Prediction | None:
-        """The most probable class; None where none is as probable as was asked for."""
+        """The most probable class; None if no class reaches ``min_probability``."""
         return self.predictions[0] if self.predictions else None
 
 
@@ -84,21 +84,21 @@ class Classifier:
         self.temperature = model.card.temperature
         self.labels = model.card.classes
         if model.fingerprint != codec.fingerprint:
-            raise UnavailableError(f"{model.name}: reads latents of another codec than {codec.name}")
+            raise UnavailableError(f"{model.name}: requires another codec than {codec.name}")
         self.network = channels_last(build_network(model)).to(device)
         if len(self.labels) != self.network.backbone.classifier.out_features:
-            raise UnavailableError(f"{model.name}: its card has not one label a class")
+            raise UnavailableError(f"{model.name}: number of labels differs from number of classes")
 
     @classmethod
     def load(cls, name: str | Path = "classifier-0.0983", device: str = "cpu", engine: str = "auto") -> Classifier:
-        """An installed classifier by name or path, on one of ``dcu.engines.NAMES``.
+        """Load a classifier by name or path, to run on one of ``dcu.engines.NAMES``.
 
         Raises
         ------
         UnavailableError
-            There is none of that name, or the engine is not installed.
+            The classifier or the engine is not installed.
         TypeError, ValueError
-            Arguments of other types, devices or engines that do not exist.
+            An argument of the wrong type, an unknown device or engine.
         """
         arguments.device(device), arguments.one_of(engine, engines.NAMES, "engine")
         model = store.find(arguments.model_name(name), "classifier")
@@ -120,29 +120,29 @@ class Classifier:
         prior: Mapping[str, float] | Mapping[int, float] | None = None,
         min_probability: float = 0.0,
     ) -> Predictions:
-        """Classify what a bitstream shows.
+        """Classify a bitstream.
 
         Parameters
         ----------
         data : bytes-like or Stream
-            Of the codec that the classifier is for.
+            A bitstream of the classifier's codec.
         top : int
-            How many classes, 1 or more.
+            Number of classes to return, at least 1.
         view : str
             One of ``VIEWS``.
         classes : iterable of str or int, optional
             The only classes that may occur, by label, WNID or index.
         prior : mapping, optional
-            Frequencies of classes relative to training; 1 for those that are not in it.
+            Class frequencies relative to training; 1 for classes that are not listed.
         min_probability : float
-            Classes that are less probable are left out, so that there may be none.
+            Leave out less probable classes, possibly all.
 
         Raises
         ------
         InvalidInputError, UnavailableError, TypeError
             As :meth:`dcu.Codec.read`.
         ValueError
-            ``top`` or ``view`` is none of these; what is no class, no weight or no probability.
+            ``top``, ``view``, a class, a weight or a probability is invalid.
         """
         weights = class_weights(self.labels, classes, prior)
         return self.predict(self.look([self.codec.read(data)], view), top, weights, min_probability)[0]
@@ -168,7 +168,7 @@ class Classifier:
         return self.codec.dequantize([part[None] for part in parts], [layer.operating_point for layer, _ in boxes])
 
     def embed(self, images: Sequence[Views]) -> Tensor:
-        """(n, 1280) float32, the features from which the classes are told, each the mean over an image's views."""
+        """(n, 1280) float32, the features from which the classes are predicted, each the mean over an image's views."""
         return self.through(self.features, images)
 
     def probabilities(self, images: Sequence[Views]) -> Tensor:
@@ -336,7 +336,7 @@ def build_network(model: store.Model) -> LatentClassifier:
         network.backbone.remove_blocks(removed_blocks(tensors))
         network.load_state_dict(tensors, assign=True)
     except (LookupError, RuntimeError, ValueError, TypeError) as error:
-        raise UnavailableError(f"{model.name}: its weights are not those of a classifier") from error
+        raise UnavailableError(f"{model.name}: invalid classifier weights") from error
     return network.eval().requires_grad_(False)
 
 

@@ -40,30 +40,30 @@ def class_weights(
     weights = torch.ones(len(labels), dtype=torch.float64)
     if classes is not None:
         if isinstance(classes, str):
-            raise TypeError("classes is a sequence of labels, WNIDs or indices, not one of them")
+            raise TypeError("classes must be a sequence of labels, WNIDs or indices")
         weights.zero_()[[index_of(each, names) for each in classes]] = 1
     for each, weight in (prior or {}).items():
         weights[index_of(each, names)] *= checked(weight)
     if not weights.any():
-        raise ValueError("no class is left: all weights are 0")
+        raise ValueError("all class weights are 0")
     return weights
 
 
 def index_of(name: object, names: Mapping[str, int]) -> int:
     """The index of a class; raises TypeError and ValueError."""
     if not isinstance(name, str | int) or isinstance(name, bool):
-        raise TypeError(f"a class is named by str or int, not {type(name).__name__}")
+        raise TypeError(f"a class must be str or int, not {type(name).__name__}")
     if (found := names.get(str(name).casefold())) is None:
-        raise ValueError(f"{name!r} is no class of the network")
+        raise ValueError(f"{name!r} is not a class of the network")
     return found
 
 
 def checked(weight: object) -> float:
     """A weight of a class; raises TypeError and ValueError."""
     if not isinstance(weight, int | float) or isinstance(weight, bool):
-        raise TypeError(f"a weight is a number, not {type(weight).__name__}")
+        raise TypeError(f"a weight must be a number, not {type(weight).__name__}")
     if not (math.isfinite(weight) and weight >= 0):
-        raise ValueError(f"a weight is 0 or more, not {weight}")
+        raise ValueError(f"a weight must be at least 0, not {weight}")
     return float(weight)
 
 

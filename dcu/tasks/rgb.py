@@ -57,7 +57,7 @@ class RgbClassifier:
             try:
                 self.network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
             except RuntimeError as error:
-                raise UnavailableError("weights that are not those of the RGB network") from error
+                raise UnavailableError("invalid weights of the RGB network") from error
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> RgbOutput:

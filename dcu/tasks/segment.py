@@ -51,7 +51,7 @@ class SegmentationMap:
 
     @property
     def class_fractions(self) -> dict[str, float]:
-        """The fraction of the image's pixels that each class has."""
+        """Fraction of the image's pixels per class."""
         parts = (self.classes[top : top + ROWS] for top in range(0, len(self.classes), ROWS))  # counted in 64 bits each
         counts = np.sum([np.bincount(part.ravel(), minlength=len(self.labels)) for part in parts], axis=0)
         return {label: float(count) / self.classes.size for label, count in zip(self.labels, counts, strict=True)}
@@ -64,10 +64,10 @@ class SegmentationMap:
         return image
 
     def over(self, image: arguments.AnyImage) -> ImageArray:
-        """The image (H, W, 3), or Pillow's, under the classes' colors; raises TypeError and ValueError."""
+        """Blend the class colors over an image (H, W, 3) or a Pillow image; raises TypeError and ValueError."""
         image = arguments.image(image)
         if image.shape[:2] != self.classes.shape:
-            raise ValueError(f"an image of {self.classes.shape} is needed, not of {image.shape[:2]}")
+            raise ValueError(f"image must have the shape {self.classes.shape}, not {image.shape[:2]}")
         palette, out = np.array(self.palette, np.float32), np.empty_like(image)
         for top in range(0, len(image), ROWS):
             rows = slice(top, top + ROWS)
@@ -88,15 +88,15 @@ class Segmenter:
         self.palette = tuple(color(label.color or "") for label in labels)
         self.void = model.card.void
         if model.fingerprint != codec.fingerprint:
-            raise UnavailableError(f"{model.name}: reads latents of another codec than {codec.name}")
+            raise UnavailableError(f"{model.name}: requires another codec than {codec.name}")
         self.network = channels_last(build_network(model)).to(device)
         self.run = engines.pytorch(self.network)
         if len(labels) * (BLOCK // STRIDE) ** 2 != self.network.head.answer.out_channels:
-            raise UnavailableError(f"{model.name}: its card has not one label a class")
+            raise UnavailableError(f"{model.name}: number of labels differs from number of classes")
 
     @classmethod
     def load(cls, name: str | Path = "segmenter-0.0983", device: str = "cpu") -> Segmenter:
-        """An installed segmenter by name or path; raises UnavailableError, TypeError or ValueError for arguments."""
+        """Load a segmenter by name or path; raises UnavailableError, TypeError or ValueError for arguments."""
         arguments.device(device)
         model = store.find(arguments.model_name(name), "segmenter")
         return cls(model, codec_of(model.identity, device), device)
@@ -108,7 +108,7 @@ class Segmenter:
         return f"<Segmenter {self.name}, {len(self.labels)} classes, on {self.device}>"
 
     def __call__(self, data: arguments.Data | Stream, full: bool = False) -> SegmentationMap:
-        """The segmentation map of a bitstream, at its size; from its thumbnail layer, enlarged, unless ``full``.
+        """Segment a bitstream at the size of its image; from the thumbnail layer, enlarged, unless ``full``.
 
         Raises
         ------
@@ -195,7 +195,7 @@ def color(text: str) -> tuple[int, int, int]:
     try:
         red, green, blue = bytes.fromhex(text.removeprefix("#"))
     except ValueError as error:
-        raise UnavailableError(f"{text!r} on the card is no color #rrggbb") from error
+        raise UnavailableError(f"{text!r} on the card is not a color #rrggbb") from error
     return red, green, blue
 
 
@@ -208,7 +208,7 @@ def build_network(model: store.Model) -> LatentSegmenter:
             network = LatentSegmenter(*adapter_shape(tensors), len(tensors["pyramid.mix.bias"]), classes)
         network.load_state_dict(tensors, assign=True)
     except (LookupError, RuntimeError, ValueError, TypeError) as error:
-        raise UnavailableError(f"{model.name}: its weights are not those of a segmenter") from error
+        raise UnavailableError(f"{model.name}: invalid segmenter weights") from error
     return network.eval().requires_grad_(False)
 
 

@@ -69,7 +69,7 @@ class AdapterTask(StudentTask):
         seed: int,
     ) -> None:
         if recipe.input != "latent" or recipe.folded:
-            raise UsageError("[adapter] is of networks on latents, with norms")
+            raise UsageError("[adapter] requires a network on latents, with norms")
         super().__init__(recipe, data, codec, items, seed)
         self.adapter = adapter
         self.imitated: LatentClassifier | EfficientNetLite = self.teacher.rgb.network
@@ -78,7 +78,7 @@ class AdapterTask(StudentTask):
             try:
                 self.imitated, model = installed_network(adapter.imitate, codec)
             except UnavailableError as error:
-                raise UnavailableError(f"adapter.imitate: {error}; it is trained first (docs/training.md)") from error
+                raise UnavailableError(f"adapter.imitate: {error}; train it first (docs/training.md)") from error
             self.imitated_input = "decoded" if model.kind == "rgb-classifier" else "latent"
         self.module.backbone.blocks.load_state_dict(self.imitated.backbone.blocks.state_dict(), strict=False)
         self.module.backbone.head.load_state_dict(self.imitated.backbone.head.state_dict())

@@ -71,11 +71,11 @@ def check_alike(models: Sequence[store.Model], weights: Sequence[Mapping[str, Te
     """Refuse a mean of codecs and of networks that differ in kind, codec, shape or classes; raises UsageError."""
     first, shapes = models[0], {name: tensor.shape for name, tensor in weights[0].items()}
     if first.kind == "codec":
-        raise UsageError(f"{first.name}: a codec; the integers of context models have no mean")
+        raise UsageError(f"{first.name}: codecs cannot be averaged")
     for model, tensors in zip(models, weights, strict=True):
         same = reads_and_tells(model.card) == reads_and_tells(first.card)
         if not same or {name: tensor.shape for name, tensor in tensors.items()} != shapes:
-            raise UsageError(f"{model.name}: of another kind, codec, shape or other classes than {first.name}")
+            raise UsageError(f"{model.name}: differs from {first.name} in kind, codec, shape or classes")
 
 
 def reads_and_tells(card: Card) -> tuple[object, ...]:
@@ -109,12 +109,12 @@ def mean_model(
     """
     first = models[0]
     if not 0 <= rgb_share <= 1:
-        raise UsageError(f"{rgb_share:g} of the RGB network: not a share")
+        raise UsageError(f"--rgb must be between 0 and 1, not {rgb_share:g}")
     if rgb_share and (first.kind, first.card.labels) != ("classifier", IMAGENET):
-        raise UsageError(f"{first.name}: the RGB network has a share only in classifiers of its own 1000 classes")
+        raise UsageError(f"{first.name}: --rgb requires a classifier of the 1000 ImageNet classes")
     enough = len(models) >= (1 if rgb_share else 2)
     if not enough or len(shares) != len(models) or not all(0 < share < float("inf") for share in shares):
-        raise UsageError("a mean is of two models at least, each with a positive share")
+        raise UsageError("averaging requires at least two models, each with a positive weight")
     weights = [model.weights() for model in models]
     check_alike(models, weights)
     fractions = [share / sum(shares) for share in shares]

@@ -53,7 +53,7 @@ class CodecRecipe:
 
     def __post_init__(self) -> None:
         if unknown := set(self.frozen) - set(PARTS):
-            raise ValueError(f"frozen: {min(unknown)} is none of {', '.join(PARTS)}")
+            raise ValueError(f"frozen: {min(unknown)} is not one of {', '.join(PARTS)}")
         depth = self.analysis_depth + self.synthesis_depth
         check_architecture(self.groups, self.width, depth, self.context_hidden)
 
@@ -70,7 +70,7 @@ class CodecData:
 
     def __post_init__(self) -> None:
         if self.held_out < 1:
-            raise ValueError("at least one image held out, to measure the rate")
+            raise ValueError("held_out must be at least 1, to measure the rate")
         check_crop(self.crop, self.batch, BLOCK)
 
 

@@ -1,8 +1,8 @@
-"""One's own classes: a new last layer for an installed classifier, fitted to labelled images or bitstreams.
+"""One's own classes: a new last layer for an installed classifier, fitted to labeled images or bitstreams.
 
-Everything before the last layer stays as it is; what is learnt is a logistic regression on the 1280 features (a linear
+Everything before the last layer stays as it is; what is trained is a logistic regression on the 1280 features (a linear
 probe, Kornblith et al., CVPR 2019, arXiv 1805.08974). Its weight decay and the temperature of its probabilities are
-chosen on a fifth of the images, kept aside; then it is fitted to all.
+chosen on a held-out fifth of the images; then it is fitted to all.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -76,11 +76,11 @@ def class_names(items: Sequence[Item]) -> list[str]:
     for item in items:
         counts[item.label] = counts.get(item.label, 0) + 1
     if "" in counts:
-        raise UsageError(f"{items[0].dataset}: images lie outside of any class's directory; expected CLASS/IMAGE")
+        raise UsageError(f"{items[0].dataset}: images outside of class directories; expected CLASS/IMAGE")
     if len(counts) < 2:
-        raise UsageError(f"{items[0].dataset}: one directory a class, two classes or more; found {min(counts)} only")
+        raise UsageError(f"{items[0].dataset}: at least two class directories are required; found only {min(counts)}")
     if rare := [name for name, count in counts.items() if count < 2]:
-        raise UsageError(f"{items[0].dataset}/{min(rare)}: a class needs two images or more")
+        raise UsageError(f"{items[0].dataset}/{min(rare)}: a class requires at least two images")
     return sorted(counts)
 
 
@@ -131,8 +131,8 @@ def examples(
     return Examples(torch.cat(features), owner_of, first, numbers), read, names
 
 
-def kept_aside(numbers: Tensor) -> Tensor:
-    """(images,) bool: a fifth of each class, at least one image of it."""
+def hold_out(numbers: Tensor) -> Tensor:
+    """(images,) bool, which images are held out: a fifth of each class, at least one image of it."""
     aside = torch.zeros(len(numbers), dtype=torch.bool)
     rng = np.random.default_rng(1)
     for number in numbers.unique():
@@ -171,7 +171,7 @@ def own_classifier(
     report: Report,
     force: bool,
 ) -> store.Model:
-    """Fit a new last layer and write the model; its card has the results on the images that were kept aside.
+    """Fit a new last layer and write the model; its card has the results on the held-out images.
 
     An image or stream that cannot be read, or is of another codec, is handed to ``report`` and left out.
 
@@ -186,7 +186,7 @@ def own_classifier(
     """
     started = time.monotonic()
     seen, items, names = examples(classifier, items, progress, report)
-    aside = kept_aside(seen.numbers)
+    aside = hold_out(seen.numbers)
     features, numbers = seen.of(~aside)
     judged, right = seen.of(aside, center=True)
     best: tuple[float, float, Outputs] | None = None
@@ -198,7 +198,7 @@ def own_classifier(
     assert best is not None
     _, decay, outputs = best
     temperature = best_temperature(outputs)
-    metrics = evaluate(outputs, temperature)
+    metrics = asdict(evaluate(outputs, temperature))
     del metrics["bytes"], metrics["bpp"]
     weight, bias = fit(*seen.of(torch.ones_like(aside)), len(names), decay)
     model = classifier.model

@@ -111,7 +111,7 @@ def installed_network(name: str, codec: Codec) -> tuple[LatentClassifier | Effic
     if model.kind != "rgb-classifier":
         return Classifier(store.find(name, "classifier"), codec, codec.device).network, model
     if model.fingerprint != codec.fingerprint:
-        raise UnavailableError(f"{model.name}: was trained on images of another codec than {codec.name}")
+        raise UnavailableError(f"{model.name}: was trained with another codec than {codec.name}")
     return RgbClassifier(codec.device, model.weights()).network, model
 
 
@@ -131,10 +131,10 @@ def initialize(task: Initialized, sources: Sequence[str]) -> Origin | None:
         elif isinstance(task, Adaptable):
             found = from_model(task, source)
         else:
-            raise UsageError(f"--init {source}: not the file of a checkpoint; only classifiers begin with models")
+            raise UsageError(f"--init {source}: not a checkpoint file; only classifiers can be initialized from models")
         origin = {**origin, "reader": found} if origin else found
     if origin is None and isinstance(task, Adaptable) and task.folded:
-        raise UsageError("folded: such a network begins with a trained one, which --init names")
+        raise UsageError("folded requires --init with a trained network")
     return origin
 
 
@@ -160,7 +160,7 @@ def from_checkpoint(task: Initialized, path: Path) -> Origin:
     common = {n: t for n, t in found.items() if n in wanted and wanted[n].shape == t.shape}
     rest = (set(wanted) | set(found)) - set(common)
     if not common or not all(alike and n.startswith(READER) for n in rest):
-        raise InvalidInputError(f"{path}: of another architecture")
+        raise InvalidInputError(f"{path}: checkpoint has another architecture")
     task.module.load_state_dict(common, strict=False)
     task.scalars.update({n: v for n, v in state.scalars.items() if n in task.scalars})
     return checkpoint.origin(state)
@@ -186,7 +186,7 @@ def from_model(task: Adaptable, name: str) -> Origin:
     }
     taken = {n: t for n in wanted if (t := found.get(n.replace(".convolution.", "."))) is not None}
     if taken.keys() != wanted.keys() or any(t.shape != wanted[n].shape for n, t in taken.items()):
-        raise UnavailableError(f"{name}: of another shape than the recipe's network")
+        raise UnavailableError(f"{name}: network has another shape than the recipe's")
     task.module.load_state_dict(taken, strict=False)
     restore_norms(task.module, task.look, NORM_BATCHES)
     return {"name": model.name, "sha256": model.sha256}

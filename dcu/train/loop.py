@@ -152,7 +152,9 @@ class Run(Generic[B]):
                 if parallel.rank() == 0:
                     held.enter_context(locked(self.directory / "lock"))
             except BlockingIOError as error:
-                raise UsageError(f"{self.directory}: another training is running there; name other --runs") from error
+                raise UsageError(
+                    f"{self.directory}: in use by another training; choose another --runs directory"
+                ) from error
             except OSError as error:
                 raise OutputError(f"{self.directory}: {error.strerror}") from error
             yield
@@ -172,7 +174,7 @@ class Run(Generic[B]):
             self.task.module.load_state_dict(state.weights)
             load_optimizer_state(self.optimizer, state.optimizer)
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
-            raise InvalidInputError(f"{self.checkpoint.path}: of another recipe") from error
+            raise InvalidInputError(f"{self.checkpoint.path}: checkpoint is of another recipe") from error
         self.average.tensors = {name: tensor.to(self.task.device) for name, tensor in state.average.items()}
         self.step, self.origin = state.step, state.origin
         self.task.scalars.update(state.scalars)
@@ -213,7 +215,7 @@ class Run(Generic[B]):
         rank, count = parallel.rank(), parallel.count()
         console.quiet |= rank > 0
         if self.schedule.bf16 and not self.bf16:
-            console.print("bf16: not computed by this CPU; training in float32")
+            console.print("bf16 is not supported by this CPU; training in float32")
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with deferred_interrupt() as interrupted, Progress(*columns, console=console) as progress:
             bar = progress.add_task("training", total=self.schedule.steps, completed=self.step)

@@ -70,13 +70,13 @@ class Schedule:
 def check_size(numbers: int) -> None:
     """Refuse a network of more than ``MOST_WEIGHTS`` numbers; raises ValueError."""
     if numbers > MOST_WEIGHTS:
-        raise ValueError(f"a network of {numbers / 1e6:.0f} million weights; at most {MOST_WEIGHTS / 1e6:.0f}")
+        raise ValueError(f"network has {numbers / 1e6:.0f} million weights, more than {MOST_WEIGHTS / 1e6:.0f}")
 
 
 def check_crop(crop: int, batch: int, multiple: int) -> None:
     """Refuse crops that no latent fits, and batches of more than ``MOST_PIXELS``; raises ValueError."""
     if crop % multiple:
-        raise ValueError(f"crop = {crop} is no multiple of {multiple}")
+        raise ValueError(f"crop = {crop} must be a multiple of {multiple}")
     if batch * crop**2 > MOST_PIXELS:
         raise ValueError(f"batch = {batch} of crop = {crop}: more than {MOST_PIXELS} pixels")
 
@@ -135,7 +135,7 @@ def with_base(path: Path) -> Tables:
     if base is None:
         return tables
     if not isinstance(base, str) or store.is_path(base):
-        raise UsageError(f"{path}: base is the name of a recipe")
+        raise UsageError(f"{path}: base must be the name of a recipe")
     return merged(read_tables(beside(path, base)), tables)
 
 
@@ -143,12 +143,12 @@ def of_rate(path: Path, tables: Tables, rate: str) -> Tables:
     """The tables with those of one rate over them; "" for a recipe without rates."""
     rates = tables.pop("rate", {})
     if not isinstance(rates, dict) or not all(isinstance(table, dict) for table in rates.values()):
-        raise UsageError(f"{path}: rate is a table of tables")
+        raise UsageError(f"{path}: rate must be a table of tables")
     if not rate and not rates:
         return tables
     if rate not in rates:
         there = ", ".join(f"{path.stem}-{known}" for known in rates) or "none"
-        raise UsageError(f"{path}: a recipe of several rates, named with one of them: {there}")
+        raise UsageError(f"{path}: has several rates; choose one of: {there}")
     return merged(tables, rates[rate])
 
 
@@ -159,7 +159,7 @@ def with_mixture(path: Path, tables: Tables) -> Tables:
         return tables
     name, mixtures = data["mixture"], read_tables(beside(path, MIXTURES))
     if not isinstance(name, str) or name not in mixtures:
-        raise UsageError(f"{path}: mixture is one of {', '.join(mixtures)}")
+        raise UsageError(f"{path}: mixture must be one of {', '.join(mixtures)}")
     rest = {key: value for key, value in data.items() if key != "mixture"}
     return tables | {"data": merged({"weights": mixtures[name]}, rest)}
 
@@ -174,7 +174,7 @@ def overrides(settings: Sequence[str]) -> Tables:
                 tables = merged(tables, tomllib.loads(text))
                 break
         else:
-            raise UsageError(f"--set {setting}: not SECTION.KEY=VALUE")
+            raise UsageError(f"--set {setting}: must be SECTION.KEY=VALUE")
     return tables
 
 

@@ -94,7 +94,7 @@ class VariableRateData:
 
     def __post_init__(self) -> None:
         if not 1 <= self.validate_on <= self.held_out:
-            raise ValueError(f"validate_on = {self.validate_on}: 1 to held_out = {self.held_out}")
+            raise ValueError(f"validate_on = {self.validate_on} must be between 1 and held_out = {self.held_out}")
         check_crop(self.crop, self.batch, BLOCK)
 
 

@@ -49,7 +49,7 @@ class ViewData:
         if not 0 <= 2 * self.again <= self.batch:
             raise ValueError(f"again = {self.again}: at most half of a batch of {self.batch}")
         if not 0 <= self.at_standard_size <= 1:
-            raise ValueError(f"at_standard_size = {self.at_standard_size}: not a share")
+            raise ValueError(f"at_standard_size = {self.at_standard_size} must be between 0 and 1")
         if not self.scales or AGE % len(self.scales) or not all(1 <= scale <= 4 for scale in self.scales):
             raise ValueError(f"scales = {list(self.scales)}: numbers of 1 to 4, as many as divide {AGE}")
 
@@ -80,7 +80,7 @@ class Sampler:
         self.items, self.seed = items, seed
         chance = np.array([weights.get(item.dataset, 1.0) for item in items])
         if not chance.sum():
-            raise UsageError("weights: no data set is drawn from, all weigh 0")
+            raise UsageError("weights: all data sets have weight 0")
         self.chance = chance / chance.sum()
 
     def draw(self, step: int, count: int) -> tuple[list[Item], np.random.Generator]:
@@ -93,7 +93,7 @@ def check_training_data(items: Sequence[Item]) -> None:
     """Refuse the tars of validation sets that ``dcu data build`` writes; raises UsageError."""
     validation = {tar.name for each in DATA_SETS.values() for tar in each.tars if tar.purpose is VALIDATION}
     if refused := {item.path.name for item in items} & validation:
-        raise UsageError(f"{min(refused)}: a validation set, on which nothing is trained")
+        raise UsageError(f"{min(refused)}: validation sets are not allowed as training data")
 
 
 def hold_out(items: list[Item], count: int, datasets: Sequence[str] = ()) -> tuple[list[Item], list[Item]]:
@@ -114,7 +114,7 @@ def hold_out(items: list[Item], count: int, datasets: Sequence[str] = ()) -> tup
     held = set(np.random.default_rng(1).permutation(eligible)[:count].tolist())
     train = [item for i, item in enumerate(items) if i not in held]
     if not train:
-        raise UsageError(f"all of {len(items)} images are held out: none is left to train on")
+        raise UsageError(f"all {len(items)} images are held out: none left for training")
     return train, [items[i] for i in sorted(held)]
 
 
