@@ -18,7 +18,7 @@ from dcu.cli import app
 REFERENCE = Path(__file__).parent / "reference"
 WIDTH = 78
 """Columns of help in a terminal of 80."""
-SHARED = 6
+SHARED = 4
 """Commands with the same option from which on it is described once."""
 METHODS = {
     "Codec": ("load", "compress", "decode", "latent", "read"),
