@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -188,6 +189,17 @@ def smooth_image(height: int, width: int, seed: int = 0) -> ImageArray:
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(x / rng.uniform(5, 40) + rng.uniform(0, 6)) + np.cos(y / rng.uniform(5, 40)) for _ in range(3)]
     return np.clip(np.stack(waves, 2) * 50 + 128 + rng.normal(0, 4, (height, width, 3)), 0, 255).astype(np.uint8)
+
+
+def tar(members: list[tuple[str, bytes]]) -> bytes:
+    """A tar of members in this order."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return out.getvalue()
 
 
 def png(image: ImageArray) -> bytes:

@@ -27,7 +27,7 @@ from safetensors.torch import load
 from dcu.codec import Codec
 
 from . import conftest
-from .conftest import png, smooth_image
+from .conftest import png, smooth_image, tar
 from .spawn import Ran, run
 
 RECIPES = {
@@ -88,6 +88,9 @@ COMMANDS = {
     "decode": Command("decode bins -o out"),
     "segment": Command("segment bins -o out/maps --overlay out/overlays"),
     "embed": Command("embed bins -o out"),
+    "compress shards": Command("compress shards -o out --jobs 2"),
+    "embed shards to tables": Command("embed binshards -o out"),
+    "classify to a table": Command("classify bins -o out/labels.parquet", again="--force"),
     "data build": Command("data build kodak --clones clones -o out", again="--force"),
     "train codec": Command(
         "train codec codec.toml --data images --out out/m --runs runs", ("out", "runs"), trains=True
@@ -123,6 +126,9 @@ def prepare(directory: Path) -> None:
             f"streets/labels/{number}.png": png(half),
             f"clones/Kodak-Lossless-True-Color-Image-Suite/PhotoCD_PCD0992/{2 * number + 1}.png": png(image),
         }
+    for folder, source in (("shards", "images"), ("binshards", "bins")):
+        members = [(Path(name).name, data) for name, data in files.items() if name.startswith(f"{source}/")]
+        files |= {f"{folder}/{number}.tar": tar(members[number::3]) for number in range(3)}
     for name, data in files.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_bytes(data)

@@ -19,8 +19,7 @@ from dcu.cli.entries import Entry
 from dcu.cli.outputs import Output
 from dcu.codec import Codec
 
-from .conftest import Dcu, one_line, png, smooth_image
-from .test_shards import tar
+from .conftest import Dcu, one_line, png, smooth_image, tar
 
 COMMANDS = ("compress", "decode", "segment", "embed")
 """Those that write a file per input."""

@@ -11,16 +11,7 @@ import pytest
 from dcu import shards
 from dcu.errors import InvalidInputError
 
-
-def tar(members: list[tuple[str, bytes]]) -> bytes:
-    """A tar of members in this order."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return out.getvalue()
+from .conftest import tar
 
 
 def read(data: bytes) -> list[shards.Sample]:
