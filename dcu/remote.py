@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from dcu.errors import MissingInputError, OutputError, UnavailableError
 
 URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
+
+
+class Guarded(io.RawIOBase):
+    """A file at a URL whose errors, of as many kinds as there are stores, are MissingInputError."""
+
+    def __init__(self, url: str, file: Any) -> None:
+        self.url, self.file = url, file
+
+    def read(self, count: int = -1) -> bytes:
+        """The next bytes."""
+        try:
+            data: bytes = self.file.read(count)
+        except Exception as error:
+            raise MissingInputError(f"{self.url}: {one_line(error)}") from error
+        return data
 
 
 def is_url(name: str) -> bool:
@@ -54,7 +70,7 @@ def opened(url: str) -> Iterator[BinaryIO]:
     except Exception as error:
         raise MissingInputError(f"{url}: {one_line(error)}") from error
     with file:
-        yield file
+        yield cast(BinaryIO, Guarded(url, file))
 
 
 def exists(url: str) -> bool:
