@@ -28,6 +28,8 @@ MAGIC, MAGIC_AT = b"ustar", 257
 HEAD = MAGIC_AT + len(MAGIC)
 """Bytes that tell a tar from other files."""
 BUFFER = 20 * tarfile.BLOCKSIZE
+MOST_NAMES = 10**6
+"""That a pattern stands for."""
 BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
 
@@ -166,7 +168,13 @@ class Writer:
 
 
 def expanded(pattern: str) -> list[str]:
-    """The names of a pattern with ranges ``{000..099}`` and choices ``{a,b}``, as shells and WebDataset expand them."""
+    """The names of a pattern with ranges ``{000..099}`` and choices ``{a,b}``, as shells and WebDataset expand them.
+
+    Raises
+    ------
+    ValueError
+        More than ``MOST_NAMES``.
+    """
     found = BRACES.search(pattern)
     if not found:
         return [pattern]
@@ -176,6 +184,10 @@ def expanded(pattern: str) -> list[str]:
     else:
         width = max(len(first), len(last)) if first.startswith("0") or last.startswith("0") else 0
         step = 1 if int(first) <= int(last) else -1
+        if abs(int(last) - int(first)) >= MOST_NAMES:
+            raise ValueError(f"{pattern[:80]}: stands for more than {MOST_NAMES} names")
         parts = [f"{number:0{width}}" for number in range(int(first), int(last) + step, step)]
     before, after = pattern[: found.start()], expanded(pattern[found.end() :])
+    if len(parts) * len(after) > MOST_NAMES:
+        raise ValueError(f"{pattern[:80]}: stands for more than {MOST_NAMES} names")
     return [f"{before}{part}{rest}" for part, rest in itertools.product(parts, after)]

@@ -129,6 +129,12 @@ def test_patterns(pattern: str, names: list[str]) -> None:
     assert shards.expanded(pattern) == names
 
 
+@pytest.mark.parametrize("pattern", ["{1..10000000000000000000000}", "{1..1001}{1..1001}", "{0..999}" * 20])
+def test_patterns_that_stand_for_too_many_names(pattern: str) -> None:
+    with pytest.raises(ValueError, match="more than"):
+        shards.expanded(pattern)
+
+
 def test_webdataset_reads_what_is_written_and_the_reverse(tmp_path: Path) -> None:
     webdataset = pytest.importorskip("webdataset")
     path = tmp_path / "ours.tar"

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -146,8 +147,9 @@ def sources(inputs: Sequence[str] | None, suffixes: frozenset[str], kind: str, l
         raise UsageError("Missing argument 'INPUT'.")
     if names.count("-") + (listed == "-") > 1:
         raise UsageError("standard input can be read only once")
-    found = Inputs(names, listed=listed is not None or any(matched(name) != [name] for name in names))
-    for name in (match for pattern in names for match in matched(pattern)):
+    matches = list(map(matched, names))
+    found = Inputs(names, listed=listed is not None or any(len(each) > 1 for each in matches))
+    for name in chain.from_iterable(matches):
         if name == "-":
             found.sources.append(Source("-", None, Path("stdin"), shard=stdin_is_shard()))
         elif os.path.isdir(name):  # unlike Path.is_dir, never raises
@@ -160,11 +162,15 @@ def sources(inputs: Sequence[str] | None, suffixes: frozenset[str], kind: str, l
 
 
 def matched(name: str) -> list[str]:
-    """What an input's name stands for: itself, or all that its pattern matches."""
+    """What an input's name stands for: itself, or all that its pattern matches; raises UsageError."""
     if name == "-" or os.path.lexists(name) or not set(name) & set("*?[{"):
         return [name]
     names = []
-    for each in shards.expanded(name):
+    try:
+        expanded = shards.expanded(name)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    for each in expanded:
         if not set(each) & set("*?["):
             names.append(each)
         elif remote.is_url(each):
