@@ -72,7 +72,7 @@ def measured(
 ) -> Accuracy:
     """Every way on the same labeled images, all in PyTorch; in so many seconds on as many of them, drawn at random."""
     network = store.find_network("classifier", codec.fingerprint)
-    loaded = codec_of(codec.identity, device)
+    loaded = codec_of(codec.identity, device, "float32")
     if seconds is not None:
         items = [items[index] for index in np.random.default_rng(0).permutation(len(items))]
     shown = within(show(items), seconds)

@@ -72,6 +72,7 @@ def eval_codec(
     quiet: options.Quiet = False,
     threads: options.Threads = None,
     device: options.Device = "auto",
+    precision: options.Precision = "float32",
     rivals: Annotated[str, options.moved("--rivals", "--baselines")] = "",
 ) -> None:
     """Measure rate, PSNR and MS-SSIM of codecs and other formats.
@@ -103,7 +104,7 @@ def eval_codec(
         curves.check_packages()
     ours = []
     for model in models:
-        loaded = Codec.from_model(model, chosen_device)
+        loaded = Codec.from_model(model, chosen_device, precision)
         for quality in measured_points(loaded):
             at = "" if quality is None else f" at quality {quality}"
             shown = console.progress(found, f"measuring {model.name}{at}", quiet)
@@ -169,7 +170,7 @@ def eval_rates(
     from dcu.codec import Codec
     from dcu.evaluate.codec import measured_rates
 
-    loaded = Codec.from_model(model, chosen_device)
+    loaded = Codec.from_model(model, chosen_device, "float32")
     if loaded.points == 1:
         raise UsageError(f"{model.name}: has only one operating point")
     if record:
@@ -214,10 +215,11 @@ def eval_classifier(
     found = items(data, SUFFIXES if agreement else LABELLED)
     model = classifier_model(network, found[0])
     chosen_device = options.start(threads, device)
+    from dcu.codec import codec_of
     from dcu.evaluate.classifier import class_numbers, evaluate, rgb_numbers, run_dataset
     from dcu.tasks.classify import Classifier
 
-    classifier = Classifier.load(model.directory, chosen_device, engine)
+    classifier = Classifier(model, codec_of(model.identity, chosen_device, "float32"), chosen_device, engine)
     if agreement:
         numbers = rgb_numbers(classifier, console.progress(found, "running the RGB network", quiet))
     else:
@@ -256,10 +258,11 @@ def eval_calibrate(
     found, dataset = items(data, LABELLED), dataset_name(data)
     model = classifier_model(network, found[0])
     chosen_device = options.start(threads, device)
+    from dcu.codec import codec_of
     from dcu.evaluate.classifier import best_temperature, class_numbers, evaluate, run_dataset
     from dcu.tasks.classify import Classifier
 
-    classifier = Classifier.load(model.directory, chosen_device, engine)
+    classifier = Classifier(model, codec_of(model.identity, chosen_device, "float32"), chosen_device, engine)
     numbers = class_numbers(classifier, found)
     outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), native=False)
     temperature = best_temperature(outputs)
@@ -291,13 +294,15 @@ def eval_baselines(
     found, dataset = items(data, SUFFIXES), dataset_name(data)
     model = classifier_model(network, found[0])
     chosen_device = options.start(threads, device)
+    from dcu.codec import codec_of
     from dcu.evaluate.baselines import check_available
     from dcu.evaluate.classifier import compare, merged
     from dcu.tasks.classify import Classifier
 
     chosen = options.format_names(formats)
     check_available(chosen)
-    classifier = Classifier.load(model.directory, chosen_device, "pytorch")  # as the RGB network
+    codec = codec_of(model.identity, chosen_device, "float32")
+    classifier = Classifier(model, codec, chosen_device, "pytorch")  # as the RGB network
     tuned = store.networks("rgb-classifier", model.fingerprint)
     rows = compare(classifier, found, console.progress(found, "measuring", quiet), chosen, *tuned[:1])
     console.print_rows([{"dataset": dataset} | row.row() for row in rows], json)
@@ -358,9 +363,9 @@ def eval_segmenter(
 
     asked: LatentAnswer | RgbCounterpart
     if model.kind == "rgb-segmenter":
-        asked = RgbCounterpart(model, codec_of(model.identity))
+        asked = RgbCounterpart(model, codec_of(model.identity, precision="float32"))
     else:
-        asked = LatentAnswer(Segmenter.load(model.directory, chosen_device))
+        asked = LatentAnswer(Segmenter(model, codec_of(model.identity, chosen_device, "float32"), chosen_device))
     metrics = evaluate(asked, found, console.progress(found, "measuring", quiet))
     facts = {"dataset": dataset_name(data)} | asdict(metrics)
     console.print_rows([facts], json)

@@ -224,7 +224,7 @@ def train_classifier(
     items, directory = replaceable(gather(data)), destination(parts.classifier.name, out, chosen)
     places.refuse(directory, [store.find(parts.classifier.codec, "codec").directory], "--out")
     with parallel.processes(chosen_device):
-        loaded = Codec.load(parts.classifier.codec, chosen_device)
+        loaded = Codec.load(parts.classifier.codec, chosen_device, "float32")
         common = (parts.data, loaded, items, parts.schedule.seed)
         task: ClassifierTask | AdapterTask
         if parts.adapter.views:
@@ -272,7 +272,7 @@ def train_segmenter(
     labeled, directory = readable(pairs(data)), destination(parts.segmenter.name, out, chosen)
     places.refuse(directory, [store.find(parts.segmenter.codec, "codec").directory], "--out")
     with parallel.processes(chosen_device):
-        codec = Codec.load(parts.segmenter.codec, chosen_device)
+        codec = Codec.load(parts.segmenter.codec, chosen_device, "float32")
         task = SegmenterTask(parts.segmenter, parts.data, codec, labeled, parts.schedule.seed)
         items = [pair.image for pair in labeled]
 
