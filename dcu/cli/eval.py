@@ -299,7 +299,8 @@ def eval_baselines(
     check_available(chosen)
     classifier = Classifier.load(model.directory, chosen_device, "pytorch")  # as the RGB network
     tuned = store.networks("rgb-classifier", model.fingerprint)
-    rows = compare(classifier, found, console.progress(found, "measuring", quiet), chosen, *tuned[:1])
+    progress = console.progress(found, "measuring", quiet)
+    rows = compare(classifier.codec, [classifier], found, progress, chosen, next(iter(tuned), None))
     console.print_rows([{"dataset": dataset} | row.row() for row in rows], json)
     if record:
         others = tuple(row.baseline() for row in rows if row.pipeline.input != "latent")
