@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from dcu.cards import Difference
+from dcu.cards import BdRate, Difference
 from dcu.errors import UnavailableError
 from dcu.evaluate.codec import Point
+from dcu.evaluate.published import PublishedPoint
 
 Points = Sequence[Point]
 """By rising bpp."""
@@ -61,6 +62,10 @@ class Saving:
         """The same for a table."""
         rates = {f"bd_rate_{measure}": rate for measure, rate in self.bd_rate.items()}
         return {"name": self.name, "against": self.against, **rates}
+
+    def on_card(self, dataset: str, count: int) -> BdRate:
+        """The same for the codec's card."""
+        return BdRate(dataset, count, self.against, self.bd_rate.get("psnr"), self.bd_rate.get("ms_ssim"))
 
 
 def value(point: Point, measure: str) -> float:
@@ -175,8 +180,8 @@ def style(index: int) -> dict[str, str]:
     return {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)]}
 
 
-def draw(curves: Curves, title: str) -> Any:
-    """The curves of each measure, by name, over bits per pixel, as a figure of Matplotlib."""
+def draw(curves: Curves, title: str, published: Sequence[PublishedPoint] = ()) -> Any:
+    """The curves of each measure, by name, over bits per pixel, as a figure; ``published`` ones dashed."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.6), layout="constrained")
@@ -192,6 +197,7 @@ def draw(curves: Curves, title: str) -> Any:
                 label=name,
             )
         axes.set(xscale="log", xlabel="bits per pixel (whole files)", ylabel=MEASURES[measure])
+        draw_published(axes, measure, published, len(named))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.grid(alpha=0.3, which="both")
         axes.legend()
@@ -199,8 +205,24 @@ def draw(curves: Curves, title: str) -> Any:
     return figure
 
 
-def plot(curves: Curves, title: str, suffix: str) -> bytes:
+def draw_published(axes: Any, measure: str, published: Sequence[PublishedPoint], first: int) -> None:
+    """Published curves of a measure, dashed, in the colors from the ``first`` on; the axes show what they showed."""
+    limits = axes.get_xlim(), axes.get_ylim()
+    for index, name in enumerate(dict.fromkeys(point.name for point in published), first):
+        points = [point for point in published if point.name == name]
+        axes.plot(
+            [point.bpp for point in points],
+            [getattr(point, measure) for point in points],
+            color=style(index)["color"],
+            linestyle="--",
+            linewidth=1,
+            label=f"{name}, published mean of {points[0].images} Kodak images",
+        )
+    axes.set(xlim=limits[0], ylim=limits[1])
+
+
+def plot(curves: Curves, title: str, suffix: str, published: Sequence[PublishedPoint] = ()) -> bytes:
     """The same as a file: ``suffix`` is png, svg or pdf."""
     buffer = io.BytesIO()
-    draw(curves, title).savefig(buffer, format=suffix, dpi=120)
+    draw(curves, title, published).savefig(buffer, format=suffix, dpi=120)
     return buffer.getvalue()
