@@ -161,3 +161,14 @@ def test_wrong_calls(dcu: Dcu, images: Path, options: list[str], message: str) -
     assert answer.code == 2
     assert one_line(answer.err)
     assert message in answer.err
+
+
+def test_table_of_codecs_of_one_rate_and_of_many(dcu: Dcu, images: Path, codec_2: store.Model) -> None:
+    """Every row has a cell below each heading."""
+    call = ("eval", "codec", images, "--codec", "codec-0.0983", "--codec", "codec-2", "--baselines", "jpeg")
+    lines = dcu(*call).out.splitlines()
+    start = next(index for index, line in enumerate(lines) if "psnr_difference" in line)
+    heading, first, last = lines[start], lines[start + 2], lines[start + 6]
+    assert heading.split()[:4] == ["name", "quality", "bpp", "against"]
+    assert (first.split()[0], last.split()[:2]) == ("codec-0.0983", ["codec-2", "63"])
+    assert first.index("jpeg") == last.index("jpeg") == heading.index("against")

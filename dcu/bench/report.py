@@ -110,7 +110,7 @@ def report(
         ],
         accuracy=plots.accuracy(known_of(sections, models)),
         rate_distortion=plots.rate_distortion(drawn, f"{len(images)} image{'s' if len(images) > 1 else ''}"),
-        gains=[gain.row() for gain in curves.gains(ours, drawn)],
+        gains=curves.table(curves.gains(ours, drawn)),
         codecs=codec_table.columns([section.codec for section in sections]),
         crops=crops(images, [section.point for section in sections], formats[:1]),
         gallery=gallery(images, models, formats),

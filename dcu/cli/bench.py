@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -105,44 +106,24 @@ def bench(
         console.outlive_stdout()
         files.check_free(html, force)  # before minutes of measuring
     timed = 20.0 if seconds is None else seconds
+
+    def bar(doing: str) -> Callable[[Sequence[Any]], Iterable[Any]]:
+        return lambda steps: console.progress(steps, doing, quiet)
+
     sections, whole = [], True
     for point in points:
         try:
-            known = (
-                measured(
-                    point,
-                    dataset_name(data),
-                    found,
-                    lambda every: console.progress(every, "naming", quiet),
-                    formats,
-                    chosen_device,
-                    seconds,
-                )
-                if data
-                else quoted(point)
-            )
-            by_itself = codecs.codec_row(
-                point,
-                shown(found, TIMED),
-                lambda every: console.progress(every, "measuring the codec", quiet),
-                timed,
-                chosen_device,
-            )
+            known = quoted(point)
+            if data:
+                known = measured(point, dataset_name(data), found, bar("naming"), formats, chosen_device, seconds)
+            measuring = bar("measuring the codec")
+            by_itself = codecs.codec_row(point, shown(found, TIMED), measuring, timed, chosen_device)
         except KeyboardInterrupt:
             whole = False
             break
         console.print_rows([asdict(by_itself)] if json else codecs.columns([by_itself]), json)
         note(f"{point.name}: timing for {timed:g} s; {machine()}; 1 MAC = 2 FLOPs", quiet)
-        rows, whole = bench_point(
-            point,
-            found,
-            known,
-            formats,
-            batch or [1, 32],
-            timed,
-            chosen_device,
-            lambda rounds: console.progress(rounds, "timing", quiet),
-        )
+        rows, whole = bench_point(point, found, known, formats, batch or [1, 32], timed, chosen_device, bar("timing"))
         sections.append(Section(point, by_itself, rows, known))
         for part in [list(map(asdict, rows))] if json else columns(rows):
             console.print_rows(part, json)
@@ -151,10 +132,7 @@ def bench(
         if not whole:
             break
     if html is not None and sections:
-        images = report_images(found)
-        page = report(
-            sections, images, formats, seconds, lambda steps: console.progress(steps, "writing the report", quiet)
-        )
+        page = report(sections, report_images(found), formats, seconds, bar("writing the report"))
         files.put(html, page.encode(), force)
     if not whole:
         raise KeyboardInterrupt

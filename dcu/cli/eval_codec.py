@@ -122,7 +122,7 @@ def eval_codec(
     for format in formats:
         console.print_rows([{"dataset": dataset} | point.row() for point in drawn["psnr"][format]], json)
     gains, savings = curves.gains(ours, drawn), curves.savings(ours, drawn)
-    console.print_rows([gain.row() for gain in gains], json)
+    console.print_rows([gain.row() for gain in gains] if json else curves.table(gains), json)
     console.print_rows([saving.row() for saving in savings], json)
     if record:
         for model in models:

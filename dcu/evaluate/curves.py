@@ -50,6 +50,13 @@ class Gain:
         return {key: value for key, value in row.items() if value is not None}
 
 
+def table(gains: Sequence[Gain]) -> list[dict[str, object]]:
+    """Rows of equal keys: those that any gain has."""
+    rows = [gain.row() for gain in gains]
+    keys = dict.fromkeys(key for row in sorted(rows, key=len, reverse=True) for key in row)
+    return [{key: row.get(key) for key in keys} for row in rows]
+
+
 @dataclass(frozen=True)
 class Saving:
     """Mean difference of rate in percent of one of our curves against another format, for each measure."""
