@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from dcu import cards, store
-from dcu.evaluate import baselines, published
+from dcu.evaluate import baselines, curves, published
+from dcu.evaluate.codec import Point
 from dcu.image import read_image
 
 from .conftest import Dcu, one_line, png, smooth_image, write_variable_rate_codec
@@ -100,7 +101,7 @@ def test_published_curves_are_drawn_and_nothing_else(
     texts = [(tmp_path / "a.svg").read_text()]
     answer = dcu(*call, "--force", "--published")
     texts.append((tmp_path / "a.svg").read_text())
-    label = "<!-- VTM, published mean of 24 Kodak images -->"
+    label = "<!-- VTM (published, 24 Kodak images) -->"
     assert [label in text for text in texts] == [False, True]
     assert [sorted(line) for line in answer.lines] == [sorted(line) for line in without.lines]
     assert "VTM" not in answer.out
@@ -164,11 +165,28 @@ def test_wrong_calls(dcu: Dcu, images: Path, options: list[str], message: str) -
 
 
 def test_table_of_codecs_of_one_rate_and_of_many(dcu: Dcu, images: Path, codec_2: store.Model) -> None:
-    """Every row has a cell below each heading."""
-    call = ("eval", "codec", images, "--codec", "codec-0.0983", "--codec", "codec-2", "--baselines", "jpeg")
+    """Every row has a cell below each heading; of rates that the other format does not reach there is none."""
+    call = ("eval", "codec", images, "--codec", "codec-0.0983", "--codec", "codec-2", "--baselines", "webp")
     lines = dcu(*call).out.splitlines()
     start = next(index for index, line in enumerate(lines) if "psnr_difference" in line)
-    heading, first, last = lines[start], lines[start + 2], lines[start + 6]
+    heading, *rows = lines[start], *lines[start + 2 : lines.index("", start)]
     assert heading.split()[:4] == ["name", "quality", "bpp", "against"]
-    assert (first.split()[0], last.split()[:2]) == ("codec-0.0983", ["codec-2", "63"])
-    assert first.index("jpeg") == last.index("jpeg") == heading.index("against")
+    assert {row.split()[0] for row in rows} == {"codec-2"}
+    assert 0 < len(rows) < 4
+    assert all(row.index("webp") == heading.index("against") for row in rows)
+
+
+def measured(name: str, quality: int | None, bpp: float) -> Point:
+    return Point(name, quality, None, 1, 9, bpp, None, 20 + 10 * bpp, None, None, None, 1, 1)
+
+
+def test_differences_within_the_rates_of_a_format_alone() -> None:
+    ours = [measured("codec-0.1", None, 0.1), *(measured("codec-2", q, q / 10) for q in (0, 1, 2, 3))]
+    theirs = [measured("webp", None, 0.1), measured("webp", None, 0.2)]
+    gains = curves.gains(ours, curves.of(ours, theirs))
+    assert [(gain.point.name, gain.point.quality) for gain in gains] == [
+        *(("codec-0.1", None), ("codec-2", 1), ("codec-2", 2))
+    ]
+    rows = curves.table(gains)
+    assert [row["quality"] for row in rows] == [None, 1, 2]
+    assert len({tuple(row) for row in rows}) == 1

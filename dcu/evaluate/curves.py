@@ -122,7 +122,7 @@ def own_names(ours: Points) -> list[str]:
 
 
 def gains(ours: Points, curves: Curves) -> list[Gain]:
-    """Each of our points less each other format's curve at the same rate."""
+    """Each of our points less each other format's curve at the same rate, where the curve has that rate."""
     formats = [name for name in curves["psnr"] if name not in own_names(ours)]
 
     def difference(point: Point, name: str) -> Difference:
@@ -130,11 +130,12 @@ def gains(ours: Points, curves: Curves) -> list[Gain]:
             **{
                 measure: round(value(point, measure) - quality_at(curve[name], measure, point.bpp), 4)
                 for measure, curve in curves.items()
-                if len(curve[name]) > 1
+                if len(curve[name]) > 1 and curve[name][0].bpp <= point.bpp <= curve[name][-1].bpp
             }
         )
 
-    return [Gain(point, name, difference(point, name)) for point in ours for name in formats]
+    found = (Gain(point, name, difference(point, name)) for point in ours for name in formats)
+    return [gain for gain in found if gain.difference != Difference()]
 
 
 def savings(ours: Points, curves: Curves) -> list[Saving]:
@@ -150,12 +151,9 @@ def savings(ours: Points, curves: Curves) -> list[Saving]:
 
 
 def quality_at(curve: Points, measure: str, bpp: float) -> float:
-    """A curve's quality at a rate: straight lines over log bpp, the end segments extended; of two points and more."""
-    x = np.log([point.bpp for point in curve])
-    y = np.array([value(point, measure) for point in curve])
-    right = int(np.clip(np.searchsorted(x, math.log(bpp)), 1, len(x) - 1))
-    slope = (y[right] - y[right - 1]) / (x[right] - x[right - 1])
-    return float(y[right] + slope * (math.log(bpp) - x[right]))
+    """A curve's quality at a rate between its first and its last: straight lines over log bpp."""
+    rates = [math.log(point.bpp) for point in curve]
+    return float(np.interp(math.log(bpp), rates, [value(point, measure) for point in curve]))
 
 
 def bd_rate(anchor: Points, test: Points, measure: str) -> float | None:
@@ -191,7 +189,7 @@ def draw(curves: Curves, title: str, published: Sequence[PublishedPoint] = ()) -
     """The curves of each measure, by name, over bits per pixel, as a figure; ``published`` ones dashed."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    figure = Figure(figsize=(11, 5), layout="constrained")
     for axes, (measure, named) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
         for index, (name, points) in enumerate(named.items()):
             own = name == "dcu" or points[0].quality is not None
@@ -207,7 +205,7 @@ def draw(curves: Curves, title: str, published: Sequence[PublishedPoint] = ()) -
         draw_published(axes, measure, published, len(named))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.grid(alpha=0.3, which="both")
-        axes.legend()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5)
     figure.suptitle(f"{title}, {datetime.date.today().isoformat()}")
     return figure
 
@@ -223,7 +221,7 @@ def draw_published(axes: Any, measure: str, published: Sequence[PublishedPoint],
             color=style(index)["color"],
             linestyle="--",
             linewidth=1,
-            label=f"{name}, published mean of {points[0].images} Kodak images",
+            label=f"{name} (published, {points[0].images} Kodak images)",
         )
     axes.set(xlim=limits[0], ylim=limits[1])
 
