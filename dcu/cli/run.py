@@ -254,15 +254,21 @@ def one_by_one(work: Callable[[Entry], Result]) -> Work:
 
 
 def batched(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
-    """Lists of so many entries, fewer where much is held in memory."""
+    """Lists of so many entries, fewer where much is held in memory; an error comes after the entries before it."""
     part: list[Entry] = []
-    for entry in entries:
-        part.append(entry)
-        if len(part) == size or held_bytes(part) > MOST_BYTES // 8:
-            yield part
-            part = []
+    ending: DcuError | None = None
+    try:
+        for entry in entries:
+            part.append(entry)
+            if len(part) == size or held_bytes(part) > MOST_BYTES // 8:
+                yield part
+                part = []
+    except DcuError as error:
+        ending = error
     if part:
         yield part
+    if ending:
+        raise ending
 
 
 def held_bytes(part: Sequence[Entry]) -> int:
