@@ -58,26 +58,35 @@ def ordered(
     Values are taken as they are needed: ``AHEAD`` for each job, fewer where they weigh more than ``MOST_BYTES``
     together. An error of the function ends the iteration; one of the values does so after the results of those before.
     """
-    from dcu.threads import workers  # it needs torch
-
     if jobs == 1:
         yield from map(function, values)
         return
-    begin = iter(values)
+    errors: list[Exception] = []
+    begin = before_errors(values, errors)
     first = list(islice(begin, 2))
     if len(first) < 2:
-        yield from map(function, chain(first, begin))
-        return
-    pool, pending = workers(jobs), deque[tuple[int, Future[R]]]()
-    weight, ended = 0, None
-    values = chain(first, begin)
+        yield from map(function, first)
+    else:
+        yield from in_parallel(function, chain(first, begin), jobs, weigh)
+    if errors:
+        raise errors[0]
+
+
+def before_errors(values: Iterable[T], errors: list[Exception]) -> Iterator[T]:
+    """The values before an error, which is noted."""
     try:
-        while True:
-            try:
-                value = next(values)
-            except Exception as error:
-                ended = error
-                break
+        yield from values
+    except Exception as error:
+        errors.append(error)
+
+
+def in_parallel(function: Callable[[T], R], values: Iterable[T], jobs: int, weigh: Callable[[T], int]) -> Iterator[R]:
+    """The function of each value, as :func:`ordered` says, on threads."""
+    from dcu.threads import workers  # it needs torch
+
+    pool, pending, weight = workers(jobs), deque[tuple[int, Future[R]]](), 0
+    try:
+        for value in values:
             weight += (own := weigh(value))
             pending.append((own, pool.submit(function, value)))
             while len(pending) >= AHEAD * jobs or (weight > MOST_BYTES and pending):
@@ -89,8 +98,6 @@ def ordered(
     finally:
         for _, future in pending:
             future.cancel()
-    if ended and not isinstance(ended, StopIteration):
-        raise ended
 
 
 class Pixels:
