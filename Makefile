@@ -8,7 +8,7 @@ READY := $(VENV)/ready
 NATIVE := CMakeLists.txt $(wildcard dcu/entropy/src/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help docs demo test fuzz crash lint format readme build sanitize oldest clean
+.PHONY: help docs scale demo test fuzz crash lint format readme build sanitize oldest clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -24,6 +24,9 @@ readme: $(READY)  ## write the tables of README.md, from the cards and a new ben
 	$(BIN)/dcu bench --rate 0.0983 --baselines avif,webp --seconds 90 --json > docs/bench.jsonl.part
 	mv docs/bench.jsonl.part docs/bench.jsonl
 	$(BIN)/python -m docs.readme
+
+scale: $(READY)  ## write docs/scale.md from results/scale.csv; with DATA=TAR, measure first
+	$(BIN)/python -m docs.scale $(if $(DATA),--data $(DATA))
 
 docs: $(READY)  ## write docs/reference/cli.md and python.md, from help and docstrings
 	$(BIN)/python docs/reference.py
