@@ -114,6 +114,21 @@ class Result:
 
 
 @dataclass(frozen=True)
+class BdRate:
+    """Mean difference of rate in percent of a codec against another format at equal PSNR and at equal MS-SSIM."""
+
+    dataset: str
+    count: Count
+    against: str
+    psnr: Signed | None = None
+    ms_ssim: Signed | None = None
+
+    def replaces(self, other: BdRate) -> bool:
+        """Whether it measures anew what another states."""
+        return (self.dataset, self.against) == (other.dataset, other.against)
+
+
+@dataclass(frozen=True)
 class Baseline:
     """The RGB network on other files of the same images, see :class:`dcu.evaluate.pipeline.Pipeline`."""
 
@@ -227,6 +242,7 @@ class Card:
     macs_per_pixel: CodecMacs | None = None
     training: Training | None = None
     results: tuple[Result, ...] = ()
+    bd_rates: tuple[BdRate, ...] = ()
     baselines: Baselines | None = None
 
     def __post_init__(self) -> None:

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from dcu import arguments, bitstream, engines, rate_control, store
+from dcu.batching import MOST_POSITIONS
 from dcu.bitstream import Layer, Stream
 from dcu.coding import Coding, analysis_of, coding_of
 from dcu.encoding import Encoding
@@ -29,7 +29,7 @@ from dcu.image import ImageArray, pad, psnr
 from dcu.precision import NAMES as PRECISIONS
 from dcu.precision import chosen
 from dcu.regions import Box, common, in_pieces, moved, size, whole
-from dcu.threads import inference
+from dcu.threads import LoadedOnce, inference
 from dcu.weights import finite
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Codec:
         except (LookupError, RuntimeError, ValueError, TypeError) as error:
             raise UnavailableError(f"{name}: its weights are not those of a codec") from error
         self.coding.to(device)
-        self.analyses = engines.ready(self.analysis, device, self.precision)
+        self.analyses = engines.ready(self.analysis, device, self.precision, MOST_POSITIONS * BLOCK**2)
         self.syntheses = engines.ready(self.coding.synthesize, device, self.precision)
         self.channels, self.points, self.fingerprint = self.coding.channels, self.coding.points, self.coding.fingerprint
         self.of_estimate: tuple[float, ...] = (1.0,) * self.points
@@ -321,7 +321,7 @@ def analysis_input(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-@functools.lru_cache(maxsize=4)
+@LoadedOnce
 def codec_of(identity: bytes, device: str = "cpu", precision: str = "auto") -> Codec:
     """The installed codec that a stream names, loaded once."""
     return Codec.from_model(store.find_codec(identity), device, precision)

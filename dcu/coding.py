@@ -24,7 +24,7 @@ from dcu.entropy.logistic import LARGEST_SYMBOL, LogisticCoder
 from dcu.nets import MOST_BLOCKS, channels_last
 from dcu.nets.operating_point import POINTS, per_channel
 from dcu.nets.quantizer import Quantizer
-from dcu.nets.transforms import Analysis, ConditionalSynthesis, Synthesis
+from dcu.nets.transforms import LEAK, Analysis, ConditionalSynthesis, Synthesis
 
 T = TypeVar("T", bound=nn.Module)
 ESTIMATED = 3
@@ -222,8 +222,9 @@ def coding_of(tensors: dict[str, Tensor]) -> FixedRate | VariableRate:
 
 def analysis_of(tensors: dict[str, Tensor], channels: int) -> Analysis:
     """The analysis of a codec's weights; raises as :func:`coding_of`."""
+    leak = LEAK if "ungain" in tensors else 0.0
     with torch.device("meta"):
-        analysis = Analysis(channels, *transform_shape(tensors, "analysis"))
+        analysis = Analysis(channels, *transform_shape(tensors, "analysis"), leak)
     return load_transform(analysis, tensors, "analysis.")
 
 

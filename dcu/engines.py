@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dcu import cache
-from dcu.batching import Batched
+from dcu.batching import MOST_POSITIONS, Batched
 from dcu.entropy import instruction_sets
 from dcu.errors import UnavailableError
 from dcu.nets.products import as_products
@@ -76,14 +76,17 @@ def pytorch(network: nn.Module, part: str = "forward") -> Ready:
     return ready(getattr(as_products(network) if on_cpu else network, part), "cpu" if on_cpu else "cuda")
 
 
-def ready(compute: Callable[..., Tensor], device: str, precision: str = "float32") -> Ready:
-    """What computes from images (B, C, h, w) and further tensors, in a precision: on CPUs image by image."""
+def ready(compute: Callable[..., Tensor], device: str, precision: str = "float32", most: int = MOST_POSITIONS) -> Ready:
+    """What computes from images (B, C, h, w) and further tensors, in a precision.
+
+    On CPUs image by image, on GPUs in batches of at most ``most`` positions h * w.
+    """
 
     def run(batch: Tensor, *more: Tensor) -> Tensor:
         with torch.inference_mode(), autocast(precision, device):
             return compute(batch.contiguous(memory_format=torch.channels_last), *more).float()
 
-    return Exact(run, run) if device == "cpu" else Batched(run)
+    return Exact(run, run) if device == "cpu" else Batched(run, most)
 
 
 @contextlib.contextmanager

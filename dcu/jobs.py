@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 AHEAD = 2
 """Inputs for each job that are begun, or done and not yet taken."""
+MOST_BYTES = 2**28
+"""Of what was read and is not done yet, where it is held in memory."""
 MOST_PIXELS = 2**27
 """Pixels of the images that are worked on at the same time; a larger one is alone."""
 CGROUPS = Path("/sys/fs/cgroup")
@@ -48,29 +50,53 @@ def quotas() -> Iterator[float]:
                     continue
 
 
-def ordered(function: Callable[[T], R], values: Iterable[T], jobs: int) -> Iterator[R]:
+def ordered(
+    function: Callable[[T], R], values: Iterable[T], jobs: int, weigh: Callable[[T], int] = lambda value: 0
+) -> Iterator[R]:
     """The function of each value, in order, computed on ``jobs`` threads; of a single value on the calling thread.
 
-    Values are taken as they are needed: ``AHEAD`` for each job. An error of the function ends the iteration.
+    Values are taken as they are needed: ``AHEAD`` for each job, fewer where they weigh more than ``MOST_BYTES``
+    together. An error of the function ends the iteration; one of the values does so after the results of those before.
     """
-    from dcu.threads import workers  # it needs torch
-
-    begin = iter(values)
-    first = list(islice(begin, 2))
-    values = chain(first, begin)
-    if jobs == 1 or len(first) < 2:
+    if jobs == 1:
         yield from map(function, values)
         return
-    pool, pending = workers(jobs), deque[Future[R]]()
+    errors: list[Exception] = []
+    begin = before_errors(values, errors)
+    first = list(islice(begin, 2))
+    if len(first) < 2:
+        yield from map(function, first)
+    else:
+        yield from in_parallel(function, chain(first, begin), jobs, weigh)
+    if errors:
+        raise errors[0]
+
+
+def before_errors(values: Iterable[T], errors: list[Exception]) -> Iterator[T]:
+    """The values before an error, which is noted."""
+    try:
+        yield from values
+    except Exception as error:
+        errors.append(error)
+
+
+def in_parallel(function: Callable[[T], R], values: Iterable[T], jobs: int, weigh: Callable[[T], int]) -> Iterator[R]:
+    """The function of each value, as :func:`ordered` says, on threads."""
+    from dcu.threads import workers  # it needs torch
+
+    pool, pending, weight = workers(jobs), deque[tuple[int, Future[R]]](), 0
     try:
         for value in values:
-            pending.append(pool.submit(function, value))
-            if len(pending) >= AHEAD * jobs:
-                yield pending.popleft().result()
+            weight += (own := weigh(value))
+            pending.append((own, pool.submit(function, value)))
+            while len(pending) >= AHEAD * jobs or (weight > MOST_BYTES and pending):
+                own, future = pending.popleft()
+                yield future.result()
+                weight -= own
         while pending:
-            yield pending.popleft().result()
+            yield pending.popleft()[1].result()
     finally:
-        for future in pending:
+        for _, future in pending:
             future.cancel()
 
 

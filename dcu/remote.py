@@ -8,9 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+from urllib.parse import urlsplit
 
 from dcu.errors import MissingInputError, OutputError, UnavailableError
 
+LOCAL = re.compile(r"(file|local)://", re.IGNORECASE)
+OBJECTS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "memory"}
+"""Protocols of object stores: a file is there once all of it is."""
 URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 
 
@@ -30,8 +34,18 @@ class Guarded(io.RawIOBase):
 
 
 def is_url(name: str) -> bool:
-    """Whether a name is a URL (``s3://bucket/a.tar``)."""
-    return URL.match(name) is not None
+    """Whether a name is a URL (``s3://bucket/a.tar``) of another place than this machine's files."""
+    return URL.match(name) is not None and not LOCAL.match(name)
+
+
+def local(name: str) -> str:
+    """The path that a ``file://`` URL names; other names as they are."""
+    return LOCAL.sub("", name)
+
+
+def path_of(url: str) -> str:
+    """The path of a URL, without what follows ``?``."""
+    return urlsplit(url).path
 
 
 def file_system(url: str) -> tuple[Any, str]:
@@ -86,7 +100,12 @@ def upload(part: Path, url: str) -> None:
     """Put a complete file at a URL; raises OutputError, UnavailableError."""
     system, path = file_system(url)
     try:
-        system.put_file(str(part), path)
+        if url.partition("://")[0] in OBJECTS:
+            system.put_file(str(part), path)
+        else:
+            system.makedirs(path.rpartition("/")[0], exist_ok=True)
+            system.put_file(str(part), f"{path}.part")
+            system.mv(f"{path}.part", path)
     except Exception as error:
         raise OutputError(f"{url}: {one_line(error)}") from error
 
@@ -99,6 +118,8 @@ def write(url: str, data: bytes, force: bool) -> None:
             if system.cat_file(path) == data:
                 return
             raise OutputError(f"{url}: exists already; --force overwrites it")
+        if url.partition("://")[0] not in OBJECTS:
+            system.makedirs(path.rpartition("/")[0], exist_ok=True)
         system.pipe_file(path, data)
     except OutputError:
         raise

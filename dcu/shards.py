@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import posixpath
 import re
 import tarfile
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from dcu.errors import InvalidInputError
 SUFFIX = ".tar"
 MOST_SAMPLE = 2**30
 """Bytes of a sample's members together."""
+MOST_MEMBERS = 1000
+"""Members of a sample."""
 MOST_HEADER = 2**20
 """Bytes of a member's headers, long names included."""
 MAGIC, MAGIC_AT = b"ustar", 257
@@ -47,19 +50,30 @@ class Sample:
 
 
 class Metered(io.RawIOBase):
-    """A file of which a bounded number of bytes can be read at a time; remembers how it ended."""
+    """A file of which a bounded number of bytes can be read at a time; remembers what it read last, and where."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self.file, self.allowance, self.tail = file, 0, b""
+        self.file, self.allowance, self.last, self.end = file, 0, b"", 0
 
     def read(self, count: int = -1) -> bytes:
         """The next bytes; raises TarError where more are asked for than was allowed."""
         data = self.file.read(count)
         self.allowance -= len(data)
-        self.tail = data[-tarfile.BLOCKSIZE :] or self.tail
+        if data:
+            self.last, self.end = data, self.end + len(data)
         if self.allowance < 0:
             raise tarfile.TarError("a header is too large")
         return data
+
+    def check_end(self, offset: int) -> None:
+        """Raise TarError unless there are a block of zeros from an offset on, and nothing else behind it."""
+        rest = self.last[max(0, offset - self.end + len(self.last)) :] if offset < self.end else b""
+        if len(rest) < tarfile.BLOCKSIZE:
+            raise tarfile.TarError("its end is missing")
+        while rest:
+            if rest.strip(b"\0"):
+                raise tarfile.TarError("a header is damaged, or bytes follow its end")
+            rest = self.file.read(BUFFER)
 
 
 def samples(file: BinaryIO, name: str) -> Iterator[Sample]:
@@ -75,27 +89,36 @@ def samples(file: BinaryIO, name: str) -> Iterator[Sample]:
     """
     seen: set[str] = set()
     current: Sample | None = None
+    size = 0
     for path, data in members(file, name):
         key, extension = split(path)
         if current is None or current.key != key:
             if current:
                 yield current
-            current = Sample(key)
+            current, size = Sample(key), 0
             if key in seen:
                 current.error = InvalidInputError("a sample of this key came before")
             seen.add(key)
-        if isinstance(data, InvalidInputError):
-            current.error = current.error or data
-        elif extension in current.members:
-            current.error = current.error or InvalidInputError(f"holds two members {current.name(extension)}")
-        elif sum(map(len, current.members.values())) + len(data) > MOST_SAMPLE:
-            current.error = current.error or InvalidInputError(f"more than {MOST_SAMPLE >> 20} MiB")
-        else:
-            current.members[extension] = data
-        if current.error:
+        size += len(data) if isinstance(data, bytes) else 0
+        error = fault(current, extension, data, size)
+        if error or current.error:
+            current.error = current.error or error
             current.members.clear()
+        elif isinstance(data, bytes):
+            current.members[extension] = data
     if current:
         yield current
+
+
+def fault(sample: Sample, extension: str, data: bytes | InvalidInputError, size: int) -> InvalidInputError | None:
+    """Why a member cannot be one of a sample, whose members have so many bytes with it."""
+    if isinstance(data, InvalidInputError):
+        return data
+    if extension in sample.members:
+        return InvalidInputError(f"holds two members {sample.name(extension)}")
+    if size > MOST_SAMPLE or len(sample.members) == MOST_MEMBERS:
+        return InvalidInputError(f"more than {MOST_SAMPLE >> 20} MiB or {MOST_MEMBERS} members")
+    return None
 
 
 def members(file: BinaryIO, name: str) -> Iterator[tuple[str, bytes | InvalidInputError]]:
@@ -108,14 +131,30 @@ def members(file: BinaryIO, name: str) -> Iterator[tuple[str, bytes | InvalidInp
                 archive.members.clear()  # type: ignore[attr-defined]  # it keeps all of them otherwise
                 metered.allowance = member.size + 2 * BUFFER
                 if member.isfile():
-                    yield member.name, content(archive, member)
+                    yield normal(member.name), content(archive, member)
                 elif not member.isdir():
-                    yield member.name, InvalidInputError("not a regular file")
+                    yield normal(member.name), InvalidInputError("not a regular file")
                 metered.allowance += MOST_HEADER
-    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
+            metered.check_end(archive.offset)
+    except (tarfile.TarError, ValueError, LookupError, OverflowError, EOFError, RecursionError) as error:
         raise InvalidInputError(f"{name}: not a whole uncompressed tar ({error})") from error
-    if metered.tail.strip(b"\0"):
-        raise InvalidInputError(f"{name}: not a whole uncompressed tar (its end is missing)")
+
+
+def comment(file: BinaryIO, name: str) -> str | None:
+    """What :class:`Writer` was given as the comment of a shard; raises InvalidInputError where it is none."""
+    metered = Metered(file)
+    metered.allowance = MOST_HEADER
+    try:
+        with tarfile.open(fileobj=metered, mode="r|", bufsize=BUFFER) as archive:
+            archive.next()
+            return archive.pax_headers.get("comment")
+    except (tarfile.TarError, ValueError, LookupError, OverflowError, EOFError, RecursionError) as error:
+        raise InvalidInputError(f"{name}: not a whole uncompressed tar ({error})") from error
+
+
+def normal(path: str) -> str:
+    """A member's name without ``./`` and ``//``, as tars of a directory have them; unsafe ones stay as they are."""
+    return path if path.startswith("/") or ".." in path.split("/") else posixpath.normpath(path)
 
 
 def content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | InvalidInputError:
@@ -146,10 +185,12 @@ def looks_like_tar(head: bytes) -> bool:
 
 
 class Writer:
-    """Writes members to a tar; equal members give equal bytes, whoever writes them when."""
+    """Writes members to a tar; equal members and comments give equal bytes, whoever writes them when."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.archive = tarfile.TarFile.open(fileobj=file, mode="w|", bufsize=BUFFER, format=tarfile.PAX_FORMAT)
+    def __init__(self, file: BinaryIO, comment: str) -> None:
+        self.archive = tarfile.TarFile.open(
+            fileobj=file, mode="w|", bufsize=BUFFER, format=tarfile.PAX_FORMAT, pax_headers={"comment": comment}
+        )
         self.names: set[str] = set()
 
     def add(self, name: str, data: bytes) -> None:
@@ -165,6 +206,10 @@ class Writer:
     def close(self) -> None:
         """Write the end of the archive."""
         self.archive.close()
+
+    def abandon(self) -> None:
+        """Write no more; what is written is no whole tar."""
+        self.archive.fileobj.closed = True  # type: ignore[attr-defined]  # else it writes when collected
 
 
 def expanded(pattern: str) -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dcu.errors import InvalidInputError, MissingInputError, UnavailableError, UsageError
+from dcu.errors import InvalidInputError, MissingInputError, OutputError, UnavailableError, UsageError
 from dcu.io import replacing
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 SUFFIXES = (".jsonl", ".parquet")
 ROWS_AT_ONCE = 4096
 """Rows of a row group, which are in memory together."""
+ROWS_READ = 512
+"""Rows that are read together."""
+URL = re.compile(r"[a-z][a-z0-9+.-]*:/")
+"""How a URL begins, as a path."""
 Schema = Mapping[str, str]
 """Column to type: string, int64, double, float32, or list<...>, struct and so on as ``TYPES`` has them."""
 
@@ -81,11 +86,18 @@ class Parquet:
 
 
 def arrow(value: Any, kind: pyarrow.DataType) -> Any:
-    """A value as Arrow takes it for a column: vectors in half precision."""
+    """A value as Arrow takes it for a column: vectors in half precision, text that can be encoded."""
     import numpy as np
     import pyarrow
 
+    if isinstance(value, str):
+        return text(value)
     return np.asarray(value, np.float16) if value is not None and pyarrow.types.is_fixed_size_list(kind) else value
+
+
+def text(value: str) -> str:
+    r"""Text as tables hold it: bytes of file names that are no UTF-8 as ``\xff``."""
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def plain(value: Any) -> Any:
@@ -110,7 +122,7 @@ def arrow_schema(schema: Schema) -> pyarrow.Schema:
 
 
 def check(path: Path) -> None:
-    """Refuse a name of another extension, and Parquet where pyarrow is missing.
+    """Refuse a URL or a name of another extension, and Parquet where pyarrow is missing.
 
     Raises
     ------
@@ -119,8 +131,8 @@ def check(path: Path) -> None:
     UnavailableError
         pyarrow is not installed.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{path}: tables are {' or '.join(SUFFIXES)}")
+    if path.suffix.lower() not in SUFFIXES or URL.match(str(path)):
+        raise UsageError(f"{path}: tables are local files, {' or '.join(SUFFIXES)}")
     if path.suffix.lower() == ".parquet":
         need_pyarrow()
 
@@ -135,15 +147,26 @@ def need_pyarrow() -> None:
 
 @contextmanager
 def writing(path: Path, schema: Schema) -> Iterator[Writer]:
-    """What takes the rows of a table, which is there once all are written; raises OSError and as :func:`check`."""
+    """What takes the rows of a table, which is there once all are written.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written.
+    UsageError, UnavailableError
+        As :func:`check`.
+    """
     check(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
-        writer: Writer = JsonLines(part) if path.suffix.lower() == ".jsonl" else Parquet(part, schema)
-        try:
-            yield writer
-        finally:
-            writer.close()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as part:
+            writer: Writer = JsonLines(part) if path.suffix.lower() == ".jsonl" else Parquet(part, schema)
+            try:
+                yield writer
+            finally:
+                writer.close()
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror or error}") from error
 
 
 def read(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -189,7 +212,25 @@ def parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]
             missing = [column for column in columns if column not in file.schema_arrow.names]
             if missing:
                 raise InvalidInputError(f"{path}: has no column {missing[0]}")
-            for batch in file.iter_batches(columns=list(columns)):
+            for batch in file.iter_batches(ROWS_READ, columns=list(columns)):
                 yield from batch.to_pylist()
     except pyarrow.ArrowException as error:
         raise InvalidInputError(f"{path}: not a Parquet file, or damaged") from error
+
+
+def columns(path: Path) -> list[str]:
+    """The columns of a table, of JSON Lines those of the first row; raises as :func:`read`."""
+    check(path)
+    try:
+        if path.suffix.lower() == ".jsonl":
+            with path.open("rb") as file:
+                return list(json.loads(file.readline() or b"{}"))
+        import pyarrow
+        import pyarrow.parquet
+
+        with pyarrow.parquet.ParquetFile(path) as table:
+            return list(table.schema_arrow.names)
+    except OSError as error:
+        raise MissingInputError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, TypeError, RecursionError) as error:  # pyarrow's are ValueError too
+        raise InvalidInputError(f"{path}: not a table, or damaged") from error

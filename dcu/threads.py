@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -62,6 +62,22 @@ def inference(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return run
+
+
+class LoadedOnce(Generic[P, R]):
+    """functools.lru_cache, for which of several threads that want the same thing at once one computes it."""
+
+    def __init__(self, function: Callable[P, R], maxsize: int = 4) -> None:
+        self.cached, self.lock = functools.lru_cache(maxsize)(function), threading.RLock()
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self.lock:
+            return self.cached(*args, **kwargs)  # type: ignore[arg-type]
+
+    def cache_clear(self) -> None:
+        """Forget all."""
+        self.cached.cache_clear()
 
 
 def calm() -> None:

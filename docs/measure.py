@@ -24,6 +24,7 @@ from dcu import store
 from dcu.bench.accuracy import quoted
 from dcu.bench.measure import runners, time_runners
 from dcu.bench.pipelines import pipelines
+from dcu.bench.points import OperatingPoint
 from dcu.bench.table import processor
 from dcu.data import dataset_name, items
 from dcu.engines import TITLES
@@ -120,7 +121,7 @@ class Setting:
     ) -> Row:
         """A row of this measurement."""
         today = datetime.date.today().isoformat()
-        figures = (float(f"{seconds:.4g}"), round(read, 1), round(written, 1), peak_mib)
+        figures = (float(f"{seconds:.4g}"), round(float(read), 1), round(float(written), 1), peak_mib)
         return Row(step, rate, side, engine, *figures, self.images, self.dataset, cores(), processor(), today)
 
 
@@ -194,8 +195,8 @@ def engine_of(step: str, rate: str) -> str:
 def avif_rows(setting: Setting, rate: str, most: float) -> Iterator[Row]:
     """AVIF at the bytes of a rate, reduced as for the RGB network's accuracy, and labels from it."""
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # images in parallel, as dcu's
-    model = store.codec_of_rate(float(rate))
-    side = quoted(model).sides["avif"]
+    point = OperatingPoint(store.codec_of_rate(float(rate)))
+    side = quoted(point).sides["avif"]
     images = [read_image(path.read_bytes()) for path in setting.files[:FITTED]]
     quality = fitting(images, side, most)
     seconds, written = encoding(setting.files, side, quality)
@@ -203,7 +204,7 @@ def avif_rows(setting: Setting, rate: str, most: float) -> Iterator[Row]:
     yield setting.row(ENCODE, rate, "libavif speed 6", seconds, read, written, side)
 
     torch.set_num_threads(cores())
-    timed = pipelines(model, images[:BATCH], ["avif"], {"avif": side}, "cpu")
+    timed = pipelines(point, images[:BATCH], ["avif"], {"avif": side}, "cpu")
     (found,) = runners([row for row in timed if row.pipeline.input == "format"], [BATCH])
     time_runners([found], setting.seconds)
     best = min((runner.timing() for runner in found), key=lambda timing: timing.ms)

@@ -192,7 +192,8 @@ def beside(row: dict[str, str]) -> Cells:
 
 def latency() -> list[Cells]:
     """Milliseconds from file to label or map, each pipeline on its fastest engine, by `dcu bench --json`."""
-    bench = [Row(**json.loads(line)) for line in (ROOT / "docs" / "bench.jsonl").read_text("utf-8").splitlines()]
+    lines = map(json.loads, (ROOT / "docs" / "bench.jsonl").read_text("utf-8").splitlines())
+    bench = [Row(**line) for line in lines if "engine" in line]
     batches = sorted({row.batch for row in bench})
     rows = []
     for name in dict.fromkeys(row.name for row in bench):

@@ -102,7 +102,7 @@ COMMANDS = {
     "train mean": Command("train mean classifier-0.0983 models/classifier-0.0983 --out out/m", again="--force"),
     "eval codec": Command("eval codec images --codec codec-0.0983 --record", ("models",)),
     "eval calibrate": Command("eval calibrate named --engine pytorch", ("models",)),
-    "models prepared for ONNX Runtime": Command("classify bins --engine onnx", ("cache",), by_hand=True),
+    "models prepared for ONNX Runtime": Command("classify squares --engine onnx", ("cache",), by_hand=True),
     "bench": Command("bench --seconds 0 --baselines jpeg --html out/page.html", again="--force", by_hand=True),
 }
 
@@ -126,6 +126,7 @@ def prepare(directory: Path) -> None:
             f"streets/labels/{number}.png": png(half),
             f"clones/Kodak-Lossless-True-Color-Image-Suite/PhotoCD_PCD0992/{2 * number + 1}.png": png(image),
         }
+    files["squares/0.bin"] = codec.compress(smooth_image(224, 224, 0))  # others are computed by PyTorch
     for folder, source in (("shards", "images"), ("binshards", "bins")):
         members = [(Path(name).name, data) for name, data in files.items() if name.startswith(f"{source}/")]
         files |= {f"{folder}/{number}.tar": tar(members[number::3]) for number in range(3)}

@@ -80,6 +80,7 @@ VALUES: list[tuple[str, Any]] = [
     *each("schema", (0, 1, 3, "2", 2.5, True, [], HUGE)),
     *each("results", (1, {}, [1], [{}], [{"dataset": 1}], [{"dataset": "x", "count": 1, "top1": 2}])),
     *each("results", ([{"dataset": "x", "count": -1}], [{"dataset": "x", "count": 1, "miou": "good"}])),
+    *each("bd_rates", (1, {}, [1], [{"dataset": "x", "count": 1}], [{"dataset": "x", "count": 1, "against": 3}])),
     *each("baselines", (1, [], {}, {"dataset": "x", "count": 1, "rows": []})),
     *each("baselines", ({"dataset": "x", "count": 1, "rows": [{}]},)),
     *each("training", (1, [], {"images": {"x": -1}}, {"settings": 1}, {"start": {}}, {"start": [{"sha256": "a/b"}]})),

@@ -261,8 +261,11 @@ def test_shards_of_another_codec_are_not_taken_for_finished(
     before = (out / "0.tar").read_bytes()
     answer = dcu("compress", shard_of("compress", "0.tar"), "-o", out)
     assert answer.code == 73
-    assert "made by another codec" in answer.err
+    assert "exists already, made by something else" in answer.err
     assert (out / "0.tar").read_bytes() == before
+    dcu("compress", shard_of("compress", "0.tar"), "-o", out, "--force")
+    again = dcu("compress", shard_of("compress", "0.tar"), "-o", out, "--background", "black")
+    assert (again.code, "made by 'dcu compress" in again.err) == (73, True)
 
 
 def test_what_failed_in_a_shard_is_retried_alone(
@@ -281,6 +284,165 @@ def test_what_failed_in_a_shard_is_retried_alone(
     assert dcu("compress", source, "-o", f"{out}/", "--retry", report).code == 0
     assert read == [f"{source}/k/2.png"]
     assert (out / "0.tar").read_bytes() == (tmp_path / "whole.tar").read_bytes()
+
+
+def test_a_retry_can_be_repeated(dcu: Dcu, shard_of: Callable[[str, str], Path], tmp_path: Path) -> None:
+    source, out, report = shard_of("compress", "0.tar"), tmp_path / "out", tmp_path / "r.jsonl"
+    whole = source.read_bytes()
+    source.write_bytes(tar(list((members(source) | {"k/2.png": b""}).items())))
+    assert dcu("compress", source, "-o", f"{out}/", "--report", report).code == 65
+    source.write_bytes(whole)
+    assert dcu("compress", source, "-o", f"{out}/", "--retry", report).code == 0
+    once = (out / "0.tar").read_bytes()
+    assert dcu("compress", source, "-o", f"{out}/", "--retry", report).code == 0
+    assert (out / "0.tar").read_bytes() == once
+    answer = dcu("compress", shard_of("compress", "1.tar"), "-o", f"{out}/", "--retry", report)
+    assert (answer.code, "not among the inputs" in answer.err) == (2, True)
+
+
+def test_a_shard_that_failed_as_a_whole_is_retried(
+    dcu: Dcu, shard_of: Callable[[str, str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out, report = shard_of("compress", "0.tar"), tmp_path / "out", tmp_path / "r.jsonl"
+    whole = source.read_bytes()
+    source.write_bytes(whole[:3000])
+    assert dcu("compress", source, "-o", f"{out}/", "--report", report).code == 65
+    assert [(row["input"], row["status"]) for row in rows(report)] == [(str(source), "failed")]
+    source.write_bytes(whole)
+    monkeypatch.chdir(source.parent)
+    assert dcu("compress", "./0.tar", "-o", f"{out}/", "--retry", report).code == 2, "another spelling of the directory"
+    assert dcu("compress", f"{source.parent}/./0.tar", "-o", f"{out}/", "--retry", report).code == 0
+    assert len(members(out / "0.tar")) == 10
+
+
+def test_a_result_that_would_be_a_sidecar(dcu: Dcu, tmp_path: Path) -> None:
+    good = png(smooth_image(32, 24, 1))
+    (tmp_path / "0.tar").write_bytes(tar([("1.png", good), ("1.bin", b"x"), ("1.cls", b"7"), ("2.png", good)]))
+    answer = dcu("compress", tmp_path / "0.tar", "-o", tmp_path / "out.tar")
+    assert answer.code == 65
+    assert set(members(tmp_path / "out.tar")) == {"2.bin"}
+
+
+def test_sidecars_stay_with_the_image_that_succeeds(dcu: Dcu, tmp_path: Path) -> None:
+    good = png(smooth_image(32, 24, 1))
+    (tmp_path / "0.tar").write_bytes(tar([("1.a.png", b""), ("1.b.png", good), ("1.c.png", good), ("1.cls", b"7")]))
+    assert dcu("compress", tmp_path / "0.tar", "-o", tmp_path / "out.tar").code == 65
+    assert set(members(tmp_path / "out.tar")) == {"1.b.bin", "1.c.bin", "1.cls"}
+
+
+def test_files_of_explicit_names_are_not_taken_for_finished(
+    dcu: Dcu, shard_of: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    dcu("compress", shard_of("compress", "0.tar"), "-o", tmp_path / "one.tar")
+    answer = dcu("compress", shard_of("compress", "1.tar"), "-o", tmp_path / "one.tar")
+    assert (answer.code, "exists already" in answer.err) == (73, True)
+    assert dcu("decode", tmp_path / "one.tar", "-o", tmp_path / "x.png").code == 2
+
+
+def test_outputs_are_written_when_nobody_reads_the_lines(
+    dcu: Dcu, inputs_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    import subprocess
+    import sys
+
+    words = [sys.executable, "-m", "dcu", "classify", inputs_of("classify"), "--json", "-o", tmp_path / "t.jsonl"]
+    with subprocess.Popen([*map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        process.wait()
+    assert len(rows(tmp_path / "t.jsonl")) == 5
+
+
+def test_a_report_replaces_nothing_else(dcu: Dcu, inputs_of: Callable[[str], Path], tmp_path: Path) -> None:
+    bins, listed = inputs_of("classify"), tmp_path / "list.jsonl"
+    listed.write_text(f"{bins / '0.bin'}\n")
+    table = tmp_path / "t.jsonl"
+    assert dcu("classify", bins, "-o", table, "--report", table).code == 2
+    assert dcu("classify", "--files-from", listed, "--report", listed).code == 2
+    assert listed.read_text().startswith(str(bins))
+    report = tmp_path / "r.jsonl"
+    dcu("classify", bins, "-o", table, "--report", report)
+    before = report.read_bytes()
+    assert dcu("classify", bins, "-o", table, "--report", report).code == 73
+    assert report.read_bytes() == before, "of a run that did not begin"
+
+
+def test_an_interrupted_retry_forgets_no_failure(
+    dcu: Dcu, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "r.jsonl"
+    for name in ("6.png", "7.png"):
+        (images / name).write_bytes(b"")
+    dcu("compress", images, "-o", tmp_path / "out", "--report", report)
+    for name in ("6.png", "7.png", "9.png"):
+        (images / name).write_bytes(png(smooth_image(32, 24, 1)))
+    put = Output.put
+
+    def interrupted(self: Any, entry: Any, content: Any) -> Any:
+        if entry.name.endswith("7.png"):
+            raise KeyboardInterrupt
+        return put(self, entry, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Output, "put", interrupted)
+        assert dcu("compress", images, "-o", tmp_path / "out", "--retry", report, "--report", report).code == 130
+    assert dcu("compress", images, "-o", tmp_path / "out", "--retry", report).code == 0
+    assert {"6.bin", "7.bin", "9.bin"} <= set(written(tmp_path / "out"))
+
+
+def test_names_that_are_no_text(dcu: Dcu, tmp_path: Path) -> None:
+    place = tmp_path / "in"
+    place.mkdir()
+    try:
+        (place / "a\udcff.png").write_bytes(b"")
+    except OSError:
+        pytest.skip("the file system takes text only")
+    report = tmp_path / "r.parquet"
+    assert dcu("compress", place, "-o", tmp_path / "out", "--report", report).code == 65
+    (place / "a\udcff.png").write_bytes(png(smooth_image(32, 24, 1)))
+    assert dcu("compress", place, "-o", tmp_path / "out", "--retry", report).code == 0
+
+
+def test_local_urls_are_paths(dcu: Dcu, images: Path, tmp_path: Path) -> None:
+    before = (images / "0.png").read_bytes()
+    assert dcu("compress", images / "0.png", "-o", f"file://{images}/0.png", "--force").code == 2
+    assert dcu("compress", f"file://{images}/0.png", "-o", tmp_path / "x.bin").code == 0
+    assert (images / "0.png").read_bytes() == before
+    for option in ("-o", "--report"):
+        answer = dcu("classify", tmp_path / "x.bin", option, "s3://photos/t.jsonl")
+        assert (answer.code, "local files" in answer.err) == (2, True)
+
+
+def test_tables_do_not_confuse_inputs(dcu: Dcu, inputs_of: Callable[[str], Path], tmp_path: Path) -> None:
+    bins, table = inputs_of("classify"), tmp_path / "t.jsonl"
+    data = (bins / "0.bin").read_bytes()
+    for name in ("d1/p.2023.bin", "d1/p.2024.bin", "d2/p.2023.bin"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    dcu("classify", tmp_path / "d1", "-o", table)
+    assert dcu("classify", tmp_path / "d1", tmp_path / "d2", "-o", table, "--skip-existing").code == 0
+    assert [row["key"] for row in rows(table)] == ["p.2023", "p.2024", "p.2023"]
+
+
+@pytest.mark.parametrize("command", ["classify", "embed"])
+def test_shards_into_one_table_again(
+    dcu: Dcu, shard_of: Callable[[str, str], Path], tmp_path: Path, command: str
+) -> None:
+    source, table = shard_of(command, "0.tar"), tmp_path / "t.jsonl"
+    dcu(command, source, "-o", table)
+    before = table.read_bytes()
+    assert dcu(command, source, "-o", table, "--skip-existing").code == 0
+    assert table.read_bytes() == before
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 5])
+def test_what_comes_before_the_damage_is_the_same_for_all_jobs(
+    dcu: Dcu, shard_of: Callable[[str, str], Path], jobs: int
+) -> None:
+    source = shard_of("classify", "0.tar")
+    source.write_bytes(source.read_bytes()[: 8 * 1024 + 600])
+    lines = dcu("classify", source, "--json", "--jobs", jobs).lines
+    assert [line["input"][-7:] for line in lines if "error" not in line] == [f"k/{i}.bin" for i in range(4)]
 
 
 @pytest.mark.parametrize("command", ["compress", "decode", "classify", "embed", "verify", "info"])

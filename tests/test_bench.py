@@ -17,6 +17,7 @@ from dcu import store
 from dcu.bench import accuracy, measure, table
 from dcu.bench.gallery import gallery
 from dcu.bench.pipelines import files_of, pipelines
+from dcu.bench.points import OperatingPoint
 from dcu.codec import Codec
 from dcu.entropy.coder import position_index
 from dcu.evaluate import classifier as evaluate_classifier
@@ -42,7 +43,8 @@ def test_rows_without_data(dcu: Dcu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: 1e-3 * next(ticks)))
     answer = dcu("bench", "--seconds", "0", "--batch", "1", "--batch", "3", "--baselines", "webp", "--json")
     assert answer.code == 0, answer.err
-    rows = answer.lines
+    codec, *rows = answer.lines
+    assert (codec["codec"], codec["quality"], codec["count"]) == ("codec-0.0983", None, 1), "no time is left for more"
     names = [row["name"] for row in rows[::2]]
     assert names[:2] == ["classifier-0.0983", "RGB on codec-0.0983"]
     assert names[2].startswith("RGB on webp ")
@@ -105,7 +107,7 @@ def test_interrupted_bench_keeps_what_there_is(dcu: Dcu, monkeypatch: pytest.Mon
     monkeypatch.setattr(measure.Runner, "once", interrupted)
     answer = dcu("bench", "--seconds", "0", "--batch", "6", "--baselines", "webp", "--json", "--quiet")
     assert answer.code == 130
-    assert [row["name"] for row in answer.lines] == ["classifier-0.0983", "RGB on codec-0.0983"]
+    assert [row["name"] for row in answer.lines[1:]] == ["classifier-0.0983", "RGB on codec-0.0983"]
     assert one_line(answer.err)
 
 
@@ -193,7 +195,7 @@ def test_classes_of_ones_own_are_not_what_the_report_shows(own_models: Path, cod
     (row,) = gallery({"photo": smooth_image(64, 64)}, [store.find("codec-0.0983")], [])
     named = {label for shown in row[1:] for label, _ in shown.names}
     assert named == {"cat", "dog", "tea"}
-    rows = pipelines(store.find("codec-0.0983"), [smooth_image(224, 224)], [], {}, "cpu")
+    rows = pipelines(OperatingPoint(store.find("codec-0.0983")), [smooth_image(224, 224)], [], {}, "cpu")
     assert [row.name for row in rows] == ["classifier-0.0983", "RGB on codec-0.0983", "RGB on the original"]
 
 

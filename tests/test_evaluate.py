@@ -124,8 +124,7 @@ def point(bpp: float, psnr: float) -> Point:
 def test_quality_at_a_rate_is_straight_over_log_bpp() -> None:
     curve = [point(0.1, 20.0), point(1.0, 30.0), point(10.0, 32.0)]
     assert curves.quality_at(curve, "psnr", 10**-0.5) == pytest.approx(25)
-    assert curves.quality_at(curve, "psnr", 0.01) == pytest.approx(10)  # the end segments go on
-    assert curves.quality_at(curve, "psnr", 100.0) == pytest.approx(34)
+    assert curves.quality_at(curve, "psnr", 10.0) == pytest.approx(32)
 
 
 def test_half_the_bits_is_a_saving_of_half() -> None:
@@ -146,23 +145,23 @@ def test_baselines_write_whole_files_and_come_back_at_full_size(
     dcu: Dcu, dataset: Path, own_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(baselines, "SCALES", (1.0, 0.5))
-    monkeypatch.setitem(baselines.FORMATS, "jpeg", replace(baselines.FORMATS["jpeg"], values=(5, 50)))
+    monkeypatch.setitem(baselines.FORMATS, "webp", replace(baselines.FORMATS["webp"], values=(5, 50)))
     plot = tmp_path / "rd.svg"
     model = own_models / "codec-0.0983"
-    asked = ("--codec", model, "--baselines", "jpeg", "--plot", plot, "--json", "--record")
+    asked = ("--codec", model, "--baselines", "webp", "--plot", plot, "--json", "--record")
     lines = dcu("eval", "codec", dataset, *asked).lines
-    ours, jpeg, against = lines[0], [line for line in lines if "setting" in line], lines[-1]
-    assert {"quality 50", "quality 5, reduced to 0.5"} <= {line["setting"] for line in jpeg}
-    first = baselines.FORMATS["jpeg"].encode(read_image((dataset / "n00000000/0.png").read_bytes()), 50, 1.0)
+    ours, webp, against = lines[0], [line for line in lines if "setting" in line], lines[-1]
+    assert {"quality 50", "quality 5, reduced to 0.5"} <= {line["setting"] for line in webp}
+    first = baselines.FORMATS["webp"].encode(read_image((dataset / "n00000000/0.png").read_bytes()), 50, 1.0)
     assert Image.open(io.BytesIO(first)).size == (180, 170)
-    assert all(line["count"] == 4 and line["encode_ms"] > 0 for line in jpeg)
+    assert all(line["count"] == 4 and line["encode_ms"] > 0 for line in webp)
     expected = ours["psnr"] - curves.quality_at(
-        [point(line["bpp"], line["psnr"]) for line in jpeg], "psnr", ours["bpp"]
+        [point(line["bpp"], line["psnr"]) for line in webp], "psnr", ours["bpp"]
     )
-    assert against["against"] == "jpeg"
+    assert against["against"] == "webp"
     assert against["psnr_difference"] == pytest.approx(expected, abs=1e-3)
     (recorded,) = json.loads((model / "card.json").read_text())["results"]
-    assert recorded["against"]["jpeg"]["psnr"] == against["psnr_difference"]
+    assert recorded["against"]["webp"]["psnr"] == against["psnr_difference"]
     assert plot.read_text().lstrip().startswith("<?xml")
     again = dcu("eval", "codec", dataset, "--plot", plot)
     assert again.code == 73
@@ -179,7 +178,7 @@ def test_unknown_formats_are_refused_before_torch_is_imported(
     monkeypatch.setattr(options, "start", None)  # the first that imports it
     answer = dcu(*call, "webp,gif")
     assert answer.code == 2
-    assert answer.err == f"dcu: {call[-1]}: 'gif' is not one of avif, jpeg, jpeg2000, jxl, webp\n"
+    assert answer.err == f"dcu: {call[-1]}: 'gif' is not one of {', '.join(options.FORMATS)}\n"
 
 
 def test_baselines_that_are_not_there(dcu: Dcu, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

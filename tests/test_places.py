@@ -168,6 +168,7 @@ def test_an_empty_name_is_no_input(dcu: Dcu, here: Path, command: str, target: s
         ["segment", "x.bin", "-o", "m.png", "--overlay", ""],
         ["bench", "--html", ""],
         ["eval", "codec", "sub", "--plot", ""],
+        ["eval", "codec", "sub", "--compressai", ""],
         ["train", "codec", "tiny", "--data", "sub", "--out", ""],
         ["train", "head", "sub", "--out", ""],
         ["train", "mean", "classifier-0.0983", "--out", ""],

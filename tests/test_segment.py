@@ -363,7 +363,7 @@ def test_bench_times_segmenters_and_quotes_their_cards(dcu: Dcu, segmenter: Path
     (segmenter / "card.json").write_text(json.dumps(card))
     answer = dcu("bench", "--seconds", "0", "--batch", "2", "--baselines", "webp", "--json")
     assert answer.code == 0, answer.err
-    rows = {row["name"]: row for row in answer.lines if row["engine"] == "PyTorch"}
+    rows = {row["name"]: row for row in answer.lines if row.get("engine") == "PyTorch"}
     masks, labels = rows["segmenter-0.0983"], rows["classifier-0.0983"]
     assert (masks["answer"], labels["answer"]) == ("segmentation", "label")
     assert (masks["miou"], masks["top1"], labels["miou"]) == (0.25, None, None)

@@ -35,7 +35,7 @@ def test_what_is_written_depends_on_contents_alone() -> None:
     made = []
     for _ in range(2):
         out = io.BytesIO()
-        writer = shards.Writer(out)
+        writer = shards.Writer(out, "made by a test")
         for name, data in MEMBERS:
             writer.add(name, data)
         writer.close()
@@ -84,6 +84,31 @@ def test_faulty_samples_are_errors_and_the_rest_is_read(
         if error:
             assert error in str(sample.error)
             assert not sample.members
+
+
+def test_damaged_headers_and_what_follows_the_end() -> None:
+    whole = tar(MEMBERS)
+    for damaged in (whole[:1100] + b"x" + whole[1101:], whole + whole, whole[:-100] + b"x" + whole[-99:]):
+        with pytest.raises(InvalidInputError, match="not a whole uncompressed tar"):
+            read(damaged)
+    assert len(read(whole + bytes(50_000))) == 3
+
+
+def test_names_of_a_directory() -> None:
+    found = read(tar([("./1.jpg", b"x"), ("./1.cls", b"7"), ("a//2.jpg", b"y"), ("./a/2.cls", b"8")]))
+    assert [(s.key, set(s.members)) for s in found] == [("1", {"jpg", "cls"}), ("a/2", {"jpg", "cls"})]
+
+
+def test_many_members_and_chains_of_headers() -> None:
+    (sample,) = read(tar([(f"1.{n}", b"") for n in range(shards.MOST_MEMBERS + 2)]))
+    assert "members" in str(sample.error)
+    out = io.BytesIO()
+    for _ in range(1500):  # each is the long name of the next
+        info = tarfile.TarInfo("././@LongLink")
+        info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1
+        out.write(info.tobuf(tarfile.GNU_FORMAT) + b"n" + bytes(511))
+    with pytest.raises(InvalidInputError):
+        read(out.getvalue())
 
 
 def test_links_and_directories() -> None:
@@ -139,7 +164,7 @@ def test_webdataset_reads_what_is_written_and_the_reverse(tmp_path: Path) -> Non
     webdataset = pytest.importorskip("webdataset")
     path = tmp_path / "ours.tar"
     with path.open("wb") as file:
-        writer = shards.Writer(file)
+        writer = shards.Writer(file, "made by a test")
         for name, data in MEMBERS[:4]:
             writer.add(name, data)
         writer.close()

@@ -20,7 +20,7 @@ from dcu.errors import InvalidInputError
 from dcu.nets.context import UnboundedGroup
 from dcu.nets.logistic_context import LogisticContext, logistic_bits
 from dcu.nets.operating_point import AnchorVectors
-from dcu.nets.transforms import ConditionalSynthesis, Synthesis
+from dcu.nets.transforms import LEAK, ConditionalSynthesis, Synthesis
 from dcu.train.checkpoint import OptimizerState, load_optimizer_state, optimizer_state
 from dcu.train.crops import drawing, varied, with_saturated_rectangle
 from dcu.train.loop import Run
@@ -81,7 +81,7 @@ def test_synthesis_at_its_initial_point_is_the_unconditional_one() -> None:
     for block in conditional.blocks:
         torch.nn.init.normal_(block.conv2.weight)  # type: ignore[arg-type, union-attr]
     torch.nn.init.normal_(conditional.head.weight)
-    plain = Synthesis(3, 8, 2)
+    plain = Synthesis(3, 8, 2, LEAK)
     plain.load_state_dict({n: t for n, t in conditional.state_dict().items() if n in plain.state_dict()})
     y = torch.randn(2, 3, 4, 4)
     assert torch.allclose(conditional(y, torch.tensor([3.0, 60.0])), plain(y), atol=1e-5)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
 from dcu import store
+from dcu.bench.points import OperatingPoint
 from dcu.cards import Baseline, Result
 from dcu.codec import codec_of
 from dcu.data import Item
@@ -17,6 +19,7 @@ from dcu.evaluate.pipeline import Pipeline
 from dcu.geometry import CROP
 from dcu.tasks.classify import Classifier
 
+T = TypeVar("T")
 STREETS = "camvid-val"
 """The data set of which segmenters' metrics are quoted, where they have any."""
 
@@ -36,8 +39,9 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Metrics of each pipeline, and where those of labels are from."""
+    """Metrics of each pipeline at an operating point, and where those of labels are from."""
 
+    point: OperatingPoint
     metrics: dict[Pipeline, Metrics] = field(default_factory=dict)
     source: str | None = None
 
@@ -50,19 +54,24 @@ class Accuracy:
         """What is known of a pipeline."""
         return self.metrics.get(pipeline, Metrics())
 
+    def curve(self, pipeline: Pipeline) -> str:
+        """The curve that a pipeline is on: a codec of many operating points has one of its own."""
+        own = pipeline.input == "decoded" and self.point.quality is not None
+        return pipeline.name if own else pipeline.curve
 
-def accuracy_of(codec: store.Model, metrics: dict[Pipeline, Metrics], source: str | None) -> Accuracy:
+
+def accuracy_of(point: OperatingPoint, metrics: dict[Pipeline, Metrics], source: str | None) -> Accuracy:
     """What is known of labels, and of segmenters what their cards say."""
-    if network := store.default_network("segmenter", codec.fingerprint):
+    if network := store.default_network("segmenter", point.model.fingerprint):
         stated = max(network.card.results, key=lambda each: each.dataset == STREETS, default=None)
         if stated:
             quote = f"quoted from the card: {stated.dataset}, {stated.count} images"
             metrics = metrics | {Pipeline("latent", network.name): Metrics(miou=stated.miou, source=quote)}
-    return Accuracy(metrics, source)
+    return Accuracy(point, metrics, source)
 
 
 def measured(
-    codec: store.Model,
+    point: OperatingPoint,
     dataset: str,
     items: Sequence[Item],
     show: Callable[[Sequence[Item]], Iterable[Item]],
@@ -71,17 +80,18 @@ def measured(
     seconds: float | None = None,
 ) -> Accuracy:
     """Every way on the same labeled images, all in PyTorch; in so many seconds on as many of them, drawn at random."""
-    network = store.find_network("classifier", codec.fingerprint)
-    loaded = codec_of(codec.identity, device, "float32")
+    network = store.default_network("classifier", point.model.fingerprint)
+    codec = codec_of(point.model.identity, device, "float32")
+    classifiers = [Classifier(network, codec, device, engine="pytorch")] if network else []
     if seconds is not None:
         items = [items[index] for index in np.random.default_rng(0).permutation(len(items))]
     shown = within(show(items), seconds)
-    rows = compare(Classifier(network, loaded, device, engine="pytorch"), items, shown, formats)
+    rows = compare(codec, classifiers, items, shown, formats, quality=point.quality)
     source = f"measured on {dataset}, {rows[0].count} of {len(items)} images"
-    return accuracy_of(codec, {row.pipeline: metrics_of(row, row.macs, source) for row in rows}, source)
+    return accuracy_of(point, {row.pipeline: metrics_of(row, row.macs, source) for row in rows}, source)
 
 
-def within(items: Iterable[Item], seconds: float | None) -> Iterator[Item]:
+def within(items: Iterable[T], seconds: float | None) -> Iterator[T]:
     """The items until so many seconds have passed, one at least; all where no number is given."""
     started = time.monotonic()
     for item in items:
@@ -90,12 +100,13 @@ def within(items: Iterable[Item], seconds: float | None) -> Iterator[Item]:
             return
 
 
-def quoted(codec: store.Model) -> Accuracy:
+def quoted(point: OperatingPoint) -> Accuracy:
     """What ``dcu eval --record`` wrote on the cards; nothing of labels where ``dcu eval baselines`` did not."""
-    network = store.find_network("classifier", codec.fingerprint)
-    stated = network.card.baselines
-    if not stated:
-        return accuracy_of(codec, {}, None)
+    codec = point.model
+    network = store.default_network("classifier", codec.fingerprint)
+    stated = network.card.baselines if network else None
+    if not network or not stated:
+        return accuracy_of(point, {}, None)
     source = f"quoted from the card: {stated.dataset}, {stated.count} images"
     metrics = {
         Pipeline(row.input, row.source, row.side, row.tuned): metrics_of(row, row.macs, source) for row in stated.rows
@@ -105,7 +116,7 @@ def quoted(codec: store.Model) -> Accuracy:
             context = codec.card.macs_per_pixel.context * CROP**2 if codec.card.macs_per_pixel else 0
             own = metrics_of(result, network.card.macs + context, source)
             metrics = {Pipeline("latent", network.name): own} | metrics
-    return accuracy_of(codec, metrics, source)
+    return accuracy_of(point, metrics, source)
 
 
 def metrics_of(row: Comparison | Baseline | Result, macs: int, source: str) -> Metrics:

@@ -39,12 +39,17 @@ class Shown:
 
 
 def show(image: ImageArray, alt: str, caption: str, names: Names) -> Shown:
-    """An image as a small JPEG file, for the page only: PDF holds JPEG as it is."""
-    buffer, small = io.BytesIO(), Image.fromarray(image)
+    """An image as a small JPEG file, for the page only."""
+    small = Image.fromarray(image)
     small.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-    small.save(buffer, "JPEG", quality=85, optimize=True)
-    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Shown(f"data:image/jpeg;base64,{encoded}", alt, caption, names)
+    return Shown(jpeg_url(small, quality=85, optimize=True), alt, caption, names)
+
+
+def jpeg_url(image: Image.Image, **settings: int) -> str:
+    """An image as a data: URL that holds a JPEG file, which PDF holds as it is."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", **settings)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def best_within(format: str, image: ImageArray, most: int) -> tuple[bytes, ImageArray]:

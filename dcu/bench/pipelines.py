@@ -14,6 +14,7 @@ from PIL import AvifImagePlugin, Image
 from torch import Tensor, nn
 
 from dcu import store
+from dcu.bench.points import OperatingPoint
 from dcu.codec import Codec, codec_of
 from dcu.engines import Engine, available, engines, pytorch
 from dcu.errors import UnavailableError
@@ -86,26 +87,22 @@ def files_of(format: str, images: Sequence[ImageArray], most: float, side: int |
 
 
 def pipelines(
-    model: store.Model, images: Sequence[ImageArray], baselines: Sequence[str], sides: dict[str, int], device: str
+    point: OperatingPoint, images: Sequence[ImageArray], baselines: Sequence[str], sides: dict[str, int], device: str
 ) -> list[TimedPipeline]:
-    """Every way at a codec's rate, for images (224, 224, 3) uint8: networks on latents first, the original last.
+    """Every way at an operating point, for images (224, 224, 3) uint8: networks on latents first, the original last.
 
-    ``sides``: to what each format reduces the image, where that is known.
-
-    Raises
-    ------
-    UnavailableError
-        No classifier is installed for that codec.
+    A codec may have no network on its latents. ``sides``: to what each format reduces the image, where that is known.
     """
-    classifier = store.find_network("classifier", model.fingerprint)
-    segmenter = store.default_network("segmenter", model.fingerprint)
-    codec = codec_of(model.identity, device)
-    files = [codec.compress(image) for image in images]
-    per_pixel = codec_cost(codec)
+    classifier, segmenter = (
+        store.default_network(kind, point.model.fingerprint) for kind in ("classifier", "segmenter")
+    )
+    codec = codec_of(point.model.identity, device)
+    files = [codec.compress(image, quality=point.quality) for image in images]
+    per_pixel = codec_cost(codec, point.quality)
     entropy, synthesis = per_pixel.context * CROP**2, per_pixel.synthesis * CROP**2
     rgb = rgb_or_untrained().to(device)
     cost = macs(rgb, torch.zeros(1, 3, CROP, CROP))
-    rows = [latent_pipeline(Classifier(classifier, codec, device), files, entropy)]
+    rows = [latent_pipeline(Classifier(classifier, codec, device), files, entropy)] if classifier else []
     if segmenter:
         rows.append(segmentation_pipeline(Segmenter(segmenter, codec, device), files, entropy))
     parts = PipelineMacs(entropy, synthesis, cost)

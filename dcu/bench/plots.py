@@ -54,10 +54,15 @@ def accuracy(known: Sequence[Accuracy]) -> list[str]:
     """Top-1 over bytes and over MACs, a curve for each pipeline through its rates; nothing where nothing is known."""
     from matplotlib.figure import Figure
 
-    points = [(pipeline, row) for rate in known for pipeline, row in rate.metrics.items() if row.top1 is not None]
+    points = [
+        (rate.curve(pipeline), pipeline.name, row)
+        for rate in known
+        for pipeline, row in rate.metrics.items()
+        if row.top1 is not None
+    ]
     lines: dict[str, list[Metrics]] = {}
-    for pipeline, row in sorted(points, key=lambda point: point[1].bytes or 0):
-        lines.setdefault(pipeline.curve, []).append(row)
+    for curve, _, row in sorted(points, key=lambda point: point[2].bytes or 0):
+        lines.setdefault(curve, []).append(row)
     if not points:
         return []
     with page_style():
@@ -78,7 +83,7 @@ def accuracy(known: Sequence[Accuracy]) -> list[str]:
             axes.xaxis.set_minor_formatter("")
         figure.legend(loc="outside lower center", ncols=2)
         text = "; ".join(
-            f"{pipeline.name}: {100 * (row.top1 or 0):.1f} % at {row.bytes or 0:.0f} bytes" for pipeline, row in points
+            f"{name}: {100 * (row.top1 or 0):.1f} % at {row.bytes or 0:.0f} bytes" for _, name, row in points
         )
         return [svg(figure, f"Top-1 over bytes and over MACs. {text}")]
 

@@ -11,16 +11,20 @@ from importlib.util import find_spec
 from typing import Any
 
 from dcu import store
+from dcu.bench import codecs as codec_table
 from dcu.bench import plots
 from dcu.bench.accuracy import Accuracy, quoted
+from dcu.bench.codecs import CodecRow
+from dcu.bench.crops import crops
 from dcu.bench.gallery import gallery
+from dcu.bench.points import OperatingPoint
 from dcu.bench.table import Row, Table, columns, fastest, machine, percent
 from dcu.codec import Codec
 from dcu.data import Item, shown
 from dcu.errors import UnavailableError
 from dcu.evaluate import curves
 from dcu.evaluate.baselines import measure_setting, settings
-from dcu.evaluate.codec import evaluate
+from dcu.evaluate.codec import evaluate, measured_points
 from dcu.image import ImageArray
 
 SHOWN = 6
@@ -29,9 +33,10 @@ SHOWN = 6
 
 @dataclass(frozen=True)
 class Section:
-    """What was measured at a rate, and what is known of accuracy there."""
+    """What was measured at an operating point, and what is known of accuracy there."""
 
-    codec: store.Model
+    point: OperatingPoint
+    codec: CodecRow
     rows: list[Row]
     known: Accuracy
 
@@ -49,9 +54,8 @@ class Summary:
 def check_packages() -> None:
     """Raise UnavailableError where a package that the report needs is missing: before anything is measured."""
     curves.check_packages()
-    for package in ("jinja2", "pytorch_msssim"):
-        if find_spec(package) is None:
-            raise UnavailableError(f"{package} is not installed: pip install 'dcu-codec[bench]'")
+    if find_spec("jinja2") is None:
+        raise UnavailableError("jinja2 is not installed: pip install 'dcu-codec[bench]'")
 
 
 def report_images(items: Sequence[Item]) -> dict[str, ImageArray]:
@@ -73,12 +77,13 @@ def report(
     from jinja2 import Environment, StrictUndefined
 
     models = store.installed_codecs()
-    codecs = [Codec.from_model(model) for model in models]
+    benchmarked = [section.point.model for section in sections]
+    codecs = list(map(Codec.from_model, {model.fingerprint: model for model in (*models, *benchmarked)}.values()))
 
     def measured(
         images: Iterable[ImageArray], show: Callable[[Sequence[Any]], Iterable[Any]]
     ) -> tuple[curves.Points, curves.Points]:
-        ours = [evaluate(codec, images) for codec in codecs]
+        ours = [evaluate(codec, images, quality) for codec in codecs for quality in measured_points(codec)]
         return ours, [measure_setting(name, value, scale, images) for name, value, scale in show(settings(formats))]
 
     if seconds is not None:
@@ -96,7 +101,7 @@ def report(
         summaries=[summary(section) for section in sections],
         sections=[
             {
-                "name": section.codec.name,
+                "name": section.point.name,
                 "source": section.known.source,
                 "tables": columns(section.rows),
                 "plots": [plots.timing(section.rows, batch) for batch in sorted({row.batch for row in section.rows})],
@@ -105,7 +110,9 @@ def report(
         ],
         accuracy=plots.accuracy(known_of(sections, models)),
         rate_distortion=plots.rate_distortion(drawn, f"{len(images)} image{'s' if len(images) > 1 else ''}"),
-        gains=[gain.row() for gain in curves.gains(ours, drawn)],
+        gains=curves.table(curves.gains(ours, drawn)),
+        codecs=codec_table.columns([section.codec for section in sections]),
+        crops=crops(images, [section.point for section in sections], formats[:1]),
         gallery=gallery(images, models, formats),
     )
 
@@ -114,7 +121,8 @@ def summary(section: Section) -> Summary:
     """The summary of a section."""
     batch = max(row.batch for row in section.rows)
     labels = [row for row in fastest(section.rows, batch).values() if row.answer == "label"]
-    baseline = next((row for row in labels[1:] if row.speedup == 1), None)
+    compared = [row for row in labels[1:] if row.relative and row.relative.macs == 1]  # no synthesis
+    baseline = next((row for row in compared if row.speedup == 1), None)
     own, sentence = labels[0], ""
     if baseline:
         sentence = f"{own.name} is {own.speedup:.2f} times as fast as {baseline.name}"
@@ -130,16 +138,16 @@ def summary(section: Section) -> Summary:
         }
         for row in labels
     ]
-    return Summary(section.codec.name, batch, sentence, rows)
+    return Summary(section.point.name, batch, sentence, rows)
 
 
 def known_of(sections: Sequence[Section], models: Sequence[store.Model]) -> list[Accuracy]:
     """What is known of accuracy at every rate: where it was quoted, of the rates that were not timed too."""
-    known = {section.codec.name: section.known for section in sections}
+    known = {section.point.name: section.known for section in sections}
     sources = {each.source for each in known.values()}
     for model in models:
         if model.name not in known and store.networks("classifier", model.fingerprint):
-            other = quoted(model)
+            other = quoted(OperatingPoint(model))
             if other.source in sources:
                 known[model.name] = other
     return list(known.values())

@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 from PIL import __version__ as pillow_version
 
-from dcu import __version__, store
+from dcu import __version__
 from dcu.bench.accuracy import Accuracy, Metrics
 from dcu.bench.measure import Timing, peak_mib, runners, time_runners
 from dcu.bench.pipelines import TimedPipeline, pipelines
+from dcu.bench.points import OperatingPoint
 from dcu.data import Item, shown
 from dcu.geometry import CROP
 from dcu.image import standard_crop
@@ -65,6 +66,8 @@ class Row:
         Of labels, over the RGB network on the first other format, its fastest engine at that batch size.
     relative : Ratios or None
         Of labels, to that row.
+    quality : int or None
+        Operating point of a codec that has several.
     """
 
     codec: str
@@ -97,6 +100,7 @@ class Row:
     date: str
     speedup: float | None = None
     relative: Ratios | None = None
+    quality: int | None = None
 
     @property
     def macs(self) -> int:
@@ -104,8 +108,8 @@ class Row:
         return self.entropy_macs + self.synthesis_macs + self.network_macs
 
 
-def bench_rate(
-    codec: store.Model,
+def bench_point(
+    point: OperatingPoint,
     items: Sequence[Item],
     known: Accuracy,
     formats: Sequence[str],
@@ -114,9 +118,9 @@ def bench_rate(
     device: str,
     show: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> tuple[list[Row], bool]:
-    """All rows of a rate, and whether they are complete: Ctrl-C keeps what is measured by then."""
+    """All rows of an operating point, and whether they are complete: Ctrl-C keeps what is measured by then."""
     images = [standard_crop(item.image()) for item in shown(items, TIMED)]
-    found = pipelines(codec, images, formats, known.sides, device)
+    found = pipelines(point, images, formats, known.sides, device)
     entries = runners(found, batches)
     peaks: dict[int, float | None] = {}
     whole = True
@@ -127,7 +131,7 @@ def bench_rate(
     except KeyboardInterrupt:
         whole = False
     rows = [
-        row_of(codec.name, pipeline, known.of(pipeline.pipeline), runner.timing(), peaks.get(id(runner)))
+        row_of(point, pipeline, known.of(pipeline.pipeline), runner.timing(), peaks.get(id(runner)))
         for pipeline, group in zip(found, entries, strict=True)
         for runner in group
         if runner.milliseconds
@@ -136,12 +140,12 @@ def bench_rate(
     return compared(rows, baselines[0] if baselines else None), whole
 
 
-def row_of(codec: str, pipeline: TimedPipeline, known: Metrics, timing: Timing, peak: float | None) -> Row:
+def row_of(point: OperatingPoint, pipeline: TimedPipeline, known: Metrics, timing: Timing, peak: float | None) -> Row:
     """A row without comparison."""
     size = sum(map(len, pipeline.files)) / len(pipeline.files)
     timed = round(size, 1)
     return Row(
-        codec,
+        point.model.name,
         pipeline.name,
         pipeline.answer,
         bytes=timed if known.bytes is None else known.bytes,
@@ -160,6 +164,7 @@ def row_of(codec: str, pipeline: TimedPipeline, known: Metrics, timing: Timing, 
         threads=torch.get_num_threads(),
         machine=machine(),
         date=datetime.date.today().isoformat(),
+        quality=point.quality,
     )
 
 

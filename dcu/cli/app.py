@@ -31,7 +31,7 @@ COMMANDS = {
     "verify": "Check the integrity of bitstreams.",
     "models": "List, show, verify and remove installed models.",
     "formats": "List supported image formats.",
-    "bench": "Benchmark latency, cost and accuracy of classification.",
+    "bench": "Benchmark cost and accuracy of codecs and classifiers.",
     "data": "List and build training and validation sets.",
     "train": "Train codecs, classifiers and segmenters.",
     "eval": "Evaluate models on data sets.",

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dcu import store
 from dcu.cli import console, files, options, places
+from dcu.cli.compress import VARIABLE
+from dcu.errors import UsageError
+
+if TYPE_CHECKING:
+    from dcu.bench.points import OperatingPoint
 
 app = typer.Typer(add_completion=False)
 Rates = Annotated[
     list[float] | None,
-    typer.Option("--rate", metavar="BPP", help="Rate in bits per pixel; repeatable.", show_default="0.0983"),
+    typer.Option(
+        "--rate",
+        metavar="BPP",
+        help="Rate in bits per pixel: 0.0983, 0.330 or 0.635; with --codec codec-2, any; repeatable.",
+        show_default="0.0983; with --codec codec-2, all three",
+    ),
+]
+CodecName = Annotated[
+    str | None,
+    typer.Option("--codec", metavar="NAME", help="Codec by name or path.", autocompletion=options.installed("codec")),
+]
+Qualities = Annotated[
+    list[int] | None,
+    typer.Option("--quality", metavar="Q", min=0, max=63, help="Operating point of codec-2, 0 to 63; repeatable."),
 ]
 Labelled = Annotated[
     Path | None,
@@ -46,6 +65,8 @@ Seconds = Annotated[
 @app.command()
 def bench(
     rate: Rates = None,
+    codec: CodecName = None,
+    quality: Qualities = None,
     data: Labelled = None,
     batch: Batches = None,
     baselines: Baselines = "avif,webp,jpeg",
@@ -58,61 +79,52 @@ def bench(
     device: options.Device = "auto",
     rivals: Annotated[str, options.moved("--rivals", "--baselines")] = "",
 ) -> None:
-    """Benchmark latency, cost and accuracy of classification.
+    """Benchmark cost and accuracy of codecs and classifiers.
 
     Compares classifiers of bitstreams with an RGB network on other formats at
-    equal file size. Without --data, uses the sample photographs and quotes
-    accuracy from the model cards.
+    equal file size, and measures rate, distortion and time of the codec.
+    Without --data, uses the sample photographs and quotes accuracy from the
+    model cards.
 
     Example: dcu bench --seconds 90 --html report.html
     """
-    models = [store.codec_of_rate(one) for one in rate or [0.0983]]
+    points = chosen_points(codec, rate or [], quality or [])
     chosen_device = options.start(threads, device)
+    from dcu.bench import codecs
     from dcu.bench.accuracy import measured, quoted
     from dcu.bench.report import Section, check_packages, report, report_images
-    from dcu.bench.table import bench_rate, columns, machine
-    from dcu.data import dataset_name, items
+    from dcu.bench.table import TIMED, bench_point, columns, machine
+    from dcu.data import dataset_name, items, shown
     from dcu.evaluate.baselines import check_available
 
     formats, found = options.format_names(baselines), items(data) if data else []
     check_available(formats)
+    codecs.check_packages()
     if html is not None:
         check_packages()
         places.refuse(html, [item.path for item in found], "--html")
         console.outlive_stdout()
         files.check_free(html, force)  # before minutes of measuring
     timed = 20.0 if seconds is None else seconds
+
+    def bar(doing: str) -> Callable[[Sequence[Any]], Iterable[Any]]:
+        return lambda steps: console.progress(steps, doing, quiet)
+
     sections, whole = [], True
-    for model in models:
+    for point in points:
         try:
-            known = (
-                measured(
-                    model,
-                    dataset_name(data),
-                    found,
-                    lambda every: console.progress(every, "naming", quiet),
-                    formats,
-                    chosen_device,
-                    seconds,
-                )
-                if data
-                else quoted(model)
-            )
+            known = quoted(point)
+            if data:
+                known = measured(point, dataset_name(data), found, bar("naming"), formats, chosen_device, seconds)
+            measuring = bar("measuring the codec")
+            by_itself = codecs.codec_row(point, shown(found, TIMED), measuring, timed, chosen_device)
         except KeyboardInterrupt:
             whole = False
             break
-        note(f"{model.name}: timing for {timed:g} s; {machine()}; 1 MAC = 2 FLOPs", quiet)
-        rows, whole = bench_rate(
-            model,
-            found,
-            known,
-            formats,
-            batch or [1, 32],
-            timed,
-            chosen_device,
-            lambda rounds: console.progress(rounds, "timing", quiet),
-        )
-        sections.append(Section(model, rows, known))
+        console.print_rows([asdict(by_itself)] if json else codecs.columns([by_itself]), json)
+        note(f"{point.name}: timing for {timed:g} s; {machine()}; 1 MAC = 2 FLOPs", quiet)
+        rows, whole = bench_point(point, found, known, formats, batch or [1, 32], timed, chosen_device, bar("timing"))
+        sections.append(Section(point, by_itself, rows, known))
         for part in [list(map(asdict, rows))] if json else columns(rows):
             console.print_rows(part, json)
         if known.source and not json:
@@ -120,13 +132,21 @@ def bench(
         if not whole:
             break
     if html is not None and sections:
-        images = report_images(found)
-        page = report(
-            sections, images, formats, seconds, lambda steps: console.progress(steps, "writing the report", quiet)
-        )
+        page = report(sections, report_images(found), formats, seconds, bar("writing the report"))
         files.put(html, page.encode(), force)
     if not whole:
         raise KeyboardInterrupt
+
+
+def chosen_points(codec: str | None, rates: list[float], qualities: list[int]) -> list[OperatingPoint]:
+    """What the options name: codecs by their rates, or operating points of one codec; raises UsageError."""
+    from dcu.bench.points import OperatingPoint, points_of
+
+    if rates and qualities:
+        raise UsageError("--rate and --quality exclude each other")
+    if codec or qualities:
+        return points_of(store.find(codec or VARIABLE, "codec"), rates, qualities)
+    return [OperatingPoint(store.codec_of_rate(rate)) for rate in rates or [0.0983]]
 
 
 def note(text: str, quiet: bool) -> None:

@@ -11,7 +11,7 @@ import typer
 from dcu.cli import files, options, run
 from dcu.cli.classes import known_classes
 from dcu.cli.entries import Entry
-from dcu.cli.outputs import tables_of
+from dcu.cli.outputs import Output, check_report, tables_of
 from dcu.cli.reading import Networks
 from dcu.cli.report import Report
 from dcu.cli.run import Result, ending_the_run
@@ -82,7 +82,10 @@ def classify(
     seen = options.chosen_view(view, views)
     known = known_classes(classes, prior)
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)", files_from)
-    targets = [] if output is None else [tables_of(found, output, SCHEMA, force, skip_existing or retry is not None)]
+    targets: list[Output] = []
+    if output is not None:
+        targets.append(tables_of(found, output, SCHEMA, force, skip_existing or retry is not None))
+    check_report(report_file, found, targets, files_from)
     report = Report(found, json, quiet, prints=json or not targets, retried=retry)
     jobs, chosen_device = options.begin(jobs, threads, device)
     from dcu.tasks.classify import Classifier, classifier_for

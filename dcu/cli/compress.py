@@ -15,8 +15,7 @@ from dcu.bitstream import read_head
 from dcu.cli import console, files, options, places, plan, run
 from dcu.cli.bounded import pixels_of
 from dcu.cli.entries import Entry
-from dcu.cli.outputs import Output
-from dcu.cli.places import Places
+from dcu.cli.outputs import Output, check_report
 from dcu.cli.report import Report
 from dcu.cli.run import Result
 from dcu.errors import InvalidInputError, UsageError
@@ -90,24 +89,30 @@ class Goal:
             )
         return lambda image, _: (codec, codec.compress(image))
 
-    def verifier(self) -> Callable[[bytes], str | None]:
-        """Why a bitstream that exists is none of this goal, by its first bytes; None where it may be."""
+    def identities(self) -> list[bytes]:
+        """The four bytes of each codec that may be used."""
         if self.codec or self.variable:
             models = [store.find(self.codec or VARIABLE, "codec")]
         elif self.target_bytes is not None or self.target_psnr is not None:
             models = list(store.installed_codecs())
         else:
             models = [store.find(DEFAULT, "codec") if self.rate is None else store.codec_of_rate(self.rate)]
-        identities = {model.identity for model in models}
+        return sorted({model.identity for model in models})
 
-        def verify(head: bytes) -> str | None:
-            try:
-                made_by = read_head(memoryview(head)).header.codec
-            except InvalidInputError:
-                return "exists already and is not a bitstream; --force overwrites it"
-            return None if made_by in identities else "exists already, made by another codec; --force overwrites it"
+    def recognize(self, head: bytes) -> str | None:
+        """Why a bitstream that exists is none of this goal, by its first bytes; None where it may be."""
+        try:
+            made_by = read_head(memoryview(head)).header.codec
+        except InvalidInputError:
+            return "exists already and is not a bitstream; --force overwrites it"
+        other = made_by not in self.identities()
+        return "exists already, made by another codec; --force overwrites it" if other else None
 
-        return verify
+    def described(self) -> str:
+        """The goal as shards state it."""
+        chosen = {name: value for name, value in vars(self).items() if name != "codec" and value not in (None, False)}
+        codecs = "+".join(identity.hex() for identity in self.identities())
+        return " ".join(["dcu compress", codecs, *(f"{name}={value}" for name, value in chosen.items())])
 
     def variable_writer(self, codec: Codec) -> Writer:
         """The same with a codec of many operating points."""
@@ -203,27 +208,18 @@ def compress(
     found = files.sources(inputs, SUFFIXES, "images", files_from)
     target = places.choose(found, output, ".bin", keep_extension)
     places.check(found, target, keepable=True)
+    made_by = f"{goal.described()} background={background}{' thumbnail' if thumbnail_only else ''}"
+    outputs = [Output(target, made_by, force, recognize=goal.recognize)]
+    check_report(report_file, found, outputs, files_from)
     report = Report(found, json, quiet, json or target.piped, json_to_stderr=target.piped, retried=retry)
     if dry_run:
         return plan.show(found, target, json=json)
-    if not target.piped:
-        console.outlive_stdout()
     jobs, chosen_device = options.begin(jobs, threads, device)
-    work = Compressor(goal.writer(chosen_device, precision), background, thumbnail_only, keep_metadata, target)
-    settings = run.Settings(
-        SUFFIXES,
-        "compressing",
-        jobs,
-        False,
-        json,
-        quiet,
-        skip_existing,
-        force,
-        verify=None if force else goal.verifier(),
-    )
+    work = Compressor(goal.writer(chosen_device, precision), background, thumbnail_only, keep_metadata)
+    settings = run.Settings(SUFFIXES, "compressing", jobs, False, json, quiet, skip_existing, force)
     started = time.monotonic()
     with report.recorded(report_file):
-        run.Run(found, [Output(target, force)], run.one_by_one(work), report, settings)()
+        run.Run(found, outputs, run.one_by_one(work), report, settings)()
     if not report.pixels or target.piped:
         return report.finish()
     facts = f"{report.bytes} bytes, {8 * report.bytes / report.pixels:.4f} bpp"
@@ -237,9 +233,9 @@ def compress(
 class Compressor:
     """An image to its bitstream."""
 
-    def __init__(self, write: Writer, background: str, thumbnail: bool, keep_metadata: bool, target: Places) -> None:
+    def __init__(self, write: Writer, background: str, thumbnail: bool, keep_metadata: bool) -> None:
         self.write, self.background, self.thumbnail, self.keep_metadata = write, background, thumbnail, keep_metadata
-        self.target, self.memory = target, Pixels()
+        self.memory = Pixels()
 
     def __call__(self, entry: Entry) -> Result:
         """The bitstream of an entry, and its facts."""
@@ -256,7 +252,7 @@ class Compressor:
         area = image.shape[0] * image.shape[1]
         facts = {
             "input": entry.name,
-            "output": "-" if (place := self.target.of(entry)) is None else str(place),
+            "output": "",
             "codec": used.name,
             "precision": used.precision,
             "bytes": len(data),

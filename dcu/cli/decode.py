@@ -9,7 +9,7 @@ import typer
 
 from dcu.cli import files, options, places, plan, run
 from dcu.cli.entries import Entry
-from dcu.cli.outputs import Output
+from dcu.cli.outputs import Output, check_report
 from dcu.cli.report import Report
 from dcu.cli.run import Result
 from dcu.errors import UsageError
@@ -57,6 +57,8 @@ def decode(
     encoder(shape)  # an unknown format is one error, before any work
     if dry_run:
         return plan.show(found, target)
+    outputs = [Output(target, f"dcu decode {shape.suffix}{' thumbnail' if thumbnail else ''}", force)]
+    check_report(report_file, found, outputs, files_from)
     report = Report(found, False, quiet, prints=target.piped, retried=retry)
     jobs, chosen_device = options.begin(jobs, threads, device)
     from dcu.codec import codec_of
@@ -74,5 +76,5 @@ def decode(
 
     settings = run.Settings(files.BIN, "decoding", jobs, True, False, quiet, skip_existing, force)
     with report.recorded(report_file):
-        run.Run(found, [Output(target, force)], run.one_by_one(work), report, settings)()
+        run.Run(found, outputs, run.one_by_one(work), report, settings)()
     return report.finish()

@@ -12,7 +12,7 @@ import typer
 from dcu import tables
 from dcu.cli import files, options, places, plan, run
 from dcu.cli.entries import Entry
-from dcu.cli.outputs import Output, tables_of
+from dcu.cli.outputs import Output, check_report, tables_of
 from dcu.cli.reading import Networks
 from dcu.cli.report import Report
 from dcu.cli.run import Result
@@ -70,6 +70,8 @@ def embed(
     seen = options.chosen_view(view, views)
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)", files_from)
     target = None if json else output_of(found, output, force, skip_existing or retry is not None)
+    targets = [target] if target else []
+    check_report(report_file, found, targets, files_from)
     if dry_run:
         return plan.show(found, target.places if target else None, json=json)
     piped = target is not None and not target.table and target.places.piped
@@ -89,7 +91,7 @@ def embed(
 
     settings = run.Settings(files.BIN, "embedding", jobs, True, json, quiet, skip_existing, force, options.TOGETHER)
     with report.recorded(report_file):
-        run.Run(found, [target] if target else [], work, report, settings)()
+        run.Run(found, targets, work, report, settings)()
     return report.finish()
 
 
@@ -111,7 +113,7 @@ def output_of(found: files.Inputs, output: str | None, force: bool, extend: bool
     places.check(found, target)
     if any(source.shard for source in found.sources):
         raise UsageError("name a table with -o: there are shards and files")
-    return Output(target, force, npy)
+    return Output(target, "dcu embed", force, npy)
 
 
 def npy(content: dict[str, Any]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
 
 from dcu import bitstream, shards
-from dcu.cli.files import Source
+from dcu.cli.files import BIN, Source
 from dcu.errors import DcuError, InvalidInputError, UsageError
 
 if TYPE_CHECKING:
@@ -31,13 +32,13 @@ class Entry(Source):
 
     @property
     def key(self) -> str:
-        """Its name in tables: its place without extension, as samples have it in shards."""
-        return shards.split(self.relative.as_posix())[0]
+        """Its name in tables: that of its sample in a shard, else its place without extension."""
+        return shards.split(self.relative.as_posix())[0] if self.inside else self.relative.with_suffix("").as_posix()
 
     @property
     def label(self) -> str | None:
         """What its sidecar ``.cls`` holds."""
-        found = [data for name, data in self.sidecars if shards.split(name)[1] == "cls"]
+        found = [data for name, data in self.sidecars if shards.split(name)[1].lower() == "cls"]
         return found[0].decode("utf-8", "replace").strip() if found else None
 
     @contextmanager
@@ -52,7 +53,12 @@ class Entry(Source):
             yield file
 
     def stream(self) -> Stream:
-        """The bitstream that it holds; raises InvalidInputError, MissingInputError."""
+        """The bitstream that it holds, read once; raises InvalidInputError, MissingInputError."""
+        return self.read
+
+    @functools.cached_property
+    def read(self) -> Stream:
+        """The same, as it is kept."""
         with self.opened() as file:
             if (stream := bitstream.read_from(file)) is None:
                 raise InvalidInputError("empty stream")
@@ -84,17 +90,17 @@ def entries(source: Source, suffixes: frozenset[str], alone: bool = False, strea
 
 
 def members(source: Source, suffixes: frozenset[str]) -> Iterator[Entry]:
-    """The entries of a shard, sidecars with the first of each sample; raises InvalidInputError where it is damaged."""
+    """The entries of a shard, each with its sample's sidecars; raises InvalidInputError where it is damaged."""
     with source.opened() as file:
         for sample in shards.samples(file, source.name):
             names = {extension: sample.name(extension) for extension in sample.members}
             worked = [extension for extension, name in names.items() if PurePosixPath(name).suffix.lower() in suffixes]
             rest = [(names[extension], data) for extension, data in sample.members.items() if extension not in worked]
             if sample.error or not worked:
-                error = sample.error or InvalidInputError(f"holds none of {', '.join(sorted(suffixes))}")
-                yield member(source, sample.key, error=error)
-            for number, extension in enumerate(worked):
-                yield member(source, names[extension], sample.members[extension], sidecars=[] if number else rest)
+                kind = "bitstream" if suffixes == BIN else "image"
+                yield member(source, sample.key, error=sample.error or InvalidInputError(f"holds no {kind}"))
+            for extension in worked:
+                yield member(source, names[extension], sample.members[extension], sidecars=rest)
 
 
 def member(

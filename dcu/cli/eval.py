@@ -3,43 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dcu import cards, store
 from dcu.cards import Result, Sample
-from dcu.cli import console, files, options, places
+from dcu.cli import console, options
+from dcu.cli.eval_codec import Data, Record, eval_codec, eval_rates
 from dcu.errors import UsageError
 
 if TYPE_CHECKING:
     from dcu.data import Item
 
 CLASSIFIER = "classifier-0.0983"
-NOT_RECORDED = ("name", "setting", "encode_ms", "decode_ms")
-"""Of a codec's metrics on its card: what the card says elsewhere, and what this machine takes."""
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Evaluate models on data sets.")
-Data = Annotated[
-    Path, typer.Argument(metavar="DATA", help="Directory or uncompressed tar.", show_default=False, readable=False)
-]
-Record = Annotated[bool, typer.Option("--record", help="Write the results to the model card.")]
-CodecNames = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--codec",
-        metavar="NAME",
-        help="Codec by name or path; repeatable.",
-        show_default="all installed",
-        autocompletion=options.installed("codec"),
-    ),
-]
-Bits = Annotated[bool, typer.Option("--bits", help="Also print bits per symbol with and without the context model.")]
-Baselines = Annotated[str, options.formats("--baselines")]
-Plot = Annotated[
-    Path | None,
-    typer.Option("--plot", metavar="FILE", help="Plot rate-distortion curves to a .svg, .png or .pdf file."),
-]
 NetworkName = Annotated[
     str | None,
     typer.Option(
@@ -59,128 +37,8 @@ Native = Annotated[
 ]
 
 
-@app.command("codec")
-def eval_codec(
-    data: Data,
-    codec: CodecNames = None,
-    baselines: Baselines = "",
-    plot: Plot = None,
-    bits: Bits = False,
-    force: options.Force = False,
-    json: options.Json = False,
-    record: Record = False,
-    quiet: options.Quiet = False,
-    threads: options.Threads = None,
-    device: options.Device = "auto",
-    precision: options.Precision = "float32",
-    rivals: Annotated[str, options.moved("--rivals", "--baselines")] = "",
-) -> None:
-    """Measure rate, PSNR and MS-SSIM of codecs and other formats.
-
-    Example: dcu eval codec kodak-odd.tar --baselines webp,avif --plot rd.svg
-    """
-    from dcu.data import dataset_name, items
-
-    if plot is not None:
-        if plot.suffix not in (".svg", ".png", ".pdf"):
-            raise UsageError(f"--plot: {plot.name} must end in .svg, .png or .pdf")
-        files.check_free(plot, force)  # before minutes of measuring
-    models = [store.find(name, "codec") for name in codec] if codec else store.installed_codecs()
-    found = items(data)
-    if plot is not None:
-        places.refuse(plot, [item.path for item in found], "--plot")
-    if plot is not None or record:
-        console.outlive_stdout()
-    dataset = dataset_name(data)
-    chosen_device = options.start(threads, device)
-    from dcu.codec import Codec
-    from dcu.evaluate import curves
-    from dcu.evaluate.baselines import check_available, measure_setting, settings
-    from dcu.evaluate.codec import bits_per_symbol, evaluate, measured_points
-
-    formats = options.format_names(baselines)
-    check_available(formats)
-    if formats or plot:
-        curves.check_packages()
-    ours = []
-    for model in models:
-        loaded = Codec.from_model(model, chosen_device, precision)
-        for quality in measured_points(loaded):
-            at = "" if quality is None else f" at quality {quality}"
-            shown = console.progress(found, f"measuring {model.name}{at}", quiet)
-            ours.append(evaluate(loaded, (item.image() for item in shown), quality))
-            console.print_rows([{"dataset": dataset} | ours[-1].row()], json)
-        if bits and loaded.points == 1:
-            saved = asdict(bits_per_symbol(loaded, found))
-            console.print_rows([{"dataset": dataset, "name": model.name} | saved], json)
-    measured = [
-        measure_setting(*setting, (item.image() for item in found))
-        for setting in console.progress(settings(formats), "measuring other formats", quiet)
-    ]
-    drawn = curves.of(ours, measured)
-    for format in formats:
-        console.print_rows([{"dataset": dataset} | point.row() for point in drawn["psnr"][format]], json)
-    gains = curves.gains(ours, drawn)
-    console.print_rows([gain.row() for gain in gains], json)
-    console.print_rows([saving.row() for saving in curves.savings(ours, drawn)], json)
-    if record:
-        for point in ours:
-            metrics = {key: value for key, value in asdict(point).items() if key not in NOT_RECORDED}
-            against = {gain.against: gain.difference for gain in gains if gain.point is point}
-            result = Result(dataset, **metrics, against=against)
-            found_at = next(index for index, model in enumerate(models) if model.name == point.name)
-            models[found_at] = store.record(models[found_at], result)
-    if plot is not None:
-        title = f"{dataset}, {len(found)} images"
-        files.put(plot, curves.plot(drawn, title, plot.suffix.removeprefix(".")), force)
-
-
-@app.command("rates")
-def eval_rates(
-    data: Data,
-    codec: Annotated[
-        str,
-        typer.Option(
-            "--codec",
-            metavar="NAME",
-            help="Codec with 64 operating points, by name or path.",
-            autocompletion=options.installed("codec"),
-        ),
-    ],
-    images: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Use at most N images, spread evenly over the data.")
-    ] = 500,
-    json: options.Json = False,
-    record: Record = False,
-    quiet: options.Quiet = False,
-    threads: options.Threads = None,
-    device: options.Device = "auto",
-) -> None:
-    """Measure the mean rate of each operating point.
-
-    compress --rate selects operating points by these rates.
-
-    Example: dcu eval rates photos/ --codec codec-2 --record
-    """
-    from dcu.data import dataset_name, items, shown
-
-    model = store.find(codec, "codec")
-    found = shown(items(data), images)
-    chosen_device = options.start(threads, device)
-    from dcu.codec import Codec
-    from dcu.evaluate.codec import measured_rates
-
-    loaded = Codec.from_model(model, chosen_device, "float32")
-    if loaded.points == 1:
-        raise UsageError(f"{model.name}: has only one operating point")
-    if record:
-        console.outlive_stdout()
-    progress = console.progress(found, f"measuring {model.name}", quiet)
-    rates = measured_rates(loaded, dataset_name(data), (item.image() for item in progress))
-    common = {"dataset": rates.dataset, "name": model.name, "count": rates.count}
-    console.print_rows([common | {"quality": q, "bpp": bpp} for q, bpp in enumerate(rates.bpp)], json)
-    if record:
-        store.amend(model, replace(model.card, rates=rates))
+app.command("codec")(eval_codec)
+app.command("rates")(eval_rates)
 
 
 @app.command("classifier")
@@ -304,7 +162,8 @@ def eval_baselines(
     codec = codec_of(model.identity, chosen_device, "float32")
     classifier = Classifier(model, codec, chosen_device, "pytorch")  # as the RGB network
     tuned = store.networks("rgb-classifier", model.fingerprint)
-    rows = compare(classifier, found, console.progress(found, "measuring", quiet), chosen, *tuned[:1])
+    progress = console.progress(found, "measuring", quiet)
+    rows = compare(classifier.codec, [classifier], found, progress, chosen, next(iter(tuned), None))
     console.print_rows([{"dataset": dataset} | row.row() for row in rows], json)
     if record:
         others = tuple(row.baseline() for row in rows if row.pipeline.input != "latent")

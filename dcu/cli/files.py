@@ -142,13 +142,13 @@ def sources(inputs: Sequence[str] | None, suffixes: frozenset[str], kind: str, l
     :func:`dcu.shards.expanded` and ``glob``. ``listed`` names a file of further inputs, one per line.
     """
     STDIN.clear()
-    names = list(inputs or [])
+    names = [remote.local(name) for name in inputs or []]
     if not names and listed is None:
         raise UsageError("Missing argument 'INPUT'.")
     if names.count("-") + (listed == "-") > 1:
         raise UsageError("standard input can be read only once")
     matches = list(map(matched, names))
-    found = Inputs(names, listed=listed is not None or any(len(each) > 1 for each in matches))
+    found = Inputs(names, listed=listed is not None or matches != [[name] for name in names])
     for name in chain.from_iterable(matches):
         if name == "-":
             found.sources.append(Source("-", None, Path("stdin"), shard=stdin_is_shard()))
@@ -163,7 +163,8 @@ def sources(inputs: Sequence[str] | None, suffixes: frozenset[str], kind: str, l
 
 def matched(name: str) -> list[str]:
     """What an input's name stands for: itself, or all that its pattern matches; raises UsageError."""
-    if name == "-" or os.path.lexists(name) or not set(name) & set("*?[{"):
+    special = set("*{" if remote.is_url(name) else "*?[{")  # URLs may have a query
+    if name == "-" or os.path.lexists(name) or not set(name) & special:
         return [name]
     names = []
     try:
@@ -171,13 +172,12 @@ def matched(name: str) -> list[str]:
     except ValueError as error:
         raise UsageError(str(error)) from error
     for each in expanded:
-        if not set(each) & set("*?["):
+        if not set(each) & special - {"{"}:
             names.append(each)
-        elif remote.is_url(each):
-            names += remote.matching(each)
         else:
-            names += sorted(glob.glob(each, recursive=True))
-    return names or [name]
+            found = remote.matching(each) if remote.is_url(each) else sorted(glob.glob(each, recursive=True))
+            names += found or [each]
+    return names
 
 
 def add_directory(found: Inputs, name: str, suffixes: frozenset[str], kind: str) -> None:
@@ -198,10 +198,11 @@ def add_directory(found: Inputs, name: str, suffixes: frozenset[str], kind: str)
 
 def named(name: str, keep: bool = False) -> Source:
     """The input of a name; ``keep`` keeps the directories of a relative one in its place."""
-    shard = name.lower().endswith(shards.SUFFIX)
+    name = remote.local(name)
     if remote.is_url(name):
-        return Source(name, None, Path(name.rpartition("/")[2] or "unnamed"), shard)
-    path = Path(name)
+        inside = Path(remote.path_of(name).rpartition("/")[2] or "unnamed")
+        return Source(name, None, inside, inside.suffix.lower() == shards.SUFFIX)
+    shard, path = name.lower().endswith(shards.SUFFIX), Path(name)
     inside = path if keep and not path.is_absolute() and ".." not in path.parts else Path(path.name)
     return Source(name, path, inside if inside.name not in ("", "..") else Path("unnamed"), shard)
 

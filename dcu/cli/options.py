@@ -70,7 +70,7 @@ Json = Annotated[
 KeepExtension = Annotated[
     bool, typer.Option("--keep-extension", help="Append to the extension of the input: a.jpg becomes a.jpg.bin.")
 ]
-FORMATS = ("avif", "jpeg", "jpeg2000", "jxl", "webp")
+FORMATS = ("avif", "avif-psnr", "avif-psnr-444", "jpeg", "jpeg2000", "jxl", "webp")
 """As `dcu.evaluate.baselines.FORMATS`, which needs torch."""
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the files that would be written, without writing them.")]

@@ -28,16 +28,28 @@ class Output:
     ----------
     places : Places
         Which files.
+    made_by : str
+        What shards state as their comment: the command with all that decides what is written.
     force : bool
         Replace existing ones.
     encode : callable, optional
         A result's content as the bytes of a file.
+    recognize : callable, optional
+        Why an existing file, by its first bytes, is none that this run would write; None where it may be.
     """
 
     table = False
 
-    def __init__(self, places: Places, force: bool = False, encode: Callable[[Any], bytes] = bytes) -> None:
-        self.places, self.force, self.encode = places, force, encode
+    def __init__(
+        self,
+        places: Places,
+        made_by: str,
+        force: bool = False,
+        encode: Callable[[Any], bytes] = bytes,
+        recognize: Callable[[bytes], str | None] = lambda head: None,
+    ) -> None:
+        self.places, self.made_by, self.force = places, made_by, force
+        self.encode, self.recognize = encode, recognize
 
     def begin(self, stack: ExitStack) -> None:
         """Prepare what is written until a stack ends."""
@@ -47,12 +59,19 @@ class Output:
         target = self.places.of(entry)
         return "-" if target is None else str(target)
 
-    def finished(self, source: Source, verify: Callable[[bytes], str | None] | None) -> bool:
+    def finished(self, source: Source) -> bool:
         """Whether the output of a source is there; raises OutputError where it is none of this run's."""
         target = self.places.of(source)
         if not files.exists(target):
             return False
-        if verify and (why := verify(head(target, source.shard))):
+        with opened(target) as file:
+            if not source.shard:
+                why = self.recognize(file.read(HEAD))
+            elif (made_by := comment(file, str(target))) == self.made_by:
+                why = None
+            else:
+                why = f"exists already, made by {repr(made_by) if made_by else 'something else'}; --force overwrites it"
+        if why:
             raise OutputError(f"{target}: {why}")
         return True
 
@@ -66,6 +85,10 @@ class Output:
         files.put(self.places.of(entry), data, self.force)
         return data
 
+    def has(self, entry: Entry) -> bool:
+        """Whether the result of an entry is in a table that is extended."""
+        return False
+
     def copy(self, entry: Entry) -> None:
         """Take the results of an entry from an earlier run."""
 
@@ -74,53 +97,67 @@ class ShardOutput(Output):
     """A shard with the results of another one and its sidecars, in the same order."""
 
     def __init__(self, parent: Output, source: Source, stack: ExitStack, keep: bool) -> None:
-        super().__init__(parent.places, parent.force, parent.encode)
+        super().__init__(parent.places, parent.made_by, parent.force, parent.encode)
         self.target = self.places.of(source)
         before = stack.enter_context(opened(self.target)) if keep else None
         self.before = shards.samples(before, str(self.target)) if before else iter(())
-        self.next: shards.Sample | None = None
+        self.copied: str | None = None
         if self.target is None:
             file: BinaryIO = sys.stdout.buffer
         else:
             file = stack.enter_context(stack.enter_context(complete(self.target)).open("wb"))
-        self.writer = shards.Writer(file)
+        self.writer = shards.Writer(file, self.made_by)
         stack.push(self.close)
 
     def close(self, kind: type[BaseException] | None, *_: object) -> None:
         """End the tar, unless an error ends it."""
         if kind is None:
             self.writer.close()
+        else:
+            self.writer.abandon()
 
     def place(self, entry: Entry) -> str:
         """Shard and member."""
         return f"{'-' if self.target is None else self.target}/{self.places.inside(entry)}"
 
     def put(self, entry: Entry, content: Any) -> bytes | None:
-        data = self.encode(content)
-        try:
-            for name, part in ((self.places.inside(entry).as_posix(), data), *entry.sidecars):
-                self.writer.add(name, part)
-        except ValueError as error:
-            raise InvalidInputError(str(error)) from error
+        data, name = self.encode(content), self.places.inside(entry).as_posix()
+        if name in self.writer.names or any(name == other for other, _ in entry.sidecars):
+            raise InvalidInputError(f"its result would be another member {name}")
+        self.writer.add(name, data)
+        for other, part in entry.sidecars:
+            if other not in self.writer.names:  # another image of the sample has brought them
+                self.writer.add(other, part)
         return data
 
     def copy(self, entry: Entry) -> None:
-        self.next = self.next or next(self.before, None)
-        if self.next and self.next.key == entry.key:
-            for extension, data in self.next.members.items():
-                self.writer.add(self.next.name(extension), data)
-            self.next = None
+        if entry.key == self.copied:
+            return
+        sample = next((sample for sample in self.before if sample.key == entry.key), None)
+        if sample is None:
+            raise OutputError(f"{self.target}: the earlier run's results of {entry.key} are missing; use --force")
+        self.copied = entry.key
+        for extension, data in sample.members.items():
+            if sample.name(extension) not in self.writer.names:
+                self.writer.add(sample.name(extension), data)
+
+
+class Finished(Output):
+    """The output of a shard that is finished already."""
+
+    def put(self, entry: Entry, content: Any) -> bytes | None:
+        return None
 
 
 class TableOutput(Output):
-    """One table for all results."""
+    """One table for all results; entries that are in it already are not worked on again where it is extended."""
 
     table = True
 
     def __init__(self, places: Places, schema: tables.Schema, force: bool, extend: bool) -> None:
-        super().__init__(places, force)
-        self.schema, self.extend = schema, extend
-        self.present: set[tuple[str | None, str]] = set()
+        super().__init__(places, "", force)
+        self.schema, self.extend = {"input": "string"} | dict(schema), extend
+        self.present: set[str] = set()
         self.writer: tables.Writer | None = None
 
     def begin(self, stack: ExitStack) -> None:
@@ -136,8 +173,16 @@ class TableOutput(Output):
         rows = tables.read(path, list(self.schema)) if extend else iter(())
         self.writer = stack.enter_context(tables.writing(path, self.schema))
         for row in rows:
+            self.add(row)
+            self.present.add(row["input"])
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append a row; raises OutputError."""
+        assert self.writer is not None
+        try:
             self.writer.add(row)
-            self.present.add((row["shard"], row["key"]))
+        except OSError as error:
+            raise OutputError(f"{self.places.file or self.places.directory}: {error.strerror or error}") from error
 
     def shard(self, source: Source, stack: ExitStack, keep: bool) -> Output:
         """The table itself, or where there is one for each shard, that of a shard."""
@@ -147,18 +192,29 @@ class TableOutput(Output):
         output.open(Path(str(self.places.of(source))), stack, keep)
         return output
 
-    def finished(self, source: Source, verify: Callable[[bytes], str | None] | None) -> bool:
+    def finished(self, source: Source) -> bool:
         if self.places.file:
-            return isinstance(source, Entry) and (None, source.key) in self.present
-        return files.exists(self.places.of(source))
+            return isinstance(source, Entry) and self.has(source)
+        path = Path(str(self.places.of(source)))
+        if not path.exists():
+            return False
+        try:
+            if tables.columns(path) == list(self.schema):
+                return True
+        except InvalidInputError as error:
+            raise OutputError(str(error)) from error
+        raise OutputError(f"{path}: exists already, with other columns; --force overwrites it")
+
+    def has(self, entry: Entry) -> bool:
+        return tables.text(entry.name) in self.present or entry.name in self.present
 
     def place(self, entry: Entry) -> str:
         return str(self.places.file or self.places.of(entry.inside or entry))
 
     def put(self, entry: Entry, content: Any) -> bytes | None:
-        assert self.writer is not None
         shard = entry.inside.name if entry.inside else None
-        self.writer.add({"key": entry.key, "shard": shard} | content)
+        row = {"input": entry.name, "key": entry.key, "shard": shard} | content
+        self.add({column: row[column] for column in self.schema})
         return None
 
 
@@ -172,7 +228,7 @@ def tables_of(found: Inputs, output: str, schema: tables.Schema, force: bool, ex
     UnavailableError
         pyarrow is not installed.
     """
-    path = Path(output)
+    path = Path(remote.local(output))
     if path.suffix.lower() in tables.SUFFIXES:
         tables.check(path)
         refuse(path, [source.path for source in found.sources if source.path], "-o")
@@ -185,18 +241,25 @@ def tables_of(found: Inputs, output: str, schema: tables.Schema, force: bool, ex
     return TableOutput(places, schema, force, extend)
 
 
-def head(target: Place, shard: bool) -> bytes:
-    """The first bytes of an existing output, of a shard's first bitstream; raises OutputError."""
+def check_report(report: Path | None, found: Inputs, targets: list[Output], listed: str | None) -> None:
+    """Refuse a report in the place of an input, a list or an output; raises UsageError, UnavailableError."""
+    if report is None:
+        return
+    tables.check(report)
+    taken = [source.path for source in found.sources if source.path]
+    taken += [Path(listed)] if listed and listed != "-" else []
+    for target in targets:
+        places = [target.places.file, *(target.places.of(source) for source in found.sources)]
+        taken += [place for place in places if isinstance(place, Path)]
+    refuse(report, taken, "--report")
+
+
+def comment(file: BinaryIO, name: str) -> str | None:
+    """The comment of an existing shard; raises OutputError where it is none."""
     try:
-        with opened(target) as file:
-            if not shard:
-                return file.read(HEAD)
-            members = shards.members(file, str(target))
-            return next(
-                (data[:HEAD] for name, data in members if name.endswith(".bin") and isinstance(data, bytes)), b""
-            )
+        return shards.comment(file, name)
     except InvalidInputError as error:
-        raise OutputError(str(error)) from error
+        raise OutputError(f"{name}: exists already and is not a shard; --force overwrites it") from error
 
 
 @contextmanager

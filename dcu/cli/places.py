@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dcu.cli.files import Inputs, Source
 from dcu.errors import UsageError
-from dcu.remote import is_url
+from dcu.remote import is_url, local
 from dcu.shards import SUFFIX
 from dcu.walk import identity
 
@@ -92,6 +92,9 @@ def choose(
         if sys.stdout.isatty():
             raise UsageError("will not write binary data to a terminal: name a file with -o")
         return Places(option, suffix)
+    output = local(output)
+    if found.alone and found.shards_only and (file := file_of_shard(output)):
+        raise UsageError(f"{option}: {file} is not a .tar, and the input is a shard")
     if is_url(output):
         if found.alone and not output.endswith("/"):
             return Places(option, suffix, file=output, shard_suffix=shard_suffix)
@@ -102,6 +105,16 @@ def choose(
     if os.path.exists(place) and not os.path.isdir(place):
         raise UsageError(f"{output}: not a directory, and there are several inputs")
     return Places(option, suffix, place, keep=keep, shard_suffix=shard_suffix)
+
+
+def file_of_shard(output: str) -> str | None:
+    """The output where its extension is that of a file, and no shard's."""
+    suffix = Path(output).suffix.lower()
+    return (
+        output
+        if suffix[1:].isalpha() and suffix != SUFFIX and not os.path.isdir(output) and output[-1] != "/"
+        else None
+    )
 
 
 def check(found: Inputs, *chosen: Places, keepable: bool = False) -> None:

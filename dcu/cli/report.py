@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,8 @@ from dcu import tables
 from dcu.cli import notes
 from dcu.cli.console import check_stdout, complain, note, print_json
 from dcu.cli.files import Inputs
-from dcu.errors import DcuError, OutputError, out_of_memory
+from dcu.errors import DcuError, OutputError, UsageError, out_of_memory
+from dcu.remote import URL
 
 TROUBLE = (DcuError, MemoryError, RuntimeError)
 """What may be the fault of one input; of RuntimeError only what torch says where memory is short."""
@@ -65,7 +67,11 @@ class Report:
         self.found, self.json, self.quiet, self.json_to_stderr = found, json, quiet, json_to_stderr
         self.exit_code = self.done = self.failed = self.skipped = self.bytes = self.pixels = 0
         self.failed_before = None if retried is None else failures(retried)
+        self.seen: set[str] = set()
+        self.settled: set[str] = set()
+        self.held: list[dict[str, Any]] | None = None
         self.table: tables.Writer | None = None
+        self.rows = 0
         if prints:
             check_stdout()
 
@@ -76,31 +82,58 @@ class Report:
 
     @contextmanager
     def recorded(self, path: Path | None) -> Iterator[None]:
-        """Write a table with a row for each input, as far as the run goes; raises OutputError."""
+        """Write a table with a row for each input, as far as the run goes; raises OutputError.
+
+        What failed in an earlier run and was not reached is recorded as it was.
+        """
         if path is None:
             yield
             return
-        try:
-            with tables.writing(path, SCHEMA) as self.table:
-                try:
-                    yield
-                except BaseException as error:  # what was done is recorded nevertheless
-                    ending: BaseException | None = error
-                else:
-                    ending = None
-        except OSError as error:
-            raise OutputError(f"{path}: {error.strerror}") from error
+        ending: BaseException | None = None
+        with tables.writing(path, SCHEMA) as self.table:
+            try:
+                yield
+            except BaseException as error:
+                if not self.rows:  # the run did not begin: an earlier report stays
+                    raise
+                ending = error
+                for name in sorted((self.failed_before or frozenset()) - self.settled):
+                    self.record(name, "failed", {"exit_code": 1, "message": "not reached"})
         if ending:
             raise ending
 
     def wanted(self, name: str, shard: str | None = None) -> bool:
         """Whether an input, or an entry of a shard, is to be worked on."""
-        return self.failed_before is None or name in self.failed_before or shard in self.failed_before
+        if self.failed_before is None:
+            return True
+        own, whole = spelled(name), spelled(shard or "")
+        self.seen |= {own, whole}
+        return own in self.failed_before or (bool(shard) and whole in self.failed_before)
 
     def wanted_shard(self, name: str) -> bool:
         """Whether a shard, or an entry of it, is to be worked on."""
-        before = self.failed_before
-        return before is None or name in before or any(failed.startswith(f"{name}/") for failed in before)
+        before, own = self.failed_before, spelled(name)
+        self.seen.add(own)
+        return before is None or own in before or any(failed.startswith(f"{own}/") for failed in before)
+
+    def failed_whole(self, name: str) -> bool:
+        """Whether a shard as a whole failed before."""
+        return spelled(name) in (self.failed_before or ())
+
+    @contextmanager
+    def together(self, name: str) -> Iterator[None]:
+        """Record the entries of a shard once it is complete; of one that is not, that it failed."""
+        self.held, done = [], self.done
+        try:
+            yield
+        except BaseException as error:
+            self.held, self.done = None, done
+            if not isinstance(error, TROUBLE):
+                self.record(name, "failed", {"exit_code": 1, "message": "interrupted"})
+            raise
+        held, self.held = self.held, None
+        for row in held:
+            self.add(row)
 
     @contextmanager
     def of(self, name: str, counted: bool = True) -> Iterator[dict[str, Any]]:
@@ -140,10 +173,28 @@ class Report:
     def record(self, name: str, status: str, row: dict[str, Any]) -> None:
         """Add a row to the table, where there is one."""
         if self.table:
-            self.table.add(dict.fromkeys(SCHEMA) | {"exit_code": 0} | row | {"input": name, "status": status})
+            row = dict.fromkeys(SCHEMA) | {"exit_code": 0} | row | {"input": name, "status": status}
+            if self.held is None:
+                self.add(row)
+            else:
+                self.held.append(row)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row to the table; raises OutputError."""
+        assert self.table is not None
+        self.rows += 1
+        if self.failed_before is not None:
+            self.settled.add(spelled(row["input"]))
+        try:
+            self.table.add(row)
+        except OSError as error:
+            raise OutputError(f"--report: {error.strerror or error}") from error
 
     def finish(self, facts: str = "") -> int:
         """End a run over a directory with a summary, which ends with ``facts``; the exit code."""
+        if missing := sorted((self.failed_before or frozenset()) - self.seen):
+            complain(f"--retry: {len(missing)} that failed are not among the inputs, such as {missing[0]}")
+            self.exit_code = self.exit_code or UsageError.exit_code
         if self.found.many and not self.quiet:
             skipped = [f"{self.skipped} skipped: done before"] if self.skipped else []
             counts = [f"{self.done} done", f"{self.failed} failed", *skipped, *self.found.left_out.described()]
@@ -154,4 +205,11 @@ class Report:
 def failures(path: Path) -> frozenset[str]:
     """The inputs that failed in a run, by its table; raises as :func:`dcu.tables.read`."""
     rows = tables.read(path, ["input", "status"])
-    return frozenset(row["input"] for row in rows if row["status"] == "failed" and isinstance(row["input"], str))
+    return frozenset(
+        spelled(row["input"]) for row in rows if row["status"] == "failed" and isinstance(row["input"], str)
+    )
+
+
+def spelled(name: str) -> str:
+    """The name of an input as reports are compared: one spelling of a path, in text that tables hold."""
+    return tables.text(name if URL.match(name) or not name else os.path.normpath(name))

@@ -13,16 +13,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from functools import partial
+from itertools import chain
 from typing import Any, TypeVar
 
-from dcu import jobs
 from dcu.cli import console, notes
 from dcu.cli.entries import Entry, entries
 from dcu.cli.files import BIN, Inputs, Source
-from dcu.cli.outputs import Output
+from dcu.cli.outputs import Finished, Output
 from dcu.cli.report import TROUBLE, Report
-from dcu.errors import DcuError
+from dcu.errors import DcuError, OutputError
+from dcu.jobs import MOST_BYTES, ordered
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -78,8 +79,6 @@ class Settings:
     force: bool = False
     together: int = 1
     """How many entries are worked on by one call."""
-    verify: Callable[[bytes], str | None] | None = None
-    """Why an existing output, by its first bytes, is none that this run would write; None where it may be."""
 
 
 class Run:
@@ -119,6 +118,10 @@ class Run:
 
     def all(self) -> None:
         """Work on all inputs."""
+        if (self.targets or self.report.table) and not any(
+            target.places.piped and not target.table for target in self.targets
+        ):
+            console.outlive_stdout()
         with ExitStack() as stack:
             for target in self.targets:
                 target.begin(stack)
@@ -127,9 +130,10 @@ class Run:
             for unit in units(self.found.sources):
                 if unit[0].shard:
                     self.shard(unit[0], shown)
+                elif any(source.name == "-" for source in unit):  # whoever waits for an answer gets it
+                    self.through(self.of(unit), self.targets, shown, jobs=1, together=1)
                 else:
-                    piped = any(source.name == "-" for source in unit)  # whoever waits for an answer gets it
-                    self.through(self.of(unit), self.targets, shown, 1 if piped else self.settings.together)
+                    self.through(self.of(unit), self.targets, shown, self.settings.jobs, self.settings.together)
 
     def of(self, sources: Iterable[Source]) -> Iterator[Entry]:
         """The entries of inputs that are no shards, those left out that need no work."""
@@ -138,7 +142,8 @@ class Run:
                 if not self.report.wanted(entry.name):
                     continue
                 try:
-                    finished = self.settings.skip_existing and self.finished(entry)
+                    skips = self.settings.skip_existing or any(target.table for target in self.targets)
+                    finished = skips and bool(self.targets) and all(target.finished(entry) for target in self.targets)
                 except DcuError as error:
                     yield Entry(entry.name, None, entry.relative, error=error)
                     continue
@@ -147,27 +152,43 @@ class Run:
                 else:
                     yield entry
 
-    def finished(self, source: Source) -> bool:
-        """Whether all outputs of a source are there; raises OutputError where one is none of this run's."""
-        return bool(self.targets) and all(target.finished(source, self.settings.verify) for target in self.targets)
-
     def shard(self, source: Source, shown: console.Counter) -> None:
         """Work on one shard; its outputs get their names once they are complete."""
         if not self.report.wanted_shard(source.name):
             return
-        retried = self.report.retries
-        with self.report.of(source.name, counted=False):
-            if self.targets and not retried and not self.settings.force and self.finished(source):
+        keep = self.report.retries and not self.report.failed_whole(source.name)
+        with self.report.of(source.name, counted=False), ExitStack() as stack:
+            stack.enter_context(self.report.together(source.name))
+            finished = [not keep and self.finished(target, source) for target in self.targets]
+            if finished and all(finished):
                 self.report.skip(source.name)
                 return
-            with ExitStack() as stack:
-                opened = [target.shard(source, stack, keep=retried) for target in self.targets]
-                self.through(entries(source, self.settings.suffixes), opened, shown, self.settings.together)
+            opened = [
+                Finished(target.places, target.made_by) if done else target.shard(source, stack, keep)
+                for target, done in zip(self.targets, finished, strict=True)
+            ]
+            self.through(
+                entries(source, self.settings.suffixes), opened, shown, self.settings.jobs, self.settings.together
+            )
 
-    def through(self, wanted: Iterable[Entry], opened: Sequence[Output], shown: console.Counter, together: int) -> None:
+    def finished(self, target: Output, source: Source) -> bool:
+        """Whether the shard that would be written is there; raises OutputError where another file is.
+
+        In a directory it is known by its name, and skipped without being asked to be.
+        """
+        if self.settings.force or not target.finished(source):
+            return False
+        named = target.places.directory is not None and source.name != "-"
+        if not (named or self.settings.skip_existing or target.table):
+            raise OutputError(f"{target.places.of(source)}: exists already; --force overwrites it")
+        return True
+
+    def through(
+        self, wanted: Iterable[Entry], opened: Sequence[Output], shown: console.Counter, jobs: int, together: int
+    ) -> None:
         """Work on entries and pass on their results, in order."""
-        parts = batched(wanted, together)
-        for done in chain.from_iterable(jobs.ordered(self.attempt, parts, self.settings.jobs)):
+        attempt = partial(self.attempt, opened=opened)
+        for done in chain.from_iterable(ordered(attempt, batched(wanted, together), jobs, held_bytes)):
             shown.count()
             if done.kept:
                 for output in opened:
@@ -179,17 +200,21 @@ class Run:
                 row |= result.recorded
                 for output, content in zip(opened, result.contents, strict=True):
                     written(row, output.place(done.entry), output.put(done.entry, content))
+                if "output" in result.facts:
+                    result.facts["output"] = row["output"]
                 self.show(result)
 
-    def attempt(self, part: Sequence[Entry]) -> list[Done]:
+    def attempt(self, part: Sequence[Entry], opened: Sequence[Output]) -> list[Done]:
         """The results of some entries, or their errors; in a shard, perhaps that an earlier run's are kept."""
-        given = [Done(entry, error=entry.error, kept=self.kept(entry)) for entry in part]
+        given = [Done(entry, error=entry.error, kept=self.kept(entry, opened)) for entry in part]
         todo = iter(self.done([done.entry for done in given if not (done.error or done.kept)]))
         return [done if done.error or done.kept else next(todo) for done in given]
 
-    def kept(self, entry: Entry) -> bool:
+    def kept(self, entry: Entry, opened: Sequence[Output]) -> bool:
         """Whether an entry of a shard is not to be done again."""
-        return entry.inside is not None and not self.report.wanted(entry.name, entry.inside.name)
+        if entry.inside is None:
+            return False
+        return not self.report.wanted(entry.name, entry.inside.name) or any(output.has(entry) for output in opened)
 
     def done(self, part: Sequence[Entry]) -> list[Done]:
         """The results of entries that are worked on together, or one by one where that fails."""
@@ -229,10 +254,26 @@ def one_by_one(work: Callable[[Entry], Result]) -> Work:
 
 
 def batched(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
-    """Lists of so many entries."""
-    values = iter(entries)
-    while part := list(islice(values, size)):
+    """Lists of so many entries, fewer where much is held in memory; an error comes after the entries before it."""
+    part: list[Entry] = []
+    ending: DcuError | None = None
+    try:
+        for entry in entries:
+            part.append(entry)
+            if len(part) == size or held_bytes(part) > MOST_BYTES // 8:
+                yield part
+                part = []
+    except DcuError as error:
+        ending = error
+    if part:
         yield part
+    if ending:
+        raise ending
+
+
+def held_bytes(part: Sequence[Entry]) -> int:
+    """Bytes of entries that are in memory."""
+    return sum(len(entry.data or b"") + sum(len(data) for _, data in entry.sidecars) for entry in part)
 
 
 class RunError(Exception):

@@ -10,7 +10,7 @@ import typer
 
 from dcu.cli import console, files, options, places, plan, run
 from dcu.cli.entries import Entry
-from dcu.cli.outputs import Output
+from dcu.cli.outputs import Output, check_report
 from dcu.cli.reading import Networks
 from dcu.cli.report import Report
 from dcu.cli.run import Result
@@ -89,8 +89,9 @@ def segment(
     places.check(found, *wanted)
     if dry_run:
         return plan.show(found, *wanted, json=json)
-    if wanted and not any(each.piped for each in wanted):
-        console.outlive_stdout()
+    made_by = f"dcu segment {network or 'default'}{' full' if full else ''}"
+    outputs = [Output(each, f"{made_by} {each.option}", force) for each in wanted]
+    check_report(report_file, found, outputs, files_from)
     report = Report(found, json, quiet, retried=retry)
     jobs, chosen_device = options.begin(jobs, threads, device)
     from dcu.image.legend import with_legend
@@ -114,7 +115,7 @@ def segment(
 
     settings = run.Settings(files.BIN, "segmenting", jobs, True, json, quiet, skip_existing, force)
     with report.recorded(report_file):
-        run.Run(found, [Output(each, force) for each in wanted], run.one_by_one(work), report, settings)()
+        run.Run(found, outputs, run.one_by_one(work), report, settings)()
     return report.finish()
 
 

@@ -75,6 +75,14 @@ class Format:
 
 PNG = Format("PNG", None, None, {}, "compress_level", (1,), (1,))
 QUALITIES = (1, 5, 10, 15, 20, 30, 40, 50, 65, 80)
+
+
+def avif(speed: int, subsampling: str, **advanced: str) -> Format:
+    """AVIF at a speed of its encoder, 0 (slowest) to 10, with a chroma subsampling and settings of libaom."""
+    fixed = {"speed": speed, "subsampling": subsampling, "advanced": advanced}
+    return Format("AVIF", "avif", None, fixed, "quality", (0, *QUALITIES), tuple(range(96)))
+
+
 FORMATS = {
     "jpeg": Format(
         "JPEG", "jpg", None, {"optimize": True, "progressive": True}, "quality", QUALITIES, tuple(range(1, 96))
@@ -89,7 +97,9 @@ FORMATS = {
         tuple((24 / (0.02 * 1.08**step),) for step in range(80)),
     ),
     "webp": Format("WEBP", "webp", None, {"method": 6}, "quality", (0, *QUALITIES), tuple(range(96))),
-    "avif": Format("AVIF", "avif", None, {"speed": 6}, "quality", (0, *QUALITIES), tuple(range(96))),
+    "avif": avif(6, "4:2:0"),  # Pillow's default
+    "avif-psnr": avif(3, "4:2:0", tune="psnr"),
+    "avif-psnr-444": avif(3, "4:4:4", tune="psnr"),
     "jxl": Format("JXL", None, "pillow_jxl", {"effort": 7}, "quality", QUALITIES, tuple(range(1, 96))),
 }
 

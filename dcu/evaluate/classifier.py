@@ -23,7 +23,7 @@ from dcu.evaluate.cost import classifier_cost, codec_cost, macs
 from dcu.evaluate.pipeline import Pipeline
 from dcu.geometry import CROP
 from dcu.image import ImageArray, resize, standard_crop
-from dcu.labels import IMAGENET, indices_by_key
+from dcu.labels import IMAGENET, Label, indices_by_key, label_set
 from dcu.tasks.classify import Classifier
 from dcu.tasks.rgb import RgbClassifier
 
@@ -41,9 +41,14 @@ def class_numbers(classifier: Classifier, items: Sequence[Item]) -> list[int]:
     InvalidInputError
         A directory that is no class of the network.
     """
-    numbers = indices_by_key(classifier.labels)
+    return numbers_among(classifier.labels, classifier.name, items)
+
+
+def numbers_among(labels: Sequence[Label], name: str, items: Sequence[Item]) -> list[int]:
+    """The same among the labels of a network of that name."""
+    numbers = indices_by_key(labels)
     if missing := {item.label for item in items} - set(numbers):
-        raise InvalidInputError(f"'{min(missing)}': directory is not a class of {classifier.name}")
+        raise InvalidInputError(f"'{min(missing)}': directory is not a class of {name}")
     return [numbers[item.label] for item in items]
 
 
@@ -258,13 +263,17 @@ def merged(before: Baselines | None, now: Baselines) -> Baselines:
 
 
 def compare(
-    classifier: Classifier,
+    codec: Codec,
+    classifiers: Sequence[Classifier],
     items: Sequence[Item],
     progress: Iterable[Item],
     formats: Sequence[str],
     tuned: store.Model | None = None,
+    quality: int | None = None,
 ) -> list[Comparison]:
-    """The latent network, and the RGB network on other files of the same images and as many bytes each.
+    """Networks on latents, and the RGB network on other files of the same images and as many bytes each.
+
+    ``classifiers`` read the codec's latents; a codec may have none. ``quality`` is its operating point.
 
     Every format may reduce the image first to one of ``SIDES``, enlarged again (bicubic) before the network: what a
     clever user would do. Of the sides that take no more bytes than dcu on the whole, the one that names most is shown;
@@ -273,20 +282,24 @@ def compare(
     Returns
     -------
     list of Comparison
-        Of the latent network, the RGB network on dcu's decoded images (and ``tuned``, one that was fine-tuned on such
-        images), on each format, and on the original (PNG): ``macs`` are those of the networks, entropy decoding's and
-        the synthesis included; ``ms`` from file to label, one at a time.
+        Of each of the ``classifiers``, the RGB network on dcu's decoded images (and ``tuned``, one that was fine-tuned
+        on such images), on each format, and on the original (PNG): ``macs`` are those of the networks, entropy
+        decoding's and the synthesis included; ``ms`` from file to label, one at a time.
 
     Raises
     ------
     UsageError, UnavailableError
         A network of other classes; no RGB network.
     """
-    numbers = class_numbers(classifier, items)
-    check_imagenet(classifier)
-    rgb, codec = RgbClassifier(classifier.device), classifier.codec
+    if classifiers:
+        numbers = class_numbers(classifiers[0], items)
+    else:
+        numbers = numbers_among(label_set(IMAGENET), "the RGB network", items)
+    for classifier in classifiers:
+        check_imagenet(classifier)
+    rgb = RgbClassifier(codec.device)
     cost = macs(rgb.network, torch.zeros(1, 3, CROP, CROP))
-    per_pixel = codec_cost(codec)
+    per_pixel = codec_cost(codec, quality)
     entropy, synthesis = per_pixel.context * CROP**2, per_pixel.synthesis * CROP**2
 
     def look(image: ImageArray, network: RgbClassifier = rgb) -> torch.Tensor:
@@ -295,16 +308,19 @@ def compare(
     def by_format(name: str) -> Callable[[bytes], torch.Tensor]:
         return lambda data: look(FORMATS[name].decode(data, CROP, CROP))
 
-    def latent(data: bytes) -> torch.Tensor:
-        return classifier.probabilities(classifier.look([codec.read(data)]))[0]
+    def latent(classifier: Classifier) -> Contender:
+        def label(data: bytes) -> torch.Tensor:
+            return classifier.probabilities(classifier.look([codec.read(data)]))[0]
 
-    ours = Contender(Pipeline("latent", classifier.name), entropy + classifier_cost(classifier), latent)
+        return Contender(Pipeline("latent", classifier.name), entropy + classifier_cost(classifier), label)
+
     rebuilt = entropy + synthesis + cost
-    decoded = [Contender(Pipeline("decoded", codec.name), rebuilt, lambda data: look(codec.decode(data)))]
+    decoded = Contender(Pipeline("decoded", codec.name), rebuilt, lambda data: look(codec.decode(data)))
+    ours = [*map(latent, classifiers), decoded]
     if tuned is not None:
-        weights = RgbClassifier(classifier.device, tuned.weights())
+        weights = RgbClassifier(codec.device, tuned.weights())
         pipeline = Pipeline("decoded", codec.name, tuned=True)
-        decoded.append(Contender(pipeline, rebuilt, lambda data: look(codec.decode(data), weights)))
+        ours.append(Contender(pipeline, rebuilt, lambda data: look(codec.decode(data), weights)))
     original = Contender(Pipeline("original"), cost, lambda data: look(PNG.decode(data, CROP, CROP)))
     theirs = {
         (name, side): Contender(Pipeline("format", name, side), cost, by_format(name))
@@ -313,12 +329,12 @@ def compare(
     }
     for item, number in zip(progress, numbers, strict=False):  # progress may end early
         image = standard_crop(item.image())
-        data = codec.compress(image)
-        for contender in (ours, *decoded):
+        data = codec.compress(image, quality=quality)
+        for contender in ours:
             contender.enter(data, number)
         original.enter(PNG.encode(image, 1, 1.0), number)
         for (name, side), contender in theirs.items():
             reduced = image if side == CROP else resize(image, side, side, Image.Resampling.LANCZOS)
             contender.enter(FORMATS[name].fit(reduced, len(data)), number)
-    best = [pick([theirs[name, side] for side in SIDES], sum(ours.sizes)) for name in formats]
-    return [contender.result() for contender in (ours, *decoded, *best, original)]
+    best = [pick([theirs[name, side] for side in SIDES], sum(decoded.sizes)) for name in formats]
+    return [contender.result() for contender in (*ours, *best, original)]

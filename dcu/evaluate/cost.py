@@ -25,8 +25,8 @@ def macs(module: nn.Module, *inputs: Tensor) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def codec_cost(codec: Codec) -> CodecMacs:
-    """MACs per pixel of each part of a codec, of the context model at the highest operating point."""
+def codec_cost(codec: Codec, quality: int | None = None) -> CodecMacs:
+    """MACs per pixel of each part of a codec, of the context model at an operating point, by default the highest."""
     pixels = (CODEC_SIDE * BLOCK) ** 2
     latent = [torch.zeros(1, codec.channels, CODEC_SIDE, CODEC_SIDE)]
     if codec.points > 1:
@@ -34,7 +34,7 @@ def codec_cost(codec: Codec) -> CodecMacs:
     return CodecMacs(
         analysis=macs(codec.analysis, torch.zeros(1, 3, CODEC_SIDE * BLOCK, CODEC_SIDE * BLOCK)) // pixels,
         synthesis=macs(codec.coding.synthesis, *latent) // pixels,
-        context=codec.coding.macs(CODEC_SIDE, CODEC_SIDE, codec.points - 1) // pixels,
+        context=codec.coding.macs(CODEC_SIDE, CODEC_SIDE, codec.points - 1 if quality is None else quality) // pixels,
     )
 
 

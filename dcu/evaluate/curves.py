@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from dcu.cards import Difference
+from dcu.cards import BdRate, Difference
 from dcu.errors import UnavailableError
 from dcu.evaluate.codec import Point
+from dcu.evaluate.published import PublishedPoint
 
 Points = Sequence[Point]
 """By rising bpp."""
@@ -49,6 +50,13 @@ class Gain:
         return {key: value for key, value in row.items() if value is not None}
 
 
+def table(gains: Sequence[Gain]) -> list[dict[str, object]]:
+    """Rows of equal keys: those that any gain has."""
+    rows = [gain.row() for gain in gains]
+    keys = dict.fromkeys(key for row in sorted(rows, key=len, reverse=True) for key in row)
+    return [{key: row.get(key) for key in keys} for row in rows]
+
+
 @dataclass(frozen=True)
 class Saving:
     """Mean difference of rate in percent of one of our curves against another format, for each measure."""
@@ -61,6 +69,10 @@ class Saving:
         """The same for a table."""
         rates = {f"bd_rate_{measure}": rate for measure, rate in self.bd_rate.items()}
         return {"name": self.name, "against": self.against, **rates}
+
+    def on_card(self, dataset: str, count: int) -> BdRate:
+        """The same for the codec's card."""
+        return BdRate(dataset, count, self.against, self.bd_rate.get("psnr"), self.bd_rate.get("ms_ssim"))
 
 
 def value(point: Point, measure: str) -> float:
@@ -110,7 +122,7 @@ def own_names(ours: Points) -> list[str]:
 
 
 def gains(ours: Points, curves: Curves) -> list[Gain]:
-    """Each of our points less each other format's curve at the same rate."""
+    """Each of our points less each other format's curve at the same rate, where the curve has that rate."""
     formats = [name for name in curves["psnr"] if name not in own_names(ours)]
 
     def difference(point: Point, name: str) -> Difference:
@@ -118,11 +130,12 @@ def gains(ours: Points, curves: Curves) -> list[Gain]:
             **{
                 measure: round(value(point, measure) - quality_at(curve[name], measure, point.bpp), 4)
                 for measure, curve in curves.items()
-                if len(curve[name]) > 1
+                if len(curve[name]) > 1 and curve[name][0].bpp <= point.bpp <= curve[name][-1].bpp
             }
         )
 
-    return [Gain(point, name, difference(point, name)) for point in ours for name in formats]
+    found = (Gain(point, name, difference(point, name)) for point in ours for name in formats)
+    return [gain for gain in found if gain.difference != Difference()]
 
 
 def savings(ours: Points, curves: Curves) -> list[Saving]:
@@ -138,12 +151,9 @@ def savings(ours: Points, curves: Curves) -> list[Saving]:
 
 
 def quality_at(curve: Points, measure: str, bpp: float) -> float:
-    """A curve's quality at a rate: straight lines over log bpp, the end segments extended; of two points and more."""
-    x = np.log([point.bpp for point in curve])
-    y = np.array([value(point, measure) for point in curve])
-    right = int(np.clip(np.searchsorted(x, math.log(bpp)), 1, len(x) - 1))
-    slope = (y[right] - y[right - 1]) / (x[right] - x[right - 1])
-    return float(y[right] + slope * (math.log(bpp) - x[right]))
+    """A curve's quality at a rate between its first and its last: straight lines over log bpp."""
+    rates = [math.log(point.bpp) for point in curve]
+    return float(np.interp(math.log(bpp), rates, [value(point, measure) for point in curve]))
 
 
 def bd_rate(anchor: Points, test: Points, measure: str) -> float | None:
@@ -175,11 +185,11 @@ def style(index: int) -> dict[str, str]:
     return {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)]}
 
 
-def draw(curves: Curves, title: str) -> Any:
-    """The curves of each measure, by name, over bits per pixel, as a figure of Matplotlib."""
+def draw(curves: Curves, title: str, published: Sequence[PublishedPoint] = ()) -> Any:
+    """The curves of each measure, by name, over bits per pixel, as a figure; ``published`` ones dashed."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    figure = Figure(figsize=(11, 5), layout="constrained")
     for axes, (measure, named) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
         for index, (name, points) in enumerate(named.items()):
             own = name == "dcu" or points[0].quality is not None
@@ -192,15 +202,32 @@ def draw(curves: Curves, title: str) -> Any:
                 label=name,
             )
         axes.set(xscale="log", xlabel="bits per pixel (whole files)", ylabel=MEASURES[measure])
+        draw_published(axes, measure, published, len(named))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.grid(alpha=0.3, which="both")
-        axes.legend()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5)
     figure.suptitle(f"{title}, {datetime.date.today().isoformat()}")
     return figure
 
 
-def plot(curves: Curves, title: str, suffix: str) -> bytes:
+def draw_published(axes: Any, measure: str, published: Sequence[PublishedPoint], first: int) -> None:
+    """Published curves of a measure, dashed, in the colors from the ``first`` on; the axes show what they showed."""
+    limits = axes.get_xlim(), axes.get_ylim()
+    for index, name in enumerate(dict.fromkeys(point.name for point in published), first):
+        points = [point for point in published if point.name == name]
+        axes.plot(
+            [point.bpp for point in points],
+            [getattr(point, measure) for point in points],
+            color=style(index)["color"],
+            linestyle="--",
+            linewidth=1,
+            label=f"{name} (published, {points[0].images} Kodak images)",
+        )
+    axes.set(xlim=limits[0], ylim=limits[1])
+
+
+def plot(curves: Curves, title: str, suffix: str, published: Sequence[PublishedPoint] = ()) -> bytes:
     """The same as a file: ``suffix`` is png, svg or pdf."""
     buffer = io.BytesIO()
-    draw(curves, title).savefig(buffer, format=suffix, dpi=120)
+    draw(curves, title, published).savefig(buffer, format=suffix, dpi=120)
     return buffer.getvalue()

@@ -15,6 +15,8 @@ from dcu.geometry import BLOCK
 from dcu.nets.operating_point import AnchorVectors, per_channel
 
 BLOCK_CHANNELS = 3 * BLOCK * BLOCK
+LEAK = 0.1
+"""Slope below zero of the rectifiers in codecs of many operating points; without it, units die in training."""
 
 
 def exact(x: Tensor) -> torch.autocast:
@@ -26,17 +28,25 @@ def exact(x: Tensor) -> torch.autocast:
 
 
 class ResidualBlock(nn.Module):
-    """x + conv3x3(relu(conv3x3(relu(x)))), He et al. 2016 (arXiv 1603.05027), without normalization."""
+    """x + conv3x3(relu(conv3x3(relu(x)))), He et al. 2016 (arXiv 1603.05027), without normalization.
 
-    def __init__(self, width: int) -> None:
+    ``leak`` is the slope of relu below zero.
+    """
+
+    def __init__(self, width: int, leak: float = 0.0) -> None:
         super().__init__()
+        self.leak = leak
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv2(F.relu(self.conv1(F.relu(x))))
+        y: Tensor = self.conv2(self.rectified(self.conv1(self.rectified(x))))
         return x + y
+
+    def rectified(self, x: Tensor) -> Tensor:
+        """relu, or where it leaks, leaky relu."""
+        return F.leaky_relu(x, self.leak) if self.leak else F.relu(x)
 
 
 class Analysis(nn.Module):
@@ -51,11 +61,11 @@ class Analysis(nn.Module):
     x: (B, 3, 8h, 8w) in [-1, 1]; y: (B, C, h, w).
     """
 
-    def __init__(self, channels: int, width: int, depth: int) -> None:
+    def __init__(self, channels: int, width: int, depth: int, leak: float = 0.0) -> None:
         super().__init__()
         self.linear = nn.Conv2d(BLOCK_CHANNELS, channels, 1)
         self.stem = nn.Conv2d(BLOCK_CHANNELS, width, 1)
-        self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(ResidualBlock(width, leak) for _ in range(depth)))
         self.head = nn.Conv2d(width, channels, 1)
         nn.init.zeros_(self.head.weight)
 
@@ -73,11 +83,11 @@ class Synthesis(nn.Module):
     y: (B, C, h, w); returns (B, 3, 8h, 8w), about [-1, 1], not clipped.
     """
 
-    def __init__(self, channels: int, width: int, depth: int) -> None:
+    def __init__(self, channels: int, width: int, depth: int, leak: float = 0.0) -> None:
         super().__init__()
         self.linear = nn.Conv2d(channels, BLOCK_CHANNELS, 1)
         self.stem = nn.Conv2d(channels, width, 3, padding=1)
-        self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(ResidualBlock(width, leak) for _ in range(depth)))
         self.head = nn.Conv2d(width, BLOCK_CHANNELS, 1)
         nn.init.zeros_(self.head.weight)
 
@@ -127,7 +137,7 @@ class ConditionalSynthesis(Synthesis):
     """
 
     def __init__(self, channels: int, width: int, depth: int, anchors: int) -> None:
-        super().__init__(channels, width, depth)
+        super().__init__(channels, width, depth, LEAK)
         self.bias = AnchorVectors(anchors, width)
         self.gains = AnchorVectors(anchors, width * depth)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dcu.nets.context import UnboundedGroup
 from dcu.nets.logistic_context import LogisticContext
 from dcu.nets.operating_point import POINTS, AnchorVectors, per_channel
-from dcu.nets.transforms import Analysis, ConditionalSynthesis, exact
+from dcu.nets.transforms import LEAK, Analysis, ConditionalSynthesis, exact
 
 
 class VariableRateCodec(nn.Module):
@@ -45,7 +45,7 @@ class VariableRateCodec(nn.Module):
     ) -> None:
         super().__init__()
         channels = sum(group.channels for group in groups)
-        self.analysis = Analysis(channels, width, analysis_depth)
+        self.analysis = Analysis(channels, width, analysis_depth, LEAK)
         self.log_gain = AnchorVectors(anchors, channels)
         self.log_ungain = AnchorVectors(anchors, channels)
         self.context = LogisticContext(groups, context_hidden, anchors)

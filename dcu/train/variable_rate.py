@@ -64,6 +64,7 @@ class VariableRateRecipe:
     largest_lambda: Positive = 1.0  # at q = 0, of pixels in [-1, 1]
     smallest_lambda: Positive = 0.0015  # at q = 63
     balance: Share = 0.4
+    blocks_rate: Share = 0.25  # of the learning rate, for residual blocks: at all of it their units die
     grow_steps: Steps = 1000  # in which lambda grows in from a tenth
     similarity: Annotated[float, Between(0, 1e6)] = 0.0  # weight of 1 - MS-SSIM beside the squared error
 
@@ -153,8 +154,11 @@ class VariableRateTask:
             self.module.context.begin_at_deviations(deviations * self.module.log_gain.anchors.exp())
 
     def groups(self) -> list[ParameterGroup]:
-        """All parameters."""
-        return [ParameterGroup(list(self.module.parameters()))]
+        """The residual blocks, which learn more slowly, and all else."""
+        named = list(self.module.named_parameters())
+        blocks = [parameter for name, parameter in named if ".blocks." in name]
+        rest = [parameter for name, parameter in named if ".blocks." not in name]
+        return [ParameterGroup(blocks, self.recipe.blocks_rate), ParameterGroup(rest)]
 
     def batch(self, step: int) -> VariableRateBatch:
         """Crops of random images, and operating points that are spread over the range."""
