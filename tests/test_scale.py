@@ -73,7 +73,7 @@ def test_a_process_has_its_own_seconds_and_memory() -> None:
     assert 5 < resident < 1000
 
 
-def test_avif_is_encoded_within_a_byte_budget(tmp_path: Path) -> None:
+def test_avif_is_encoded_within_a_byte_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
 
     from .conftest import smooth_image
@@ -83,6 +83,7 @@ def test_avif_is_encoded_within_a_byte_budget(tmp_path: Path) -> None:
     paths = [tmp_path / f"{seed}.png" for seed in range(3)]
     for path, image in zip(paths, images, strict=True):
         Image.fromarray(image).save(path)
+    monkeypatch.setattr(measure, "per_image", lambda *_: 0.0)  # so few take no measurable time
     _, written = measure.encoding(paths, 112, quality)
     assert 0 < written <= 1000
     assert sorted(tmp_path.iterdir()) == paths
