@@ -132,7 +132,8 @@ def check(path: Path) -> None:
         pyarrow is not installed.
     """
     if path.suffix.lower() not in SUFFIXES or URL.match(str(path)):
-        raise UsageError(f"{path}: tables are local files, {' or '.join(SUFFIXES)}")
+        name = URL.sub(lambda found: f"{found[0]}/", str(path))  # paths have one slash only
+        raise UsageError(f"{name}: tables are local files, {' or '.join(SUFFIXES)}")
     if path.suffix.lower() == ".parquet":
         need_pyarrow()
 

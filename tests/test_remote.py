@@ -149,6 +149,11 @@ def test_urls_without_fsspec(dcu: Dcu, tmp_path: Path, monkeypatch: pytest.Monke
     assert "dcu-codec[cloud]" in answer.err
 
 
+def test_a_prefix_is_not_listed(dcu: Dcu, tmp_path: Path) -> None:
+    answer = dcu("compress", "s3://photos/in/", "-o", tmp_path / "out")
+    assert (answer.code, "s3://photos/in/*.tar" in answer.err) == (66, True)
+
+
 def test_protocols_that_do_not_exist(dcu: Dcu, tmp_path: Path) -> None:
     answer = dcu("compress", "nosuch://a/0.tar", "-o", tmp_path / "out")
     assert answer.code == 69

@@ -39,6 +39,8 @@ class Source:
     @contextmanager
     def opened(self) -> Iterator[BinaryIO]:
         """Its bytes, from the first on; an error that reading raises is one of this input."""
+        if self.name.endswith("/") and remote.is_url(self.name):
+            raise MissingInputError(f"{self.name}: a prefix is not listed; name a pattern such as {self.name}*.tar")
         if remote.is_url(self.name):
             with remote.opened(self.name) as file:
                 yield file

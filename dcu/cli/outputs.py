@@ -229,11 +229,11 @@ def tables_of(found: Inputs, output: str, schema: tables.Schema, force: bool, ex
         pyarrow is not installed.
     """
     path = Path(remote.local(output))
-    if path.suffix.lower() in tables.SUFFIXES:
+    if path.suffix.lower() in tables.SUFFIXES or remote.is_url(output):
         tables.check(path)
         refuse(path, [source.path for source in found.sources if source.path], "-o")
         return TableOutput(Places("-o", "", file=path), schema, force, extend)
-    if not found.shards_only or remote.is_url(output) or path.is_file():
+    if not found.shards_only or path.is_file():
         raise UsageError(f"{output}: name a table with -o, .parquet or .jsonl; of shards, a directory")
     tables.need_pyarrow()
     places = Places("-o", "", path, shard_suffix=".parquet")

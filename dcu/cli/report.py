@@ -123,11 +123,11 @@ class Report:
     @contextmanager
     def together(self, name: str) -> Iterator[None]:
         """Record the entries of a shard once it is complete; of one that is not, that it failed."""
-        self.held, done = [], self.done
+        self.held, before = [], (self.done, self.bytes, self.pixels)
         try:
             yield
         except BaseException as error:
-            self.held, self.done = None, done
+            self.held, (self.done, self.bytes, self.pixels) = None, before
             if not isinstance(error, TROUBLE):
                 self.record(name, "failed", {"exit_code": 1, "message": "interrupted"})
             raise

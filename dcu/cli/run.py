@@ -193,6 +193,8 @@ class Run:
             if done.kept:
                 for output in opened:
                     output.copy(done.entry)
+                if any(output.has(done.entry) for output in opened):
+                    self.report.skip(done.entry.name)
                 continue
             with self.report.of(done.entry.name) as row:
                 row["seconds"] = round(done.seconds, 4)
