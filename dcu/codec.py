@@ -33,7 +33,6 @@ from dcu.threads import LoadedOnce, inference
 from dcu.weights import finite
 
 log = logging.getLogger(__name__)
-DEFAULT = "codec-0.0983"
 RATE = 0.0983
 """Bits per pixel that codecs of many operating points use by default."""
 SYMBOLS_AT_ONCE = 2**26
@@ -63,7 +62,7 @@ class Codec:
         self.synthesis_halo = 2 * len(self.coding.synthesis.blocks) + 1
 
     @classmethod
-    def load(cls, name: str | Path = DEFAULT, device: str = "cpu", precision: str = "auto") -> Codec:
+    def load(cls, name: str | Path = store.DEFAULT_CODEC, device: str = "cpu", precision: str = "auto") -> Codec:
         """An installed codec by name or path, whose transforms run in one of ``dcu.precision.NAMES``.
 
         Raises
@@ -325,25 +324,6 @@ def analysis_input(images: Tensor) -> Tensor:
 def codec_of(identity: bytes, device: str = "cpu", precision: str = "auto") -> Codec:
     """The installed codec that a stream names, loaded once."""
     return Codec.from_model(store.find_codec(identity), device, precision)
-
-
-def of_rate(rate: float, device: str = "cpu", precision: str = "auto") -> Codec:
-    """The installed codec of an operating point, by the rate that names it.
-
-    Raises
-    ------
-    UsageError
-        No installed codec has that rate.
-    """
-    return Codec.from_model(store.codec_of_rate(rate), device, precision)
-
-
-def of_every_rate(device: str = "cpu", precision: str = "auto") -> list[Codec]:
-    """The installed codecs, by rising rate; of several of one rate, the first."""
-    models: dict[float, store.Model] = {}
-    for model in store.installed_codecs():
-        models.setdefault(model.card.rate or 0.0, model)
-    return [Codec.from_model(model, device, precision) for model in models.values()]
 
 
 def compress_within(codecs: Sequence[Codec], image: ImageArray, most: int) -> tuple[Codec, bytes]:

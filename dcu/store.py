@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # cards are read without torch
 log = logging.getLogger(__name__)
 CARD, WEIGHTS = "card.json", "weights.safetensors"
 ID_BYTES = 4
+DEFAULT_CODEC = "codec-0.0983"
 TENSOR_NAMES = {"backbone": "trunk", "adapter": "front", "centers": "centres"}
 """Parts of tensors' names in memory, and what files of weights and checkpoints call them."""
 places_of_codecs: dict[tuple[object, ...], Path] = {}
@@ -172,6 +173,14 @@ def first_of_each_name(models: Iterable[Model]) -> list[Model]:
     for model in models:
         found.setdefault(model.name, model)
     return list(found.values())
+
+
+def codecs_of_every_rate() -> list[Model]:
+    """The installed codecs, by rising rate; of several of one rate, the first."""
+    models: dict[float, Model] = {}
+    for model in installed_codecs():
+        models.setdefault(model.card.rate or 0.0, model)
+    return list(models.values())
 
 
 def codec_of_rate(rate: float) -> Model:

@@ -125,9 +125,9 @@ def test_weights_of_something_else(codec: Codec) -> None:
 def test_by_rate(own_models: Path) -> None:
     write_codec(install.place_for("another-of-this-rate", None), seed=8)
     write_codec(own_models / "a-third", seed=9)  # found before codec-0.0983, which has the name of the rate
-    assert codec_module.of_rate(0.0983).fingerprint == store.read_model(own_models / "codec-0.0983").fingerprint
+    assert store.codec_of_rate(0.0983).fingerprint == store.read_model(own_models / "codec-0.0983").fingerprint
     with pytest.raises(UsageError, match=r"0\.0983"):
-        codec_module.of_rate(0.5)
+        store.codec_of_rate(0.5)
 
 
 def test_highest_rate_that_fits_and_lowest_that_is_good_enough(codec: Codec) -> None:

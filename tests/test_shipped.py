@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dcu import bitstream
-from dcu.codec import Codec, codec_of, of_every_rate, of_rate
+from dcu import bitstream, store
+from dcu.codec import Codec, codec_of
 from dcu.datasets.builders import TWENTY
 from dcu.image import psnr, read_image
 from dcu.labels import IMAGENET, label_set
@@ -125,7 +125,7 @@ def test_sample_photographs_survive() -> None:
 
 def test_more_bits_show_more() -> None:
     image = read_image((shipped("samples") / "cat.jpg").read_bytes())
-    streams = [(codec, codec.compress(image)) for codec in of_every_rate()]
+    streams = [(codec, codec.compress(image)) for codec in map(Codec.from_model, store.codecs_of_every_rate())]
     sizes, shown = zip(*((len(data), psnr(image, codec.decode(data))) for codec, data in streams), strict=True)
     assert len(streams) == len(RATES)
     assert list(sizes) == sorted(sizes)
@@ -136,7 +136,7 @@ def test_more_bits_show_more() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("rate", RATES)
 def test_file_is_as_long_as_the_context_model_says(rate: float) -> None:
-    codec = of_rate(rate)
+    codec = Codec.from_model(store.codec_of_rate(rate))
     opened = Image.open(shipped("samples") / "barn.jpg").resize((768, 512), Image.Resampling.BICUBIC)
     image = np.asarray(opened.convert("RGB"))
     expected = fixed(codec).entropy.cross_entropy(codec.analyze(image)) / 8

@@ -42,9 +42,9 @@ class Ratios:
     top1: float | None
 
 
-@dataclass(frozen=True)
-class Row:
-    """A pipeline on one engine at one batch size.
+@dataclass(frozen=True, kw_only=True)
+class Row(Timing):
+    """The timing of a pipeline on one engine at one batch size, its cost and its accuracy.
 
     Parameters
     ----------
@@ -84,16 +84,6 @@ class Row:
     entropy_macs: int
     synthesis_macs: int
     network_macs: int
-    engine: str
-    batch: int
-    batches: int
-    read_ms: float
-    decode_ms: float
-    network_ms: float
-    ms: float
-    ms_10: float
-    ms_90: float
-    images_per_second: float
     peak_mib: float | None
     threads: int
     machine: str
@@ -145,9 +135,10 @@ def row_of(point: OperatingPoint, pipeline: TimedPipeline, known: Metrics, timin
     size = sum(map(len, pipeline.files)) / len(pipeline.files)
     timed = round(size, 1)
     return Row(
-        point.model.name,
-        pipeline.name,
-        pipeline.answer,
+        **asdict(timing),
+        codec=point.model.name,
+        name=pipeline.name,
+        answer=pipeline.answer,
         bytes=timed if known.bytes is None else known.bytes,
         bpp=round(8 * size / CROP**2, 4) if known.bpp is None else known.bpp,
         top1=known.top1,
@@ -159,7 +150,6 @@ def row_of(point: OperatingPoint, pipeline: TimedPipeline, known: Metrics, timin
         entropy_macs=pipeline.macs.entropy,
         synthesis_macs=pipeline.macs.synthesis,
         network_macs=pipeline.macs.network,
-        **asdict(timing),
         peak_mib=peak,
         threads=torch.get_num_threads(),
         machine=machine(),

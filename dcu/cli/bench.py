@@ -27,10 +27,7 @@ Rates = Annotated[
         show_default="0.0983; with --codec codec-2, all three",
     ),
 ]
-CodecName = Annotated[
-    str | None,
-    typer.Option("--codec", metavar="NAME", help="Codec by name or path.", autocompletion=options.installed("codec")),
-]
+CodecName = Annotated[str | None, options.model("--codec", "codec")]
 Qualities = Annotated[
     list[int] | None,
     typer.Option("--quality", metavar="Q", min=0, max=63, help="Operating point of codec-2, 0 to 63; repeatable."),
@@ -143,7 +140,7 @@ def chosen_points(codec: str | None, rates: list[float], qualities: list[int]) -
     from dcu.bench.points import OperatingPoint, points_of
 
     if rates and qualities:
-        raise UsageError("--rate and --quality exclude each other")
+        raise UsageError("--rate and --quality cannot be combined")
     if codec or qualities:
         return points_of(store.find(codec or VARIABLE, "codec"), rates, qualities)
     return [OperatingPoint(store.codec_of_rate(rate)) for rate in rates or [0.0983]]

@@ -12,25 +12,16 @@ from dcu.cli import files, options, run
 from dcu.cli.classes import known_classes
 from dcu.cli.entries import Entry
 from dcu.cli.outputs import Output, check_report, tables_of
-from dcu.cli.reading import Networks
+from dcu.cli.reading import classifiers
 from dcu.cli.report import Report
 from dcu.cli.run import Result, ending_the_run
 
 if TYPE_CHECKING:
     from dcu.bitstream import Stream
-    from dcu.tasks.classify import Predictions
+    from dcu.tasks.classify import Classifier, Predictions
 
-SCHEMA = {
-    "key": "string",
-    "shard": "string",
-    "codec": "string",
-    "network": "string",
-    "label": "string",
-    "index": "int",
-    "probability": "float",
-    "predictions": "predictions",
-}
-"""Columns of tables of labels; the first three columns of a prediction are those of the most probable one."""
+LABELS = {"label": "string", "index": "int", "probability": "float", "predictions": "predictions"}
+"""Columns of tables of labels; the first three are those of the most probable prediction."""
 
 app = typer.Typer(add_completion=False)
 
@@ -84,14 +75,11 @@ def classify(
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)", files_from)
     targets: list[Output] = []
     if output is not None:
-        targets.append(tables_of(found, output, SCHEMA, force, skip_existing or retry is not None))
+        targets.append(tables_of(found, output, LABELS, force, skip_existing or retry is not None))
     check_report(report_file, found, targets, files_from)
-    report = Report(found, json, quiet, prints=json or not targets, retried=retry)
+    report = Report(found, json, quiet, prints=json or not targets, path=report_file, retried=retry)
     jobs, chosen_device = options.begin(jobs, threads, device)
-    from dcu.tasks.classify import Classifier, classifier_for
-
-    named = Classifier.load(network, chosen_device, engine) if network else None
-    networks = Networks(named, lambda codec: classifier_for(codec, chosen_device, engine))
+    networks = classifiers(network, chosen_device, engine)
 
     def ask(classifier: Classifier, streams: list[Stream]) -> list[Predictions]:
         weights = ending_the_run(known.weights, classifier)
@@ -101,9 +89,10 @@ def classify(
         answers = zip(entries, networks.answers(entries, ask), strict=True)
         return [result(entry.name, answer, bool(targets)) for entry, answer in answers]
 
-    settings = run.Settings(files.BIN, "classifying", jobs, True, json, quiet, skip_existing, force, options.TOGETHER)
-    with report.recorded(report_file):
-        run.Run(found, targets, work, report, settings)()
+    settings = run.Settings(
+        "classifying", jobs, json=json, quiet=quiet, skip_existing=skip_existing, force=force, chunk=options.CHUNK
+    )
+    run.Run(found, targets, work, report, settings)()
     return report.finish()
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     Writer = Callable[[ImageArray, bytes], tuple[Codec, bytes]]
     """What compresses an image with its metadata, and says by which codec."""
 
-DEFAULT = "codec-0.0983"
-"""As `dcu.codec.DEFAULT`, which needs torch."""
 VARIABLE = "codec-2"
 """The codec of many operating points that --quality implies."""
 app = typer.Typer(add_completion=False)
@@ -53,7 +52,7 @@ class Goal:
         return self.quality is not None or self.fit
 
     def check(self) -> None:
-        """Refuse goals that exclude each other; raises UsageError."""
+        """Refuse goals that cannot be combined; raises UsageError."""
         chosen = {
             "--quality": self.quality,
             "--rate": self.rate,
@@ -62,42 +61,39 @@ class Goal:
         }
         named = [name for name, value in chosen.items() if value is not None]
         if len(named) > 1:
-            raise UsageError(f"{named[0]} and {named[1]} exclude each other")
+            raise UsageError(f"{named[0]} and {named[1]} cannot be combined")
         if self.fit and self.target_bytes is None:
             raise UsageError("--fit needs --target-bytes")
 
+    @functools.cached_property
+    def models(self) -> list[store.Model]:
+        """The codecs that may be used, by rising rate; raises UsageError, UnavailableError."""
+        if self.codec or self.variable:
+            return [store.find(self.codec or VARIABLE, "codec")]
+        if self.target_bytes is not None or self.target_psnr is not None:
+            return store.codecs_of_every_rate()
+        if self.rate is not None:
+            return [store.codec_of_rate(self.rate)]
+        return [store.find(store.DEFAULT_CODEC, "codec")]
+
     def writer(self, device: str, precision: str) -> Writer:
         """What compresses images to this goal; raises UsageError, UnavailableError."""
-        from dcu.codec import Codec, compress_to, compress_within, of_every_rate, of_rate
+        from dcu.codec import Codec, compress_to, compress_within
 
+        codecs = [Codec.from_model(model, device, precision) for model in self.models]
         if self.codec or self.variable:
-            codec = Codec.load(self.codec or VARIABLE, device, precision)
-            if codec.points > 1:
-                return self.variable_writer(codec)
+            if codecs[0].points > 1:
+                return self.variable_writer(codecs[0])
             self.check_fixed()
         elif self.metadata:
             raise UsageError("--metadata needs --codec codec-2 or --quality")
         elif self.target_bytes is not None:
-            within = partial(compress_within, of_every_rate(device, precision), most=self.target_bytes)
+            within = partial(compress_within, codecs, most=self.target_bytes)
             return lambda image, _: within(image)
         elif self.target_psnr is not None:
-            reaching = partial(compress_to, of_every_rate(device, precision), least=self.target_psnr)
+            reaching = partial(compress_to, codecs, least=self.target_psnr)
             return lambda image, _: reaching(image)
-        else:
-            codec = (
-                Codec.load(DEFAULT, device, precision) if self.rate is None else of_rate(self.rate, device, precision)
-            )
-        return lambda image, _: (codec, codec.compress(image))
-
-    def identities(self) -> list[bytes]:
-        """The four bytes of each codec that may be used."""
-        if self.codec or self.variable:
-            models = [store.find(self.codec or VARIABLE, "codec")]
-        elif self.target_bytes is not None or self.target_psnr is not None:
-            models = list(store.installed_codecs())
-        else:
-            models = [store.find(DEFAULT, "codec") if self.rate is None else store.codec_of_rate(self.rate)]
-        return sorted({model.identity for model in models})
+        return lambda image, _: (codecs[0], codecs[0].compress(image))
 
     def recognize(self, head: bytes) -> str | None:
         """Why a bitstream that exists is none of this goal, by its first bytes; None where it may be."""
@@ -105,14 +101,16 @@ class Goal:
             made_by = read_head(memoryview(head)).header.codec
         except InvalidInputError:
             return "exists already and is not a bitstream; --force overwrites it"
-        other = made_by not in self.identities()
-        return "exists already, made by another codec; --force overwrites it" if other else None
+        if made_by not in {model.identity for model in self.models}:
+            return "exists already, made by another codec; --force overwrites it"
+        return None
 
     def described(self) -> str:
         """The goal as shards state it."""
-        chosen = {name: value for name, value in vars(self).items() if name != "codec" and value not in (None, False)}
-        codecs = "+".join(identity.hex() for identity in self.identities())
-        return " ".join(["dcu compress", codecs, *(f"{name}={value}" for name, value in chosen.items())])
+        codecs = "+".join(model.identity.hex() for model in self.models)
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "codec"}
+        chosen = [f"{name}={value}" for name, value in values.items() if value not in (None, False)]
+        return " ".join(["dcu compress", codecs, *chosen])
 
     def variable_writer(self, codec: Codec) -> Writer:
         """The same with a codec of many operating points."""
@@ -143,7 +141,7 @@ class Goal:
         for option, given in asked.items():
             if given:
                 what = "keeps no metadata" if option == "--metadata" else "has one rate"
-                raise UsageError(f"{option} and --codec {self.codec} exclude each other: it {what}")
+                raise UsageError(f"{option} and --codec {self.codec} cannot be combined: it {what}")
 
 
 @app.command()
@@ -158,10 +156,7 @@ def compress(
             show_default="0.0983",
         ),
     ] = None,
-    codec: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Codec by name or path.", autocompletion=options.installed("codec")),
-    ] = None,
+    codec: Annotated[str | None, options.model("--codec", "codec")] = None,
     quality: Annotated[
         int | None,
         typer.Option(metavar="Q", min=0, max=63, help="Operating point of codec-2, 0 (smallest files) to 63."),
@@ -211,15 +206,17 @@ def compress(
     made_by = f"{goal.described()} background={background}{' thumbnail' if thumbnail_only else ''}"
     outputs = [Output(target, made_by, force, recognize=goal.recognize)]
     check_report(report_file, found, outputs, files_from)
-    report = Report(found, json, quiet, json or target.piped, json_to_stderr=target.piped, retried=retry)
+    piped = target.piped
+    report = Report(found, json, quiet, json or piped, json_to_stderr=piped, path=report_file, retried=retry)
     if dry_run:
         return plan.show(found, target, json=json)
     jobs, chosen_device = options.begin(jobs, threads, device)
     work = Compressor(goal.writer(chosen_device, precision), background, thumbnail_only, keep_metadata)
-    settings = run.Settings(SUFFIXES, "compressing", jobs, False, json, quiet, skip_existing, force)
+    settings = run.Settings(
+        "compressing", jobs, SUFFIXES, json=json, quiet=quiet, skip_existing=skip_existing, force=force
+    )
     started = time.monotonic()
-    with report.recorded(report_file):
-        run.Run(found, outputs, run.one_by_one(work), report, settings)()
+    run.Run(found, outputs, run.one_by_one(work), report, settings)()
     if not report.pixels or target.piped:
         return report.finish()
     facts = f"{report.bytes} bytes, {8 * report.bytes / report.pixels:.4f} bpp"
@@ -252,12 +249,12 @@ class Compressor:
         area = image.shape[0] * image.shape[1]
         facts = {
             "input": entry.name,
-            "output": "",
+            "output": None,
             "codec": used.name,
             "precision": used.precision,
             "bytes": len(data),
             "bpp": round(8 * len(data) / area, 6),
-            "seconds": 0.0,
+            "seconds": None,
         }
         if used.points > 1:
             facts |= {"quality": used.quality(data)}

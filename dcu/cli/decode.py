@@ -53,13 +53,13 @@ def decode(
     found = files.sources(inputs, files.BIN, "bitstreams (.bin)", files_from)
     target = places.choose(found, output, suffix)
     places.check(found, target)
-    shape = Path(f"image{suffix}" if target.file is None or found.shards_only else str(target.file))
-    encoder(shape)  # an unknown format is one error, before any work
+    example = Path(f"image{suffix}" if target.file is None or found.shards_only else str(target.file))
+    encoder(example)  # an unknown format is one error, before any work
     if dry_run:
         return plan.show(found, target)
-    outputs = [Output(target, f"dcu decode {shape.suffix}{' thumbnail' if thumbnail else ''}", force)]
+    outputs = [Output(target, f"dcu decode {example.suffix}{' thumbnail' if thumbnail else ''}", force)]
     check_report(report_file, found, outputs, files_from)
-    report = Report(found, False, quiet, prints=target.piped, retried=retry)
+    report = Report(found, False, quiet, prints=target.piped, path=report_file, retried=retry)
     jobs, chosen_device = options.begin(jobs, threads, device)
     from dcu.codec import codec_of
     from dcu.metadata import exif_of
@@ -67,14 +67,13 @@ def decode(
     memory = Pixels()
 
     def work(entry: Entry) -> Result:
-        stream = entry.stream()
+        stream = entry.stream
         codec = codec_of(stream.codec, chosen_device, precision)
         codec.check(stream)
         with memory.held(stream.full.width * stream.full.height):
-            data = encoder(shape, exif_of(stream.header.metadata))(codec.decode(stream, thumbnail=thumbnail))
+            data = encoder(example, exif_of(stream.header.metadata))(codec.decode(stream, thumbnail=thumbnail))
         return Result([data], recorded={"codec": codec.name, "precision": codec.precision})
 
-    settings = run.Settings(files.BIN, "decoding", jobs, True, False, quiet, skip_existing, force)
-    with report.recorded(report_file):
-        run.Run(found, outputs, run.one_by_one(work), report, settings)()
+    settings = run.Settings("decoding", jobs, quiet=quiet, skip_existing=skip_existing, force=force)
+    run.Run(found, outputs, run.one_by_one(work), report, settings)()
     return report.finish()

@@ -13,13 +13,10 @@ from dcu import tables
 from dcu.cli import files, options, places, plan, run
 from dcu.cli.entries import Entry
 from dcu.cli.outputs import Output, check_report, tables_of
-from dcu.cli.reading import Networks
+from dcu.cli.reading import classifiers
 from dcu.cli.report import Report
 from dcu.cli.run import Result
 from dcu.errors import UsageError
-
-app = typer.Typer(add_completion=False)
-
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,14 +24,8 @@ if TYPE_CHECKING:
     from dcu.bitstream import Stream
     from dcu.tasks.classify import Classifier
 
-SCHEMA = {
-    "key": "string",
-    "shard": "string",
-    "codec": "string",
-    "network": "string",
-    "label": "string",
-    "embedding": "embedding",
-}
+app = typer.Typer(add_completion=False)
+EMBEDDINGS = {"label": "string", "embedding": "embedding"}
 """Columns of tables of embeddings; the label is that of a sidecar .cls."""
 
 
@@ -74,13 +65,11 @@ def embed(
     check_report(report_file, found, targets, files_from)
     if dry_run:
         return plan.show(found, target.places if target else None, json=json)
-    piped = target is not None and not target.table and target.places.piped
-    report = Report(found, json, quiet, prints=json or piped, retried=retry)
+    report = Report(
+        found, json, quiet, prints=json or any(each.piped for each in targets), path=report_file, retried=retry
+    )
     jobs, chosen_device = options.begin(jobs, threads, device)
-    from dcu.tasks.classify import Classifier, classifier_for
-
-    named = Classifier.load(network, chosen_device, "pytorch") if network else None
-    networks = Networks(named, lambda codec: classifier_for(codec, chosen_device, "pytorch"))
+    networks = classifiers(network, chosen_device, "pytorch")
 
     def ask(classifier: Classifier, streams: list[Stream]) -> list[tuple[Classifier, Tensor]]:
         return [(classifier, features) for features in classifier.embed(classifier.look(streams, seen))]
@@ -89,9 +78,10 @@ def embed(
         answers = zip(entries, networks.answers(entries, ask), strict=True)
         return [result(entry, classifier, features, target is None) for entry, (classifier, features) in answers]
 
-    settings = run.Settings(files.BIN, "embedding", jobs, True, json, quiet, skip_existing, force, options.TOGETHER)
-    with report.recorded(report_file):
-        run.Run(found, targets, work, report, settings)()
+    settings = run.Settings(
+        "embedding", jobs, json=json, quiet=quiet, skip_existing=skip_existing, force=force, chunk=options.CHUNK
+    )
+    run.Run(found, targets, work, report, settings)()
     return report.finish()
 
 
@@ -108,7 +98,7 @@ def result(entry: Entry, classifier: Classifier, features: Tensor, printed: bool
 def output_of(found: files.Inputs, output: str | None, force: bool, extend: bool) -> Output:
     """A table, a table for each shard, or a .npy file for each bitstream."""
     if output is not None and (Path(output).suffix.lower() in tables.SUFFIXES or found.shards_only):
-        return tables_of(found, output, SCHEMA, force, extend)
+        return tables_of(found, output, EMBEDDINGS, force, extend)
     target = places.choose(found, output, ".npy")
     places.check(found, target)
     if any(source.shard for source in found.sources):

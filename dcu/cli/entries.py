@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 class Entry(Source):
     """An input that is read: a file, or what was read of a shard or a pipe; why that cannot be used.
 
-    ``sidecars`` are the other members of its sample, (name, content).
+    ``sidecars`` are the other members of its sample, (name, content); ``parsed`` is the bitstream of a pipe, where its
+    end had to be found.
     """
 
     data: bytes | None = None
     error: Exception | None = None
     inside: Source | None = None
     sidecars: Sequence[tuple[str, bytes]] = ()
+    parsed: Stream | None = None
 
     @property
     def key(self) -> str:
@@ -52,13 +54,11 @@ class Entry(Source):
         with super().opened() as file:
             yield file
 
+    @functools.cached_property
     def stream(self) -> Stream:
         """The bitstream that it holds, read once; raises InvalidInputError, MissingInputError."""
-        return self.read
-
-    @functools.cached_property
-    def read(self) -> Stream:
-        """The same, as it is kept."""
+        if self.parsed is not None:
+            return self.parsed
         with self.opened() as file:
             if (stream := bitstream.read_from(file)) is None:
                 raise InvalidInputError("empty stream")
@@ -67,7 +67,7 @@ class Entry(Source):
             return stream
 
 
-def entries(source: Source, suffixes: frozenset[str], alone: bool = False, streams: bool = False) -> Iterator[Entry]:
+def entries(source: Source, suffixes: frozenset[str], alone: bool = False) -> Iterator[Entry]:
     """The entries of an input.
 
     Parameters
@@ -78,12 +78,10 @@ def entries(source: Source, suffixes: frozenset[str], alone: bool = False, strea
         Extensions of the members of shards that are worked on; the others are their sidecars.
     alone : bool
         There is room for one result only: several streams of a pipe are an error.
-    streams : bool
-        Standard input is a pipe of bitstreams.
     """
     if source.shard:
         yield from members(source, suffixes)
-    elif streams and source.name == "-":
+    elif suffixes == BIN and source.name == "-":
         yield from piped(source, alone)
     else:
         yield Entry(source.name, source.path, source.relative)
@@ -128,20 +126,8 @@ def piped(source: Source, alone: bool) -> Iterator[Entry]:
                 if alone and bitstream.read_from(file):
                     raise UsageError("holds several streams: name a directory with -o")
                 place = Path("stdin" if number == 1 else f"stdin-{number}")
-                yield PipedStream("-", None, place, parsed=stream)
+                yield Entry("-", None, place, parsed=stream)
         if not number:
             raise InvalidInputError("empty stream")
     except (DcuError, MemoryError) as error:
         yield Entry("-", None, Path("stdin"), error=error)
-
-
-@dataclass(frozen=True)
-class PipedStream(Entry):
-    """A bitstream of a pipe, parsed where its end had to be found."""
-
-    parsed: Stream | None = None
-
-    def stream(self) -> Stream:
-        """The bitstream."""
-        assert self.parsed is not None
-        return self.parsed

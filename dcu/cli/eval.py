@@ -20,13 +20,7 @@ CLASSIFIER = "classifier-0.0983"
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Evaluate models on data sets.")
 NetworkName = Annotated[
     str | None,
-    typer.Option(
-        "--network",
-        metavar="NAME",
-        help="Classifier by name or path.",
-        show_default=f"{CLASSIFIER}, or matching the bitstreams",
-        autocompletion=options.installed("classifier"),
-    ),
+    options.model("--network", "classifier", show_default=f"{CLASSIFIER}, or matching the bitstreams"),
 ]
 Agreement = Annotated[
     bool,
@@ -193,12 +187,7 @@ def eval_segmenter(
     data: Data,
     network: Annotated[
         str,
-        typer.Option(
-            "--network",
-            metavar="NAME",
-            help="Segmenter by name or path.",
-            autocompletion=options.installed("segmenter", "rgb-segmenter"),
-        ),
+        options.model("--network", "segmenter", "rgb-segmenter"),
     ] = "segmenter-0.0983",
     json: options.Json = False,
     record: Record = False,

@@ -27,13 +27,7 @@ Data = Annotated[
 Record = Annotated[bool, typer.Option("--record", help="Write the results to the model card.")]
 CodecNames = Annotated[
     list[str] | None,
-    typer.Option(
-        "--codec",
-        metavar="NAME",
-        help="Codec by name or path; repeatable.",
-        show_default="all installed",
-        autocompletion=options.installed("codec"),
-    ),
+    options.model("--codec", "codec", help="Codec by name or path; repeatable.", show_default="all installed"),
 ]
 Bits = Annotated[bool, typer.Option("--bits", help="Also print bits per symbol with and without the context model.")]
 Baselines = Annotated[str, options.formats("--baselines")]
@@ -164,15 +158,7 @@ def record_codec(
 
 def eval_rates(
     data: Data,
-    codec: Annotated[
-        str,
-        typer.Option(
-            "--codec",
-            metavar="NAME",
-            help="Codec with 64 operating points, by name or path.",
-            autocompletion=options.installed("codec"),
-        ),
-    ],
+    codec: Annotated[str, options.model("--codec", "codec", help="Codec with 64 operating points, by name or path.")],
     images: Annotated[
         int, typer.Option(metavar="N", min=1, help="Use at most N images, spread evenly over the data.")
     ] = 500,

@@ -159,7 +159,7 @@ def sources(inputs: Sequence[str] | None, suffixes: frozenset[str], kind: str, l
         else:
             found.sources.append(named(name))
     if listed is not None:
-        found.sources.extend(named(name, keep=True) for name in lines(listed))
+        found.sources.extend(named(remote.local(name), keep=True) for name in lines(listed))
     return found
 
 
@@ -200,7 +200,6 @@ def add_directory(found: Inputs, name: str, suffixes: frozenset[str], kind: str)
 
 def named(name: str, keep: bool = False) -> Source:
     """The input of a name; ``keep`` keeps the directories of a relative one in its place."""
-    name = remote.local(name)
     if remote.is_url(name):
         inside = Path(remote.path_of(name).rpartition("/")[2] or "unnamed")
         return Source(name, None, inside, inside.suffix.lower() == shards.SUFFIX)

@@ -29,7 +29,7 @@ def info(inputs: options.Inputs = None, json: options.Json = False, quiet: optio
     report = Report(found, json, quiet)
     for entry in every_entry(progress(found.sources, "reading", quiet), report):
         with report.of(entry.name):
-            stream = entry.stream()
+            stream = entry.stream
             facts = describe(entry.name, stream)
             if json:
                 print_json(facts)

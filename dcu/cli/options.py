@@ -11,8 +11,8 @@ import typer
 from dcu import store
 from dcu.errors import UnavailableError, UsageError
 
-TOGETHER = 8
-"""Bitstreams that one job reads and classifies together."""
+CHUNK = 8
+"""Bitstreams that one job reads and classifies at once."""
 ON_DEVICE = 32
 """Images that wait for a GPU beside those that the CPU works on: what is computed together there."""
 DeviceName = Literal["auto", "cpu", "cuda"]
@@ -28,6 +28,12 @@ def installed(*kinds: str) -> Callable[[str], list[str]]:
         return [name for name in dict.fromkeys(found) if name.startswith(incomplete)]
 
     return names
+
+
+def model(option: str, *kinds: str, help: str = "", show_default: bool | str = True) -> Any:
+    """An option that names a model of one of these kinds, by name or path."""
+    said = help or f"{kinds[0].capitalize()} by name or path."
+    return typer.Option(option, metavar="NAME", help=said, show_default=show_default, autocompletion=installed(*kinds))
 
 
 Inputs = Annotated[
@@ -79,16 +85,7 @@ View = Annotated[Literal["center", "full"], typer.Option("--view", help="Use the
 Views = Annotated[
     Literal[1, 5], typer.Option("--views", help="1: the view alone; 5: average over the center and four corners.")
 ]
-Network = Annotated[
-    str | None,
-    typer.Option(
-        "--network",
-        metavar="NAME",
-        help="Classifier by name or path.",
-        show_default="matching the codec",
-        autocompletion=installed("classifier"),
-    ),
-]
+Network = Annotated[str | None, model("--network", "classifier", show_default="matching the codec")]
 EngineName = Annotated[
     Engine,
     typer.Option(

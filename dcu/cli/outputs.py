@@ -17,6 +17,8 @@ from dcu.cli.places import Place, Places, check, refuse
 from dcu.errors import InvalidInputError, OutputError, UsageError
 from dcu.io import replacing
 
+COLUMNS = {"input": "string", "key": "string", "shard": "string", "codec": "string", "network": "string"}
+"""What all tables of results begin with: the entry, and the models."""
 HEAD = 64
 """First bytes of an existing output, by which it is recognized."""
 
@@ -50,6 +52,16 @@ class Output:
     ) -> None:
         self.places, self.made_by, self.force = places, made_by, force
         self.encode, self.recognize = encode, recognize
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is room for one result only."""
+        return self.places.alone and not self.table
+
+    @property
+    def piped(self) -> bool:
+        """Whether results go to standard output."""
+        return self.places.piped and not self.table
 
     def begin(self, stack: ExitStack) -> None:
         """Prepare what is written until a stack ends."""
@@ -156,7 +168,7 @@ class TableOutput(Output):
 
     def __init__(self, places: Places, schema: tables.Schema, force: bool, extend: bool) -> None:
         super().__init__(places, "", force)
-        self.schema, self.extend = {"input": "string"} | dict(schema), extend
+        self.schema, self.extend = COLUMNS | dict(schema), extend
         self.present: set[str] = set()
         self.writer: tables.Writer | None = None
 
@@ -174,7 +186,7 @@ class TableOutput(Output):
         self.writer = stack.enter_context(tables.writing(path, self.schema))
         for row in rows:
             self.add(row)
-            self.present.add(row["input"])
+            self.present.add(tables.text(row["input"]))
 
     def add(self, row: dict[str, Any]) -> None:
         """Append a row; raises OutputError."""
@@ -206,7 +218,7 @@ class TableOutput(Output):
         raise OutputError(f"{path}: exists already, with other columns; --force overwrites it")
 
     def has(self, entry: Entry) -> bool:
-        return tables.text(entry.name) in self.present or entry.name in self.present
+        return tables.text(entry.name) in self.present
 
     def place(self, entry: Entry) -> str:
         return str(self.places.file or self.places.of(entry.inside or entry))

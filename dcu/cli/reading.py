@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from dcu.cli.entries import Entry
@@ -13,6 +12,7 @@ from dcu.jobs import Pixels
 if TYPE_CHECKING:
     from dcu.bitstream import Stream
     from dcu.codec import Codec
+    from dcu.tasks.classify import Classifier
 
 
 class Reads(Protocol):
@@ -42,25 +42,24 @@ class Networks(Generic[N]):
         self.named, self.of_codec = named, of_codec
         self.lock, self.memory = threading.Lock(), Pixels()
 
-    @contextmanager
-    def reading(self, entries: Sequence[Entry]) -> Iterator[list[tuple[N, list[Stream], list[int]]]]:
-        """Networks with the streams that each reads and their places among the entries; raises their errors.
-
-        Meanwhile the streams' images have a place in memory.
-        """
-        streams = [entry.stream() for entry in entries]
+    def answers(self, entries: Sequence[Entry], ask: Callable[[N, list[Stream]], Sequence[A]]) -> list[A]:
+        """The answers to entries in order: of each network to all streams that it reads; raises their errors."""
+        streams = [entry.stream for entry in entries]
         with self.lock:  # loading takes a while, and is done once
             networks = [self.named or self.of_codec(stream.codec) for stream in streams]
         for network, stream in zip(networks, streams, strict=True):
             network.codec.check(stream)
-        with self.memory.held(sum(stream.full.width * stream.full.height for stream in streams)):
-            places = {id(network): [i for i, other in enumerate(networks) if other is network] for network in networks}
-            yield [(networks[own[0]], [streams[i] for i in own], own) for own in places.values()]
-
-    def answers(self, entries: Sequence[Entry], ask: Callable[[N, list[Stream]], Sequence[A]]) -> list[A]:
-        """The answers to entries in order: of each network to all streams that it reads."""
         given: dict[int, A] = {}
-        with self.reading(entries) as parts:
-            for network, streams, places in parts:
-                given |= dict(zip(places, ask(network, streams), strict=True))
+        with self.memory.held(sum(stream.full.width * stream.full.height for stream in streams)):
+            for network in {id(network): network for network in networks}.values():
+                own = [index for index, other in enumerate(networks) if other is network]
+                given |= dict(zip(own, ask(network, [streams[index] for index in own]), strict=True))
         return [given[index] for index in range(len(entries))]
+
+
+def classifiers(network: str | None, device: str, engine: str) -> Networks[Classifier]:
+    """The classifier of a name, or those of the streams' codecs, on an engine."""
+    from dcu.tasks.classify import Classifier, classifier_for
+
+    named = Classifier.load(network, device, engine) if network else None
+    return Networks(named, lambda codec: classifier_for(codec, device, engine))

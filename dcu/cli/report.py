@@ -51,6 +51,8 @@ class Report:
         Results go to standard output, so that it must be there.
     json_to_stderr : bool
         Standard output holds data; what is printed as JSON goes to standard error.
+    path : path, optional
+        The table to write, a row for each input.
     retried : path, optional
         The table of an earlier run, of which only what failed is to be done.
     """
@@ -62,9 +64,10 @@ class Report:
         quiet: bool,
         prints: bool = True,
         json_to_stderr: bool = False,
+        path: Path | None = None,
         retried: Path | None = None,
     ) -> None:
-        self.found, self.json, self.quiet, self.json_to_stderr = found, json, quiet, json_to_stderr
+        self.found, self.json, self.quiet, self.json_to_stderr, self.path = found, json, quiet, json_to_stderr, path
         self.exit_code = self.done = self.failed = self.skipped = self.bytes = self.pixels = 0
         self.failed_before = None if retried is None else failures(retried)
         self.seen: set[str] = set()
@@ -81,16 +84,16 @@ class Report:
         return self.failed_before is not None
 
     @contextmanager
-    def recorded(self, path: Path | None) -> Iterator[None]:
-        """Write a table with a row for each input, as far as the run goes; raises OutputError.
+    def recorded(self) -> Iterator[None]:
+        """Write the table, where there is to be one, as far as the run goes; raises OutputError.
 
         What failed in an earlier run and was not reached is recorded as it was.
         """
-        if path is None:
+        if self.path is None:
             yield
             return
         ending: BaseException | None = None
-        with tables.writing(path, SCHEMA) as self.table:
+        with tables.writing(self.path, SCHEMA) as self.table:
             try:
                 yield
             except BaseException as error:
@@ -121,7 +124,7 @@ class Report:
         return spelled(name) in (self.failed_before or ())
 
     @contextmanager
-    def together(self, name: str) -> Iterator[None]:
+    def holding(self, name: str) -> Iterator[None]:
         """Record the entries of a shard once it is complete; of one that is not, that it failed."""
         self.held, before = [], (self.done, self.bytes, self.pixels)
         try:

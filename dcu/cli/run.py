@@ -33,8 +33,9 @@ T = TypeVar("T")
 class Result:
     """What the work on one entry gives.
 
-    ``contents`` go to the outputs, one each: bytes, or rows of tables. ``facts`` is the line of ``--json``, ``lines``
-    are for people, ``recorded`` is added to the row of ``--report``.
+    ``contents`` go to the outputs, one each: bytes, or rows of tables. ``recorded`` is added to the row
+    of ``--report``, ``lines`` are for people. ``facts`` is the line of ``--json``, in which what the row holds too is
+    the row's: output, bytes, seconds.
     """
 
     contents: Sequence[Any] = ()
@@ -48,7 +49,7 @@ Work = Callable[[Sequence[Entry]], Sequence[Result]]
 
 
 @dataclass
-class Done:
+class Outcome:
     """An entry, what came of it and how long that took; or that the result of an earlier run is kept."""
 
     entry: Entry
@@ -69,16 +70,16 @@ class Done:
 class Settings:
     """What the commands that work on many inputs have in common."""
 
-    suffixes: frozenset[str]
     doing: str
     jobs: int
-    streams: bool = False
+    suffixes: frozenset[str] = BIN
+    """Of the inputs; bitstreams may come several in a pipe."""
     json: bool = False
     quiet: bool = False
     skip_existing: bool = False
     force: bool = False
-    together: int = 1
-    """How many entries are worked on by one call."""
+    chunk: int = 1
+    """How many entries one call works on."""
 
 
 class Run:
@@ -107,20 +108,19 @@ class Run:
         settings: Settings,
     ) -> None:
         self.found, self.targets, self.work, self.report, self.settings = found, targets, work, report, settings
-        self.alone = any(target.places.alone for target in targets if not target.table)
+        self.alone = any(target.alone for target in targets)
 
     def __call__(self) -> None:
         """Do it all; entries that fail are reported, and the others are done. Raises errors of no entry."""
         try:
-            self.all()
+            with self.report.recorded():
+                self.process()
         except RunError as end:
             raise end.__cause__ or end from None
 
-    def all(self) -> None:
-        """Work on all inputs."""
-        if (self.targets or self.report.table) and not any(
-            target.places.piped and not target.table for target in self.targets
-        ):
+    def process(self) -> None:
+        """Process all inputs."""
+        if (self.targets or self.report.table) and not any(target.piped for target in self.targets):
             console.outlive_stdout()
         with ExitStack() as stack:
             for target in self.targets:
@@ -129,16 +129,16 @@ class Run:
             shown = stack.enter_context(console.counting(total, self.settings.doing, self.settings.quiet))
             for unit in units(self.found.sources):
                 if unit[0].shard:
-                    self.shard(unit[0], shown)
+                    self.process_shard(unit[0], shown)
                 elif any(source.name == "-" for source in unit):  # whoever waits for an answer gets it
-                    self.through(self.of(unit), self.targets, shown, jobs=1, together=1)
+                    self.process_entries(self.files(unit), self.targets, shown, jobs=1, chunk=1)
                 else:
-                    self.through(self.of(unit), self.targets, shown, self.settings.jobs, self.settings.together)
+                    self.process_entries(self.files(unit), self.targets, shown, self.settings.jobs, self.settings.chunk)
 
-    def of(self, sources: Iterable[Source]) -> Iterator[Entry]:
+    def files(self, sources: Iterable[Source]) -> Iterator[Entry]:
         """The entries of inputs that are no shards, those left out that need no work."""
         for source in sources:
-            for entry in entries(source, self.settings.suffixes, self.alone, self.settings.streams):
+            for entry in entries(source, self.settings.suffixes, self.alone):
                 if not self.report.wanted(entry.name):
                     continue
                 try:
@@ -152,13 +152,13 @@ class Run:
                 else:
                     yield entry
 
-    def shard(self, source: Source, shown: console.Counter) -> None:
-        """Work on one shard; its outputs get their names once they are complete."""
+    def process_shard(self, source: Source, shown: console.Counter) -> None:
+        """Process one shard; its outputs get their names once they are complete."""
         if not self.report.wanted_shard(source.name):
             return
         keep = self.report.retries and not self.report.failed_whole(source.name)
         with self.report.of(source.name, counted=False), ExitStack() as stack:
-            stack.enter_context(self.report.together(source.name))
+            stack.enter_context(self.report.holding(source.name))
             finished = [not keep and self.finished(target, source) for target in self.targets]
             if finished and all(finished):
                 self.report.skip(source.name)
@@ -167,8 +167,8 @@ class Run:
                 Finished(target.places, target.made_by) if done else target.shard(source, stack, keep)
                 for target, done in zip(self.targets, finished, strict=True)
             ]
-            self.through(
-                entries(source, self.settings.suffixes), opened, shown, self.settings.jobs, self.settings.together
+            self.process_entries(
+                entries(source, self.settings.suffixes), opened, shown, self.settings.jobs, self.settings.chunk
             )
 
     def finished(self, target: Output, source: Source) -> bool:
@@ -183,12 +183,12 @@ class Run:
             raise OutputError(f"{target.places.of(source)}: exists already; --force overwrites it")
         return True
 
-    def through(
-        self, wanted: Iterable[Entry], opened: Sequence[Output], shown: console.Counter, jobs: int, together: int
+    def process_entries(
+        self, wanted: Iterable[Entry], opened: Sequence[Output], shown: console.Counter, jobs: int, chunk: int
     ) -> None:
-        """Work on entries and pass on their results, in order."""
+        """Process entries and pass on their results, in order."""
         attempt = partial(self.attempt, opened=opened)
-        for done in chain.from_iterable(ordered(attempt, batched(wanted, together), jobs, held_bytes)):
+        for done in chain.from_iterable(ordered(attempt, batched(wanted, chunk), jobs, held_bytes)):
             shown.count()
             if done.kept:
                 for output in opened:
@@ -202,14 +202,12 @@ class Run:
                 row |= result.recorded
                 for output, content in zip(opened, result.contents, strict=True):
                     written(row, output.place(done.entry), output.put(done.entry, content))
-                if "output" in result.facts:
-                    result.facts["output"] = row["output"]
-                self.show(result)
+                self.show(result.facts | {name: row[name] for name in result.facts.keys() & row.keys()}, result.lines)
 
-    def attempt(self, part: Sequence[Entry], opened: Sequence[Output]) -> list[Done]:
+    def attempt(self, part: Sequence[Entry], opened: Sequence[Output]) -> list[Outcome]:
         """The results of some entries, or their errors; in a shard, perhaps that an earlier run's are kept."""
-        given = [Done(entry, error=entry.error, kept=self.kept(entry, opened)) for entry in part]
-        todo = iter(self.done([done.entry for done in given if not (done.error or done.kept)]))
+        given = [Outcome(entry, error=entry.error, kept=self.kept(entry, opened)) for entry in part]
+        todo = iter(self.outcomes([done.entry for done in given if not (done.error or done.kept)]))
         return [done if done.error or done.kept else next(todo) for done in given]
 
     def kept(self, entry: Entry, opened: Sequence[Output]) -> bool:
@@ -218,7 +216,7 @@ class Run:
             return False
         return not self.report.wanted(entry.name, entry.inside.name) or any(output.has(entry) for output in opened)
 
-    def done(self, part: Sequence[Entry]) -> list[Done]:
+    def outcomes(self, part: Sequence[Entry]) -> list[Outcome]:
         """The results of entries that are worked on together, or one by one where that fails."""
         started = time.perf_counter()
         try:
@@ -226,20 +224,17 @@ class Run:
                 results = self.work(part) if part else []
         except TROUBLE as error:
             if len(part) == 1:
-                return [Done(part[0], error=error, seconds=time.perf_counter() - started)]
-            return [done for entry in part for done in self.done([entry])]
+                return [Outcome(part[0], error=error, seconds=time.perf_counter() - started)]
+            return [done for entry in part for done in self.outcomes([entry])]
         seconds = (time.perf_counter() - started) / max(1, len(part))
-        for result in results:
-            if "seconds" in result.facts:
-                result.facts["seconds"] = round(seconds, 4)
-        return [Done(entry, result, None, seconds) for entry, result in zip(part, results, strict=True)]
+        return [Outcome(entry, result, None, seconds) for entry, result in zip(part, results, strict=True)]
 
-    def show(self, result: Result) -> None:
+    def show(self, facts: dict[str, Any], lines: Sequence[str]) -> None:
         """Print a result, for programs or for people."""
-        if self.settings.json and result.facts:
-            console.print_json(result.facts, error=self.report.json_to_stderr)
-        elif not self.settings.json and result.lines:
-            console.say(*result.lines)
+        if self.settings.json and facts:
+            console.print_json(facts, error=self.report.json_to_stderr)
+        elif not self.settings.json and lines:
+            console.say(*lines)
 
 
 def written(row: dict[str, Any], place: str, data: bytes | None) -> None:
@@ -258,19 +253,18 @@ def one_by_one(work: Callable[[Entry], Result]) -> Work:
 def batched(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
     """Lists of so many entries, fewer where much is held in memory; an error comes after the entries before it."""
     part: list[Entry] = []
-    ending: DcuError | None = None
     try:
         for entry in entries:
             part.append(entry)
             if len(part) == size or held_bytes(part) > MOST_BYTES // 8:
                 yield part
                 part = []
-    except DcuError as error:
-        ending = error
+    except DcuError:
+        if part:
+            yield part
+        raise
     if part:
         yield part
-    if ending:
-        raise ending
 
 
 def held_bytes(part: Sequence[Entry]) -> int:
@@ -294,7 +288,7 @@ def every_entry(sources: Iterable[Source], report: Report) -> Iterator[Entry]:
     """The bitstreams that inputs hold, one by one; shards that are damaged are reported."""
     for source in sources:
         with report.of(source.name, counted=False):
-            yield from entries(source, BIN, streams=True)
+            yield from entries(source, BIN)
 
 
 def units(sources: Sequence[Source]) -> Iterator[Sequence[Source]]:

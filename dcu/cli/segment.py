@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,8 @@ from dcu.cli.run import Result
 from dcu.errors import UsageError
 
 if TYPE_CHECKING:
-    from dcu.tasks.segment import SegmentationMap
+    from dcu.bitstream import Stream
+    from dcu.tasks.segment import SegmentationMap, Segmenter
 
 app = typer.Typer(add_completion=False)
 DEFAULT = "segmenter-0.0983"
@@ -44,13 +46,7 @@ def segment(
     ] = False,
     network: Annotated[
         str | None,
-        typer.Option(
-            "--network",
-            metavar="NAME",
-            help="Segmenter by name or path.",
-            show_default="matching the codec",
-            autocompletion=options.installed("segmenter"),
-        ),
+        options.model("--network", "segmenter", show_default="matching the codec"),
     ] = None,
     files_from: options.FilesFrom = None,
     skip_existing: options.SkipExisting = False,
@@ -84,15 +80,15 @@ def segment(
         raise UsageError("only one result can be written to standard output")
     if maps and maps.file and not found.shards_only and Path(str(maps.file)).suffix.lower() != ".png":
         raise UsageError(f"{output}: segmentation maps must be .png files")
-    shape = Path("x.png" if not overlays or overlays.file is None or found.shards_only else str(overlays.file))
-    encoder(shape)  # an unknown format is an error before any work
+    example = Path("x.png" if not overlays or overlays.file is None or found.shards_only else str(overlays.file))
+    encoder(example)  # an unknown format is an error before any work
     places.check(found, *wanted)
     if dry_run:
         return plan.show(found, *wanted, json=json)
     made_by = f"dcu segment {network or 'default'}{' full' if full else ''}"
     outputs = [Output(each, f"{made_by} {each.option}", force) for each in wanted]
     check_report(report_file, found, outputs, files_from)
-    report = Report(found, json, quiet, retried=retry)
+    report = Report(found, json, quiet, path=report_file, retried=retry)
     jobs, chosen_device = options.begin(jobs, threads, device)
     from dcu.image.legend import with_legend
     from dcu.tasks.segment import Segmenter, segmenter_for
@@ -100,22 +96,24 @@ def segment(
     named = Segmenter.load(network, chosen_device) if network else None
     networks = Networks(named, lambda codec: segmenter_for(codec, chosen_device))
 
-    def work(entry: Entry) -> Result:
-        with networks.reading([entry]) as [(segmenter, [stream], _)]:
-            segmentation = segmenter(stream, full)
-            contents = [png(segmentation)] if maps else []
-            if overlays:
-                seen = with_legend(segmentation.over(segmenter.codec.decode(stream)), legend(segmentation))
-                contents.append(encoder(shape)(seen))
-        result = shown(entry.name, segmentation)
-        result.contents = contents
-        if maps and maps.piped:
-            result.facts, result.lines = {}, ()
-        return result
+    def ask(segmenter: Segmenter, streams: list[Stream]) -> list[tuple[SegmentationMap, list[bytes]]]:
+        return [answer(segmenter, stream) for stream in streams]
 
-    settings = run.Settings(files.BIN, "segmenting", jobs, True, json, quiet, skip_existing, force)
-    with report.recorded(report_file):
-        run.Run(found, outputs, run.one_by_one(work), report, settings)()
+    def answer(segmenter: Segmenter, stream: Stream) -> tuple[SegmentationMap, list[bytes]]:
+        segmentation = segmenter(stream, full)
+        contents = [png(segmentation)] if maps else []
+        if overlays:
+            seen = with_legend(segmentation.over(segmenter.codec.decode(stream)), legend(segmentation))
+            contents.append(encoder(example)(seen))
+        return segmentation, contents
+
+    def work(entries: Sequence[Entry]) -> list[Result]:
+        answers = zip(entries, networks.answers(entries, ask), strict=True)
+        silent = maps is not None and maps.piped
+        return [result(entry.name, segmentation, contents, silent) for entry, (segmentation, contents) in answers]
+
+    settings = run.Settings("segmenting", jobs, json=json, quiet=quiet, skip_existing=skip_existing, force=force)
+    run.Run(found, outputs, work, report, settings)()
     return report.finish()
 
 
@@ -143,12 +141,15 @@ def png(segmentation: SegmentationMap) -> bytes:
     return out.getvalue()
 
 
-def shown(name: str, segmentation: SegmentationMap) -> Result:
-    """The class fractions of one map, for programs and for people."""
+def result(name: str, segmentation: SegmentationMap, contents: Sequence[bytes], silent: bool) -> Result:
+    """One map, its class fractions for programs and for people unless ``silent``."""
+    recorded = {"codec": segmentation.codec}
+    if silent:
+        return Result(contents, recorded=recorded)
     shares = {label: round(share, 6) for label, share in segmentation.class_fractions.items()}
     height, width = segmentation.classes.shape
     facts = {"input": name, "width": width, "height": height, "class_fractions": shares}
     made_by = {"network": segmentation.network, "codec": segmentation.codec}
     ranked = sorted(segmentation.class_fractions.items(), key=lambda entry: -entry[1])
     lines = [f"  {100 * share:5.1f} %  {label}" for label, share in ranked if share > 0]
-    return Result([], facts | made_by, [name, *lines], {"codec": segmentation.codec})
+    return Result(contents, facts | made_by, [name, *lines], recorded)

@@ -317,12 +317,7 @@ def train_head(
     ],
     codec: Annotated[
         str,
-        typer.Option(
-            "--codec",
-            metavar="NAME",
-            help="Codec whose latents are classified.",
-            autocompletion=options.installed("codec"),
-        ),
+        options.model("--codec", "codec", help="Codec whose latents are classified."),
     ] = "codec-0.0983",
     out: Out = None,
     force: ForceModel = False,

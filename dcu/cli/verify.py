@@ -25,7 +25,7 @@ def verify(inputs: options.Inputs = None, json: options.Json = False, quiet: opt
     report = Report(found, json, quiet, prints=json or not quiet)
     for entry in every_entry(progress(found.sources, "verifying", quiet), report):
         with report.of(entry.name):
-            stream = entry.stream()
+            stream = entry.stream
             model = store.codec_for(stream)
             if json:
                 print_json({"input": entry.name, "bytes": stream.size, "codec": model.name})

@@ -1,4 +1,4 @@
-"""webdataset against dcu.shards: throughput, memory, faults, bytes; ``python measure.py SHARD > results.csv``."""
+"""webdataset against dcu.shards: throughput, memory, faults, bytes; from the root of the project, see notes.md."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from tests.conftest import tar
+
 ROUNDS = 7
-Members = list[tuple[str, bytes]]
 
 
 def read_dcu(path: str) -> int:
@@ -40,7 +41,7 @@ def write_dcu(path: str, samples: Iterable[tuple[str, dict[str, bytes]]]) -> Non
     from dcu import shards
 
     with open(path, "wb") as file:
-        writer = shards.Writer(file)
+        writer = shards.Writer(file, "measured")
         for key, members in samples:
             for extension, data in members.items():
                 writer.add(f"{key}.{extension}", data)
@@ -115,32 +116,21 @@ def memory(directory: Path, sizes: Iterable[float] = (1e5, 1e9, 2e9)) -> None:
         path.unlink()
 
 
-def made(members: Members) -> bytes:
-    """A tar."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        for name, data in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return out.getvalue()
-
-
 def faults(directory: Path) -> None:
     """What becomes of faulty shards: keys that are read, errors of samples, what is raised."""
-    good = made([("1.jpg", b"x" * 600), ("2.jpg", b"y" * 600), ("3.jpg", b"z")])
+    good = tar([("1.jpg", b"x" * 600), ("2.jpg", b"y" * 600), ("3.jpg", b"z")])
     link = io.BytesIO()
     with tarfile.open(fileobj=link, mode="w") as archive:
         member = tarfile.TarInfo("1.jpg")
         member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(member)
     cases = {
-        "key twice, not adjacent": made([("1.jpg", b"x"), ("2.jpg", b"y"), ("1.jpg", b"z")]),
-        "extension twice in a sample": made([("1.jpg", b"x"), ("1.jpg", b"y"), ("2.jpg", b"z")]),
+        "key twice, not adjacent": tar([("1.jpg", b"x"), ("2.jpg", b"y"), ("1.jpg", b"z")]),
+        "extension twice in a sample": tar([("1.jpg", b"x"), ("1.jpg", b"y"), ("2.jpg", b"z")]),
         "truncated in a member": good[: 512 + 1024 + 512 + 300],
         "truncated between members": good[: 512 + 1024],
-        "name ../1.jpg": made([("../1.jpg", b"x"), ("2.jpg", b"y")]),
-        "name /etc/1.jpg": made([("/etc/1.jpg", b"x"), ("2.jpg", b"y")]),
+        "name ../1.jpg": tar([("../1.jpg", b"x"), ("2.jpg", b"y")]),
+        "name /etc/1.jpg": tar([("/etc/1.jpg", b"x"), ("2.jpg", b"y")]),
         "symbolic link": link.getvalue(),
         "no tar": b"x" * 3000,
     }
