@@ -47,8 +47,9 @@ def main() -> None:
     OUT.mkdir(exist_ok=True)
     codec, classifier = Codec.load(), Classifier.load()
     caption = "AVIF, WebP, JPEG: bytes of the smallest file of this size that each of them can write"
-    table = Table(title="Six photographs, classified from their bitstreams", caption=caption, box=box.SIMPLE)
-    for heading in ("photograph", "size", "bytes", "bpp", "PSNR", *FORMATS, "predicted label"):
+    title = "Six photographs, classified from their bitstreams"
+    table = Table(title=title, caption=caption, box=box.SIMPLE, pad_edge=False, collapse_padding=True)
+    for heading in ("photograph", "bytes", "bpp", "PSNR (dB)", *FORMATS, "predicted label"):
         table.add_column(
             heading, justify="left" if heading in ("photograph", "predicted label") else "right", no_wrap=True
         )
@@ -63,8 +64,8 @@ def main() -> None:
         height, width = image.shape[:2]
         predicted = f"{best.label} ({100 * best.probability:.0f} %)"
         others = [str(smallest(image, format)) for format in FORMATS]
-        bpp, quality = f"{8 * len(data) / (width * height):.3f}", f"{psnr(image, decoded):.1f} dB"
-        table.add_row(path.stem, f"{width}x{height}", str(len(data)), bpp, quality, *others, predicted)
+        bpp, quality = f"{8 * len(data) / (width * height):.3f}", f"{psnr(image, decoded):.1f}"
+        table.add_row(path.stem, str(len(data)), bpp, quality, *others, predicted)
         sheets.append(side_by_side(image, decoded, (path.name, f"{len(data)} bytes: {predicted}")))
     write_sheet(sheets)
     console = Console() if sys.stdout.isatty() else Console(width=110)
