@@ -39,6 +39,12 @@ class OutputError(DcuError):
     exit_code = 73
 
 
+def of_exit_code(code: int, message: str) -> Exception:
+    """An error of the class that has an exit code; 1 is that of memory."""
+    classes = {each.exit_code: each for each in DcuError.__subclasses__()}
+    return classes[code](message) if code in classes else MemoryError(message)
+
+
 def out_of_memory(error: Exception) -> bool:
     """Whether there was not enough memory, as Python or PyTorch say it."""
     return isinstance(error, MemoryError) or any(

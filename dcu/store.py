@@ -292,6 +292,12 @@ def default_network(kind: str, codec_fingerprint: str) -> Model | None:
     return next(iter(named or models), None)
 
 
+def default_networks(kind: str) -> list[Model]:
+    """The network of a kind for each installed codec that has one."""
+    found = [default_network(kind, codec.fingerprint) for codec in installed_codecs()]
+    return [model for model in found if model]
+
+
 def fingerprint(levels: list[int], centers: Tensor, context: dict[str, Tensor]) -> str:
     """SHA-256 over all that a decoder of symbols and latent needs, little endian, as hexadecimal digits.
 

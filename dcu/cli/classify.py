@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dcu.cli import files, options, run
-from dcu.cli.classes import known_classes
+from dcu.cli import cluster, files, options, run
+from dcu.cli.classes import KnownClasses, known_classes
 from dcu.cli.entries import Entry
 from dcu.cli.outputs import Output, check_report, tables_of
 from dcu.cli.reading import classifiers
@@ -65,6 +67,10 @@ def classify(
     jobs: options.Jobs = None,
     threads: options.OldThreads = None,
     device: options.Device = "auto",
+    executor: options.Executor = "local",
+    address: options.Address = None,
+    workers: options.Workers = None,
+    gpus_per_worker: options.Gpus = None,
 ) -> int:
     """Classify images from their bitstreams, without decoding.
 
@@ -78,22 +84,41 @@ def classify(
         targets.append(tables_of(found, output, LABELS, force, skip_existing or retry is not None))
     check_report(report_file, found, targets, files_from)
     report = Report(found, json, quiet, prints=json or not targets, path=report_file, retried=retry)
-    jobs, chosen_device = options.begin(jobs, threads, device)
-    networks = classifiers(network, chosen_device, engine)
-
-    def ask(classifier: Classifier, streams: list[Stream]) -> list[Predictions]:
-        weights = ending_the_run(known.weights, classifier)
-        return classifier.predict(classifier.look(streams, seen), top, weights, min_probability)
-
-    def work(entries: Sequence[Entry]) -> list[Result]:
-        answers = zip(entries, networks.answers(entries, ask), strict=True)
-        return [result(entry.name, answer, bool(targets)) for entry, answer in answers]
-
-    settings = run.Settings(
-        "classifying", jobs, json=json, quiet=quiet, skip_existing=skip_existing, force=force, chunk=options.CHUNK
+    ray = cluster.chosen(
+        executor, address, workers, gpus_per_worker, found, targets, cluster.networks("classifier", network)
     )
-    run.Run(found, targets, work, report, settings)()
+    jobs, device = options.begin(jobs, threads, device, remotely=ray is not None)
+    work = partial(Labeler, network, engine, Question(seen, top, known, min_probability), bool(targets))
+    settings = run.Settings("classifying", jobs, device, files.BIN, quiet, skip_existing, force, options.CHUNK)
+    run.Run(found, targets, work, report, settings, ray)()
     return report.finish()
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a classifier."""
+
+    view: str
+    top: int
+    known: KnownClasses
+    min_probability: float
+
+    def __call__(self, classifier: Classifier, streams: list[Stream]) -> list[Predictions]:
+        """The predictions for bitstreams."""
+        weights = ending_the_run(self.known.weights, classifier)
+        return classifier.predict(classifier.look(streams, self.view), self.top, weights, self.min_probability)
+
+
+class Labeler:
+    """Bitstreams to predictions, for a table where ``in_table``."""
+
+    def __init__(self, network: str | None, engine: str, question: Question, in_table: bool, device: str) -> None:
+        self.networks, self.question, self.in_table = classifiers(network, device, engine), question, in_table
+
+    def __call__(self, entries: Sequence[Entry]) -> list[Result]:
+        """The predictions for entries."""
+        answers = zip(entries, self.networks.answers(entries, self.question), strict=True)
+        return [result(entry.name, answer, self.in_table) for entry, answer in answers]
 
 
 def result(name: str, answer: Predictions, in_table: bool) -> Result:

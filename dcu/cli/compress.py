@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +13,7 @@ import typer
 
 from dcu import store
 from dcu.bitstream import read_head
-from dcu.cli import console, files, options, places, plan, run
+from dcu.cli import cluster, console, files, options, places, plan, run
 from dcu.cli.bounded import pixels_of
 from dcu.cli.entries import Entry
 from dcu.cli.outputs import Output, check_report
@@ -50,6 +50,10 @@ class Goal:
     def variable(self) -> bool:
         """Whether a codec of many operating points is implied."""
         return self.quality is not None or self.fit
+
+    def __reduce__(self) -> tuple[type[Goal], tuple[object, ...]]:
+        """Without what was looked up: another machine has its own models."""
+        return Goal, tuple(getattr(self, field.name) for field in fields(self))
 
     def check(self) -> None:
         """Refuse goals that cannot be combined; raises UsageError."""
@@ -190,6 +194,10 @@ def compress(
     threads: options.OldThreads = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
+    executor: options.Executor = "local",
+    address: options.Address = None,
+    workers: options.Workers = None,
+    gpus_per_worker: options.Gpus = None,
 ) -> int:
     """Compress images to bitstreams.
 
@@ -210,13 +218,13 @@ def compress(
     report = Report(found, json, quiet, json or piped, json_to_stderr=piped, path=report_file, retried=retry)
     if dry_run:
         return plan.show(found, target, json=json)
-    jobs, chosen_device = options.begin(jobs, threads, device)
-    work = Compressor(goal.writer(chosen_device, precision), background, thumbnail_only, keep_metadata)
-    settings = run.Settings(
-        "compressing", jobs, SUFFIXES, json=json, quiet=quiet, skip_existing=skip_existing, force=force
-    )
+    models = ((goal.codec or model.name, model) for model in goal.models)
+    ray = cluster.chosen(executor, address, workers, gpus_per_worker, found, outputs, models)
+    jobs, device = options.begin(jobs, threads, device, remotely=ray is not None)
+    work = partial(Compressor, goal, precision, background, thumbnail_only, keep_metadata)
+    settings = run.Settings("compressing", jobs, device, SUFFIXES, quiet, skip_existing, force)
     started = time.monotonic()
-    run.Run(found, outputs, run.one_by_one(work), report, settings)()
+    run.Run(found, outputs, work, report, settings, ray)()
     if not report.pixels or target.piped:
         return report.finish()
     facts = f"{report.bytes} bytes, {8 * report.bytes / report.pixels:.4f} bpp"
@@ -228,13 +236,20 @@ def compress(
 
 
 class Compressor:
-    """An image to its bitstream."""
+    """Images to their bitstreams."""
 
-    def __init__(self, write: Writer, background: str, thumbnail: bool, keep_metadata: bool) -> None:
-        self.write, self.background, self.thumbnail, self.keep_metadata = write, background, thumbnail, keep_metadata
+    def __init__(
+        self, goal: Goal, precision: str, background: str, thumbnail: bool, keep_metadata: bool, device: str
+    ) -> None:
+        self.write = goal.writer(device, precision)
+        self.background, self.thumbnail, self.keep_metadata = background, thumbnail, keep_metadata
         self.memory = Pixels()
 
-    def __call__(self, entry: Entry) -> Result:
+    def __call__(self, entries: Sequence[Entry]) -> list[Result]:
+        """The bitstreams of entries, and their facts."""
+        return [self.result(entry) for entry in entries]
+
+    def result(self, entry: Entry) -> Result:
         """The bitstream of an entry, and its facts."""
         from dcu import metadata
         from dcu.encoding import thumbnail_of

@@ -76,6 +76,29 @@ def text_stream(raw: Descriptor, like: TextIO | None) -> TextIO:
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=True)
 
 
+@contextmanager
+def stderr_alone() -> Iterator[None]:
+    """Send what libraries write to the descriptor of standard error nowhere; lines of dcu still get there."""
+    own = sys.stderr
+    raw = getattr(getattr(own, "buffer", None), "raw", None)
+    if not isinstance(raw, Descriptor):
+        yield
+        return
+    number = os.dup(2)
+    moved = Descriptor(number, "w", closefd=False)
+    moved.forgiven = raw.forgiven
+    own.flush()
+    sys.stderr = text_stream(moved, own)
+    silence(2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        sys.stderr = own
+        os.dup2(number, 2)
+        os.close(number)
+
+
 def outlive_stdout() -> None:
     """From now on a closed pipe ends only the lines on standard output: files are still to be written."""
     raw = None if isinstance(sys.stdout, ClosedOutput) else getattr(getattr(sys.stdout, "buffer", None), "raw", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -60,20 +61,23 @@ def decode(
     outputs = [Output(target, f"dcu decode {example.suffix}{' thumbnail' if thumbnail else ''}", force)]
     check_report(report_file, found, outputs, files_from)
     report = Report(found, False, quiet, prints=target.piped, path=report_file, retried=retry)
-    jobs, chosen_device = options.begin(jobs, threads, device)
+    jobs, device = options.begin(jobs, threads, device)
     from dcu.codec import codec_of
     from dcu.metadata import exif_of
 
     memory = Pixels()
 
-    def work(entry: Entry) -> Result:
+    def result(entry: Entry) -> Result:
         stream = entry.stream
-        codec = codec_of(stream.codec, chosen_device, precision)
+        codec = codec_of(stream.codec, device, precision)
         codec.check(stream)
         with memory.held(stream.full.width * stream.full.height):
             data = encoder(example, exif_of(stream.header.metadata))(codec.decode(stream, thumbnail=thumbnail))
         return Result([data], recorded={"codec": codec.name, "precision": codec.precision})
 
-    settings = run.Settings("decoding", jobs, quiet=quiet, skip_existing=skip_existing, force=force)
-    run.Run(found, outputs, run.one_by_one(work), report, settings)()
+    def work(entries: Sequence[Entry]) -> list[Result]:
+        return [result(entry) for entry in entries]
+
+    settings = run.Settings("decoding", jobs, device, files.BIN, quiet, skip_existing, force)
+    run.Run(found, outputs, lambda device: work, report, settings)()
     return report.finish()

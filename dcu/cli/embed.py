@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from dcu import tables
-from dcu.cli import files, options, places, plan, run
+from dcu.cli import cluster, files, options, places, plan, run
 from dcu.cli.entries import Entry
 from dcu.cli.outputs import Output, check_report, tables_of
 from dcu.cli.reading import classifiers
@@ -47,6 +48,10 @@ def embed(
     jobs: options.Jobs = None,
     threads: options.OldThreads = None,
     device: options.Device = "auto",
+    executor: options.Executor = "local",
+    address: options.Address = None,
+    workers: options.Workers = None,
+    gpus_per_worker: options.Gpus = None,
 ) -> int:
     """Compute embeddings from bitstreams, without decoding.
 
@@ -68,21 +73,30 @@ def embed(
     report = Report(
         found, json, quiet, prints=json or any(each.piped for each in targets), path=report_file, retried=retry
     )
-    jobs, chosen_device = options.begin(jobs, threads, device)
-    networks = classifiers(network, chosen_device, "pytorch")
-
-    def ask(classifier: Classifier, streams: list[Stream]) -> list[tuple[Classifier, Tensor]]:
-        return [(classifier, features) for features in classifier.embed(classifier.look(streams, seen))]
-
-    def work(entries: Sequence[Entry]) -> list[Result]:
-        answers = zip(entries, networks.answers(entries, ask), strict=True)
-        return [result(entry, classifier, features, target is None) for entry, (classifier, features) in answers]
-
-    settings = run.Settings(
-        "embedding", jobs, json=json, quiet=quiet, skip_existing=skip_existing, force=force, chunk=options.CHUNK
+    ray = cluster.chosen(
+        executor, address, workers, gpus_per_worker, found, targets, cluster.networks("classifier", network)
     )
-    run.Run(found, targets, work, report, settings)()
+    jobs, device = options.begin(jobs, threads, device, remotely=ray is not None)
+    work = partial(Embedder, network, seen, target is None)
+    settings = run.Settings("embedding", jobs, device, files.BIN, quiet, skip_existing, force, options.CHUNK)
+    run.Run(found, targets, work, report, settings, ray)()
     return report.finish()
+
+
+class Embedder:
+    """Bitstreams to embeddings, for standard output where ``printed``."""
+
+    def __init__(self, network: str | None, view: str, printed: bool, device: str) -> None:
+        self.networks, self.view, self.printed = classifiers(network, device, "pytorch"), view, printed
+
+    def ask(self, classifier: Classifier, streams: list[Stream]) -> list[tuple[Classifier, Tensor]]:
+        """The embeddings of bitstreams, each with what made it."""
+        return [(classifier, features) for features in classifier.embed(classifier.look(streams, self.view))]
+
+    def __call__(self, entries: Sequence[Entry]) -> list[Result]:
+        """The embeddings of entries."""
+        answers = zip(entries, self.networks.answers(entries, self.ask), strict=True)
+        return [result(entry, classifier, features, self.printed) for entry, (classifier, features) in answers]
 
 
 def result(entry: Entry, classifier: Classifier, features: Tensor, printed: bool) -> Result:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -24,19 +24,23 @@ def about(name: str) -> Iterator[None]:
 
 
 class Notes(logging.Handler):
-    """Prints the library's log on standard error, a line per record, with the name of the input that it is about."""
+    """Tells the library's log, a line per record, with the name of the input that it is about."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        super().__init__()
+        self.tell = tell
 
     def emit(self, record: logging.LogRecord) -> None:
         kind = "note: " if record.levelno >= logging.WARNING else ""
         name = _input.get()
-        complain(f"{name}: {kind}{record.getMessage()}" if name else f"{kind}{record.getMessage()}")
+        self.tell(f"{name}: {kind}{record.getMessage()}" if name else f"{kind}{record.getMessage()}")
 
 
-def install() -> None:
-    """Print the log of dcu, and no warnings of Pillow, whose lines name no input."""
+def install(tell: Callable[[str], None] = complain) -> None:
+    """Print the log of dcu, or tell it otherwise, and no warnings of Pillow, whose lines name no input."""
     logger = logging.getLogger("dcu")
     logger.propagate = False
-    logger.handlers = [Notes()]
+    logger.handlers = [Notes(tell)]
     logger.setLevel(logging.INFO)
     logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
     warnings.filterwarnings("ignore", module=r"PIL\.")

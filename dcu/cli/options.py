@@ -61,6 +61,29 @@ Jobs = Annotated[
     int | None,
     typer.Option("--jobs", "-j", metavar="N", min=1, help="Images processed in parallel.", show_default="all cores"),
 ]
+ExecutorName = Literal["local", "ray"]
+Executor = Annotated[
+    ExecutorName,
+    typer.Option(
+        "--executor", help="Where shards are processed: here, or by workers of a Ray cluster (dcu-codec[ray])."
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="HOST:PORT",
+        help="Head of the Ray cluster, or auto.",
+        show_default="one on this machine, for this run",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", metavar="N", min=1, help="Ray workers at most; each has --jobs cores, by default 1."),
+]
+Gpus = Annotated[
+    float | None, typer.Option("--gpus-per-worker", metavar="F", min=0, help="GPUs of each Ray worker, such as 0.25.")
+]
 OldThreads = Annotated[int | None, typer.Option("--threads", min=1, hidden=True)]
 """The name of --jobs in version 0.1."""
 Precision = Annotated[
@@ -127,7 +150,7 @@ def format_names(value: str) -> list[str]:
     return list(dict.fromkeys(name.strip().lower() for name in value.split(","))) if value else []
 
 
-def start(threads: int | None, device: DeviceName) -> str:
+def start(threads: int | None, device: DeviceName) -> Literal["cpu", "cuda"]:
     """Set the number of threads, check $DCU_CODER; the device to run on: "cpu" or "cuda"."""
     import torch
 
@@ -142,10 +165,15 @@ def start(threads: int | None, device: DeviceName) -> str:
     return "cuda" if available and device != "cpu" else "cpu"
 
 
-def begin(number: int | None, old: int | None, device: DeviceName) -> tuple[int, str]:
-    """How many images are processed in parallel, and the device that networks run on."""
+def begin(number: int | None, old: int | None, device: DeviceName, remotely: bool = False) -> tuple[int, DeviceName]:
+    """How many images are processed in parallel, and the device that networks run on.
+
+    ``remotely``: by each worker of a cluster, which chooses the device itself.
+    """
     from dcu.jobs import cores
 
+    if remotely:
+        return number or old or 1, device
     count = number or old or cores()
     chosen = start(count, device)
     return count if chosen == "cpu" else count + ON_DEVICE, chosen

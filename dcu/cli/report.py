@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dcu import tables
 from dcu.cli import notes
-from dcu.cli.console import check_stdout, complain, note, print_json
+from dcu.cli.console import check_stdout, complain, note, print_json, say
 from dcu.cli.files import Inputs
 from dcu.errors import DcuError, OutputError, UsageError, out_of_memory
 from dcu.remote import URL
@@ -168,10 +168,25 @@ class Report:
             raise error
         self.failed += 1
         self.exit_code = self.exit_code or code
-        complain(message if isinstance(error, OutputError) else f"{name or repr(name)}: {message}")
+        self.complain(message if isinstance(error, OutputError) else f"{name or repr(name)}: {message}")
         if self.json:
-            print_json({"input": name, "error": message, "exit_code": code}, error=self.json_to_stderr)
+            self.print_json({"input": name, "error": message, "exit_code": code})
         self.record(name, "failed", (row or {}) | {"exit_code": code, "message": message})
+
+    def complain(self, message: str) -> None:
+        """Say why an input failed."""
+        complain(message)
+
+    def print_json(self, facts: dict[str, Any]) -> None:
+        """Print a result for programs."""
+        print_json(facts, error=self.json_to_stderr)
+
+    def show(self, facts: dict[str, Any], lines: Sequence[str]) -> None:
+        """Print a result, for programs or for people."""
+        if self.json and facts:
+            self.print_json(facts)
+        elif not self.json and lines:
+            say(*lines)
 
     def record(self, name: str, status: str, row: dict[str, Any]) -> None:
         """Add a row to the table, where there is one."""

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 from dcu.cli import console, notes
 from dcu.cli.entries import Entry, entries
 from dcu.cli.files import BIN, Inputs, Source
+from dcu.cli.options import DeviceName
 from dcu.cli.outputs import Finished, Output
 from dcu.cli.report import TROUBLE, Report
 from dcu.errors import DcuError, OutputError
@@ -46,6 +48,8 @@ class Result:
 
 Work = Callable[[Sequence[Entry]], Sequence[Result]]
 """Entries to a result each."""
+Prepare = Callable[[str], Work]
+"""Loads models on a device, "cpu" or "cuda", for the work; of ``--executor ray`` once per worker."""
 
 
 @dataclass
@@ -72,9 +76,9 @@ class Settings:
 
     doing: str
     jobs: int
+    device: DeviceName = "cpu"
     suffixes: frozenset[str] = BIN
     """Of the inputs; bitstreams may come several in a pipe."""
-    json: bool = False
     quiet: bool = False
     skip_existing: bool = False
     force: bool = False
@@ -91,27 +95,39 @@ class Run:
         What to work on.
     targets : sequence of Output
         Where the results' contents go.
-    work : callable
-        Entries to a :class:`Result` each; called on several threads. An error of several is looked for one by one.
+    prepare : callable
+        Gives the work: entries to a :class:`Result` each, called on several threads. An error of several is looked for
+        one by one.
     report : Report
         What counts entries and reports errors.
     settings : Settings
         See there.
+    cluster : callable, optional
+        Processes all shards of a run elsewhere.
     """
 
     def __init__(
         self,
         found: Inputs,
         targets: Sequence[Output],
-        work: Work,
+        prepare: Prepare,
         report: Report,
         settings: Settings,
+        cluster: Callable[[Run, console.Counter], None] | None = None,
     ) -> None:
-        self.found, self.targets, self.work, self.report, self.settings = found, targets, work, report, settings
+        self.found, self.targets, self.prepare, self.report = found, targets, prepare, report
+        self.settings, self.cluster = settings, cluster
         self.alone = any(target.alone for target in targets)
+
+    @functools.cached_property
+    def work(self) -> Work:
+        """What is done with entries."""
+        return self.prepare(self.settings.device)
 
     def __call__(self) -> None:
         """Do it all; entries that fail are reported, and the others are done. Raises errors of no entry."""
+        if not self.cluster:
+            _ = self.work  # models that are missing are one error, before any work
         try:
             with self.report.recorded():
                 self.process()
@@ -127,6 +143,9 @@ class Run:
                 target.begin(stack)
             total = None if any(source.shard for source in self.found.sources) else len(self.found.sources)
             shown = stack.enter_context(console.counting(total, self.settings.doing, self.settings.quiet))
+            if self.cluster:
+                self.cluster(self, shown)
+                return
             for unit in units(self.found.sources):
                 if unit[0].shard:
                     self.process_shard(unit[0], shown)
@@ -202,7 +221,8 @@ class Run:
                 row |= result.recorded
                 for output, content in zip(opened, result.contents, strict=True):
                     written(row, output.place(done.entry), output.put(done.entry, content))
-                self.show(result.facts | {name: row[name] for name in result.facts.keys() & row.keys()}, result.lines)
+                facts = result.facts | {name: row[name] for name in result.facts.keys() & row.keys()}
+                self.report.show(facts, result.lines)
 
     def attempt(self, part: Sequence[Entry], opened: Sequence[Output]) -> list[Outcome]:
         """The results of some entries, or their errors; in a shard, perhaps that an earlier run's are kept."""
@@ -229,13 +249,6 @@ class Run:
         seconds = (time.perf_counter() - started) / max(1, len(part))
         return [Outcome(entry, result, None, seconds) for entry, result in zip(part, results, strict=True)]
 
-    def show(self, facts: dict[str, Any], lines: Sequence[str]) -> None:
-        """Print a result, for programs or for people."""
-        if self.settings.json and facts:
-            console.print_json(facts, error=self.report.json_to_stderr)
-        elif not self.settings.json and lines:
-            console.say(*lines)
-
 
 def written(row: dict[str, Any], place: str, data: bytes | None) -> None:
     """Add to the row of an input what was written, the first of several outputs."""
@@ -243,11 +256,6 @@ def written(row: dict[str, Any], place: str, data: bytes | None) -> None:
         row["output"] = place
         if data is not None:
             row |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-
-
-def one_by_one(work: Callable[[Entry], Result]) -> Work:
-    """Work on single entries as work on several."""
-    return lambda entries: [work(entry) for entry in entries]
 
 
 def batched(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:

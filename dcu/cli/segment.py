@@ -89,12 +89,12 @@ def segment(
     outputs = [Output(each, f"{made_by} {each.option}", force) for each in wanted]
     check_report(report_file, found, outputs, files_from)
     report = Report(found, json, quiet, path=report_file, retried=retry)
-    jobs, chosen_device = options.begin(jobs, threads, device)
+    jobs, device = options.begin(jobs, threads, device)
     from dcu.image.legend import with_legend
     from dcu.tasks.segment import Segmenter, segmenter_for
 
-    named = Segmenter.load(network, chosen_device) if network else None
-    networks = Networks(named, lambda codec: segmenter_for(codec, chosen_device))
+    named = Segmenter.load(network, device) if network else None
+    networks = Networks(named, lambda codec: segmenter_for(codec, device))
 
     def ask(segmenter: Segmenter, streams: list[Stream]) -> list[tuple[SegmentationMap, list[bytes]]]:
         return [answer(segmenter, stream) for stream in streams]
@@ -112,8 +112,8 @@ def segment(
         silent = maps is not None and maps.piped
         return [result(entry.name, segmentation, contents, silent) for entry, (segmentation, contents) in answers]
 
-    settings = run.Settings("segmenting", jobs, json=json, quiet=quiet, skip_existing=skip_existing, force=force)
-    run.Run(found, outputs, work, report, settings)()
+    settings = run.Settings("segmenting", jobs, device, files.BIN, quiet, skip_existing, force)
+    run.Run(found, outputs, lambda device: work, report, settings)()
     return report.finish()
 
 
