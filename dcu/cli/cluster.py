@@ -259,7 +259,7 @@ def replay(answer: Mapping[str, Any], report: Report, shown: console.Counter) ->
             report.fail(name, of_exit_code(row["exit_code"], row["message"]), row)
         else:
             with report.of(name) as recorded:
-                recorded |= row
+                recorded |= {column: value for column, value in row.items() if value is not None}
                 report.show(answer["facts"].get(name, {}), [])
 
 

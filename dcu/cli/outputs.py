@@ -48,7 +48,7 @@ class Output:
         made_by: str,
         force: bool = False,
         encode: Callable[[Any], bytes] = bytes,
-        recognize: Callable[[bytes], str | None] = lambda head: None,
+        recognize: Callable[[bytes], str | None] | None = None,
     ) -> None:
         self.places, self.made_by, self.force = places, made_by, force
         self.encode, self.recognize = encode, recognize
@@ -78,7 +78,7 @@ class Output:
             return False
         with opened(target) as file:
             if not source.shard:
-                why = self.recognize(file.read(HEAD))
+                why = self.recognize(file.read(HEAD)) if self.recognize else None
             elif (made_by := comment(file, str(target))) == self.made_by:
                 why = None
             else:
