@@ -250,6 +250,9 @@ def test_segmenter_from_recipe_to_metrics(dcu: Dcu, street: Path, tmp_path: Path
     trained = dcu("train", "segmenter", recipe, "--data", street, "--out", model, "--runs", tmp_path / "runs")
     assert trained.code == 0, trained.err
     assert dcu("models", "verify", model).code == 0
+    shown = dcu("eval", "segmenter", street, "--network", model).out
+    assert max(map(len, shown.splitlines())) <= 100
+    assert [line.partition(" ")[0] for line in shown.splitlines()].count("iou") == 1
     (metrics,) = dcu("eval", "segmenter", street, "--network", model, "--json", "--record").lines
     assert metrics["count"] == 5
     assert set(metrics["iou"]) == {"sky", "road"}

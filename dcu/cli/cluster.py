@@ -22,8 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dcu
-from dcu import remote, store
+from dcu import __version__, remote, store
 from dcu.cli import console, notes, options
 from dcu.cli.files import Inputs, Source
 from dcu.cli.outputs import Output
@@ -54,13 +53,13 @@ class Job:
     failed_before: frozenset[str] | None
     directory: str | None
     level: int
-    version: str = dcu.__version__
+    version: str = __version__
 
     def begin(self) -> Prepare:
         """Prepare this process; what gives the work. Raises UnavailableError where the machine lacks something."""
         host = socket.gethostname()
-        if self.version != dcu.__version__:
-            raise UnavailableError(f"worker on {host}: has dcu {dcu.__version__}, not {self.version}")
+        if self.version != __version__:
+            raise UnavailableError(f"worker on {host}: has dcu {__version__}, not {self.version}")
         for name, sha256 in self.models.items():
             if store.find(name).sha256 != sha256:
                 raise UnavailableError(f"worker on {host}: {name} has other weights than here")

@@ -152,26 +152,38 @@ def print_json(value: Mapping[str, object], error: bool = False) -> None:
 
 
 def print_rows(rows: Sequence[Mapping[str, object]], as_json: bool) -> None:
-    """Rows of equal keys on standard output: one JSON object a line, or a table for people."""
+    """Rows of equal keys on standard output: one JSON object a line, or a table for people.
+
+    In the latter a value that is a mapping has a table of its own, below.
+    """
     if as_json:
         for row in rows:
             print_json(row)
         return
     if rows:
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
+        print_table([{name: value for name, value in row.items() if not isinstance(value, Mapping)} for row in rows])
+    for row in rows:
+        for name, value in row.items():
+            if isinstance(value, Mapping):
+                print_table([{name: key, "value": inner} for key, inner in value.items()])
 
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        for name, value in rows[0].items():
-            table.add_column(Text(name), justify="right" if isinstance(value, int | float) else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*(Text("" if value is None else printable(str(value))) for value in row.values()))
-        clear()
-        console = Console() if sys.stdout.isatty() else Console(width=WIDE, color_system=None)
-        console.print(table)
-        console.print()
+
+def print_table(rows: Sequence[Mapping[str, object]]) -> None:
+    """A table for people."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name, value in rows[0].items():
+        table.add_column(Text(name), justify="right" if isinstance(value, int | float) else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("" if value is None else printable(str(value))) for value in row.values()))
+    clear()
+    console = Console() if sys.stdout.isatty() else Console(width=WIDE, color_system=None)
+    console.print(table)
+    console.print()
 
 
 class Counter:
