@@ -85,9 +85,7 @@ def arrays(rows: Sequence[Mapping[str, Any]], schema: pyarrow.Schema) -> list[py
     """Rows as Arrow's columns; raises pyarrow.ArrowException, ValueError, TypeError."""
     import pyarrow
 
-    return [
-        pyarrow.array([arrow(row.get(field.name), field.type) for row in rows], field.type) for field in schema
-    ]
+    return [pyarrow.array([arrow(row.get(field.name), field.type) for row in rows], field.type) for field in schema]
 
 
 def arrow(value: Any, kind: pyarrow.DataType) -> Any:

@@ -59,7 +59,8 @@ def embedded(classifier: Classifier, images: list[ImageArray]) -> NDArray[np.flo
     """Unit vectors (n, 1280) from bitstreams of images."""
     streams = [classifier.codec.read(classifier.codec.compress(image)) for image in images]
     found: NDArray[np.float32] = classifier.embed(classifier.look(streams)).numpy()
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    return found
 
 
 def measured(data: Path, most: int) -> Iterator[Row]:

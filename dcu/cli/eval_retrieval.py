@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
-import typer
-
 from dcu import store
 from dcu.cli import console, options
 from dcu.cli.eval_codec import Data
@@ -16,7 +14,10 @@ from dcu.errors import UnavailableError
 Networks = Annotated[
     list[str] | None,
     options.model(
-        "--network", "classifier", help="Classifier by name or path; repeatable.", show_default="one per codec of one rate"
+        "--network",
+        "classifier",
+        help="Classifier by name or path; repeatable.",
+        show_default="one per codec of one rate",
     ),
 ]
 
@@ -52,11 +53,12 @@ def eval_retrieval(
     formats = options.format_names(baselines)
     check_available(formats)
     classifiers = [
-        Classifier(model, codec_of(model.identity, chosen_device, "float32"), chosen_device, "pytorch") for model in models
+        Classifier(model, codec_of(model.identity, chosen_device, "float32"), chosen_device, "pytorch")
+        for model in models
     ]
     compared = {}
     for classifier in classifiers:
-        sides = quoted(OperatingPoint(classifier.codec.model)).sides
+        sides = quoted(OperatingPoint(store.find_codec(classifier.codec.identity))).sides
         if missing := [name for name in formats if name not in sides]:
             raise UnavailableError(f"{classifier.name}: its card has no accuracy of the RGB network on {missing[0]}")
         compared[classifier.name] = [(name, sides[name]) for name in formats]

@@ -31,7 +31,9 @@ def build(
     tables: Tables,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="INDEX", help="Directory of the index.")],
     labels: Labels = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing index once the new one is complete.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an existing index once the new one is complete.")
+    ] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -88,7 +90,12 @@ def duplicates(
     min_similarity: Annotated[
         float | None,
         typer.Option(
-            "--min-similarity", metavar="S", min=-1, max=1, help="Cosine similarity of near-duplicates.", show_default="0.95"
+            "--min-similarity",
+            metavar="S",
+            min=-1,
+            max=1,
+            help="Cosine similarity of near-duplicates.",
+            show_default="0.95",
         ),
     ] = None,
     json: options.Json = False,
@@ -104,7 +111,10 @@ def duplicates(
         if json:
             print_json(asdict(group))
         else:
-            say(f"{len(group.inputs)} images, similarity {group.similarity:.3f}", *(f"  {name}" for name in group.inputs))
+            say(
+                f"{len(group.inputs)} images, similarity {group.similarity:.3f}",
+                *(f"  {name}" for name in group.inputs),
+            )
 
 
 def show(added: Added, path: Path, json: bool, quiet: bool) -> None:

@@ -40,13 +40,17 @@ def search(
     min_similarity: Annotated[
         float, typer.Option("--min-similarity", metavar="S", min=-1, max=1, help="Omit images less similar than S.")
     ] = -1.0,
-    exact: Annotated[bool, typer.Option("--exact", help="Compare with all images, also of an approximate index.")] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare with all images, also of an approximate index.")
+    ] = False,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page with thumbnails of what was found.")
     ] = None,
     network: Annotated[
         str | None,
-        options.model("--network", "classifier", help="Network of the index, by name or path.", show_default="by its name"),
+        options.model(
+            "--network", "classifier", help="Network of the index, by name or path.", show_default="by its name"
+        ),
     ] = None,
     force: options.Force = False,
     json: options.Json = False,
@@ -97,7 +101,9 @@ def network_of(index: Index, named: str | None, device: str) -> Classifier:
 
     classifier = Classifier.load(named or index.network, device, "pytorch")
     if (classifier.name, classifier.codec.name) != (index.network, index.codec):
-        made_by, asked = (f"{a} on {b}" for a, b in ((index.network, index.codec), (classifier.name, classifier.codec.name)))
+        made_by, asked = (
+            f"{a} on {b}" for a, b in ((index.network, index.codec), (classifier.name, classifier.codec.name))
+        )
         raise InvalidInputError(f"{index.path}: embeddings of {made_by}, not of {asked}")
     return classifier
 

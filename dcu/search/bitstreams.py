@@ -19,7 +19,7 @@ def images(hits: Sequence[Hit]) -> dict[str, ImageArray]:
     Files are opened by their inputs, shards by their names, both relative to the current directory; URLs are not.
     """
     streams = {hit.input: stream for hit in hits if not hit.shard and (stream := of_file(hit.input))}
-    members = defaultdict(dict[str, str])
+    members: dict[str, dict[str, str]] = defaultdict(dict)
     for hit in hits:
         if hit.shard:
             members[hit.shard][hit.input.removeprefix(f"{hit.shard}/")] = hit.input

@@ -49,8 +49,8 @@ class Linked:
 def duplicates(index: Index, least: float = NEAR_DUPLICATE) -> Iterator[Group]:
     """Groups of rows linked by a cosine similarity of at least ``least``, in the order of their first rows.
 
-    All pairs are compared, ``BLOCK`` rows with as many others at a time: the time grows with the square of their number,
-    the memory by 12 bytes per row.
+    All pairs are compared, ``BLOCK`` rows with as many others at a time: the time grows with the square of their
+    number, the memory by 12 bytes per row.
 
     Raises
     ------

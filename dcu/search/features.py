@@ -109,7 +109,9 @@ def batches(path: Path) -> Iterator[pyarrow.RecordBatch]:
     try:
         if path.suffix.lower() == ".parquet":
             for batch in tables.parquet_batches(path, list(COLUMNS)):
-                yield pyarrow.record_batch([batch[name].cast(schema.field(name).type) for name in COLUMNS], schema=schema)
+                yield pyarrow.record_batch(
+                    [batch[name].cast(schema.field(name).type) for name in COLUMNS], schema=schema
+                )
             return
         found = tables.read(path, list(COLUMNS))
         while rows := list(islice(found, tables.ROWS_READ)):
@@ -142,4 +144,3 @@ def matrix(column: pyarrow.Array) -> NDArray[np.float16]:
 def labels_of(path: Path) -> dict[str, str | None]:
     """The label of each input of a table that ``dcu classify`` wrote; raises as :func:`dcu.tables.read`."""
     return {row["input"]: row["label"] for row in tables.read(path, ["input", "label"])}
-

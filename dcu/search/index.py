@@ -138,7 +138,7 @@ class Index:
 
     def nearest(self, query: NDArray[np.float16], top: int, where: str | None, exact: bool) -> list[dict[str, Any]]:
         """Rows as LanceDB gives them, ``_distance`` is 1 - cosine; raises what LanceDB raises."""
-        search = self.table.search(query, vector_column_name="embedding", query_type="vector")
+        search: Any = self.table.search(query, vector_column_name="embedding", query_type="vector")
         search = search.distance_type("cosine").nprobes(PROBES).limit(top).select([*TEXT, "_distance"])
         if where is not None:
             search = search.where(where, prefilter=True)
@@ -153,7 +153,8 @@ class Index:
     def vectors(self, start: int, count: int) -> NDArray[np.float32]:
         """The vectors (n, 1280) of these rows, each of length 1; raises InvalidInputError."""
         found = matrix(self.rows(start, count, ["embedding"])["embedding"].combine_chunks()).astype(np.float32)
-        return found / np.linalg.norm(found, axis=1, keepdims=True)
+        found /= np.linalg.norm(found, axis=1, keepdims=True)
+        return found
 
     def add(self, paths: Sequence[Path], labels: Path | None = None) -> Added:
         """Append the rows of tables whose inputs are not there; all of them or, where that fails, none.
@@ -197,14 +198,16 @@ class Index:
         return self.recall()
 
     def recall(self) -> float:
-        """recall@10 of approximate search: the share of the nearest neighbors of rows that it finds, themselves aside."""
+        """recall@10 of approximate search: the share of the nearest neighbors of rows that it finds, but themselves."""
         chosen = np.linspace(0, self.count - 1, min(QUERIES, self.count)).astype(int)
         found = wanted = 0
         for row in chosen:
             query = self.vectors(int(row), 1)[0].astype(np.float16)
             with reading(self.path):
                 own = self.rows(int(row), 1, ["input"])["input"][0].as_py()
-                exact, fast = ({hit["input"] for hit in self.nearest(query, NEAREST + 1, None, e)} for e in (True, False))
+                exact, fast = (
+                    {hit["input"] for hit in self.nearest(query, NEAREST + 1, None, e)} for e in (True, False)
+                )
             exact, fast = exact - {own}, fast - {own}
             found, wanted = found + len(exact & fast), wanted + len(exact)
         return found / wanted if wanted else 1.0
