@@ -260,6 +260,8 @@ def test_approximate_search(tmp_path: Path, dcu: Dcu, monkeypatch: pytest.Monkey
     answer = dcu("index", "add", tmp_path / "b.parquet", tmp_path / "index")
     assert (answer.code, answer.err) == (0, "")
     assert found(tmp_path / "index", 1, top=1) == [("b/0.bin", 1.0)]
+    monkeypatch.setattr(indexes, "PROBES", 1)
+    assert Index(tmp_path / "index").recall() < 0.9  # one of 20 partitions
     for exact in (True, False):
         (hit,) = Index(tmp_path / "index").search(vectors[7], 1, exact=exact)
         assert (hit.input, hit.similarity) == ("7.bin", 1.0)
@@ -304,14 +306,12 @@ def archive(dcu: Dcu, codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_images_and_bitstreams_are_queries(archive: Path, dcu: Dcu) -> None:
-    for query in ("1.png", "bins/1.bin"):
-        answer = dcu("search", archive, query, "--top", "2", "--json")
-        assert answer.code == 0, answer.err
-        assert answer.lines[0] == {
-            **{"input": "bins/1.bin", "key": "1", "shard": None, "label": None},
-            **{"similarity": 1.0, "near_duplicate": True},
-        }
-        assert len(answer.lines) == 2
+    image, bitstream = (dcu("search", archive, query, "--top", "3", "--json") for query in ("1.png", "bins/1.bin"))
+    assert image.code == bitstream.code == 0, image.err
+    assert image.lines == bitstream.lines
+    assert len(image.lines) == 3
+    own = {"input": "bins/1.bin", "key": "1", "shard": None, "label": None, "similarity": 1.0, "near_duplicate": True}
+    assert own in image.lines  # the tiny network sees little difference
     (row,) = dcu("search", archive, "1.png", "--where", "label = 'tabby cat'", "--json").lines
     assert (row["input"], row["shard"]) == ("s.tar/a/3.bin", "s.tar")
 

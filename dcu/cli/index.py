@@ -95,7 +95,7 @@ def duplicates(
             min=-1,
             max=1,
             help="Cosine similarity of near-duplicates.",
-            show_default="0.95",
+            show_default="0.9",
         ),
     ] = None,
     json: options.Json = False,
