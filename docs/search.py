@@ -65,7 +65,12 @@ def queries(index: Index, exact: bool) -> float:
 
 def measured(features: Path, count: int) -> Iterator[Row]:
     """A row per step: commands as processes of their own, queries in this process."""
-    common: Row = {"vectors": count, "cores": cores(), "machine": processor(), "date": datetime.date.today().isoformat()}
+    common: Row = {
+        "vectors": count,
+        "cores": cores(),
+        "machine": processor(),
+        "date": datetime.date.today().isoformat(),
+    }
 
     def row(step: str, seconds: float, peak: float | None, space: float | None, recall: float | None = None) -> Row:
         found: Row = {"step": step, "seconds": float(f"{seconds:.4g}"), "peak_mib": peak, "bytes": space}

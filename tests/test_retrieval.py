@@ -40,7 +40,11 @@ def test_pipelines_are_compared_at_equal_bytes(dcu: Dcu, data: Path, own_models:
     answer = dcu("eval", "retrieval", data, "--network", "classifier-0.0983", "--baselines", "webp", "--json")
     assert answer.code == 0, answer.err
     own, webp, original = answer.lines
-    assert [row["pipeline"] for row in answer.lines] == ["classifier-0.0983", "RGB on webp 64x64", "RGB on the original"]
+    assert [row["pipeline"] for row in answer.lines] == [
+        "classifier-0.0983",
+        "RGB on webp 64x64",
+        "RGB on the original",
+    ]
     assert [row["network"] for row in answer.lines] == ["classifier-0.0983", "classifier-0.0983", None]
     assert webp["bytes"] <= own["bytes"] < original["bytes"]
     for row in answer.lines:

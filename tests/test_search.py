@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,7 @@ def damaged(path: Path) -> Path:
     return path
 
 
-FAULTS = {
+FAULTS: dict[str, Callable[[Path], Any]] = {
     "nan": lambda d: write(d / "x.parquet", [axes(1), axes(np.nan)]),
     "infinite": lambda d: write(d / "x.jsonl", [axes(1), axes(1e9)]),
     "zero": lambda d: write(d / "x.parquet", [axes(1), axes(0)]),
@@ -131,7 +131,7 @@ def write_labels(path: Path) -> Path:
 def test_tables_that_cannot_be_used(index: Path, tmp_path: Path, fault: str) -> None:
     """Neither an index that is there changes, nor does a new one appear."""
     (tmp_path / "faulty").mkdir()
-    made: Any = FAULTS[fault](tmp_path / "faulty")
+    made = FAULTS[fault](tmp_path / "faulty")
     paths = list(map(Path, made if isinstance(made, list) else [made]))
     kind = MissingInputError if fault == "missing" else InvalidInputError
     with pytest.raises(kind, match="^[^\n]+$"):
@@ -231,7 +231,7 @@ def test_full_disk(index: Path, tmp_path: Path) -> None:
     table = write(tmp_path / "b.parquet", np.random.default_rng(0).normal(size=(600, 1280)).astype(np.float32))
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))  # noqa: E731
     for place in (index, tmp_path / "new"):
-        command = [sys.executable, "-m", "dcu", "index", "build", table, "-o", place, "--force"]
+        command = [sys.executable, "-m", "dcu", "index", "build", str(table), "-o", str(place), "--force"]
         done = subprocess.run(command, capture_output=True, preexec_fn=limit, check=False)
         assert done.returncode == 73
         assert one_line(done.stderr)
@@ -387,6 +387,7 @@ def test_no_network_no_files_and_no_remarks_of_others(archive: Path, tmp_path: P
     home, trace = tmp_path / "home", tmp_path / "trace"
     home.mkdir()
     before = set(tmp_path.rglob("*"))
+    strace = ["strace", "-f", "-qq", "-e", "trace=network", "-e", "signal=none", "-o"]
     for command in (
         ["index", "build", "features.parquet", "-o", "index", "--force"],
         ["index", "add", "features.parquet", "index"],
@@ -394,8 +395,7 @@ def test_no_network_no_files_and_no_remarks_of_others(archive: Path, tmp_path: P
         ["search", "index", "1.png"],
     ):
         done = subprocess.run(
-            ["strace", "-f", "-qq", "-e", "trace=network", "-e", "signal=none", "-o", str(trace)]
-            + [sys.executable, "-m", "dcu", *command],
+            [*strace, str(trace), sys.executable, "-m", "dcu", *command],
             capture_output=True,
             text=True,
             check=True,

@@ -70,7 +70,7 @@ def duplicates(index: Index, least: float = NEAR_DUPLICATE) -> Iterator[Group]:
 
 def inputs_of(index: Index, rows: set[int]) -> dict[int, str]:
     """The inputs of rows by their numbers."""
-    found = {}
+    found: dict[int, str] = {}
     for start in sorted({row // BLOCK * BLOCK for row in rows}):
         names = index.rows(start, BLOCK, ["input"])["input"].to_pylist()
         found |= {row: name for row, name in enumerate(names, start) if row in rows}
