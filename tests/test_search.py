@@ -79,7 +79,7 @@ def test_conditions_come_before_the_search(index: Path) -> None:
 
 @pytest.mark.parametrize("where", ["", "label =", "lable = 'cat'", "label + 3", "label", "cast(input as int) = 1"])
 def test_conditions_that_are_none(index: Path, where: str) -> None:
-    with pytest.raises(UsageError, match="^--where: [^\n]+$"):
+    with pytest.raises(UsageError, match=r"^--where: [^\n]+$"):
         Index(index).search(axes(1), where=where)
 
 
@@ -134,9 +134,9 @@ def test_tables_that_cannot_be_used(index: Path, tmp_path: Path, fault: str) -> 
     made = FAULTS[fault](tmp_path / "faulty")
     paths = list(map(Path, made if isinstance(made, list) else [made]))
     kind = MissingInputError if fault == "missing" else InvalidInputError
-    with pytest.raises(kind, match="^[^\n]+$"):
+    with pytest.raises(kind, match=r"^[^\n]+$"):
         build(index, paths, force=True)
-    with pytest.raises(kind, match="^[^\n]+$"):
+    with pytest.raises(kind, match=r"^[^\n]+$"):
         Index(index).add(paths)
     with pytest.raises(kind):
         build(tmp_path / "new", paths)
@@ -176,7 +176,7 @@ def test_a_directory_of_other_files_is_left_alone(tmp_path: Path) -> None:
 def test_damaged_index(index: Path, dcu: Dcu, tmp_path: Path, kind: str) -> None:
     for path in (index / "embeddings.lance").glob(kind):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(InvalidInputError, match="^[^\n]*damaged index[^\n]*$"):
+    with pytest.raises(InvalidInputError, match=r"^[^\n]*damaged index[^\n]*$"):
         found(index, 1, 0)
     answer = dcu("index", "duplicates", index)
     assert answer.code == 65
@@ -251,6 +251,7 @@ def test_approximate_search(tmp_path: Path, dcu: Dcu, monkeypatch: pytest.Monkey
     write(tmp_path / "a.parquet", vectors)
     write(tmp_path / "b.parquet", [axes(1)], names="b/")
     monkeypatch.setattr(indexes, "LARGE", 399)
+    monkeypatch.setattr(indexes, "QUERIES", 20)
     answer = dcu("index", "build", tmp_path / "a.parquet", "-o", tmp_path / "index")
     assert answer.code == 0
     assert f"dcu index approximate {tmp_path / 'index'}" in answer.err
