@@ -35,7 +35,7 @@ LARGE = 10**5
 """Vectors from which on a search through all of them takes noticeable time."""
 NEAR_DUPLICATE = 0.9
 """Cosine similarity of near-duplicates (experiments/2026-11-29-near-duplicates)."""
-PROBES = 20
+PROBES = 12
 """Partitions of an approximate index that a search looks into."""
 SAMPLED, ROUNDS = 32, 10
 """Vectors per partition from which k-means finds the partitions, and its iterations."""
