@@ -43,7 +43,8 @@ def test_printed_commands_are_those_of_the_command_line(page: Path) -> None:
 
 
 def test_pages_stay_short() -> None:
-    for page in (ROOT / "docs").rglob("*.md"):
+    generated = ROOT / "docs" / "reference" / "cli.md"  # as long as the help of all commands
+    for page in set((ROOT / "docs").rglob("*.md")) - {generated}:
         assert len(page.read_text("utf-8").split()) <= 3000, page
 
 
