@@ -29,7 +29,7 @@ METHODS = {
 }
 """The public methods and properties of public classes; all other ones are internal."""
 GROUPS = {
-    "Functions": ("read_image", "decode", "classify"),
+    "Functions": ("read_image", "decode", "classify", "register_pillow"),
     "Classes": ("Codec", "Classifier", "Segmenter"),
     "Results": ("Predictions", "Prediction", "SegmentationMap"),
     "Errors": (

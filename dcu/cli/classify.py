@@ -15,6 +15,7 @@ from dcu.cli.outputs import Output, check_report, tables_of
 from dcu.cli.reading import classifiers
 from dcu.cli.report import Report
 from dcu.cli.run import Result, ending_the_run
+from dcu.walk import BITSTREAMS
 
 if TYPE_CHECKING:
     from dcu.bitstream import Stream
@@ -68,11 +69,11 @@ def classify(
 ) -> int:
     """Classify images from their bitstreams, without decoding.
 
-    Example: dcu classify photo.bin --top 3
+    Example: dcu classify photo.dcu --top 3
     """
     seen = options.chosen_view(view, views)
     known = known_classes(classes, prior)
-    found = files.sources(inputs, files.BIN, "bitstreams (.bin)", files_from)
+    found = files.sources(inputs, BITSTREAMS, "bitstreams (.bin, .dcu)", files_from)
     targets: list[Output] = []
     if output is not None:
         targets.append(tables_of(found, output, LABELS, force, skip_existing or retry is not None))

@@ -17,6 +17,7 @@ from dcu.cli.reading import classifiers
 from dcu.cli.report import Report
 from dcu.cli.run import Result
 from dcu.errors import UsageError
+from dcu.walk import BITSTREAMS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +60,7 @@ def embed(
     if json and output is not None:
         raise UsageError("--json and -o cannot be combined")
     seen = options.chosen_view(view, views)
-    found = files.sources(inputs, files.BIN, "bitstreams (.bin)", files_from)
+    found = files.sources(inputs, BITSTREAMS, "bitstreams (.bin, .dcu)", files_from)
     target = None if json else output_of(found, output, force, skip_existing or retry is not None)
     targets = [target] if target else []
     check_report(report_file, found, targets, files_from)
