@@ -34,7 +34,7 @@ from dcu.codec import codec_of
 from dcu.errors import InvalidInputError, MissingInputError, UnavailableError
 from dcu.walk import BITSTREAMS, LeftOut, walk
 
-__all__ = ["NO_LABEL", "Bitstreams", "IterableBitstreams", "Sample", "collate"]
+__all__ = ["Bitstreams", "IterableBitstreams", "Sample", "collate"]
 
 log = logging.getLogger(__name__)
 NO_LABEL = -1
@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 
 class Sample(NamedTuple):
-    """One bitstream: its latent (C, h, w) float32, or what ``transform`` makes of it, its label and its key."""
+    """One bitstream: latent (C, h, w) float32 or what ``transform`` makes of it, label (-1: none), key."""
 
     latent: Any
     label: int
@@ -64,7 +64,7 @@ class Bitstreams(Dataset[Sample]):
         Directories, or bitstreams (without label).
     labels : mapping of str to int, optional
         The label of each class. By default the classes in alphabetical order are 0, 1, ...; bitstreams that are in no
-        subdirectory have ``NO_LABEL``.
+        subdirectory have -1.
     transform : callable, optional
         Applied to each latent (C, h, w) float32.
 
@@ -131,7 +131,7 @@ class IterableBitstreams(IterableDataset[Sample]):
         Shards, directories of shards, patterns (``{000..099}``, ``*``), URLs.
     labels : mapping of str to int, optional
         The label of each class that ``.cls`` names; by default ``.cls`` holds the label. Without ``.cls`` it is
-        ``NO_LABEL``.
+        -1.
     transform : callable, optional
         Applied to each latent (C, h, w) float32.
     shuffle : int

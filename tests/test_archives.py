@@ -244,7 +244,7 @@ def test_the_extension_of_bitstreams_can_be_chosen(
     kept = dcu("compress", images, "-o", tmp_path / "kept", "--keep-extension", *chosen)
     assert kept.code == 0
     assert (tmp_path / "kept" / "0.png.dcu").exists()
-    source, shards = shard_of("compress", "0.tar"), tmp_path / "shards"
+    source, shards = shard_of("compress", "0.tar"), tmp_path / "made"
     assert dcu("compress", source, "-o", f"{shards}/", *chosen).code == 0
     assert set(members(shards / "0.tar")) == {f"k/{i}{s}" for i in range(5) for s in (".dcu", ".cls")}
     assert "1 skipped" in dcu("compress", source, "-o", f"{shards}/", *chosen).err
