@@ -72,17 +72,20 @@ class Parquet:
         import pyarrow
 
         if self.rows:
-            columns = [
-                pyarrow.array([arrow(row.get(field.name), field.type) for row in self.rows], field.type)
-                for field in self.schema
-            ]
-            self.writer.write_table(pyarrow.table(columns, schema=self.schema))
+            self.writer.write_table(pyarrow.table(arrays(self.rows, self.schema), schema=self.schema))
             self.rows.clear()
 
     def close(self) -> None:
         """Write what is left."""
         self.flush()
         self.writer.close()
+
+
+def arrays(rows: Sequence[Mapping[str, Any]], schema: pyarrow.Schema) -> list[pyarrow.Array]:
+    """Rows as Arrow's columns; raises pyarrow.ArrowException, ValueError, TypeError."""
+    import pyarrow
+
+    return [pyarrow.array([arrow(row.get(field.name), field.type) for row in rows], field.type) for field in schema]
 
 
 def arrow(value: Any, kind: pyarrow.DataType) -> Any:
@@ -205,6 +208,12 @@ def json_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 def parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The rows of Parquet; raises OSError and InvalidInputError."""
+    for batch in parquet_batches(path, columns):
+        yield from batch.to_pylist()
+
+
+def parquet_batches(path: Path, columns: Sequence[str]) -> Iterator[pyarrow.RecordBatch]:
+    """The rows of Parquet in batches of ``ROWS_READ``; raises OSError and InvalidInputError."""
     import pyarrow
     import pyarrow.parquet
 
@@ -213,8 +222,7 @@ def parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]
             missing = [column for column in columns if column not in file.schema_arrow.names]
             if missing:
                 raise InvalidInputError(f"{path}: has no column {missing[0]}")
-            for batch in file.iter_batches(ROWS_READ, columns=list(columns)):
-                yield from batch.to_pylist()
+            yield from file.iter_batches(ROWS_READ, columns=list(columns))
     except pyarrow.ArrowException as error:
         raise InvalidInputError(f"{path}: not a Parquet file, or damaged") from error
 

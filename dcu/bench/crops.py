@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from dcu.bench.gallery import Shown, best_within, caption, jpeg_url
+from dcu.bench.gallery import Shown, best_within, caption
 from dcu.bench.points import OperatingPoint
 from dcu.codec import codec_of
-from dcu.image import ImageArray
+from dcu.image import ImageArray, jpeg_url
 
 SIDE = 192
 """Pixels of a crop's sides, where the image is as large."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +13,7 @@ from dcu.codec import Codec
 from dcu.errors import UnavailableError
 from dcu.evaluate.baselines import FORMATS, SCALES, reduced
 from dcu.evaluate.classifier import standard_view
-from dcu.image import ImageArray, psnr
+from dcu.image import ImageArray, jpeg_url, psnr
 from dcu.labels import IMAGENET, label_set
 from dcu.tasks.classify import Classifier
 from dcu.tasks.rgb import RgbClassifier
@@ -43,13 +41,6 @@ def show(image: ImageArray, alt: str, caption: str, names: Names) -> Shown:
     small = Image.fromarray(image)
     small.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
     return Shown(jpeg_url(small, quality=85, optimize=True), alt, caption, names)
-
-
-def jpeg_url(image: Image.Image, **settings: int) -> str:
-    """An image as a data: URL that holds a JPEG file, which PDF holds as it is."""
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", **settings)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def best_within(format: str, image: ImageArray, most: int) -> tuple[bytes, ImageArray]:

@@ -17,7 +17,7 @@ from dcu.cli import notes, signals
 from dcu.cli.console import complain, open_streams, say, silence
 from dcu.errors import DcuError, MissingInputError, OutputError, UsageError, out_of_memory
 
-INPUTS = frozenset({"classes", "clones", "data", "labels", "prior", "recipe", "start"})
+INPUTS = frozenset({"classes", "clones", "data", "index", "labels", "prior", "query", "recipe", "start", "tables"})
 OUTPUTS = frozenset({"html", "out", "output", "overlay", "plot", "runs"})
 """Options and arguments that are paths; those of files in any number are looked at in ``files``."""
 MISSING = "'': No such file or directory"
@@ -27,6 +27,8 @@ COMMANDS = {
     "classify": "Classify images from their bitstreams, without decoding.",
     "segment": "Segment images from their bitstreams, without decoding.",
     "embed": "Compute embeddings from bitstreams, without decoding.",
+    "index": "Build and maintain an index of embeddings.",
+    "search": "Find the most similar images of an index.",
     "info": "Show size, layers, rate and codec of bitstreams.",
     "verify": "Check the integrity of bitstreams.",
     "models": "List, show, verify and remove installed models.",

@@ -11,6 +11,7 @@ from dcu import cards, store
 from dcu.cards import Result, Sample
 from dcu.cli import console, options
 from dcu.cli.eval_codec import Data, Record, eval_codec, eval_rates
+from dcu.cli.eval_retrieval import eval_retrieval
 from dcu.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ Native = Annotated[
 
 app.command("codec")(eval_codec)
 app.command("rates")(eval_rates)
+app.command("retrieval")(eval_retrieval)
 
 
 @app.command("classifier")

@@ -10,7 +10,7 @@ from dcu.image.color import parse_color
 from dcu.image.formats import FORMATS, SUFFIXES, Format, open_image
 from dcu.image.limits import MAX_PIXELS, check_size
 from dcu.image.reading import from_pillow, read_image
-from dcu.image.writing import encoder
+from dcu.image.writing import encoder, jpeg_url
 
 __all__ = [
     "FORMATS",
@@ -21,6 +21,7 @@ __all__ = [
     "check_size",
     "encoder",
     "from_pillow",
+    "jpeg_url",
     "open_image",
     "pad",
     "parse_color",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -50,3 +51,10 @@ def encoder(path: Path, exif: bytes = b"") -> Callable[[ImageArray], bytes]:
         return out.getvalue()
 
     return encode
+
+
+def jpeg_url(image: Image.Image, **settings: int) -> str:
+    """An image as a data: URL that holds a JPEG file, which PDF holds as it is."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", **settings)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -1,0 +1,129 @@
+"""``dcu index``: indexes of embeddings, from tables that ``dcu embed`` wrote."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dcu.cli import options
+from dcu.cli.console import complain, outlive_stdout, print_json, say
+
+if TYPE_CHECKING:
+    from dcu.search.index import Added
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Build and maintain an index of embeddings.")
+Tables = Annotated[
+    list[Path],
+    typer.Argument(metavar="TABLE...", help="Tables of dcu embed, .parquet or .jsonl.", show_default=False),
+]
+IndexPath = Annotated[Path, typer.Argument(metavar="INDEX", help="Directory of the index.", show_default=False)]
+Labels = Annotated[
+    Path | None,
+    typer.Option("--labels", metavar="FILE", help="Take labels from a table of dcu classify, joined by input."),
+]
+
+
+@app.command()
+def build(
+    tables: Tables,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="INDEX", help="Directory of the index.")],
+    labels: Labels = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an existing index once the new one is complete.")
+    ] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Build an index of embeddings.
+
+    Example: dcu index build features.parquet -o index/
+    """
+    from dcu.search import index
+
+    outlive_stdout()
+    show(index.build(output, tables, labels, force), output, json, quiet)
+
+
+@app.command()
+def add(
+    tables: Tables,
+    index: IndexPath,
+    labels: Labels = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Add tables to an index; inputs that are in it already are skipped.
+
+    Example: dcu index add more.parquet index/
+    """
+    from dcu.search.index import Index
+
+    outlive_stdout()
+    show(Index(index).add(tables, labels), index, json, quiet)
+
+
+@app.command()
+def approximate(index: IndexPath, json: options.Json = False) -> None:
+    """Make search approximate and fast, and print its recall@10.
+
+    Recall is the share of the 10 nearest neighbors that exact search finds.
+    Run it again after adding many images.
+
+    Example: dcu index approximate index/
+    """
+    from dcu.search.index import Index
+
+    opened = Index(index)
+    recall = opened.make_approximate()
+    if json:
+        print_json({"index": str(index), "count": opened.count, "recall_at_10": round(recall, 4)})
+    else:
+        say(f"{index}: {opened.count:,} embeddings, recall@10 {recall:.3f} against exact search")
+
+
+@app.command()
+def duplicates(
+    index: IndexPath,
+    min_similarity: Annotated[
+        float | None,
+        typer.Option(
+            "--min-similarity",
+            metavar="S",
+            min=-1,
+            max=1,
+            help="Cosine similarity of near-duplicates.",
+            show_default="0.95",
+        ),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """List groups of near-duplicates.
+
+    Example: dcu index duplicates index/ --json
+    """
+    from dcu.search.duplicates import duplicates as groups
+    from dcu.search.index import NEAR_DUPLICATE, Index
+
+    for group in groups(Index(index), NEAR_DUPLICATE if min_similarity is None else min_similarity):
+        if json:
+            print_json(asdict(group))
+        else:
+            say(
+                f"{len(group.inputs)} images, similarity {group.similarity:.3f}",
+                *(f"  {name}" for name in group.inputs),
+            )
+
+
+def show(added: Added, path: Path, json: bool, quiet: bool) -> None:
+    """Say what an index holds now, and where search through it is slow, what makes it fast."""
+    from dcu.search.index import LARGE, Index
+
+    if json:
+        print_json({"index": str(path)} | asdict(added))
+    else:
+        say(f"{path}: {added.count:,} embeddings of {added.network}, {added.added:,} added, {added.skipped:,} skipped")
+    if added.count > LARGE and not quiet and not Index(path).approximate:
+        complain(f"note: more than {LARGE:,} embeddings; 'dcu index approximate {path}' makes search faster")
