@@ -14,7 +14,7 @@ from dcu.geometry import CROP
 from docs import results
 from docs.results import ROOT, read
 
-PAGES = (ROOT / "README.md", ROOT / "docs" / "models.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "models.md", ROOT / "docs" / "guide" / "search.md")
 ORIGINAL = "RGB on the original"
 Cells = dict[str, str]
 
@@ -190,6 +190,20 @@ def beside(row: dict[str, str]) -> Cells:
     }
 
 
+def search() -> list[Cells]:
+    """Time, memory and recall of search, by docs/search.py."""
+    return [
+        {
+            "step": f"{row['step']}, {int(row['vectors']):,} vectors",
+            "seconds": row["seconds"],
+            "peak memory (MiB)": number(row["peak_mib"], 0),
+            "index (MB)": number(row["bytes"], 0, 1e-6),
+            "recall@10": number(row["recall_at_10"], 3),
+        }
+        for row in read("search")
+    ]
+
+
 def latency() -> list[Cells]:
     """Milliseconds from file to label or map, each pipeline on its fastest engine, by `dcu bench --json`."""
     lines = map(json.loads, (ROOT / "docs" / "bench.jsonl").read_text("utf-8").splitlines())
@@ -212,7 +226,7 @@ TABLES: dict[str, Callable[[], list[Cells]]] = {
     make.__name__: make
     for make in (
         *(codecs, against, classifiers, segmenters, iou),
-        *(compression, comparison, segmentation, baselines, latency),
+        *(compression, comparison, segmentation, baselines, latency, search),
     )
 }
 """Tables by their names in pages."""

@@ -15,7 +15,7 @@ FLOORS = [
     {"cli", "__main__", "api", "pillow", "torch"},
     {"bench"},
     {"train", "evaluate"},
-    {"tasks"},
+    {"tasks", "search"},
     {"codec", "encoding", "data", "datasets"},
     {"coding", "metadata", "rate_control"},
     {"entropy", "install", "store", "weights", "engines", "regions"},

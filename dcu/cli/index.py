@@ -55,7 +55,9 @@ def add(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Add tables to an index; inputs that are in it already are skipped.
+    """Add tables to an index.
+
+    Inputs that are in it already are skipped.
 
     Example: dcu index add more.parquet index/
     """
@@ -67,10 +69,10 @@ def add(
 
 @app.command()
 def approximate(index: IndexPath, json: options.Json = False) -> None:
-    """Make search approximate and fast, and print its recall@10.
+    """Make search approximate and fast.
 
-    Recall is the share of the 10 nearest neighbors that exact search finds.
-    Run it again after adding many images.
+    Prints recall@10: the share of the 10 nearest neighbors of exact search that it
+    finds. Run it again after adding many images.
 
     Example: dcu index approximate index/
     """
@@ -95,7 +97,7 @@ def duplicates(
             min=-1,
             max=1,
             help="Cosine similarity of near-duplicates.",
-            show_default="0.95",
+            show_default="0.9",
         ),
     ] = None,
     json: options.Json = False,

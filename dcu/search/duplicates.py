@@ -50,7 +50,7 @@ def duplicates(index: Index, least: float = NEAR_DUPLICATE) -> Iterator[Group]:
     """Groups of rows linked by a cosine similarity of at least ``least``, in the order of their first rows.
 
     All pairs are compared, ``BLOCK`` rows with as many others at a time: the time grows with the square of their
-    number, the memory by 12 bytes per row.
+    number, the memory by 12 bytes per row and the names of the groups.
 
     Raises
     ------
@@ -62,9 +62,19 @@ def duplicates(index: Index, least: float = NEAR_DUPLICATE) -> Iterator[Group]:
         rows = index.vectors(start, BLOCK)
         for other in range(start, index.count, BLOCK):
             compare(linked, rows, start, rows if other == start else index.vectors(other, BLOCK), other, least)
-    for members in linked.groups():
-        names = [index.rows(row, 1, ["input"])["input"][0].as_py() for row in members]
-        yield Group(names, round(min(1.0, float(linked.best[members].min())), 4))
+    groups = linked.groups()
+    names = inputs_of(index, {row for members in groups for row in members})
+    for members in groups:
+        yield Group([names[row] for row in members], round(min(1.0, float(linked.best[members].min())), 4))
+
+
+def inputs_of(index: Index, rows: set[int]) -> dict[int, str]:
+    """The inputs of rows by their numbers."""
+    found: dict[int, str] = {}
+    for start in sorted({row // BLOCK * BLOCK for row in rows}):
+        names = index.rows(start, BLOCK, ["input"])["input"].to_pylist()
+        found |= {row: name for row, name in enumerate(names, start) if row in rows}
+    return found
 
 
 def compare(

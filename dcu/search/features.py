@@ -115,7 +115,9 @@ def batches(path: Path) -> Iterator[pyarrow.RecordBatch]:
             return
         found = tables.read(path, list(COLUMNS))
         while rows := list(islice(found, tables.ROWS_READ)):
-            yield pyarrow.record_batch(tables.arrays(rows, schema), schema=schema)
+            with np.errstate(over="ignore"):  # infinite numbers are refused
+                columns = tables.arrays(rows, schema)
+            yield pyarrow.record_batch(columns, schema=schema)
     except OSError as error:
         raise MissingInputError(f"{path}: {error.strerror or 'cannot be opened'}") from error
     except (pyarrow.ArrowException, ValueError, TypeError) as error:

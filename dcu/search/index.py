@@ -33,7 +33,7 @@ TABLE = "embeddings"
 LOCK = ".lock"
 LARGE = 10**5
 """Vectors from which on a search through all of them takes noticeable time."""
-NEAR_DUPLICATE = 0.95
+NEAR_DUPLICATE = 0.9
 """Cosine similarity of near-duplicates (experiments/2026-11-29-near-duplicates)."""
 PROBES = 20
 """Partitions of an approximate index that a search looks into."""
@@ -171,7 +171,8 @@ class Index:
             known = {row for batch in self.inputs() for row in batch}
             rows = Rows(paths, labels_of(labels) if labels else {}, self.network, known)
             stored(self.path, rows, lambda data: self.table.add(data))
-            tidy(self.table)
+            if not self.approximate:
+                tidy(self.table)
             self.count = self.table.count_rows()
         return Added(self.network, rows.taken, rows.repeated, self.count)
 
@@ -192,9 +193,9 @@ class Index:
         lists = max(1, math.isqrt(self.count))
         with writing(self.path):
             self.table.checkout_latest()
+            tidy(self.table)  # before: it would merge the partitions of an index that is there
             settings = IvfFlat("cosine", num_partitions=lists, sample_rate=SAMPLED, max_iterations=ROUNDS)
             self.table.create_index("embedding", config=settings)
-            tidy(self.table)
         return self.recall()
 
     def recall(self) -> float:
@@ -338,7 +339,7 @@ def stored(path: Path, rows: Rows, store: Any) -> None:
 
 
 def tidy(table: Table) -> None:
-    """Compact a table, index new rows and remove older versions; where that fails, they only take space."""
+    """Compact a table and remove older versions; where that fails, they only take space."""
     with suppress(RuntimeError, OSError):
         table.optimize(cleanup_older_than=timedelta(seconds=1), delete_unverified=True)
 

@@ -1,7 +1,7 @@
 """Measures the similarity of near-duplicates: images beside altered copies, and beside each other.
 
-``python -m docs.near_duplicates DATA`` writes experiments/2026-11-29-near-duplicates/results.csv. DATA are held-out
-training images, never a validation set.
+``PYTHONPATH=. python experiments/2026-11-29-near-duplicates/measure.py DATA --images N`` writes results.csv beside it.
+DATA are held-out training images, never a validation set.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from dcu.image import ImageArray
 from dcu.search.index import NEAR_DUPLICATE
 from dcu.store import codec_of_rate, find_network
 from dcu.tasks.classify import Classifier
-from docs.results import ROOT, Row, as_csv
+from docs.results import Row, as_csv
 
-PLACE = ROOT / "experiments" / "2026-11-29-near-duplicates" / "results.csv"
+PLACE = Path(__file__).with_name("results.csv")
 RATES = (0.0983, 0.330, 0.635)
 THRESHOLDS = (0.8, 0.85, 0.9, 0.925, 0.95, 0.975)
 
@@ -87,7 +87,6 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=300)
     given = parser.parse_args()
     assert NEAR_DUPLICATE in THRESHOLDS
-    PLACE.parent.mkdir(parents=True, exist_ok=True)
     PLACE.write_text(as_csv(list(measured(given.data, given.images))), "utf-8")
 
 
