@@ -293,7 +293,8 @@ def test_finished_shards_are_skipped_without_a_flag(
     shard_of("compress", "1.tar")
     answer = dcu("compress", source.parent, "-o", out)
     assert "5 done, 0 failed, 1 skipped: done before" in answer.err
-    assert (out / "0.tar").stat() == before
+    after = (out / "0.tar").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     answer = dcu("compress", source, "-o", f"{out}/", "--force")
     assert "5 done, 0 failed" in answer.err
 
