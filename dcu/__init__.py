@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from dcu.image import read_image
+    from dcu.pillow import register_pillow
     from dcu.tasks.classify import Classifier, Prediction, Predictions
     from dcu.tasks.segment import SegmentationMap, Segmenter
 
@@ -52,6 +53,7 @@ __all__ = [
     "classify",
     "decode",
     "read_image",
+    "register_pillow",
 ]
 
 _MODULES = {
@@ -66,6 +68,7 @@ _MODULES = {
         "UsageError",
     ),
     "dcu.image": ("read_image",),
+    "dcu.pillow": ("register_pillow",),
     "dcu.tasks.classify": ("Classifier", "Prediction", "Predictions"),
     "dcu.tasks.segment": ("SegmentationMap", "Segmenter"),
 }

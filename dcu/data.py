@@ -17,11 +17,10 @@ from PIL import Image
 from dcu import paths
 from dcu.errors import DcuError, InvalidInputError, MissingInputError, UnavailableError
 from dcu.image import SUFFIXES, ImageArray, check_size, open_image, read_image
-from dcu.walk import LeftOut, walk
+from dcu.walk import BITSTREAMS, LeftOut, walk
 
 log = logging.getLogger(__name__)
-BITSTREAM = ".bin"
-LABELLED = SUFFIXES | {BITSTREAM}
+LABELLED = SUFFIXES | BITSTREAMS
 """What networks on latents learn from and are measured on."""
 LABEL_MAPS = ("BMP", "GIF", "PNG", "PPM", "TIFF")
 """Formats of label maps."""
@@ -45,7 +44,7 @@ class Item:
     @property
     def is_bitstream(self) -> bool:
         """Whether it holds a bitstream, by its name."""
-        return self.name.lower().endswith(BITSTREAM)
+        return PurePosixPath(self.name).suffix.lower() in BITSTREAMS
 
     @contextmanager
     def named(self) -> Iterator[None]:

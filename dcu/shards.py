@@ -7,8 +7,10 @@ what is written depends on names and contents alone.
 
 from __future__ import annotations
 
+import glob
 import io
 import itertools
+import os
 import posixpath
 import re
 import tarfile
@@ -17,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
+from dcu import remote
 from dcu.errors import InvalidInputError
 
 SUFFIX = ".tar"
@@ -236,3 +239,28 @@ def expanded(pattern: str) -> list[str]:
     if len(parts) * len(after) > MOST_NAMES:
         raise ValueError(f"{pattern[:80]}: stands for more than {MOST_NAMES} names")
     return [f"{before}{part}{rest}" for part, rest in itertools.product(parts, after)]
+
+
+def matched(pattern: str) -> list[str]:
+    """The names of a pattern, as :func:`expanded` says, and what those with ``*`` match (of files also ``?``, ``[``).
+
+    A name that exists, or that matches nothing, stands for itself.
+
+    Raises
+    ------
+    ValueError
+        As :func:`expanded`.
+    MissingInputError, UnavailableError
+        The store of a URL does not answer, or its package is not installed.
+    """
+    special = set("*{" if remote.is_url(pattern) else "*?[{")  # URLs may have a query
+    if os.path.lexists(pattern) or not set(pattern) & special:
+        return [pattern]
+    names = []
+    for each in expanded(pattern):
+        if not set(each) & special - {"{"}:
+            names.append(each)
+        else:
+            found = remote.matching(each) if remote.is_url(each) else sorted(glob.glob(each, recursive=True))
+            names += found or [each]
+    return names

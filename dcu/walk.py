@@ -14,6 +14,8 @@ IMAGE_LIKE = frozenset(
     | {".rw2", ".svg", ".tif", ".tiff", ".webp", ".xcf"}
 )
 """Extensions of files that people take for images, whether dcu reads them or not."""
+BITSTREAMS = frozenset({".bin", ".dcu"})
+"""Extensions of bitstreams."""
 LISTED = 5
 """Extensions that a summary names."""
 

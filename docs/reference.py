@@ -7,12 +7,15 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import typer
 
 import dcu
+import dcu.torch
 from dcu.cli import app
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -26,10 +29,11 @@ METHODS = {
     "Segmenter": ("load", "__call__"),
     "Predictions": ("best",),
     "SegmentationMap": ("class_fractions", "image", "over"),
+    "IterableBitstreams": ("set_epoch",),
 }
 """The public methods and properties of public classes; all other ones are internal."""
 GROUPS = {
-    "Functions": ("read_image", "decode", "classify"),
+    "Functions": ("read_image", "decode", "classify", "register_pillow"),
     "Classes": ("Codec", "Classifier", "Segmenter"),
     "Results": ("Predictions", "Prediction", "SegmentationMap"),
     "Errors": (
@@ -54,10 +58,14 @@ PYTHON = """# Python API
 
 <!-- Written by docs/reference.py (`make docs`) from docstrings. -->
 
-The names in `dcu.__all__`. Every other module and name is internal and may change in any release
-([compatibility](../compatibility.md)). Arrays are NumPy's; an image is an array (height, width, 3) of uint8 in
+The names in `dcu.__all__` and `dcu.torch.__all__`. Every other module and name is internal and may change in any
+release ([compatibility](../compatibility.md)). Arrays are NumPy's; an image is an array (height, width, 3) of uint8 in
 sRGB. A bitstream is `bytes`, `bytearray` or `memoryview`. Importing `dcu` does not import PyTorch; the names
 below are loaded at first use.
+"""
+TORCH = """## Data sets for PyTorch
+
+`import dcu.torch`; examples: [archives.md](../guide/archives.md#pytorch).
 """
 
 
@@ -136,9 +144,9 @@ def member(owner: Any, class_name: str, name: str) -> str:
     return f"#### {title}\n\n```python\n{signature(function, shown)}\n```\n\n{prose(function)}\n"
 
 
-def documented(name: str) -> str:
+def documented(name: str, module: ModuleType = dcu) -> str:
     """A public name with its public members."""
-    found = getattr(dcu, name)
+    found = getattr(module, name)
     if not inspect.isclass(found):
         return f"### {name}\n\n```python\n{signature(found, name)}\n```\n\n{prose(found)}\n"
     parts = [f"### {name}\n\n{prose(found)}\n"]
@@ -152,7 +160,8 @@ def documented(name: str) -> str:
 def python() -> str:
     """The page of the Python API."""
     parts = [f"## {title}\n\n" + "\n".join(map(documented, names)) for title, names in GROUPS.items()]
-    return "\n".join([PYTHON, *parts])
+    latents = map(partial(documented, module=dcu.torch), dcu.torch.__all__)
+    return "\n".join([PYTHON, *parts, TORCH, *latents])
 
 
 PAGES = {"cli.md": cli, "python.md": python}

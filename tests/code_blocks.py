@@ -34,14 +34,19 @@ def commands(page: Path) -> list[list[str]]:
     return found
 
 
+def command(directory: Path) -> Path:
+    """A directory in another one with the command dcu of this checkout, also where dcu is not installed."""
+    script = directory / ".bin" / "dcu"
+    script.parent.mkdir(exist_ok=True)
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m dcu "$@"\n')
+    script.chmod(0o755)
+    return script.parent
+
+
 def run(page: Path, directory: Path) -> None:
     """Run a page's commands in a new directory; raises RuntimeError where one fails, with its output."""
     shutil.copytree(SAMPLES, directory / "samples")
-    command = directory / ".bin" / "dcu"  # this checkout's, also where dcu is not installed
-    command.parent.mkdir(exist_ok=True)
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m dcu "$@"\n')
-    command.chmod(0o755)
-    environment = os.environ | {"PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}"}
+    environment = os.environ | {"PATH": f"{command(directory)}{os.pathsep}{os.environ['PATH']}"}
     for words in commands(page):
         done = subprocess.run(words, cwd=directory, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:

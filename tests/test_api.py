@@ -55,6 +55,7 @@ def test_names() -> None:
         "classify",
         "decode",
         "read_image",
+        "register_pillow",
     ]
     assert set(dcu.__all__) <= set(dir(dcu))
     for name in dcu.__all__:

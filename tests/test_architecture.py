@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "dcu"
 FLOORS = [
-    {"cli", "__main__", "api"},
+    {"cli", "__main__", "api", "pillow", "torch"},
     {"bench"},
     {"train", "evaluate"},
     {"tasks", "search"},
@@ -61,7 +61,9 @@ def test_networks_import_torch_alone(path: Path) -> None:
         assert root != "dcu" or name.startswith(("dcu.nets", "dcu.geometry"))
 
 
-@pytest.mark.parametrize("module", ["dcu", "dcu.bitstream", "dcu.image", "dcu.store", "dcu.cli.app", "dcu.cli.info"])
+@pytest.mark.parametrize(
+    "module", ["dcu", "dcu.bitstream", "dcu.image", "dcu.store", "dcu.cli.app", "dcu.cli.info", "dcu.pillow"]
+)
 def test_torch_is_not_imported(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

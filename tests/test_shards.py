@@ -154,6 +154,16 @@ def test_patterns(pattern: str, names: list[str]) -> None:
     assert shards.expanded(pattern) == names
 
 
+def test_patterns_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("0.tar", "1.tar", "[x]{0..1}.tar"):
+        (tmp_path / name).write_bytes(b"")
+    assert shards.matched("?.tar") == ["0.tar", "1.tar"]
+    assert shards.matched("{1..2}.tar") == ["1.tar", "2.tar"]
+    assert shards.matched("{1,no*}.tar") == ["1.tar", "no*.tar"]
+    assert shards.matched("[x]{0..1}.tar") == ["[x]{0..1}.tar"], "there is such a file"
+
+
 @pytest.mark.parametrize("pattern", ["{1..10000000000000000000000}", "{1..1001}{1..1001}", "{0..999}" * 20])
 def test_patterns_that_stand_for_too_many_names(pattern: str) -> None:
     with pytest.raises(ValueError, match="more than"):

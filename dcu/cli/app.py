@@ -142,7 +142,7 @@ def root(
 ) -> None:
     """Learned image codec with classification and segmentation of bitstreams.
 
-    Example: dcu compress photo.jpg -o photo.bin
+    Example: dcu compress photo.jpg -o photo.dcu
     """
 
 

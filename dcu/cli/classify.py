@@ -17,6 +17,7 @@ from dcu.cli.outputs import Output, check_report, tables_of
 from dcu.cli.reading import classifiers
 from dcu.cli.report import Report
 from dcu.cli.run import Result, ending_the_run
+from dcu.walk import BITSTREAMS
 
 if TYPE_CHECKING:
     from dcu.bitstream import Stream
@@ -74,11 +75,11 @@ def classify(
 ) -> int:
     """Classify images from their bitstreams, without decoding.
 
-    Example: dcu classify photo.bin --top 3
+    Example: dcu classify photo.dcu --top 3
     """
     seen = options.chosen_view(view, views)
     known = known_classes(classes, prior)
-    found = files.sources(inputs, files.BIN, "bitstreams (.bin)", files_from)
+    found = files.sources(inputs, BITSTREAMS, "bitstreams (.bin, .dcu)", files_from)
     targets: list[Output] = []
     if output is not None:
         targets.append(tables_of(found, output, LABELS, force, skip_existing or retry is not None))
@@ -89,7 +90,7 @@ def classify(
     )
     jobs, device = options.begin(jobs, threads, device, remotely=ray is not None)
     work = partial(Labeler, network, engine, Question(seen, top, known, min_probability), bool(targets))
-    settings = run.Settings("classifying", jobs, device, files.BIN, quiet, skip_existing, force, options.CHUNK)
+    settings = run.Settings("classifying", jobs, device, BITSTREAMS, quiet, skip_existing, force, options.CHUNK)
     run.Run(found, targets, work, report, settings, ray)()
     return report.finish()
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -181,6 +181,9 @@ def compress(
         bool, typer.Option("--metadata", help="Keep when and where the photograph was taken; with codec-2 only.")
     ] = False,
     background: Annotated[str, typer.Option(metavar="COLOR", help="Background color of transparent images.")] = "white",
+    extension: Annotated[
+        Literal[".bin", ".dcu"], typer.Option("--extension", help="Of bitstreams in a directory or a shard.")
+    ] = ".bin",
     keep_extension: options.KeepExtension = False,
     files_from: options.FilesFrom = None,
     skip_existing: options.SkipExisting = False,
@@ -209,9 +212,10 @@ def compress(
     goal.check()
     parse_color(background)
     found = files.sources(inputs, SUFFIXES, "images", files_from)
-    target = places.choose(found, output, ".bin", keep_extension)
+    target = places.choose(found, output, extension, keep_extension)
     places.check(found, target, keepable=True)
     made_by = f"{goal.described()} background={background}{' thumbnail' if thumbnail_only else ''}"
+    made_by += f" extension={extension}" if extension != ".bin" else ""
     outputs = [Output(target, made_by, force, recognize=goal.recognize)]
     check_report(report_file, found, outputs, files_from)
     piped = target.piped

@@ -15,6 +15,7 @@ from dcu.cli.report import Report
 from dcu.cli.run import Result
 from dcu.errors import UsageError
 from dcu.jobs import Pixels
+from dcu.walk import BITSTREAMS
 
 app = typer.Typer(add_completion=False)
 
@@ -44,14 +45,14 @@ def decode(
 ) -> int:
     """Decode bitstreams to images. The output extension selects the format.
 
-    Example: dcu decode photo.bin -o photo.png
+    Example: dcu decode photo.dcu -o photo.png
     """
     from dcu.image import encoder
 
     suffix = f".{format.removeprefix('.')}"
     if not suffix[1:].isalnum():
         raise UsageError(f"--format: {format} is not a file extension")
-    found = files.sources(inputs, files.BIN, "bitstreams (.bin)", files_from)
+    found = files.sources(inputs, BITSTREAMS, "bitstreams (.bin, .dcu)", files_from)
     target = places.choose(found, output, suffix)
     places.check(found, target)
     example = Path(f"image{suffix}" if target.file is None or found.shards_only else str(target.file))
@@ -78,6 +79,6 @@ def decode(
     def work(entries: Sequence[Entry]) -> list[Result]:
         return [result(entry) for entry in entries]
 
-    settings = run.Settings("decoding", jobs, device, files.BIN, quiet, skip_existing, force)
+    settings = run.Settings("decoding", jobs, device, BITSTREAMS, quiet, skip_existing, force)
     run.Run(found, outputs, lambda device: work, report, settings)()
     return report.finish()

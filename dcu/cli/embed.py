@@ -18,6 +18,7 @@ from dcu.cli.reading import classifiers
 from dcu.cli.report import Report
 from dcu.cli.run import Result
 from dcu.errors import UsageError
+from dcu.walk import BITSTREAMS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +65,7 @@ def embed(
     if json and output is not None:
         raise UsageError("--json and -o cannot be combined")
     seen = options.chosen_view(view, views)
-    found = files.sources(inputs, files.BIN, "bitstreams (.bin)", files_from)
+    found = files.sources(inputs, BITSTREAMS, "bitstreams (.bin, .dcu)", files_from)
     target = None if json else output_of(found, output, force, skip_existing or retry is not None)
     targets = [target] if target else []
     check_report(report_file, found, targets, files_from)
@@ -78,7 +79,7 @@ def embed(
     )
     jobs, device = options.begin(jobs, threads, device, remotely=ray is not None)
     work = partial(Embedder, network, seen, target is None)
-    settings = run.Settings("embedding", jobs, device, files.BIN, quiet, skip_existing, force, options.CHUNK)
+    settings = run.Settings("embedding", jobs, device, BITSTREAMS, quiet, skip_existing, force, options.CHUNK)
     run.Run(found, targets, work, report, settings, ray)()
     return report.finish()
 

@@ -11,8 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
 
 from dcu import bitstream, shards
-from dcu.cli.files import BIN, Source
+from dcu.cli.files import Source
 from dcu.errors import DcuError, InvalidInputError, UsageError
+from dcu.walk import BITSTREAMS
 
 if TYPE_CHECKING:
     from dcu.bitstream import Stream
@@ -81,7 +82,7 @@ def entries(source: Source, suffixes: frozenset[str], alone: bool = False) -> It
     """
     if source.shard:
         yield from members(source, suffixes)
-    elif suffixes == BIN and source.name == "-":
+    elif suffixes == BITSTREAMS and source.name == "-":
         yield from piped(source, alone)
     else:
         yield Entry(source.name, source.path, source.relative)
@@ -95,7 +96,7 @@ def members(source: Source, suffixes: frozenset[str]) -> Iterator[Entry]:
             worked = [extension for extension, name in names.items() if PurePosixPath(name).suffix.lower() in suffixes]
             rest = [(names[extension], data) for extension, data in sample.members.items() if extension not in worked]
             if sample.error or not worked:
-                kind = "bitstream" if suffixes == BIN else "image"
+                kind = "bitstream" if suffixes == BITSTREAMS else "image"
                 yield member(source, sample.key, error=sample.error or InvalidInputError(f"holds no {kind}"))
             for extension in worked:
                 yield member(source, names[extension], sample.members[extension], sidecars=rest)

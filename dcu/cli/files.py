@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import io
 import os
 import sys
@@ -19,7 +18,6 @@ from dcu.errors import InvalidInputError, MissingInputError, OutputError, UsageE
 from dcu.io import write_atomic
 from dcu.walk import LeftOut, walk
 
-BIN = frozenset({".bin"})
 MOST_LIST = 2**30
 """Bytes of a list of inputs."""
 
@@ -141,7 +139,7 @@ def sources(inputs: Sequence[str] | None, suffixes: frozenset[str], kind: str, l
 
     A missing file, or a directory that cannot be opened, stays in the list and fails when it is read; a directory
     without any such file is an error at once. Where there is no file of that name, patterns are those of
-    :func:`dcu.shards.expanded` and ``glob``. ``listed`` names a file of further inputs, one per line.
+    :func:`dcu.shards.matched`. ``listed`` names a file of further inputs, one per line.
     """
     STDIN.clear()
     names = [remote.local(name) for name in inputs or []]
@@ -165,21 +163,10 @@ def sources(inputs: Sequence[str] | None, suffixes: frozenset[str], kind: str, l
 
 def matched(name: str) -> list[str]:
     """What an input's name stands for: itself, or all that its pattern matches; raises UsageError."""
-    special = set("*{" if remote.is_url(name) else "*?[{")  # URLs may have a query
-    if name == "-" or os.path.lexists(name) or not set(name) & special:
-        return [name]
-    names = []
     try:
-        expanded = shards.expanded(name)
+        return [name] if name == "-" else shards.matched(name)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    for each in expanded:
-        if not set(each) & special - {"{"}:
-            names.append(each)
-        else:
-            found = remote.matching(each) if remote.is_url(each) else sorted(glob.glob(each, recursive=True))
-            names += found or [each]
-    return names
 
 
 def add_directory(found: Inputs, name: str, suffixes: frozenset[str], kind: str) -> None:

@@ -12,6 +12,7 @@ from dcu.cli.console import print_json, progress, say
 from dcu.cli.report import Report
 from dcu.cli.run import every_entry
 from dcu.errors import UnavailableError
+from dcu.walk import BITSTREAMS
 
 if TYPE_CHECKING:
     from dcu.bitstream import Stream
@@ -23,9 +24,9 @@ app = typer.Typer(add_completion=False)
 def info(inputs: options.Inputs = None, json: options.Json = False, quiet: options.Quiet = False) -> int:
     """Show size, layers, rate and codec of bitstreams.
 
-    Example: dcu info photo.bin
+    Example: dcu info photo.dcu
     """
-    found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
+    found = files.sources(inputs, BITSTREAMS, "bitstreams (.bin, .dcu)")
     report = Report(found, json, quiet)
     for entry in every_entry(progress(found.sources, "reading", quiet), report):
         with report.of(entry.name):

@@ -20,12 +20,13 @@ from typing import Any, TypeVar
 
 from dcu.cli import console, notes
 from dcu.cli.entries import Entry, entries
-from dcu.cli.files import BIN, Inputs, Source
+from dcu.cli.files import Inputs, Source
 from dcu.cli.options import DeviceName
 from dcu.cli.outputs import Finished, Output
 from dcu.cli.report import TROUBLE, Report
 from dcu.errors import DcuError, OutputError
 from dcu.jobs import MOST_BYTES, ordered
+from dcu.walk import BITSTREAMS
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -77,7 +78,7 @@ class Settings:
     doing: str
     jobs: int
     device: DeviceName = "cpu"
-    suffixes: frozenset[str] = BIN
+    suffixes: frozenset[str] = BITSTREAMS
     """Of the inputs; bitstreams may come several in a pipe."""
     quiet: bool = False
     skip_existing: bool = False
@@ -296,7 +297,7 @@ def every_entry(sources: Iterable[Source], report: Report) -> Iterator[Entry]:
     """The bitstreams that inputs hold, one by one; shards that are damaged are reported."""
     for source in sources:
         with report.of(source.name, counted=False):
-            yield from entries(source, BIN)
+            yield from entries(source, BITSTREAMS)
 
 
 def units(sources: Sequence[Source]) -> Iterator[Sequence[Source]]:

@@ -14,6 +14,7 @@ from dcu.cli import console, files, options, places
 from dcu.cli.entries import Entry
 from dcu.errors import InvalidInputError, UnavailableError
 from dcu.image import ImageArray, read_image
+from dcu.walk import BITSTREAMS
 
 if TYPE_CHECKING:
     from dcu.bitstream import Stream
@@ -29,7 +30,9 @@ def search(
     query: Annotated[
         str,
         typer.Argument(
-            metavar="QUERY", help="Image or bitstream (.bin); - for a bitstream on standard input.", show_default=False
+            metavar="QUERY",
+            help="Image or bitstream (.dcu, .bin); - for a bitstream on standard input.",
+            show_default=False,
         ),
     ],
     top: Annotated[int, typer.Option(metavar="K", min=1, help="Number of images to find.")] = 10,
@@ -117,7 +120,7 @@ def asked(source: files.Source, classifier: Classifier) -> tuple[Stream, ImageAr
         Neither an image nor a bitstream of the network's codec; with its name.
     """
     try:
-        if source.name != "-" and source.relative.suffix.lower() not in files.BIN:
+        if source.name != "-" and source.relative.suffix.lower() not in BITSTREAMS:
             image = read_image(source.image())
             return classifier.codec.read(classifier.codec.compress(image)), image
         stream = Entry(source.name, source.path, source.relative).stream

@@ -16,6 +16,7 @@ from dcu.cli.reading import Networks
 from dcu.cli.report import Report
 from dcu.cli.run import Result
 from dcu.errors import UsageError
+from dcu.walk import BITSTREAMS
 
 if TYPE_CHECKING:
     from dcu.bitstream import Stream
@@ -64,14 +65,14 @@ def segment(
 
     Writes an indexed PNG per image and prints the fraction of pixels per class.
 
-    Example: dcu segment street.bin -o map.png --overlay seen.png
+    Example: dcu segment street.dcu -o map.png --overlay seen.png
     """
     from dcu.image import encoder
 
     if list_classes:
         print_classes(network or DEFAULT, json)
         return 0
-    found = files.sources(inputs, files.BIN, "bitstreams (.bin)", files_from)
+    found = files.sources(inputs, BITSTREAMS, "bitstreams (.bin, .dcu)", files_from)
     optional = output is None and (json or overlay is not None)
     maps = None if optional else places.choose(found, output, ".png")
     overlays = None if overlay is None else places.choose(found, overlay, ".png", option="--overlay")
@@ -112,7 +113,7 @@ def segment(
         silent = maps is not None and maps.piped
         return [result(entry.name, segmentation, contents, silent) for entry, (segmentation, contents) in answers]
 
-    settings = run.Settings("segmenting", jobs, device, files.BIN, quiet, skip_existing, force)
+    settings = run.Settings("segmenting", jobs, device, BITSTREAMS, quiet, skip_existing, force)
     run.Run(found, outputs, lambda device: work, report, settings)()
     return report.finish()
 

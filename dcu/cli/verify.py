@@ -9,6 +9,7 @@ from dcu.cli import files, options
 from dcu.cli.console import print_json, progress, say
 from dcu.cli.report import Report
 from dcu.cli.run import every_entry
+from dcu.walk import BITSTREAMS
 
 app = typer.Typer(add_completion=False)
 
@@ -21,7 +22,7 @@ def verify(inputs: options.Inputs = None, json: options.Json = False, quiet: opt
 
     Example: dcu verify bins/ --quiet
     """
-    found = files.sources(inputs, files.BIN, "bitstreams (.bin)")
+    found = files.sources(inputs, BITSTREAMS, "bitstreams (.bin, .dcu)")
     report = Report(found, json, quiet, prints=json or not quiet)
     for entry in every_entry(progress(found.sources, "verifying", quiet), report):
         with report.of(entry.name):

@@ -26,16 +26,20 @@ def max_pixels() -> int:
     return int(text)
 
 
+class TooLargeError(InvalidInputError):
+    """An image has more pixels than :func:`max_pixels`."""
+
+
 def check_size(width: int, height: int) -> None:
-    """Raise InvalidInputError where an image has more pixels than :func:`max_pixels`."""
+    """Raise TooLargeError where an image has more pixels than :func:`max_pixels`."""
     if width * height > max_pixels():
         raise too_large(f"{width}x{height}")
 
 
-def too_large(size: str) -> InvalidInputError:
+def too_large(size: str) -> TooLargeError:
     """The error for an image of a size."""
     most = max_pixels()
-    return InvalidInputError(f"{size} is more than {'2^28' if most == MAX_PIXELS else f'{most} ({VARIABLE})'} pixels")
+    return TooLargeError(f"{size} is more than {'2^28' if most == MAX_PIXELS else f'{most} ({VARIABLE})'} pixels")
 
 
 @contextmanager
