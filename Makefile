@@ -28,7 +28,7 @@ readme: $(READY)  ## write the tables of README.md, from the cards and a new ben
 scale: $(READY)  ## write docs/scale.md from results/scale.csv; with DATA=TAR, measure first
 	$(BIN)/python -m docs.scale $(if $(DATA),--data $(DATA))
 
-docs: $(READY)  ## write docs/reference/cli.md and python.md, from help and docstrings
+docs: $(READY)  ## write docs/reference/cli*.md and python.md, from help and docstrings
 	$(BIN)/python docs/reference.py
 
 demo: $(READY)  ## compress, classify and decode the photographs of samples/, write out/

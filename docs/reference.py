@@ -1,4 +1,4 @@
-"""Writes reference/cli.md, from the help of every command, and reference/python.md, from docstrings (`make docs`)."""
+"""Writes reference/cli.md and cli-models.md, from help, and reference/python.md, from docstrings (`make docs`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dcu.cli import app
 REFERENCE = Path(__file__).parent / "reference"
 WIDTH = 78
 """Columns of help in a terminal of 80."""
-SHARED = 4
+SHARED = 3
 """Commands with the same option from which on it is described once."""
 METHODS = {
     "Codec": ("load", "compress", "decode", "latent", "read"),
@@ -45,12 +45,14 @@ GROUPS = {
         "OutputError",
     ),
 }
-CLI = """# Command line
+OF_MODELS = ("bench", "data", "train", "eval", "models")
+"""Commands that have a page of their own."""
+CLI = """# Command line{title}
 
 <!-- Written by docs/reference.py (`make docs`) from the help of each command. -->
 
-The help of every command (`dcu COMMAND --help`). Exit codes, output and errors: [exit-codes.md](exit-codes.md).
-Guides: [index](../index.md).
+The help of every command (`dcu COMMAND --help`); {others}. Exit codes, output and
+errors: [exit-codes.md](exit-codes.md). Guides: [index](../index.md).
 
 ## Shared options
 """
@@ -83,15 +85,19 @@ def commands() -> list[tuple[str, Any, Any]]:
     return list(below("dcu", root, None))
 
 
-def cli() -> str:
-    """The page of the command line; options that many commands have are on it once."""
-    found = commands()
+def cli(of_models: bool) -> str:
+    """A page of the command line; options that several commands have are on it once."""
+    found = [each for each in commands() if (each[0].split()[1:2] in [[name] for name in OF_MODELS]) == of_models]
+    title = ": models and data sets" if of_models else ""
+    others = (
+        "the others: [cli.md](cli.md)" if of_models else f"`{'`, `'.join(OF_MODELS)}`: [cli-models.md](cli-models.md)"
+    )
     records = [(option, option.get_help_record(context)) for _, command, context in found for option in command.params]
     counts = Counter(record for option, record in records if record and option.opts[0].startswith("-"))
     shared = {record: option.opts[0] for option, record in records if record and counts[record] >= SHARED}
     formatter = found[0][2].make_formatter()
     formatter.write_dl([*shared, ("-h, --help", "Show this message and exit.")])
-    parts = [CLI, f"```text\n{formatter.getvalue().rstrip()}\n```\n"]
+    parts = [CLI.format(title=title, others=others), f"```text\n{formatter.getvalue().rstrip()}\n```\n"]
     for name, command, context in found:
         common = [shared.get(option.get_help_record(context)) for option in command.params]
         command.params = [option for option, known in zip(command.params, common, strict=True) if not known]
@@ -164,7 +170,7 @@ def python() -> str:
     return "\n".join([PYTHON, *parts, TORCH, *latents])
 
 
-PAGES = {"cli.md": cli, "python.md": python}
+PAGES = {"cli.md": partial(cli, False), "cli-models.md": partial(cli, True), "python.md": python}
 
 if __name__ == "__main__":
     for page, content in PAGES.items():

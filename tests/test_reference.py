@@ -1,4 +1,4 @@
-"""docs/reference/{cli,python}.md are those of the code."""
+"""docs/reference/{cli,cli-models,python}.md are those of the code."""
 
 from __future__ import annotations
 
