@@ -178,7 +178,6 @@ class RayCluster:
     def started(self) -> Iterator[None]:
         """A connection to the cluster; raises UnavailableError."""
         check_address(self.address)
-        os.environ |= NO_STATISTICS if self.address else NO_STATISTICS | LOOPBACK
         import ray
 
         own: dict[str, Any] = {}
@@ -294,6 +293,7 @@ def chosen(
         raise UsageError("--executor ray processes shards (.tar), and no pipe")
     if not targets or any(target.places.directory is None for target in targets):
         raise UsageError("--executor ray writes one file per shard: name a directory with -o")
+    os.environ |= NO_STATISTICS if address else NO_STATISTICS | LOOPBACK  # read when Ray is imported
     try:
         import ray.data  # noqa: F401
     except ImportError as error:
