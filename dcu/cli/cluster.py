@@ -14,8 +14,10 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ from dcu.errors import DcuError, UnavailableError, UsageError, of_exit_code
 from dcu.jobs import cores
 
 SECONDS_TO_CONNECT = 5
+TRIES_TO_REMOVE = 50
 NO_STATISTICS = {"RAY_USAGE_STATS_ENABLED": "0"}
 """None are sent to Ray's makers."""
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -184,9 +187,7 @@ class RayCluster:
         with contextlib.ExitStack() as stack:
             stack.enter_context(console.stderr_alone())
             if self.address is None:
-                directory = stack.enter_context(
-                    tempfile.TemporaryDirectory(prefix="dcu-ray-", ignore_cleanup_errors=True)
-                )
+                directory = stack.enter_context(temporary_directory())
                 own = {"num_cpus": cores(), "include_dashboard": False, "_temp_dir": directory}
             try:
                 ray.init(self.address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
@@ -216,6 +217,20 @@ class RayCluster:
         )
         for row in rows.iter_rows():
             yield json.loads(row["answer"])
+
+
+@contextmanager
+def temporary_directory() -> Iterator[str]:
+    """A directory for Ray's files, removed at the end: once its processes, which are being killed, write no more."""
+    directory = tempfile.mkdtemp(prefix="dcu-ray-")
+    try:
+        yield directory
+    finally:
+        for _ in range(TRIES_TO_REMOVE):
+            shutil.rmtree(directory, ignore_errors=True)
+            if not os.path.exists(directory):
+                break
+            time.sleep(0.1)
 
 
 def check_address(address: str | None) -> None:
