@@ -75,8 +75,9 @@ class GroupContext(nn.Module):
             (B,), operating points.
         """
         height, width = symbols.shape[-2:]
-        weight = self.spatial.weight * self.mask
-        hidden = F.conv2d(compressed, weight, self.spatial.bias, padding=REACH) + per_channel(self.bias(q))
+        read = self.channels if len(self.passes) > 1 else self.channels - self.count  # none of its own are known
+        weight = (self.spatial.weight * self.mask)[:, :read]
+        hidden = F.conv2d(compressed[:, :read], weight, self.spatial.bias, padding=REACH) + per_channel(self.bias(q))
         kernels = (self.linear * self.own_mask).transpose(0, 1).reshape(-1, 1, KERNEL, KERNEL)
         own = F.conv2d(symbols[:, -self.count :], kernels, padding=REACH, groups=self.count)
         own = own.unflatten(1, (self.count, len(self.passes)))

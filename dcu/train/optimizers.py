@@ -13,7 +13,7 @@ from dcu.train.recipe import Schedule
 
 LARGEST_PRECONDITIONER = 600
 """Dimensions above this many entries are not preconditioned."""
-PRECONDITION_EVERY = 10
+PRECONDITION_EVERY = 30
 """Steps between two eigenbases of SOAP."""
 
 
