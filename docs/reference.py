@@ -170,7 +170,11 @@ def python() -> str:
     return "\n".join([PYTHON, *parts, TORCH, *latents])
 
 
-PAGES = {"cli.md": partial(cli, False), "cli-models.md": partial(cli, True), "python.md": python}
+PAGES: dict[str, Callable[[], str]] = {
+    "cli.md": partial(cli, False),
+    "cli-models.md": partial(cli, True),
+    "python.md": python,
+}
 
 if __name__ == "__main__":
     for page, content in PAGES.items():
