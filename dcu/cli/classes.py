@@ -38,9 +38,14 @@ class KnownClasses:
     prior: Sequence[Entry] | None
 
     def weights(self, classifier: Classifier) -> Tensor | None:
-        """The weight of each class of a network, see :mod:`dcu.tasks.prior`; raises InvalidInputError."""
+        """The weight of each class of a network, see :mod:`dcu.tasks.prior`; raises InvalidInputError.
+
+        None where nothing is said of the classes.
+        """
         from dcu.tasks.prior import class_weights
 
+        if self.classes is None and self.prior is None:
+            return None
         names = indices_by_name(classifier.labels)
         for entry in (*(self.classes or ()), *(self.prior or ())):
             if entry.name.casefold() not in names:
