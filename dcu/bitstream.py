@@ -37,6 +37,7 @@ LARGEST_METADATA = 2**20
 TILE = 256  # latent positions a side
 THUMBNAIL_FROM = 1024  # short side, in pixels, from which on there is a thumbnail layer
 THUMBNAIL_SHORT = 256  # short side of the thumbnail layer
+MOST_HEAD = 64  # bytes that hold what stands before the contents
 START = 9  # bytes from which on numbers follow, in version 1 from the last of them on
 CHUNK = 2**20  # bytes that are read of a file at once: memory follows what is there, not what a header says
 

@@ -6,7 +6,7 @@ import logging
 import os
 import tarfile
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dcu import paths
-from dcu.errors import DcuError, InvalidInputError, MissingInputError, UnavailableError
+from dcu.errors import DcuError, InvalidInputError, MissingInputError, UnavailableError, named
 from dcu.image import SUFFIXES, ImageArray, check_size, open_image, read_image
-from dcu.walk import BITSTREAMS, LeftOut, walk
+from dcu.walk import BITSTREAMS, LeftOut, checked_walk
 
 log = logging.getLogger(__name__)
 LABELLED = SUFFIXES | BITSTREAMS
@@ -46,13 +46,9 @@ class Item:
         """Whether it holds a bitstream, by its name."""
         return PurePosixPath(self.name).suffix.lower() in BITSTREAMS
 
-    @contextmanager
-    def named(self) -> Iterator[None]:
+    def named(self) -> AbstractContextManager[None]:
         """Put the item's name before what is said of its content."""
-        try:
-            yield
-        except (InvalidInputError, UnavailableError) as error:
-            raise type(error)(f"{self.dataset}/{self.name}: {error}") from error
+        return named(f"{self.dataset}/{self.name}")
 
     def image(self) -> ImageArray:
         """The image that it holds; raises InvalidInputError with its name."""
@@ -105,9 +101,7 @@ def items(source: Path, suffixes: Collection[str] = SUFFIXES) -> list[Item]:
 def directory_items(source: Path, suffixes: Collection[str], left_out: LeftOut) -> list[Item]:
     """The items of a directory, or of the tars that are all that it holds."""
     dataset, found = dataset_name(source), []
-    for path in walk(source, suffixes, left_out):
-        if os.path.isdir(path):  # what it holds must not go missing unseen
-            raise MissingInputError(f"{path}: cannot be opened")
+    for path in checked_walk(source, suffixes, left_out):
         size = path.stat().st_size if path.exists() else 0  # a link to nothing fails when it is read
         found.append(Item(dataset, path.relative_to(source).as_posix(), path, 0, size))
     if not found and (tars := sorted(source.glob("*.tar"))):  # shards keep their order

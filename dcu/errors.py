@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 class DcuError(Exception):
     """Base class of all errors; the message is one line for the user."""
@@ -37,6 +43,15 @@ class OutputError(DcuError):
     """The output cannot be written."""
 
     exit_code = 73
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Put a name before what is said of its content."""
+    try:
+        yield
+    except (InvalidInputError, UnavailableError) as error:
+        raise type(error)(f"{name}: {error}") from error
 
 
 def of_exit_code(code: int, message: str) -> Exception:

@@ -8,15 +8,13 @@ from typing import IO, Any
 
 from PIL import Image, ImageFile
 
-from dcu.bitstream import MAGIC, Stream, read_from, read_head
+from dcu.bitstream import MAGIC, MOST_HEAD, Stream, read_from, read_head
 from dcu.errors import DcuError, InvalidInputError
 from dcu.image.limits import TooLargeError
 from dcu.walk import BITSTREAMS
 
 FORMAT = "DCU"
 MIME = "image/x-dcu"
-HEAD = 64
-"""Bytes that hold what stands before the contents of any bitstream."""
 
 
 def register_pillow() -> None:
@@ -50,7 +48,7 @@ class BitstreamImageFile(ImageFile.ImageFile):
     def _open(self) -> None:
         assert self.fp is not None
         try:
-            head = read_head(memoryview(self.fp.read(HEAD)))
+            head = read_head(memoryview(self.fp.read(MOST_HEAD)))
         except TooLargeError as error:
             raise Image.DecompressionBombError(str(error)) from error
         except InvalidInputError as error:

@@ -22,8 +22,14 @@ ROWS_READ = 512
 """Rows that are read together."""
 URL = re.compile(r"[a-z][a-z0-9+.-]*:/")
 """How a URL begins, as a path."""
+DIMENSIONS = 1280
+"""Numbers of an embedding."""
 Schema = Mapping[str, str]
 """Column to type: string, int64, double, float32, or list<...>, struct and so on as ``TYPES`` has them."""
+COLUMNS = {"input": "string", "key": "string", "shard": "string", "codec": "string", "network": "string"}
+"""What all tables of results begin with: the entry, and the models."""
+EMBEDDINGS = COLUMNS | {"label": "string", "embedding": "embedding"}
+"""Columns of tables of embeddings; the label is that of a sidecar .cls."""
 
 
 class Writer(Protocol):
@@ -119,7 +125,7 @@ def arrow_schema(schema: Schema) -> pyarrow.Schema:
         "double": pa.float64(),
         "float": pa.float32(),
         "predictions": pa.list_(prediction),
-        "embedding": pa.list_(pa.float16(), 1280),
+        "embedding": pa.list_(pa.float16(), DIMENSIONS),
     }
     return pa.schema([(name, types[kind]) for name, kind in schema.items()])
 

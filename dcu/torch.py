@@ -31,8 +31,8 @@ from torch.utils.data import Dataset, IterableDataset, default_collate, get_work
 
 from dcu import bitstream, remote, shards
 from dcu.codec import codec_of
-from dcu.errors import InvalidInputError, MissingInputError, UnavailableError
-from dcu.walk import BITSTREAMS, LeftOut, walk
+from dcu.errors import InvalidInputError, MissingInputError, named
+from dcu.walk import BITSTREAMS, LeftOut, checked_walk
 
 __all__ = ["Bitstreams", "IterableBitstreams", "Sample", "collate"]
 
@@ -242,11 +242,9 @@ def collate(samples: Sequence[tuple[Any, int, str]]) -> tuple[Any, Tensor, list[
 
 def latent_of(data: bytes, name: str, transform: Transform | None) -> Any:
     """The transformed latent of a bitstream; errors begin with its name."""
-    try:
+    with named(name):
         stream = bitstream.read(data)
         latent = codec_of(stream.codec).latent(data)
-    except (InvalidInputError, UnavailableError) as error:
-        raise type(error)(f"{name}: {error}") from error
     latent = latent[0].clone()  # a tensor made for inference alone takes no part in training
     return transform(latent) if transform else latent
 
@@ -276,12 +274,9 @@ def shards_of(name: str) -> list[str]:
 def held(top: Path, suffixes: Collection[str], kind: str) -> list[Path]:
     """The files of a directory with one of the extensions; raises MissingInputError where there are none."""
     left_out = LeftOut()
-    found = walk(top, suffixes, left_out)
+    found = checked_walk(top, suffixes, left_out)
     if not found:
         raise MissingInputError(", ".join([f"{top}: holds no {kind}", *left_out.described()]))
-    for path in found:
-        if os.path.isdir(path):  # what it holds must not go missing unseen
-            raise MissingInputError(f"{path}: cannot be opened")
     return found
 
 

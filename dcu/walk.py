@@ -8,6 +8,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dcu.errors import MissingInputError
+
 IMAGE_LIKE = frozenset(
     {".arw", ".avif", ".bmp", ".cr2", ".cr3", ".dng", ".eps", ".gif", ".heic", ".heif", ".hif", ".ico", ".jfif"}
     | {".jp2", ".jpe", ".jpeg", ".jpg", ".jxl", ".jxr", ".nef", ".orf", ".png", ".psd", ".qoi", ".raf", ".raw"}
@@ -43,6 +45,15 @@ def listed(counts: dict[str, int]) -> str:
     frequent = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
     named = [f"{extension or 'none'} {count}" for extension, count in frequent[:LISTED]]
     return ", ".join([*named, *(["..."] if len(frequent) > LISTED else [])])
+
+
+def checked_walk(top: Path, suffixes: Collection[str], left_out: LeftOut) -> list[Path]:
+    """The files that :func:`walk` finds; raises MissingInputError where a directory cannot be opened."""
+    found = walk(top, suffixes, left_out)
+    for path in found:
+        if os.path.isdir(path):  # what it holds must not go missing unseen
+            raise MissingInputError(f"{path}: cannot be opened")
+    return found
 
 
 def walk(top: Path, suffixes: Collection[str], left_out: LeftOut) -> list[Path]:

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from dcu import tables
 from dcu.bench.table import processor
 from dcu.jobs import cores
-from dcu.search.features import COLUMNS
 from dcu.search.index import Index
 from docs.measure import run, size
 from docs.results import RESULTS, Row, as_csv
@@ -45,7 +44,7 @@ def vectors(path: Path, count: int) -> Iterator[NDArray[np.float32]]:
 
 def written(path: Path, found: Iterator[NDArray[np.float32]]) -> Path:
     """A table of vectors."""
-    with tables.writing(path, COLUMNS) as table:
+    with tables.writing(path, tables.EMBEDDINGS) as table:
         for number, vector in enumerate(found):
             row = {"input": f"bins/{number:06}.bin", "key": f"{number:06}", "shard": None, "label": None}
             table.add(row | {"codec": "codec-0.0983", "network": "classifier-0.0983", "embedding": vector})

@@ -286,3 +286,12 @@ def random_rgb(monkeypatch: pytest.MonkeyPatch) -> None:
         return EfficientNetLite(VARIANTS[variant]).eval().requires_grad_(False)
 
     monkeypatch.setattr(rgb, "rgb_network", network)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """PyTorch computes on two threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)

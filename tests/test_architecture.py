@@ -22,7 +22,7 @@ FLOORS = [
     {"arguments"},
     {"jobs"},
     {"bitstream", "image", "nets", "cache", "threads", "batching", "precision"},
-    {"io", "paths", "cards", "old_cards", "labels", "schema", "walk", "shards", "tables", "remote"},
+    {"io", "paths", "cards", "old_cards", "labels", "schema", "walk", "shards", "tables", "remote", "pages"},
     {"errors", "geometry", ""},
 ]
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}

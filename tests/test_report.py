@@ -168,7 +168,7 @@ def test_report_that_is_there_is_not_lost(dcu: Dcu, tmp_path: Path, monkeypatch:
 def test_report_is_refused_before_anything_is_measured(
     dcu: Dcu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dcu.bench.report.find_spec", lambda name: None)
+    monkeypatch.setattr("dcu.pages.find_spec", lambda name: None)
     answer = dcu("bench", "--html", tmp_path / "report.html")
     assert answer.code == 69
     assert one_line(answer.err)

@@ -23,7 +23,6 @@ from dcu.errors import InvalidInputError, MissingInputError, OutputError, Unavai
 from dcu.io import locked
 from dcu.search import duplicates as near
 from dcu.search import index as indexes
-from dcu.search.features import COLUMNS
 from dcu.search.index import Index, build
 
 from .conftest import Dcu, one_line, png, smooth_image, tar, write_codec
@@ -42,7 +41,7 @@ THREE = [axes(1, 0), axes(1, 1), axes(0, 2)]
 
 def write(path: Path, vectors: Vectors, network: str = "n", names: str = "", labels: Sequence[str] = ()) -> Path:
     """A table of embeddings of the files 0.bin, 1.bin and so on."""
-    with tables.writing(path, COLUMNS) as table:
+    with tables.writing(path, tables.EMBEDDINGS) as table:
         for number, vector in enumerate(vectors):
             row: dict[str, Any] = {"input": f"{names}{number}.bin", "key": f"{names}{number}", "shard": None}
             row |= {"codec": "c", "network": network, "label": labels[number] if labels else None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -52,14 +52,6 @@ def tars(streams: list[bytes], tmp_path: Path) -> Path:
 
 
 KEYS = sorted(f"k/{shard}{number}" for shard in range(5) for number in range(shard + 1))
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 def every(data: Bitstreams) -> list[Sample]:

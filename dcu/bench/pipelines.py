@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import AvifImagePlugin, Image
+from PIL import AvifImagePlugin
 from torch import Tensor, nn
 
 from dcu import store
@@ -18,12 +18,12 @@ from dcu.bench.points import OperatingPoint
 from dcu.codec import Codec, codec_of
 from dcu.engines import Engine, available, engines, pytorch
 from dcu.errors import UnavailableError
-from dcu.evaluate.baselines import FORMATS, PNG
+from dcu.evaluate.baselines import FORMATS, PNG, at_side
 from dcu.evaluate.classifier import SIDES
 from dcu.evaluate.cost import codec_cost, macs
 from dcu.evaluate.pipeline import Pipeline
 from dcu.geometry import CROP, LATENT_CROP
-from dcu.image import ImageArray, resize
+from dcu.image import ImageArray
 from dcu.nets.efficientnet import EfficientNetLite
 from dcu.nets.rgb import to_input
 from dcu.tasks.classify import Classifier
@@ -79,8 +79,7 @@ def files_of(format: str, images: Sequence[ImageArray], most: float, side: int |
     """
     files: list[bytes] = []
     for chosen in (side,) if side else SIDES:
-        reduced = [p if chosen == CROP else resize(p, chosen, chosen, Image.Resampling.LANCZOS) for p in images]
-        files = [FORMATS[format].fit(image, int(most)) for image in reduced]
+        files = [FORMATS[format].fit(at_side(image, chosen), int(most)) for image in images]
         if sum(map(len, files)) <= most * len(files):
             break
     return chosen, files

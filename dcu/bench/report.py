@@ -6,11 +6,9 @@ import datetime
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib import resources
-from importlib.util import find_spec
 from typing import Any
 
-from dcu import store
+from dcu import pages, store
 from dcu.bench import codecs as codec_table
 from dcu.bench import plots
 from dcu.bench.accuracy import Accuracy, quoted
@@ -21,7 +19,6 @@ from dcu.bench.points import OperatingPoint
 from dcu.bench.table import Row, Table, columns, fastest, machine, percent
 from dcu.codec import Codec
 from dcu.data import Item, shown
-from dcu.errors import UnavailableError
 from dcu.evaluate import curves
 from dcu.evaluate.baselines import measure_setting, settings
 from dcu.evaluate.codec import evaluate, measured_points
@@ -54,8 +51,7 @@ class Summary:
 def check_packages() -> None:
     """Raise UnavailableError where a package that the report needs is missing: before anything is measured."""
     curves.check_packages()
-    if find_spec("jinja2") is None:
-        raise UnavailableError("jinja2 is not installed: pip install 'dcu-codec[bench]'")
+    pages.check_packages("bench")
 
 
 def report_images(items: Sequence[Item]) -> dict[str, ImageArray]:
@@ -74,8 +70,6 @@ def report(
 
     In so many ``seconds`` formats are compared on as many of the images, one at least.
     """
-    from jinja2 import Environment, StrictUndefined
-
     models = store.installed_codecs()
     benchmarked = [section.point.model for section in sections]
     codecs = list(map(Codec.from_model, {model.fingerprint: model for model in (*models, *benchmarked)}.values()))
@@ -93,9 +87,9 @@ def report(
         images = dict(list(images.items())[:count])
     ours, theirs = measured(images.values(), show)
     drawn = curves.of(ours, theirs)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(resources.files("dcu.bench").joinpath("report.html.j2").read_text("utf-8"))
-    return template.render(
+    return pages.render(
+        "dcu.bench",
+        "report.html.j2",
         date=datetime.date.today().isoformat(),
         machine=machine(),
         summaries=[summary(section) for section in sections],

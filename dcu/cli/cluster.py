@@ -29,7 +29,7 @@ from dcu.cli import console, notes, options
 from dcu.cli.files import Inputs, Source
 from dcu.cli.outputs import Output
 from dcu.cli.report import Report
-from dcu.cli.run import Prepare, Run, RunError, Settings
+from dcu.cli.run import Prepare, Run, RunError, Settings, Work
 from dcu.errors import DcuError, UnavailableError, UsageError, of_exit_code
 from dcu.jobs import cores
 
@@ -58,8 +58,8 @@ class Job:
     level: int
     version: str = __version__
 
-    def begin(self) -> Prepare:
-        """Prepare this process; what gives the work. Raises UnavailableError where the machine lacks something."""
+    def begin(self) -> Work:
+        """Prepare this process; the work on entries. Raises UnavailableError where the machine lacks something."""
         host = socket.gethostname()
         if self.version != __version__:
             raise UnavailableError(f"worker on {host}: has dcu {__version__}, not {self.version}")
@@ -72,8 +72,7 @@ class Job:
             except OSError as error:
                 raise UnavailableError(f"worker on {host}: {self.directory}: {error.strerror}") from error
         _, device = options.begin(self.settings.jobs, None, self.settings.device)
-        work = self.prepare(device)
-        return lambda device: work
+        return self.prepare(device)
 
 
 class Rows:
@@ -113,7 +112,7 @@ class Worker:
 
     def __init__(self, job: Job) -> None:
         self.job, self.notes = job, list[str]()
-        self.prepare: Prepare | None = None
+        self.work: Work | None = None
 
     def __call__(self, item: dict[str, str]) -> dict[str, str]:
         """What was recorded of a shard, or why the run ends, as JSON."""
@@ -131,10 +130,10 @@ class Worker:
         notes.install(self.notes.append)
         logging.getLogger("dcu").setLevel(self.job.level)
         self.notes.clear()
-        self.prepare = self.prepare or self.job.begin()
+        work = self.work = self.work or self.job.begin()
         found = Inputs([shard.name], [shard])
         recorder = Recorder(found, self.job.failed_before)
-        run = Run(found, self.job.targets, self.prepare, recorder, self.job.settings)
+        run = Run(found, self.job.targets, lambda device: work, recorder, self.job.settings)
         run.process_shard(shard, console.Counter(None, "", visible=False))
         return {"rows": recorder.kept.rows, "facts": recorder.facts, "notes": self.notes}
 
@@ -276,9 +275,10 @@ def replay(answer: Mapping[str, Any], report: Report, shown: console.Counter) ->
                 report.show(answer["facts"].get(name, {}), [])
 
 
-def networks(kind: str, named: str | None) -> list[tuple[str, store.Model]]:
-    """The network that is named, or those of all installed codecs, by their names."""
-    return [(named, store.find(named))] if named else [(model.name, model) for model in store.default_networks(kind)]
+def networks(kind: str, named: str | None) -> Iterator[tuple[str, store.Model]]:
+    """The network that is named, or those of all installed codecs, by their names; looked up when they are needed."""
+    models = [store.find(named)] if named else store.default_networks(kind)
+    yield from ((named or model.name, model) for model in models)
 
 
 def chosen(

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from dcu.tasks.classify import Classifier
 
 app = typer.Typer(add_completion=False)
-EMBEDDINGS = {"label": "string", "embedding": "embedding"}
-"""Columns of tables of embeddings; the label is that of a sidecar .cls."""
 
 
 @app.command()
@@ -113,7 +111,7 @@ def result(entry: Entry, classifier: Classifier, features: Tensor, printed: bool
 def output_of(found: files.Inputs, output: str | None, force: bool, extend: bool) -> Output:
     """A table, a table for each shard, or a .npy file for each bitstream."""
     if output is not None and (Path(output).suffix.lower() in tables.SUFFIXES or found.shards_only):
-        return tables_of(found, output, EMBEDDINGS, force, extend)
+        return tables_of(found, output, tables.EMBEDDINGS, force, extend)
     target = places.choose(found, output, ".npy")
     places.check(found, target)
     if any(source.shard for source in found.sources):

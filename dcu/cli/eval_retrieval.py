@@ -70,5 +70,4 @@ def networks(names: Sequence[str] | None) -> list[store.Model]:
     """The named classifiers, or the default one of each codec that has one; raises UnavailableError."""
     if names:
         return [store.find(name, "classifier") for name in names]
-    found = [store.default_network("classifier", codec.fingerprint) for codec in store.installed_codecs()]
-    return [model for model in found if model] or [store.find("classifier-0.0983", "classifier")]
+    return store.default_networks("classifier") or [store.find("classifier-0.0983", "classifier")]

@@ -12,7 +12,7 @@ from dcu.cli import options
 from dcu.cli.console import complain, outlive_stdout, print_json, say
 
 if TYPE_CHECKING:
-    from dcu.search.index import Added
+    from dcu.search.index import Added, Index
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Build and maintain an index of embeddings.")
 Tables = Annotated[
@@ -120,12 +120,20 @@ def duplicates(
 
 
 def show(added: Added, path: Path, json: bool, quiet: bool) -> None:
-    """Say what an index holds now, and where search through it is slow, what makes it fast."""
-    from dcu.search.index import LARGE, Index
+    """Say what an index holds now."""
+    from dcu.search.index import Index
 
     if json:
         print_json({"index": str(path)} | asdict(added))
     else:
         say(f"{path}: {added.count:,} embeddings of {added.network}, {added.added:,} added, {added.skipped:,} skipped")
-    if added.count > LARGE and not quiet and not Index(path).approximate:
-        complain(f"note: more than {LARGE:,} embeddings; 'dcu index approximate {path}' makes search faster")
+    if not quiet:
+        advise(Index(path))
+
+
+def advise(index: Index) -> None:
+    """Say what makes search through a large index fast."""
+    from dcu.search.index import LARGE
+
+    if index.count > LARGE and not index.approximate:
+        complain(f"note: more than {LARGE:,} embeddings; 'dcu index approximate {index.path}' makes search faster")

@@ -10,17 +10,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dcu import remote, shards, tables
+from dcu.bitstream import MOST_HEAD
 from dcu.cli import files
 from dcu.cli.entries import Entry
 from dcu.cli.files import Inputs, Source
 from dcu.cli.places import Place, Places, check, refuse
 from dcu.errors import InvalidInputError, OutputError, UsageError
 from dcu.io import replacing
-
-COLUMNS = {"input": "string", "key": "string", "shard": "string", "codec": "string", "network": "string"}
-"""What all tables of results begin with: the entry, and the models."""
-HEAD = 64
-"""First bytes of an existing output, by which it is recognized."""
 
 
 class Output:
@@ -78,7 +74,7 @@ class Output:
             return False
         with opened(target) as file:
             if not source.shard:
-                why = self.recognize(file.read(HEAD)) if self.recognize else None
+                why = self.recognize(file.read(MOST_HEAD)) if self.recognize else None
             elif (made_by := comment(file, str(target))) == self.made_by:
                 why = None
             else:
@@ -168,7 +164,7 @@ class TableOutput(Output):
 
     def __init__(self, places: Places, schema: tables.Schema, force: bool, extend: bool) -> None:
         super().__init__(places, "", force)
-        self.schema, self.extend = COLUMNS | dict(schema), extend
+        self.schema, self.extend = tables.COLUMNS | dict(schema), extend
         self.present: set[str] = set()
         self.writer: tables.Writer | None = None
 

@@ -128,7 +128,7 @@ class Run:
     def __call__(self) -> None:
         """Do it all; entries that fail are reported, and the others are done. Raises errors of no entry."""
         if not self.cluster:
-            _ = self.work  # models that are missing are one error, before any work
+            _ = self.work  # models that are missing are one error, before any other
         try:
             with self.report.recorded():
                 self.process()

@@ -12,8 +12,10 @@ import typer
 from dcu import remote
 from dcu.cli import console, files, options, places
 from dcu.cli.entries import Entry
-from dcu.errors import InvalidInputError, UnavailableError
+from dcu.cli.index import advise
+from dcu.errors import InvalidInputError, named
 from dcu.image import ImageArray, read_image
+from dcu.pages import check_packages
 from dcu.walk import BITSTREAMS
 
 if TYPE_CHECKING:
@@ -68,14 +70,12 @@ def search(
 
     Example: dcu search index/ photo.jpg --top 10
     """
-    from dcu.search.index import LARGE, Index
+    from dcu.search.index import Index
 
     opened = Index(index)
     source = files.named(remote.local(query)) if query != "-" else files.Source("-", None, Path("stdin"))
     if html is not None:
-        from dcu.search.page import check_packages
-
-        check_packages()
+        check_packages("search")
         places.refuse(html, [source.path] if source.path else [], "--html")
         files.check_free(html, force)
         console.outlive_stdout()
@@ -86,8 +86,8 @@ def search(
     console.print_rows([asdict(hit) if json else cells(hit) for hit in hits], json)
     if html is not None:
         files.put(html, page_of(source.name, stream, image, classifier, opened, hits).encode(), force)
-    if opened.count > LARGE and not quiet and not opened.approximate:
-        console.complain(f"note: more than {LARGE:,} embeddings; 'dcu index approximate {index}' makes search faster")
+    if not quiet:
+        advise(opened)
 
 
 def network_of(index: Index, named: str | None, device: str) -> Classifier:
@@ -119,14 +119,12 @@ def asked(source: files.Source, classifier: Classifier) -> tuple[Stream, ImageAr
     InvalidInputError, MissingInputError, UnavailableError
         Neither an image nor a bitstream of the network's codec; with its name.
     """
-    try:
+    with named(source.name):
         if source.name != "-" and source.relative.suffix.lower() not in BITSTREAMS:
             image = read_image(source.image())
             return classifier.codec.read(classifier.codec.compress(image)), image
         stream = Entry(source.name, source.path, source.relative).stream
         classifier.codec.check(stream)
-    except (InvalidInputError, UnavailableError) as error:
-        raise type(error)(f"{source.name}: {error}") from error
     return stream, None
 
 

@@ -18,6 +18,7 @@ from PIL import Image, features
 
 from dcu.errors import UnavailableError
 from dcu.evaluate.codec import Point, measure
+from dcu.geometry import CROP
 from dcu.image import ImageArray, resize
 
 SCALES = (1.0, 0.75, 0.5, 0.375, 0.25)
@@ -109,6 +110,11 @@ def reduced(image: ImageArray, scale: float) -> ImageArray:
     height, width = image.shape[:2]
     size = max(1, round(width * scale)), max(1, round(height * scale))
     return resize(image, *size, Image.Resampling.LANCZOS) if scale < 1 else image
+
+
+def at_side(image: ImageArray, side: int) -> ImageArray:
+    """The image (224, 224, 3) reduced to a square of ``side`` pixels (Lanczos)."""
+    return image if side == CROP else resize(image, side, side, Image.Resampling.LANCZOS)
 
 
 def check_available(names: Sequence[str]) -> None:

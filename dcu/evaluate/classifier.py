@@ -9,7 +9,6 @@ from itertools import islice
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.nn import functional as F
 
 from dcu import store
@@ -18,11 +17,11 @@ from dcu.cards import DIGITS, Baseline, Baselines, share_error
 from dcu.codec import Codec
 from dcu.data import Item
 from dcu.errors import InvalidInputError, UsageError
-from dcu.evaluate.baselines import FORMATS, PNG
+from dcu.evaluate.baselines import FORMATS, PNG, at_side
 from dcu.evaluate.cost import classifier_cost, codec_cost, macs
 from dcu.evaluate.pipeline import Pipeline
 from dcu.geometry import CROP
-from dcu.image import ImageArray, resize, standard_crop
+from dcu.image import ImageArray, standard_crop
 from dcu.labels import IMAGENET, Label, indices_by_key, label_set
 from dcu.tasks.classify import Classifier
 from dcu.tasks.rgb import RgbClassifier
@@ -334,7 +333,6 @@ def compare(
             contender.enter(data, number)
         original.enter(PNG.encode(image, 1, 1.0), number)
         for (name, side), contender in theirs.items():
-            reduced = image if side == CROP else resize(image, side, side, Image.Resampling.LANCZOS)
-            contender.enter(FORMATS[name].fit(reduced, len(data)), number)
+            contender.enter(FORMATS[name].fit(at_side(image, side), len(data)), number)
     best = [pick([theirs[name, side] for side in SIDES], sum(decoded.sizes)) for name in formats]
     return [contender.result() for contender in (*ours, *best, original)]

@@ -7,16 +7,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from dcu.cards import DIGITS
 from dcu.data import Item
 from dcu.errors import InvalidInputError
-from dcu.evaluate.baselines import FORMATS, PNG
+from dcu.evaluate.baselines import FORMATS, PNG, at_side
 from dcu.evaluate.pipeline import Pipeline
 from dcu.geometry import CROP
-from dcu.image import ImageArray, resize, standard_crop
+from dcu.image import ImageArray, standard_crop
 from dcu.tasks.classify import Classifier
 from dcu.tasks.rgb import RgbClassifier
 
@@ -111,7 +110,8 @@ def retrieval(
             data = classifier.codec.compress(image)
             own.enter(data)
             for other in others:
-                other.enter(encoded(other.pipeline, image, len(data)))
+                format, side = FORMATS[other.pipeline.source], other.pipeline.side
+                other.enter(format.fit(at_side(image, side), len(data)))
     labels = [item.label for item in items]
     found = [entrant for _, own, others in ours for entrant in (own, *others)]
     return [entrant.result(labels) for entrant in (*found, original)]
@@ -133,13 +133,6 @@ def entrants_of(network: str, rgb: RgbClassifier, formats: Sequence[tuple[str, i
         return lambda data: rgb_embedding(rgb, FORMATS[name].decode(data, CROP, CROP))
 
     return [Entrant(network, Pipeline("format", name, side), by_format(name)) for name, side in formats]
-
-
-def encoded(pipeline: Pipeline, image: ImageArray, most: int) -> bytes:
-    """The best file of a format within so many bytes, of an image reduced to the pipeline's side."""
-    side = pipeline.side
-    reduced = image if side == CROP else resize(image, side, side, Image.Resampling.LANCZOS)
-    return FORMATS[pipeline.source].fit(reduced, most)
 
 
 @torch.no_grad()

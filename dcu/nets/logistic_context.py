@@ -51,6 +51,7 @@ class GroupContext(nn.Module):
         before, channels = passes[0].first, passes[0].last
         count = channels - before
         self.passes, self.channels, self.count, self.hidden = tuple(passes), channels, count, hidden
+        self.read = channels if len(passes) > 1 else before  # in one pass none of its own are known
         self.spatial = nn.Conv2d(channels, hidden * len(self.passes), KERNEL, padding=REACH)
         self.bias = AnchorVectors(anchors, hidden * len(self.passes))
         self.mix = nn.ModuleList(nn.Conv2d(hidden, hidden, 1) for _ in self.passes)
@@ -75,9 +76,9 @@ class GroupContext(nn.Module):
             (B,), operating points.
         """
         height, width = symbols.shape[-2:]
-        read = self.channels if len(self.passes) > 1 else self.channels - self.count  # none of its own are known
-        weight = (self.spatial.weight * self.mask)[:, :read]
-        hidden = F.conv2d(compressed[:, :read], weight, self.spatial.bias, padding=REACH) + per_channel(self.bias(q))
+        weight = (self.spatial.weight * self.mask)[:, : self.read]
+        known = compressed[:, : self.read]
+        hidden = F.conv2d(known, weight, self.spatial.bias, padding=REACH) + per_channel(self.bias(q))
         kernels = (self.linear * self.own_mask).transpose(0, 1).reshape(-1, 1, KERNEL, KERNEL)
         own = F.conv2d(symbols[:, -self.count :], kernels, padding=REACH, groups=self.count)
         own = own.unflatten(1, (self.count, len(self.passes)))

@@ -13,22 +13,13 @@ from numpy.typing import NDArray
 
 from dcu import tables
 from dcu.errors import InvalidInputError, MissingInputError
+from dcu.tables import DIMENSIONS, EMBEDDINGS
 
 if TYPE_CHECKING:
     import pyarrow
 
-DIMENSIONS = 1280
-COLUMNS = {
-    "input": "string",
-    "key": "string",
-    "shard": "string",
-    "codec": "string",
-    "network": "string",
-    "label": "string",
-    "embedding": "embedding",
-}
-"""Columns of an index, those of a table of embeddings."""
-TEXT = tuple(COLUMNS)[:-1]
+TEXT = tuple(EMBEDDINGS)[:-1]
+"""Columns but the embedding."""
 
 
 @dataclass
@@ -88,7 +79,7 @@ class Rows:
         columns["label"] = [self.labels.get(name, own) for name, own in zip(inputs, columns["label"], strict=True)]
         new = list(map(self.is_new, inputs))
         arrays = [pyarrow.array(columns[name], pyarrow.string()) for name in TEXT]
-        whole = pyarrow.record_batch([*arrays, batch["embedding"]], schema=tables.arrow_schema(COLUMNS))
+        whole = pyarrow.record_batch([*arrays, batch["embedding"]], schema=tables.arrow_schema(EMBEDDINGS))
         return whole.filter(pyarrow.array(new, pyarrow.bool_()))
 
     def is_new(self, name: str) -> bool:
@@ -101,19 +92,19 @@ class Rows:
 
 
 def batches(path: Path) -> Iterator[pyarrow.RecordBatch]:
-    """The rows of a table in the types of ``COLUMNS``; raises as :func:`dcu.tables.read`."""
+    """The rows of a table in the types of ``EMBEDDINGS``; raises as :func:`dcu.tables.read`."""
     import pyarrow
 
     tables.check(path)
-    schema = tables.arrow_schema(COLUMNS)
+    schema = tables.arrow_schema(EMBEDDINGS)
     try:
         if path.suffix.lower() == ".parquet":
-            for batch in tables.parquet_batches(path, list(COLUMNS)):
+            for batch in tables.parquet_batches(path, list(EMBEDDINGS)):
                 yield pyarrow.record_batch(
-                    [batch[name].cast(schema.field(name).type) for name in COLUMNS], schema=schema
+                    [batch[name].cast(schema.field(name).type) for name in EMBEDDINGS], schema=schema
                 )
             return
-        found = tables.read(path, list(COLUMNS))
+        found = tables.read(path, list(EMBEDDINGS))
         while rows := list(islice(found, tables.ROWS_READ)):
             with np.errstate(over="ignore"):  # infinite numbers are refused
                 columns = tables.arrays(rows, schema)

@@ -22,7 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 from dcu import tables
 from dcu.errors import DcuError, InvalidInputError, MissingInputError, OutputError, UnavailableError, UsageError
 from dcu.io import locked
-from dcu.search.features import COLUMNS, TEXT, Rows, labels_of, matrix
+from dcu.search.features import TEXT, Rows, labels_of, matrix
+from dcu.tables import EMBEDDINGS
 
 if TYPE_CHECKING:
     import pyarrow
@@ -89,7 +90,7 @@ class Index:
         self.path = path
         with reading(path):
             self.table = opened(path)
-            if self.table.schema.names != list(COLUMNS):
+            if self.table.schema.names != list(EMBEDDINGS):
                 raise InvalidInputError(f"{path}: not an index of dcu")
             self.count: int = self.table.count_rows()
             (first,) = self.table.search().select(["network", "codec"]).limit(1).to_arrow().to_pylist()
@@ -329,7 +330,7 @@ def stored(path: Path, rows: Rows, store: Any) -> None:
             raise
 
     try:
-        store(pyarrow.RecordBatchReader.from_batches(tables.arrow_schema(COLUMNS), stream()))
+        store(pyarrow.RecordBatchReader.from_batches(tables.arrow_schema(EMBEDDINGS), stream()))
     except (RuntimeError, ValueError, OSError, DcuError) as error:
         if failed:
             raise failed[0] from error
