@@ -21,7 +21,7 @@ from torch import Tensor
 from dcu import arguments, bitstream, engines, rate_control, store
 from dcu.batching import MOST_POSITIONS
 from dcu.bitstream import Layer, Stream
-from dcu.coding import Coding, analysis_of, coding_of
+from dcu.coding import Coding, coding_of
 from dcu.encoding import Encoding
 from dcu.errors import InvalidInputError, UnavailableError, UsageError
 from dcu.geometry import BLOCK
@@ -50,10 +50,10 @@ class Codec:
         self.model: store.Model | None = None
         try:
             self.coding: Coding = coding_of(tensors)
-            self.analysis = analysis_of(tensors, self.coding.channels).to(device)
         except (LookupError, RuntimeError, ValueError, TypeError) as error:
             raise UnavailableError(f"{name}: its weights are not those of a codec") from error
         self.coding.to(device)
+        self.analysis = self.coding.analysis
         self.analyses = engines.ready(self.analysis, device, self.precision, MOST_POSITIONS * BLOCK**2)
         self.syntheses = engines.ready(self.coding.synthesize, device, self.precision)
         self.channels, self.points, self.fingerprint = self.coding.channels, self.coding.points, self.coding.fingerprint
@@ -184,7 +184,7 @@ class Codec:
         return self.coding.symbols(kept, torch.tensor([self.point(quality)]))[0].cpu()
 
     def features(self, image: ImageArray) -> Tensor:
-        """What the codec keeps of its analysis of an image, (1, C, h, w): symbols of any quality come from it."""
+        """What the codec keeps of its analysis of an image, (1, F, h, w): symbols of any quality come from it."""
         padded = pad(image, BLOCK)
 
         def piece(rows: slice, columns: slice) -> Tensor:
@@ -193,7 +193,7 @@ class Codec:
             return self.coding.kept(finite(self.analyses.alone(x), self.name))[0].cpu()
 
         h, w = padded.shape[0] // BLOCK, padded.shape[1] // BLOCK
-        features = torch.empty(self.channels, h, w, dtype=self.coding.kept_dtype)
+        features = torch.empty(self.coding.features, h, w, dtype=self.coding.kept_dtype)
         return in_pieces(piece, features, h, w, 1, self.analysis_halo)[None]
 
     def read(self, data: arguments.Data | Stream) -> Stream:

@@ -4,11 +4,12 @@
 
     y ── symbols ── encode ── payload ── decode ── symbols ── latent ── synthesize ── x'
     FixedRate      nearest of learned centers      centers[s]
-    VariableRate   round(y * gain(q))              s * ungain(q)
+    VariableRate   round(y(q) * gain(q))           s * ungain(q)
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -24,12 +25,13 @@ from dcu.entropy.logistic import LARGEST_SYMBOL, LogisticCoder
 from dcu.nets import MOST_BLOCKS, channels_last
 from dcu.nets.operating_point import POINTS, per_channel
 from dcu.nets.quantizer import Quantizer
-from dcu.nets.transforms import LEAK, Analysis, ConditionalSynthesis, Synthesis
+from dcu.nets.transforms import BLOCK_CHANNELS, Analysis, ConditionalAnalysis, ConditionalSynthesis, Synthesis
+from dcu.regions import in_pieces
 
 T = TypeVar("T", bound=nn.Module)
-ESTIMATED = 3
+ESTIMATED = 6
 """Every how many operating points bits are estimated."""
-ESTIMATED_FROM = 2**14
+ESTIMATED_FROM = 2**12
 """Latent positions, at most twice as many, from which they are."""
 HISTOGRAM = 128
 """Largest symbol that a histogram tells from others."""
@@ -44,21 +46,24 @@ class Coding(ABC):
     channels: int
     dtype: torch.dtype
     """Of symbols."""
+    features: int
+    """Channels of what is kept of an image, and its type."""
     kept_dtype: torch.dtype
     fingerprint: str
-    synthesis: Synthesis
+    analysis: Analysis | ConditionalAnalysis
+    synthesis: Synthesis | ConditionalSynthesis
 
     @abstractmethod
-    def kept(self, y: Tensor) -> Tensor:
-        """What is kept of the analysis' output (B, C, h, w), from which symbols of any operating point come."""
+    def kept(self, found: Tensor) -> Tensor:
+        """What is kept of the analysis' output, (B, F, h, w), from which symbols of any operating point come."""
 
     @abstractmethod
     def symbols(self, kept: Tensor, points: Tensor) -> Tensor:
-        """Symbols (B, C, h, w) at operating points (B,)."""
+        """Symbols (B, C, h, w) of what is kept at operating points (B,)."""
 
     @abstractmethod
     def estimated_bits(self, kept: Tensor) -> list[float]:
-        """About how many bits the symbols of one image (1, C, h, w) take at each operating point."""
+        """About how many bits the symbols of one image take at each operating point, of what is kept (1, F, h, w)."""
 
     @abstractmethod
     def latent(self, symbols: Tensor, points: Tensor) -> Tensor:
@@ -88,9 +93,9 @@ class Coding(ABC):
     def macs(self, height: int, width: int, q: int) -> int:
         """Multiply-accumulates of the context model over a tile."""
 
-    @abstractmethod
     def to(self, device: str) -> None:
         """Move all that does not run on the CPU alone."""
+        self.analysis.to(device), self.synthesis.to(device)
 
 
 class FixedRate(Coding):
@@ -107,11 +112,14 @@ class FixedRate(Coding):
         self.quantizer = Quantizer(self.levels)
         self.quantizer.centers.data.copy_(centers)
         with torch.device("meta"):  # nothing is allocated for what the weights do not hold
+            analysis = Analysis(self.channels, *transform_shape(tensors, "analysis"))
             synthesis = Synthesis(self.channels, *transform_shape(tensors, "synthesis"))
+        self.features = self.channels
+        self.analysis = load_transform(analysis, tensors, "analysis.")
         self.synthesis = load_transform(synthesis, tensors, "synthesis.")
 
-    def kept(self, y: Tensor) -> Tensor:
-        return self.quantizer.symbols(y)
+    def kept(self, found: Tensor) -> Tensor:
+        return self.quantizer.symbols(found)
 
     def symbols(self, kept: Tensor, points: Tensor) -> Tensor:
         return kept
@@ -142,13 +150,15 @@ class FixedRate(Coding):
         return self.entropy.macs(height, width)
 
     def to(self, device: str) -> None:
-        self.synthesis.to(device), self.quantizer.to(device).requires_grad_(False)
+        super().to(device)
+        self.quantizer.to(device).requires_grad_(False)
 
 
 class VariableRate(Coding):
     """Integers in units of a quantization step for each channel and operating point; raises as :class:`FixedRate`."""
 
-    version, points, dtype, kept_dtype = 2, POINTS, torch.int16, torch.float32
+    analysis: ConditionalAnalysis
+    version, points, dtype, kept_dtype = 2, POINTS, torch.int16, torch.float16
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         context = part(tensors, "context.")
@@ -161,23 +171,38 @@ class VariableRate(Coding):
         self.fingerprint = store.variable_rate_fingerprint(self.ungain, context)
         anchors = len(tensors["synthesis.bias.anchors"])
         with torch.device("meta"):
+            analysis = ConditionalAnalysis(self.channels, *transform_shape(tensors, "analysis"), anchors)
             synthesis = ConditionalSynthesis(self.channels, *transform_shape(tensors, "synthesis"), anchors)
+        self.analysis = load_transform(analysis, tensors, "analysis.")
         self.synthesis = load_transform(synthesis, tensors, "synthesis.")
+        self.features = BLOCK_CHANNELS + self.analysis.stem.out_channels
 
-    def kept(self, y: Tensor) -> Tensor:
-        return y.float()
+    def kept(self, found: Tensor) -> Tensor:
+        return found.to(self.kept_dtype)  # pixels as well: their 11 bits hold what 8 bits said
 
     def symbols(self, kept: Tensor, points: Tensor) -> Tensor:
-        scaled = (kept * per_channel(self.gain[points].to(kept.device))).round_()
+        out = torch.empty(len(kept), self.channels, *kept.shape[2:], dtype=self.dtype, device=kept.device)
+        for image, there, q in zip(kept, out, points, strict=True):
+            h, w = image.shape[1:]
+            in_pieces(functools.partial(self.piece, image, q[None]), there, h, w, 1, 0)
+        return out
+
+    def piece(self, image: Tensor, q: Tensor, rows: slice, columns: slice) -> Tensor:
+        """Symbols (C, ...) of some rows and columns of one image's (F, h, w)."""
+        scaled = self.scaled(image[None, :, rows, columns], q)[0].round_()
         return scaled.clamp_(-LARGEST_SYMBOL, LARGEST_SYMBOL).to(self.dtype)
+
+    def scaled(self, kept: Tensor, points: Tensor) -> Tensor:
+        """The latent in units of the quantization step, (B, C, h, w) float32."""
+        return self.analysis.at(kept, points.to(kept.device)) * per_channel(self.gain[points].to(kept.device))
 
     def estimated_bits(self, kept: Tensor) -> list[float]:
         """The entropy of each channel's histogram, at every ``ESTIMATED`` operating point; between them geometric."""
-        positions = kept[0].flatten(1)
-        positions = positions[:, :: 1 + positions.shape[1] // ESTIMATED_FROM]
-        part = kept[0, 0].numel() / positions.shape[1]
+        positions = kept.flatten(2)[:, :, :: 1 + kept[0, 0].numel() // ESTIMATED_FROM]
+        part = kept[0, 0].numel() / positions.shape[2]
         points = range(0, POINTS, ESTIMATED)
-        bits = [part * histogram_bits((positions * self.gain[q][:, None]).round_()) for q in points]
+        scaled = (self.scaled(positions[..., None], torch.tensor([q]))[0].flatten(1) for q in points)
+        bits = [part * histogram_bits(each.round_()) for each in scaled]
         return [float(each) for each in np.exp(np.interp(range(POINTS), points, np.log(np.maximum(bits, 1.0))))]
 
     def latent(self, symbols: Tensor, points: Tensor) -> Tensor:
@@ -202,9 +227,6 @@ class VariableRate(Coding):
     def macs(self, height: int, width: int, q: int) -> int:
         return self.entropy.macs(height, width, q)
 
-    def to(self, device: str) -> None:
-        self.synthesis.to(device)
-
 
 def histogram_bits(symbols: Tensor) -> float:
     """Bits of symbols (C, N), floats that are integers, by how often each channel has each of them."""
@@ -218,14 +240,6 @@ def histogram_bits(symbols: Tensor) -> float:
 def coding_of(tensors: dict[str, Tensor]) -> FixedRate | VariableRate:
     """The coding of a codec's weights; raises LookupError, ValueError, TypeError, RuntimeError for what is none."""
     return VariableRate(tensors) if "ungain" in tensors else FixedRate(tensors)
-
-
-def analysis_of(tensors: dict[str, Tensor], channels: int) -> Analysis:
-    """The analysis of a codec's weights; raises as :func:`coding_of`."""
-    leak = LEAK if "ungain" in tensors else 0.0
-    with torch.device("meta"):
-        analysis = Analysis(channels, *transform_shape(tensors, "analysis"), leak)
-    return load_transform(analysis, tensors, "analysis.")
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -36,6 +36,12 @@ def with_error(row: dict[str, str], column: str, digits: int, factor: float = 1.
     return f"{value} ± {error}" if error else value
 
 
+def pipeline(row: dict[str, str], own: str) -> str:
+    """A pipeline's name, in bold where it is the network of column ``own``."""
+    name = row["pipeline"]
+    return f"**{name}**" if name == row[own] else name
+
+
 def by_name(name: str) -> dict[str, dict[str, str]]:
     """The rows of results/models.csv by model."""
     return {row["name"]: row for row in read("models") if row["kind"] == name}
@@ -182,7 +188,7 @@ def baselines() -> list[Cells]:
 def beside(row: dict[str, str]) -> Cells:
     """A pipeline to a label; those of dcu's classifiers in bold."""
     return {
-        "from file to label": f"**{row['pipeline']}**" if row["pipeline"] == row["classifier"] else row["pipeline"],
+        "from file to label": pipeline(row, "classifier"),
         "bytes": number(row["bytes"] or str(float(row["bpp"]) * CROP**2 / 8), 0),
         "top-1 (%)": with_error(row, "top1", 1, 100),
         "top-5 (%)": with_error(row, "top5", 1, 100),
@@ -201,6 +207,19 @@ def search() -> list[Cells]:
             "recall@10": number(row["recall_at_10"], 3),
         }
         for row in read("search")
+    ]
+
+
+def retrieval() -> list[Cells]:
+    """precision@10 of embeddings, by docs/search.py --retrieval."""
+    return [
+        {
+            "data": row["dataset"],
+            "from file to embedding": pipeline(row, "network"),
+            "bytes": number(row["bytes"], 0),
+            "precision@10 (%)": with_error(row, "precision", 1, 100),
+        }
+        for row in read("retrieval")
     ]
 
 
@@ -226,7 +245,7 @@ TABLES: dict[str, Callable[[], list[Cells]]] = {
     make.__name__: make
     for make in (
         *(codecs, against, classifiers, segmenters, iou),
-        *(compression, comparison, segmentation, baselines, latency, search),
+        *(compression, comparison, segmentation, baselines, latency, search, retrieval),
     )
 }
 """Tables by their names in pages."""

@@ -91,6 +91,29 @@ def test_rows_are_added_once(index: Path, tmp_path: Path) -> None:
     assert len(found(index, 1, 0)) == 4
 
 
+def test_later_searches_read_no_vectors_and_find_the_same(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Index(index)
+    first = opened.search(axes(5, 0))
+    assert [hit.label for hit in first] == ["cat", "dog", "tea"]
+    monkeypatch.setattr(type(opened.table), "search", None)
+    assert opened.search(axes(5, 0)) == first
+    assert [hit.input for hit in opened.search(axes(0, 5), top=1)] == ["2.bin"]
+
+
+def test_rows_added_after_a_search_are_found(index: Path, tmp_path: Path) -> None:
+    opened = Index(index)
+    opened.search(axes(1, 0.5))
+    opened.add([write(tmp_path / "more.jsonl", [axes(1, 0.5)], names="new/")])
+    assert opened.search(axes(1, 0.5), top=1)[0].input == "new/0.bin"
+
+
+def test_large_indexes_are_not_kept_in_memory(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexes, "LARGE", 2)
+    opened = Index(index)
+    assert [(hit.input, hit.similarity) for hit in opened.search(axes(5, 0))] == EXPECTED
+    assert opened.kept is None
+
+
 def test_labels_of_a_table_of_classify(tmp_path: Path) -> None:
     labels = tmp_path / "labels.jsonl"
     labels.write_text('{"input": "1.bin", "label": "tabby cat"}\n{"input": "gone.bin", "label": "x"}\n')
@@ -287,6 +310,8 @@ def test_near_duplicates(tmp_path: Path, dcu: Dcu, monkeypatch: pytest.MonkeyPat
     rows = dcu("index", "duplicates", tmp_path / "index", "--json").lines
     assert [row["inputs"] for row in rows] == [["0.bin", "2.bin", "4.bin"], ["1.bin", "5.bin"]]
     assert rows[0]["similarity"] == pytest.approx(1 / 1.09**0.5, abs=2e-3)
+    none = dcu("index", "duplicates", tmp_path / "index", "--min-similarity", "1")
+    assert (none.code, none.out, none.err) == (0, "", "dcu: note: no two images have a similarity of 1 or more\n")
     assert dcu("index", "duplicates", tmp_path / "index", "--min-similarity", "0.9999", "--json").lines == rows[1:]
 
 

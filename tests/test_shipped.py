@@ -154,6 +154,7 @@ def test_results_are_those_of_the_cards() -> None:
     tables = results.tables(results.cards())
     assert {path.stem for path in results.RESULTS.glob("*.csv")} == {
         *tables,
+        "retrieval",
         "scale",
         "search",
     }  # of `make scale`, docs/search.py

@@ -14,13 +14,15 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn import functional as F
 
 from dcu.data import items
 from dcu.errors import InvalidInputError
 from dcu.nets.context import UnboundedGroup
 from dcu.nets.logistic_context import LogisticContext, logistic_bits
-from dcu.nets.operating_point import AnchorVectors
-from dcu.nets.transforms import LEAK, ConditionalSynthesis, Synthesis
+from dcu.nets.operating_point import AnchorLinear, AnchorVectors
+from dcu.nets.transforms import LEAK, Analysis, ConditionalAnalysis, ConditionalSynthesis, Synthesis
+from dcu.nets.variable_rate import VariableRateCodec
 from dcu.train.checkpoint import OptimizerState, load_optimizer_state, optimizer_state
 from dcu.train.crops import drawing, varied, with_saturated_rectangle
 from dcu.train.loop import Run
@@ -75,16 +77,45 @@ def test_operating_points_between_anchors_are_interpolated() -> None:
     assert found.tolist() == [[0.0, 1.0], [2.0, 1.0], [1.0, 1.0], [0.0, 0.0]]
 
 
-def test_synthesis_at_its_initial_point_is_the_unconditional_one() -> None:
+def alike(module: torch.nn.Module, anchors: int) -> dict[str, Tensor]:
+    """The weights of a transform that depends on the operating point, of those of one that does not."""
+    return {
+        name: tensor.flatten(1).expand(anchors, *tensor.shape[:2])
+        if name.endswith("weight")
+        else tensor.expand(anchors, -1)
+        for name, tensor in module.state_dict().items()
+        if name.startswith(("linear.", "head."))
+    } | {name: tensor for name, tensor in module.state_dict().items() if not name.startswith(("linear.", "head."))}
+
+
+@pytest.mark.parametrize("kind", [ConditionalAnalysis, ConditionalSynthesis])
+def test_transforms_that_are_alike_at_all_points_are_the_unconditional_ones(kind: type[Any]) -> None:
     torch.manual_seed(0)
-    conditional = ConditionalSynthesis(3, 8, 2, 3)
-    for block in conditional.blocks:
-        torch.nn.init.normal_(block.conv2.weight)  # type: ignore[arg-type, union-attr]
-    torch.nn.init.normal_(conditional.head.weight)
-    plain = Synthesis(3, 8, 2, LEAK)
-    plain.load_state_dict({n: t for n, t in conditional.state_dict().items() if n in plain.state_dict()})
-    y = torch.randn(2, 3, 4, 4)
-    assert torch.allclose(conditional(y, torch.tensor([3.0, 60.0])), plain(y), atol=1e-5)
+    plain: Any = (Analysis if kind is ConditionalAnalysis else Synthesis)(3, 8, 2, LEAK)
+    for parameter in plain.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    conditional = kind(3, 8, 2, 3)
+    missing, unexpected = conditional.load_state_dict(alike(plain, 3), strict=False)
+    assert not unexpected
+    assert set(missing) <= {"bias.anchors", "gains.anchors"}
+    q = torch.tensor([3.0, 60.0])
+    if kind is ConditionalAnalysis:
+        x = torch.randn(2, 3, 32, 32)
+        assert torch.allclose(conditional.latent(x, q), plain(x), atol=1e-5)
+    else:
+        y = torch.randn(2, 3, 4, 4)
+        assert torch.allclose(conditional(y, q), plain(y), atol=1e-5)
+
+
+def test_linear_layers_between_anchors_are_interpolated() -> None:
+    layer = AnchorLinear(2, 3, 4)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(2, 3, 5, 6)
+    found = layer(x, torch.tensor([63.0, 21.0]))
+    weight, bias = layer.weight[0].lerp(layer.weight[1], 1 / 3), layer.bias[0].lerp(layer.bias[1], 1 / 3)
+    assert torch.allclose(found[0], F.conv2d(x[0], layer.weight[1][:, :, None, None], layer.bias[1]), atol=1e-5)
+    assert torch.allclose(found[1], F.conv2d(x[1], weight[:, :, None, None], bias), atol=1e-5)
 
 
 def test_bits_of_all_integers_are_those_of_a_distribution() -> None:
@@ -186,7 +217,7 @@ def test_state_of_any_optimizer_is_kept(name: Literal["adam", "soap"]) -> None:
 
 
 def test_training_lowers_the_held_out_loss(tar: Path, tmp_path: Path) -> None:
-    run = new_run(tar, tmp_path, replace(SCHEDULE, steps=30, learning_rate=3e-3, validate_every=30))
+    run = new_run(tar, tmp_path, replace(SCHEDULE, steps=60, learning_rate=1e-3, validate_every=60))
     before = run.validate()
     run.train(None, quiet())
     after = run.validate()
@@ -219,3 +250,32 @@ def test_colors_gray_and_drawings_are_among_the_crops() -> None:
     assert all(
         len(np.unique(drawing(64, 64, np.random.default_rng(seed)).reshape(-1, 3), axis=0)) > 1 for seed in range(4)
     )
+
+
+def test_symbols_that_are_always_zero_cost_nothing_in_training() -> None:
+    codec = VariableRateCodec(GROUPS, 8, 1, 1, 8, 3).train()
+    codec.begin_at_steps(1e6, 1e6)
+    codec.context.begin_at_deviations(torch.zeros(3, 3))
+    _, bits = codec(torch.rand(1, 3, 32, 32), torch.tensor([0.0]))
+    assert float(bits.detach()) < 1
+
+
+def test_gradient_of_bits_leads_to_likelier_symbols() -> None:
+    codec = VariableRateCodec(GROUPS, 8, 1, 1, 8, 3)
+    codec.begin_at_steps(1.0, 1.0)
+    torch.nn.init.normal_(codec.analysis.linear.weight, std=0.5)
+    _, bits = codec(torch.rand(1, 3, 32, 32), torch.tensor([0.0]))
+    bits.sum().backward()
+    gain = codec.log_gain.anchors.grad
+    assert gain is not None
+    assert float(gain.sum()) > 0  # smaller symbols need fewer bits
+
+
+def test_training_and_files_have_the_same_symbols_and_bits() -> None:
+    codec = VariableRateCodec(GROUPS, 8, 1, 1, 8, 3)
+    codec.begin_at_steps(0.5, 0.1)
+    x, q = torch.rand(2, 3, 32, 32), torch.tensor([9.0, 50.0])
+    image, bits = codec(x, q)
+    symbols = codec.scaled(x, q).round()
+    assert torch.allclose(image, codec.reconstruct(symbols, q), atol=1e-5)
+    assert torch.allclose(bits, logistic_bits(symbols, *codec.context(symbols, q)).sum((1, 2, 3)), rtol=1e-5)

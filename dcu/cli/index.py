@@ -109,7 +109,10 @@ def duplicates(
     from dcu.search.duplicates import duplicates as groups
     from dcu.search.index import NEAR_DUPLICATE, Index
 
-    for group in groups(Index(index), NEAR_DUPLICATE if min_similarity is None else min_similarity):
+    least = NEAR_DUPLICATE if min_similarity is None else min_similarity
+    empty = True
+    for group in groups(Index(index), least):
+        empty = False
         if json:
             print_json(asdict(group))
         else:
@@ -117,6 +120,8 @@ def duplicates(
                 f"{len(group.inputs)} images, similarity {group.similarity:.3f}",
                 *(f"  {name}" for name in group.inputs),
             )
+    if empty and not json:
+        complain(f"note: no two images have a similarity of {least:g} or more")
 
 
 def show(added: Added, path: Path, json: bool, quiet: bool) -> None:

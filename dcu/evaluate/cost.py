@@ -17,23 +17,24 @@ STREET = (480, 360)
 """The image on which a segmenter's cost is counted: CamVid's size."""
 
 
-def macs(module: nn.Module, *inputs: Tensor) -> int:
-    """Multiply-accumulates of one call in evaluation (1 MAC = 2 FLOPs)."""
+def macs(module: nn.Module, *inputs: Tensor, part: str = "forward") -> int:
+    """Multiply-accumulates of one call in evaluation, of ``forward`` or another method (1 MAC = 2 FLOPs)."""
     device = next(module.parameters()).device
     with torch.no_grad(), FlopCounterMode(display=False) as counter:  # in inference mode, torch 2.4 counts nothing
-        module.eval()(*(x.to(device) for x in inputs))
+        getattr(module.eval(), part)(*(x.to(device) for x in inputs))
     return int(counter.get_total_flops()) // 2
 
 
 def codec_cost(codec: Codec, quality: int | None = None) -> CodecMacs:
     """MACs per pixel of each part of a codec, of the context model at an operating point, by default the highest."""
     pixels = (CODEC_SIDE * BLOCK) ** 2
-    latent = [torch.zeros(1, codec.channels, CODEC_SIDE, CODEC_SIDE)]
-    if codec.points > 1:
-        latent.append(torch.zeros(1))  # the synthesis depends on the operating point
+    image = torch.zeros(1, 3, CODEC_SIDE * BLOCK, CODEC_SIDE * BLOCK)
+    latent = torch.zeros(1, codec.channels, CODEC_SIDE, CODEC_SIDE)
+    point = [torch.zeros(1)] if codec.points > 1 else []  # on which both transforms depend
+    analysis = "latent" if point else "forward"
     return CodecMacs(
-        analysis=macs(codec.analysis, torch.zeros(1, 3, CODEC_SIDE * BLOCK, CODEC_SIDE * BLOCK)) // pixels,
-        synthesis=macs(codec.coding.synthesis, *latent) // pixels,
+        analysis=macs(codec.analysis, image, *point, part=analysis) // pixels,
+        synthesis=macs(codec.coding.synthesis, latent, *point) // pixels,
         context=codec.coding.macs(CODEC_SIDE, CODEC_SIDE, codec.points - 1 if quality is None else quality) // pixels,
     )
 

@@ -134,15 +134,6 @@ class LogisticContext(nn.Module):
                     offset.anchors[:, group.count :] = log2_scales[:, first : first + group.count]
             first += group.count
 
-    def bits(self, symbols: Tensor, values: Tensor, q: Tensor) -> Tensor:
-        """Bits of each image, (B,), by the model of integer ``symbols``, at ``values``.
-
-        Both (B, C, h, w). In training values are the latent with uniform noise (Ballé et al., arXiv 1611.01704), whose
-        density the same formula gives; equal to the symbols they give the files' bits.
-        """
-        mean, log2_scale = self(symbols, q)
-        return logistic_bits(values.float(), mean, log2_scale).sum((1, 2, 3))
-
 
 def compress(symbols: Tensor) -> Tensor:
     """f(s) = sign(s) log2(1 + |s|)."""

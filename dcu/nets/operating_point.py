@@ -1,4 +1,4 @@
-"""Parameters that depend on the operating point q: vectors between a few trained anchors.
+"""Parameters that depend on the operating point q: vectors and matrices between a few trained anchors.
 
 Cui et al., arXiv 2003.02012: one set of convolutions serves every rate, with a gain per channel and rate.
 """
@@ -27,9 +27,36 @@ class AnchorVectors(nn.Module):
         self.anchors = nn.Parameter(torch.zeros(anchors, channels))
 
     def forward(self, q: Tensor) -> Tensor:
-        position = q.float() * ((len(self.anchors) - 1) / (POINTS - 1))
-        first = position.floor().clamp(max=len(self.anchors) - 2)
-        return self.anchors[first.long()].lerp(self.anchors[first.long() + 1], (position - first)[:, None])
+        return between(self.anchors, q)
+
+
+class AnchorLinear(nn.Module):
+    """A linear layer of channels (a 1x1 convolution) whose weights are linear between A anchors.
+
+    x: (B, C, h, w), q: (B,); returns (B, D, h, w). ``weight`` is (A, D, C), ``bias`` (A, D); both start at zero.
+    """
+
+    def __init__(self, anchors: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(anchors, outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(anchors, outputs))
+
+    @property
+    def out_channels(self) -> int:
+        """D."""
+        return self.bias.shape[1]
+
+    def forward(self, x: Tensor, q: Tensor) -> Tensor:
+        y = torch.baddbmm(between(self.bias, q)[:, :, None], between(self.weight, q), x.flatten(2))
+        return y.view(*y.shape[:2], *x.shape[2:])
+
+
+def between(anchors: Tensor, q: Tensor) -> Tensor:
+    """Tensors (B, ...) at operating points (B,), linear between anchors (A, ...)."""
+    position = q.float() * ((len(anchors) - 1) / (POINTS - 1))
+    first = position.floor().clamp(max=len(anchors) - 2)
+    share = (position - first).view(-1, *[1] * (anchors.ndim - 1))
+    return anchors[first.long()].lerp(anchors[first.long() + 1], share)
 
 
 def per_channel(vectors: Tensor) -> Tensor:

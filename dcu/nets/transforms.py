@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dcu.geometry import BLOCK
-from dcu.nets.operating_point import AnchorVectors, per_channel
+from dcu.nets.operating_point import AnchorLinear, AnchorVectors, per_channel
 
 BLOCK_CHANNELS = 3 * BLOCK * BLOCK
 LEAK = 0.1
@@ -77,6 +77,42 @@ class Analysis(nn.Module):
         return y
 
 
+class ConditionalAnalysis(nn.Module):
+    """An analysis whose last stage depends on the operating point; all before it is the same for every one.
+
+    ::
+
+                             ┌─────────────────────── linear(q) ───┐
+        x ── 8x8 to channels ┤                                     + ── y
+                             └── stem 1x1 ── blocks ── head(q) ────┘
+
+    ``forward`` gives what both paths end in, :meth:`at` the latent at any operating point.
+    """
+
+    def __init__(self, channels: int, width: int, depth: int, anchors: int) -> None:
+        super().__init__()
+        self.linear = AnchorLinear(anchors, BLOCK_CHANNELS, channels)
+        self.stem = nn.Conv2d(BLOCK_CHANNELS, width, 1)
+        self.blocks = nn.Sequential(*(ResidualBlock(width, LEAK) for _ in range(depth)))
+        self.head = AnchorLinear(anchors, width, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 192 + width, h, w) float32 of x (B, 3, 8h, 8w) in [-1, 1]: pixels, then features."""
+        blocks = F.pixel_unshuffle(x, BLOCK)
+        return torch.cat([blocks.float(), self.blocks(self.stem(blocks)).float()], 1)
+
+    def at(self, found: Tensor, q: Tensor) -> Tensor:
+        """Latent (B, C, h, w) before quantization, of what ``forward`` gave, at operating points (B,)."""
+        pixels, features = found.float().tensor_split([BLOCK_CHANNELS], 1)
+        with exact(found):
+            y: Tensor = self.linear(pixels, q) + self.head(features, q)
+        return y
+
+    def latent(self, x: Tensor, q: Tensor) -> Tensor:
+        """Latent (B, C, h, w) of x (B, 3, 8h, 8w), or of one image for all q (B,)."""
+        return self.at(self(x).expand(len(q), -1, -1, -1), q)
+
+
 class Synthesis(nn.Module):
     """Latent to image, the mirror of :class:`Analysis`.
 
@@ -101,9 +137,13 @@ class Synthesis(nn.Module):
 
 
 def start_from_components(
-    analysis: Analysis, synthesis: Synthesis, blocks: Tensor, spread: Tensor, step: float
+    analysis: Analysis | ConditionalAnalysis,
+    synthesis: Synthesis | ConditionalSynthesis,
+    blocks: Tensor,
+    spread: Tensor,
+    step: float,
 ) -> None:
-    """Set both linear parts to the principal components of 8x8 blocks.
+    """Set both linear parts, at every operating point, to the principal components of 8x8 blocks.
 
     Parameters
     ----------
@@ -121,28 +161,40 @@ def start_from_components(
     basis = vectors.flip(1)[:, :channels].float()  # (192, C), largest variance first
     deviation = values.flip(0)[:channels].clamp(min=1e-6).sqrt().float()
     scale = torch.clamp(deviation / spread, min=step)
-    with torch.no_grad():
-        analysis.linear.weight.copy_((basis / scale).T[:, :, None, None])
-        analysis.linear.bias.copy_(-(mean @ basis) / scale)  # type: ignore[union-attr]
-        synthesis.linear.weight.copy_((basis * scale)[:, :, None, None])
-        synthesis.linear.bias.copy_(mean)  # type: ignore[union-attr]
+    set_layer(analysis.linear, (basis / scale).T, -(mean @ basis) / scale)
+    set_layer(synthesis.linear, basis * scale, mean)
 
 
-class ConditionalSynthesis(Synthesis):
-    """A synthesis that depends on the operating point: a bias after the stem and a gain of each block's output.
+@torch.no_grad()
+def set_layer(layer: nn.Conv2d | AnchorLinear, weight: Tensor, bias: Tensor) -> None:
+    """Set a 1x1 layer to a matrix (D, C) and a vector (D,), at every anchor."""
+    layer.weight.copy_(weight if isinstance(layer, AnchorLinear) else weight[:, :, None, None])
+    layer.bias.copy_(bias)  # type: ignore[union-attr]
+
+
+class ConditionalSynthesis(nn.Module):
+    """A synthesis that depends on the operating point: both 1x1 layers, and a gain of each block's output.
 
     ::
 
-        y ── stem ── + bias(q) ── blocks: x + (1 + gain(q)) conv(relu(conv(relu(x)))) ── head
+        y ┬───────────────────────────── linear(q) ────────────────────────────────┐
+          └ stem + bias(q) ── blocks: x + (1 + gain(q)) conv(relu(conv(relu(x)))) ── head(q) + ── channels to 8x8
+
+    y: (B, C, h, w); returns (B, 3, 8h, 8w), about [-1, 1], not clipped.
     """
 
     def __init__(self, channels: int, width: int, depth: int, anchors: int) -> None:
-        super().__init__(channels, width, depth, LEAK)
+        super().__init__()
+        self.linear = AnchorLinear(anchors, channels, BLOCK_CHANNELS)
+        self.stem = nn.Conv2d(channels, width, 3, padding=1)
         self.bias = AnchorVectors(anchors, width)
+        self.blocks = nn.Sequential(*(ResidualBlock(width, LEAK) for _ in range(depth)))
         self.gains = AnchorVectors(anchors, width * depth)
+        self.head = AnchorLinear(anchors, width, BLOCK_CHANNELS)
 
-    def forward(self, y: Tensor, q: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, y: Tensor, q: Tensor) -> Tensor:
         x = self.stem(y) + per_channel(self.bias(q))
         for block, gain in zip(self.blocks, self.gains(q).chunk(len(self.blocks), 1), strict=True):
             x = x + (1 + per_channel(gain)) * (block(x) - x)
-        return self.pixels(y, x)
+        with exact(y):
+            return F.pixel_shuffle(self.linear(y.float(), q) + self.head(x.float(), q), BLOCK)

@@ -23,7 +23,7 @@ from dcu.nets.latent import LatentClassifier, adapter_shape, removed_blocks
 from dcu.nets.norms import NORM_BATCHES, add_norms, restore_norms
 from dcu.nets.rgb import CLASSES
 from dcu.nets.segmenter import LatentSegmenter, RgbSegmenter
-from dcu.nets.transforms import Analysis, ConditionalSynthesis, Synthesis, start_from_components
+from dcu.nets.transforms import Analysis, ConditionalAnalysis, ConditionalSynthesis, Synthesis, start_from_components
 from dcu.tasks import rgb
 from dcu.tasks.classify import Classifier
 from dcu.tasks.rgb import RgbClassifier
@@ -58,7 +58,11 @@ class Adaptable(Initialized, Protocol):
 
 
 def use_components(
-    analysis: Analysis, synthesis: Synthesis | ConditionalSynthesis, crops: Tensor, spread: Tensor, step: float
+    analysis: Analysis | ConditionalAnalysis,
+    synthesis: Synthesis | ConditionalSynthesis,
+    crops: Tensor,
+    spread: Tensor,
+    step: float,
 ) -> None:
     """Set both linear parts to the principal components of crops (B, 8h, 8w, 3) uint8.
 

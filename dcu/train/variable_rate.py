@@ -40,7 +40,7 @@ from dcu.train.recipe import (
     Width,
     check_crop,
 )
-from dcu.train.views import Sampler, generator_of, hold_out, random_crop
+from dcu.train.views import Sampler, hold_out, random_crop
 
 STEP_OF_LAMBDA = 15.0
 """Square of the quantization step over lambda to begin with; 26 is that of a Gaussian source at high rates."""
@@ -150,8 +150,10 @@ class VariableRateTask:
         first, last = (math.sqrt(STEP_OF_LAMBDA * x) for x in (self.recipe.largest_lambda, self.recipe.smallest_lambda))
         self.module.begin_at_steps(first, last)
         with torch.no_grad():
-            deviations = self.module.analysis(analysis_input(crops)).std((0, 2, 3))
-            self.module.context.begin_at_deviations(deviations * self.module.log_gain.anchors.exp())
+            x = analysis_input(crops)
+            points = evenly_spaced(self.recipe.anchors)
+            scaled = [self.module.scaled(x, q.expand(len(x))).std((0, 2, 3)) for q in points]
+            self.module.context.begin_at_deviations(torch.stack(scaled))
 
     def groups(self) -> list[ParameterGroup]:
         """The residual blocks, which learn more slowly, and all else."""
@@ -171,7 +173,6 @@ class VariableRateTask:
     def loss(self, batch: VariableRateBatch) -> tuple[Tensor, dict[str, float]]:
         """The mean of all crops' loss."""
         x, q = analysis_input(batch.crops), batch.points
-        torch.manual_seed(int(generator_of(self.seed, batch.step).integers(2**31)))  # of the noise
         reconstruction, bits = self.module(x, q)
         error = (reconstruction.float() - x).square().mean((1, 2, 3))
         bpp = bits / (x.shape[2] * x.shape[3])
@@ -195,12 +196,11 @@ class VariableRateTask:
     @torch.no_grad()
     def coded_channels(self) -> Tensor:
         """(64, C) bool: channels of which enough symbols of the held-out images are not zero at an operating point."""
-        gain = self.module.log_gain(torch.arange(POINTS).to(self.device)).exp()
+        points = torch.arange(POINTS).to(self.device)
         shares = []
         for item in self.held_out:
             x = analysis_input(torch.from_numpy(np.array(cropped_to_blocks(item.image()))[None]).to(self.device))
-            y = self.module.analysis(x)[0].flatten(1).abs()
-            shares.append(torch.stack([(y * each[:, None] > 0.5).float().mean(1) for each in gain]))
+            shares.append((self.module.scaled(x, points).abs() > 0.5).float().mean((2, 3)))
         coded = torch.stack(shares).mean(0) >= LEAST_NONZERO
         return coded.cummax(0).values.cpu()
 
