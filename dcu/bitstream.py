@@ -6,7 +6,8 @@ field       bytes       meaning
 magic       3           ``DC 75`` and the version
 flags       1 or 2      version 1: bit 0: a thumbnail layer is there; bits 1-7: operating point
                         version 2, little endian: bits 0-5: operating point; bit 6: a thumbnail
-                        layer is there; bit 7: metadata; bit 8: made for machines; others 0
+                        layer is there; bit 7: metadata; bit 8: made for machines; bit 9: gray;
+                        others 0
 codec       4           first four bytes of the codec's fingerprint
 width       1-5         unsigned LEB128 of width - 1, shortest form, as all numbers below
 height      1-5         height - 1
@@ -23,7 +24,7 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from dcu.errors import InvalidInputError
 from dcu.geometry import BLOCK
@@ -54,23 +55,27 @@ class Layer:
 
 @dataclass(frozen=True)
 class Header:
-    """What a bitstream states beside its contents. Metadata and ``machines`` are of version 2 only."""
+    """What a bitstream states beside its contents. Metadata, ``machines`` and ``gray`` are of version 2 only.
+
+    ``gray``: the image has no color, and is decoded without.
+    """
 
     codec: bytes
     operating_point: int = 0
     version: int = 1
     machines: bool = False
     metadata: bytes = b""
+    gray: bool = False
 
     def flags(self, thumbnail: bool) -> bytes:
         """The flags as bytes; raises ValueError where the version has no place for them."""
         if self.version == 1:
-            if self.machines or self.metadata or not 0 <= self.operating_point < 128:
+            if self.machines or self.metadata or self.gray or not 0 <= self.operating_point < 128:
                 raise ValueError("not of version 1")
             return bytes([int(thumbnail) | self.operating_point << 1])
         if not (0 <= self.operating_point < 64 and len(self.metadata) <= LARGEST_METADATA):
             raise ValueError("operating points are 0 to 63, metadata at most 2^20 bytes")
-        bits = self.operating_point | thumbnail << 6 | bool(self.metadata) << 7 | self.machines << 8
+        bits = self.operating_point | thumbnail << 6 | bool(self.metadata) << 7 | self.machines << 8 | self.gray << 9
         return bits.to_bytes(2, "little")
 
 
@@ -234,7 +239,7 @@ def read_head(data: memoryview) -> Head:
     version = data[2]
     if version not in VERSIONS:
         raise InvalidInputError(f"bitstream version {version} is not supported; this dcu reads versions 1 and 2")
-    point, flagged, has_metadata, machines = read_flags_1(data[3]) if version == 1 else read_flags_2(data[3:5])
+    flags = read_flags_1(data[3]) if version == 1 else read_flags_2(data[3:5])
     at = 3 + version
     codec = bytes(data[at : at + 4])
     width, at = read_number(data, at + 4)
@@ -242,11 +247,11 @@ def read_head(data: memoryview) -> Head:
     width, height = width + 1, height + 1
     check_size(width, height)
     thumbnail = thumbnail_size(width, height)
-    if flagged != bool(thumbnail):
+    if flags.thumbnail != bool(thumbnail):
         raise InvalidInputError("the header is inconsistent about the thumbnail layer")
     sizes = tuple(size for size in (thumbnail, (width, height)) if size)
     metadata_bytes, lengths = 0, []
-    if has_metadata:
+    if flags.metadata:
         metadata_bytes, at = read_number(data, at)
         if not 1 <= metadata_bytes <= LARGEST_METADATA:
             raise InvalidInputError("the metadata are empty, or larger than 2^20 bytes")
@@ -255,7 +260,8 @@ def read_head(data: memoryview) -> Head:
         if length > most_bytes(*size):
             raise InvalidInputError("the header states more bytes than its image can need")
         lengths.append(length)
-    return Head(Header(codec, point, version, machines), sizes, metadata_bytes, tuple(lengths), at)
+    header = Header(codec, flags.operating_point, version, flags.machines, gray=flags.gray)
+    return Head(header, sizes, metadata_bytes, tuple(lengths), at)
 
 
 def read(data: bytes | bytearray | memoryview) -> Stream:
@@ -293,8 +299,8 @@ def read_from(file: BinaryIO) -> Stream | None:
     if not data:
         return None
     if len(data) == START and data[:2] == MAGIC and data[2] in VERSIONS:
-        _, thumbnail, metadata, _ = read_flags_1(data[3]) if data[2] == 1 else read_flags_2(memoryview(data)[3:5])
-        numbers = 3 + thumbnail + metadata  # width, height, the length of each content
+        flags = read_flags_1(data[3]) if data[2] == 1 else read_flags_2(memoryview(data)[3:5])
+        numbers = 3 + flags.thumbnail + flags.metadata  # width, height, the length of each content
         missing = numbers - (data[2] == 1 and data[8] < 0x80)
         while missing and len(data) < START + 5 * numbers and (byte := file.read(1)):
             data += byte
@@ -305,14 +311,24 @@ def read_from(file: BinaryIO) -> Stream | None:
     return read(data)
 
 
-def read_flags_1(flags: int) -> tuple[int, bool, bool, bool]:
-    """Operating point, whether there is a thumbnail layer, metadata, made for machines: of version 1."""
-    return flags >> 1, bool(flags & 1), False, False
+class Flags(NamedTuple):
+    """What the flags of a header say; the last three are of version 2."""
+
+    operating_point: int
+    thumbnail: bool
+    metadata: bool = False
+    machines: bool = False
+    gray: bool = False
 
 
-def read_flags_2(data: memoryview) -> tuple[int, bool, bool, bool]:
-    """The same of version 2; raises InvalidInputError where a reserved bit is set."""
+def read_flags_1(flags: int) -> Flags:
+    """The flags of version 1."""
+    return Flags(flags >> 1, bool(flags & 1))
+
+
+def read_flags_2(data: memoryview) -> Flags:
+    """The flags of version 2; raises InvalidInputError where a reserved bit is set."""
     flags = int.from_bytes(data, "little")
-    if flags >> 9:
+    if flags >> 10:
         raise InvalidInputError("the header has unknown flags")
-    return flags & 63, bool(flags & 64), bool(flags & 128), bool(flags & 256)
+    return Flags(flags & 63, *(bool(flags >> bit & 1) for bit in range(6, 10)))

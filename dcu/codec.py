@@ -25,7 +25,7 @@ from dcu.coding import Coding, coding_of
 from dcu.encoding import Encoding
 from dcu.errors import InvalidInputError, UnavailableError, UsageError
 from dcu.geometry import BLOCK
-from dcu.image import ImageArray, pad, psnr
+from dcu.image import ImageArray, pad, psnr, without_color
 from dcu.precision import NAMES as PRECISIONS
 from dcu.precision import chosen
 from dcu.regions import Box, common, in_pieces, moved, size, whole
@@ -294,7 +294,8 @@ class Codec:
         stream = self.read(data)
         layer = stream.layers[0] if arguments.instance(thumbnail, bool, "thumbnail") else stream.full
         (latent,) = self.dequantize([self.symbols([layer])[0][None]], [layer.operating_point])
-        return self.synthesize(latent, layer.operating_point)[: layer.height, : layer.width]
+        image = self.synthesize(latent, layer.operating_point)[: layer.height, : layer.width]
+        return without_color(image) if stream.header.gray else image
 
     @inference
     def synthesize(self, latent: Tensor, quality: int | None = None) -> ImageArray:

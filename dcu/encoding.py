@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from dcu import bitstream
-from dcu.image import ImageArray, psnr, resize
+from dcu.image import ImageArray, is_gray, psnr, resize, without_color
 
 if TYPE_CHECKING:
     from dcu.codec import Codec
@@ -25,6 +25,7 @@ class Encoding:
 
     def __init__(self, codec: Codec, image: ImageArray, metadata: bytes = b"") -> None:
         self.codec, self.image, self.metadata = codec, image, metadata
+        self.gray = codec.coding.version > 1 and is_gray(image)
         height, width = image.shape[:2]
         reduced = [thumbnail_of(image)] if bitstream.thumbnail_size(width, height) else []
         self.layers = [(layer.shape[1], layer.shape[0], codec.features(layer)) for layer in (*reduced, image)]
@@ -38,7 +39,7 @@ class Encoding:
             symbols = coding.symbols(features, points)[0]
             tiles = bitstream.tile_grid(width, height)
             layers.append([coding.encode(symbols[:, rows, columns], q) for rows, columns in tiles])
-        header = bitstream.Header(self.codec.identity, q, coding.version, metadata=self.metadata)
+        header = bitstream.Header(self.codec.identity, q, coding.version, metadata=self.metadata, gray=self.gray)
         return bitstream.write(header, self.image.shape[1], self.image.shape[0], layers)
 
     def psnr(self, q: int) -> float:
@@ -46,7 +47,8 @@ class Encoding:
         coding, points = self.codec.coding, torch.tensor([q])
         symbols = coding.symbols(self.layers[-1][2], points)
         decoded = self.codec.synthesize(self.codec.dequantize([symbols], [q])[0], q)
-        return psnr(self.image, decoded[: self.image.shape[0], : self.image.shape[1]])
+        decoded = decoded[: self.image.shape[0], : self.image.shape[1]]
+        return psnr(self.image, without_color(decoded) if self.gray else decoded)
 
     def estimated_bits(self) -> list[float]:
         """About how many bits each operating point takes: by histograms, corrected as the codec's card says."""

@@ -145,7 +145,9 @@ class Streams:
         """A bitstream of version 2, with metadata where ``seed`` is odd."""
         q = seed * 17 % 64
         payload = CODER.encode(symbols_of(seed, *bitstream.latent_size(width, height)), q)
-        header = Header(b"\1\2\3\4", q, 2, machines=seed % 3 == 0, metadata=b"made by a test" * (seed % 2))
+        header = Header(
+            b"\1\2\3\4", q, 2, machines=seed % 3 == 0, gray=seed % 5 == 0, metadata=b"made by a test" * (seed % 2)
+        )
         return bitstream.write(header, width, height, [[payload]])
 
     def damaged(self, rng: Rng) -> bytes:

@@ -60,13 +60,16 @@ def test_worked_example_of_docs_format() -> None:
 
 
 STREAM_2 = bitstream.write(
-    bitstream.Header(b"abcd", 41, version=2, machines=True, metadata=b"when"), 224, 200, [[b"payload of one tile"]]
+    bitstream.Header(b"abcd", 41, version=2, machines=True, gray=True, metadata=b"when"),
+    224,
+    200,
+    [[b"payload of one tile"]],
 )
 
 
 def test_worked_example_of_version_2() -> None:
     assert STREAM_2.hex(" ") == (
-        "dc 75 02 a9 01 61 62 63 64 df 01 c7 01 04 13 77 68 65 6e "
+        "dc 75 02 a9 03 61 62 63 64 df 01 c7 01 04 13 77 68 65 6e "
         "70 61 79 6c 6f 61 64 20 6f 66 20 6f 6e 65 20 74 69 6c 65 " + STREAM_2[-4:].hex(" ")
     )
 
@@ -76,7 +79,7 @@ def test_version_2_has_at_most_19_bytes_beside_the_payload() -> None:
     assert len(bitstream.write(bitstream.Header(b"abcd", 63, version=2), 224, 224, [[payload]])) == 2019
 
 
-@pytest.mark.parametrize("bit", range(9, 16))
+@pytest.mark.parametrize("bit", range(10, 16))
 def test_reserved_flags_are_refused(bit: int) -> None:
     body = bytearray(STREAM_2[:-4])
     body[3 + bit // 8] |= 1 << bit % 8
@@ -89,6 +92,7 @@ def test_reserved_flags_are_refused(bit: int) -> None:
     [
         bitstream.Header(b"abcd", 128),
         bitstream.Header(b"abcd", machines=True),
+        bitstream.Header(b"abcd", gray=True),
         bitstream.Header(b"abcd", metadata=b"x"),
         bitstream.Header(b"abcd", 64, version=2),
         bitstream.Header(b"abcd", version=2, metadata=bytes(2**20 + 1)),

@@ -91,6 +91,17 @@ def test_bytes_beside_the_payload(variable: Codec) -> None:
     assert len(data) - len(tile) <= 19
 
 
+def test_gray_images_are_decoded_without_color(variable: Codec) -> None:
+    image = np.repeat(smooth_image(40, 56)[..., :1], 3, 2)
+    for data in (variable.compress(image, quality=5), variable.compress(image, target_psnr=15)):
+        assert variable.read(data).header.gray
+        decoded = variable.decode(data)
+        assert (decoded == decoded[..., :1]).all()
+    assert psnr(image, decoded) >= 15
+    image[3, 4, 2] ^= 1
+    assert not variable.read(variable.compress(image, quality=5)).header.gray
+
+
 def test_thumbnail_layer_is_decoded_alone(variable: Codec, codec: Codec) -> None:
     image = smooth_image(1024, 1100)
     for one, quality in ((variable, 20), (codec, None)):

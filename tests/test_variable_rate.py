@@ -21,10 +21,10 @@ from dcu.errors import InvalidInputError
 from dcu.nets.context import UnboundedGroup
 from dcu.nets.logistic_context import LogisticContext, logistic_bits
 from dcu.nets.operating_point import AnchorLinear, AnchorVectors
-from dcu.nets.transforms import LEAK, Analysis, ConditionalAnalysis, ConditionalSynthesis, Synthesis
+from dcu.nets.transforms import LEAK, PADDING, Analysis, ConditionalAnalysis, ConditionalSynthesis, Synthesis
 from dcu.nets.variable_rate import VariableRateCodec
 from dcu.train.checkpoint import OptimizerState, load_optimizer_state, optimizer_state
-from dcu.train.crops import drawing, varied, with_saturated_rectangle
+from dcu.train.crops import drawing, varied, with_flat_rectangle
 from dcu.train.loop import Run
 from dcu.train.optimizers import ParameterGroup, make_optimizer
 from dcu.train.recipe import Schedule
@@ -92,6 +92,9 @@ def alike(module: torch.nn.Module, anchors: int) -> dict[str, Tensor]:
 def test_transforms_that_are_alike_at_all_points_are_the_unconditional_ones(kind: type[Any]) -> None:
     torch.manual_seed(0)
     plain: Any = (Analysis if kind is ConditionalAnalysis else Synthesis)(3, 8, 2, LEAK)
+    for layer in plain.modules():
+        if isinstance(layer, torch.nn.Conv2d) and layer.padding != (0, 0):
+            layer.padding_mode = PADDING
     for parameter in plain.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     conditional = kind(3, 8, 2, 3)
@@ -105,6 +108,17 @@ def test_transforms_that_are_alike_at_all_points_are_the_unconditional_ones(kind
     else:
         y = torch.randn(2, 3, 4, 4)
         assert torch.allclose(conditional(y, q), plain(y), atol=1e-5)
+
+
+def test_areas_of_one_color_are_the_same_up_to_the_edge() -> None:
+    torch.manual_seed(0)
+    codec = VariableRateCodec(GROUPS, 8, 1, 1, 8, 3)
+    for parameter in codec.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    x = torch.tensor([1.0, -1.0, 0.3])[None, :, None, None].expand(1, 3, 40, 40)
+    q = torch.tensor([30.0])
+    for found in (codec.scaled(x, q), codec.reconstruct(codec.scaled(x, q), q).unfold(2, 8, 8).unfold(3, 8, 8)):
+        assert torch.allclose(found, found[:, :, :1, :1].expand_as(found), atol=1e-5)
 
 
 def test_linear_layers_between_anchors_are_interpolated() -> None:
@@ -245,8 +259,11 @@ def test_colors_gray_and_drawings_are_among_the_crops() -> None:
     other = [each for each in seen if not np.array_equal(each, crop)]
     assert 5 < len(other) < 40
     assert any((each[..., 0] == each[..., 1]).all() for each in other)
-    saturated = with_saturated_rectangle(crop, np.random.default_rng(1))
-    assert set(np.unique(saturated[(saturated != crop).any(2)])) <= {0, 255}
+    flat = [with_flat_rectangle(crop, np.random.default_rng(seed)) for seed in range(40)]
+    colors = [np.unique(each[(each != crop).any(2)], axis=0) for each in flat]
+    assert all(len(each) <= 1 for each in colors)
+    assert 5 < sum(set(each.flat) <= {0, 255} for each in colors) < 35
+    assert any(len(np.unique(each.reshape(-1, 3), axis=0)) == 1 for each in flat)
     assert all(
         len(np.unique(drawing(64, 64, np.random.default_rng(seed)).reshape(-1, 3), axis=0)) > 1 for seed in range(4)
     )

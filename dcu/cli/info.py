@@ -71,6 +71,7 @@ def describe(name: str, stream: Stream) -> dict[str, Any]:
 
         codec = codec_of(stream.codec)
         facts |= {"quality": stream.operating_point, "not_coded": codec.share_not_coded(stream.operating_point)}
+        facts |= {"gray": stream.header.gray}
         for layer, groups in zip(layers, map(codec.group_bytes, stream.layers), strict=True):
             layer["groups"] = groups
     if stream.header.metadata:
@@ -93,7 +94,8 @@ def show(facts: dict[str, Any], stream: Stream) -> None:
     if "quality" in facts:
         groups = "; ".join(" + ".join(map(str, layer["groups"])) for layer in facts["layers"])
         say(
-            f"  quality   {facts['quality']} of 0 to 63, {100 * facts['not_coded']:.0f} % of symbols not coded",
+            f"  quality   {facts['quality']} of 0 to 63, {100 * facts['not_coded']:.0f} % of symbols not coded"
+            + (", gray" if facts["gray"] else ""),
             f"  groups    {groups} bytes",
         )
     if "metadata" in facts:

@@ -5,7 +5,16 @@ The rest of dcu sees one kind of image only: (H, W, 3) uint8, sRGB, upright, opa
 
 from __future__ import annotations
 
-from dcu.image.arrays import ImageArray, pad, psnr, resize, standard_crop, standard_resize
+from dcu.image.arrays import (
+    ImageArray,
+    is_gray,
+    pad,
+    psnr,
+    resize,
+    standard_crop,
+    standard_resize,
+    without_color,
+)
 from dcu.image.color import parse_color
 from dcu.image.formats import FORMATS, SUFFIXES, Format, open_image
 from dcu.image.limits import MAX_PIXELS, check_size
@@ -21,6 +30,7 @@ __all__ = [
     "check_size",
     "encoder",
     "from_pillow",
+    "is_gray",
     "jpeg_url",
     "open_image",
     "pad",
@@ -30,4 +40,5 @@ __all__ = [
     "resize",
     "standard_crop",
     "standard_resize",
+    "without_color",
 ]

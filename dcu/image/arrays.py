@@ -52,3 +52,14 @@ def psnr(image: ImageArray, decoded: ImageArray) -> float:
     """Peak signal to noise ratio in dB over all three channels: 10 log10(255^2 / MSE)."""
     error = np.square(image.astype(np.float64) - decoded).mean()
     return math.inf if error == 0 else float(10 * math.log10(255**2 / error))
+
+
+def is_gray(image: ImageArray) -> bool:
+    """Whether all three channels are equal everywhere."""
+    return bool((image[..., :1] == image[..., 1:]).all())
+
+
+def without_color(image: ImageArray) -> ImageArray:
+    """An image (H, W, 3) whose channels are the mean of its own, rounded."""
+    mean = (image.sum(2, dtype=np.uint16) + 1) // 3
+    return np.repeat(mean.astype(np.uint8)[..., None], 3, 2)

@@ -7,6 +7,8 @@ learns what the linear one cannot do.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,6 +19,9 @@ from dcu.nets.operating_point import AnchorLinear, AnchorVectors, per_channel
 BLOCK_CHANNELS = 3 * BLOCK * BLOCK
 LEAK = 0.1
 """Slope below zero of the rectifiers in codecs of many operating points; without it, units die in training."""
+PADDING: Literal["replicate"] = "replicate"
+"""What their convolutions read beyond an image's edge: the nearest position, so that an area of one color is the same
+up to the edge. Those of codecs of one rate read zeros."""
 
 
 def exact(x: Tensor) -> torch.autocast:
@@ -30,14 +35,14 @@ def exact(x: Tensor) -> torch.autocast:
 class ResidualBlock(nn.Module):
     """x + conv3x3(relu(conv3x3(relu(x)))), He et al. 2016 (arXiv 1603.05027), without normalization.
 
-    ``leak`` is the slope of relu below zero.
+    ``leak`` is the slope of relu below zero; ``padding`` what is read beyond the edge.
     """
 
-    def __init__(self, width: int, leak: float = 0.0) -> None:
+    def __init__(self, width: int, leak: float = 0.0, padding: Literal["zeros", "replicate"] = "zeros") -> None:
         super().__init__()
         self.leak = leak
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1, padding_mode=padding)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, padding_mode=padding)
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -93,7 +98,7 @@ class ConditionalAnalysis(nn.Module):
         super().__init__()
         self.linear = AnchorLinear(anchors, BLOCK_CHANNELS, channels)
         self.stem = nn.Conv2d(BLOCK_CHANNELS, width, 1)
-        self.blocks = nn.Sequential(*(ResidualBlock(width, LEAK) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(ResidualBlock(width, LEAK, PADDING) for _ in range(depth)))
         self.head = AnchorLinear(anchors, width, channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -186,9 +191,9 @@ class ConditionalSynthesis(nn.Module):
     def __init__(self, channels: int, width: int, depth: int, anchors: int) -> None:
         super().__init__()
         self.linear = AnchorLinear(anchors, channels, BLOCK_CHANNELS)
-        self.stem = nn.Conv2d(channels, width, 3, padding=1)
+        self.stem = nn.Conv2d(channels, width, 3, padding=1, padding_mode=PADDING)
         self.bias = AnchorVectors(anchors, width)
-        self.blocks = nn.Sequential(*(ResidualBlock(width, LEAK) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(ResidualBlock(width, LEAK, PADDING) for _ in range(depth)))
         self.gains = AnchorVectors(anchors, width * depth)
         self.head = AnchorLinear(anchors, width, BLOCK_CHANNELS)
 

@@ -1,4 +1,4 @@
-"""Crops to train a codec on, some with what photographs rarely hold: saturated color, gray, text, line art."""
+"""Crops to train a codec on, some with what photographs rarely hold: areas of one color, gray, text, line art."""
 
 from __future__ import annotations
 
@@ -7,30 +7,34 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dcu.image import ImageArray
 
-SATURATED, GRAY, DRAWN = 0.05, 0.02, 0.02
-"""Share of crops with a saturated rectangle, without color, and with text or line art in the place of a photograph."""
+FLAT, GRAY, DRAWN = 0.08, 0.02, 0.02
+"""Share of crops with a rectangle of one color, without color, and with text or line art instead of a photograph."""
+WHOLE, SATURATED = 0.25, 0.5
+"""Share of such rectangles that fill the crop, and of those whose color is saturated."""
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;-+()/%$@"
 
 
 def varied(crop: ImageArray, rng: np.random.Generator) -> ImageArray:
     """The crop (H, W, 3) uint8, or what is shown in its place."""
     kind = rng.random()
-    if kind < SATURATED:
-        return with_saturated_rectangle(crop, rng)
-    if kind < SATURATED + GRAY:
+    if kind < FLAT:
+        return with_flat_rectangle(crop, rng)
+    if kind < FLAT + GRAY:
         return np.asarray(Image.fromarray(crop).convert("L").convert("RGB"))
-    if kind < SATURATED + GRAY + DRAWN:
+    if kind < FLAT + GRAY + DRAWN:
         return drawing(crop.shape[1], crop.shape[0], rng)
     return crop
 
 
-def with_saturated_rectangle(crop: ImageArray, rng: np.random.Generator) -> ImageArray:
-    """The crop with a rectangle of a color of which each channel is 0 or 255."""
+def with_flat_rectangle(crop: ImageArray, rng: np.random.Generator) -> ImageArray:
+    """The crop with a rectangle of one color, of which each channel may be 0 or 255."""
     height, width = crop.shape[:2]
     top, bottom = sorted(rng.integers(0, height + 1, 2))
     left, right = sorted(rng.integers(0, width + 1, 2))
+    if rng.random() < WHOLE:
+        top, bottom, left, right = 0, height, 0, width
     out = crop.copy()
-    out[top:bottom, left:right] = 255 * rng.integers(0, 2, 3)
+    out[top:bottom, left:right] = 255 * rng.integers(0, 2, 3) if rng.random() < SATURATED else rng.integers(0, 256, 3)
     return out
 
 
