@@ -6,7 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
-EXTRAS = ("bench", "fast", "formats", "train")
+EXTRAS = ("bench", "cloud", "fast", "formats", "parquet", "train")
 
 
 def oldest() -> list[str]:

@@ -146,6 +146,14 @@ def test_dry_run_names_what_exists(dcu: Dcu, photo: Path, tmp_path: Path) -> Non
     assert place.read_bytes() == b"mine"
 
 
+def test_dry_run_of_what_failed(dcu: Dcu, photo: Path, tmp_path: Path) -> None:
+    broken, report = tmp_path / "broken.png", tmp_path / "report.jsonl"
+    broken.write_bytes(b"no image")
+    command = ("compress", photo, broken, "-o", tmp_path / "bins")
+    assert dcu(*command, "--report", report).code == 65
+    assert dcu(*command, "--retry", report, "--dry-run").out == f"{broken} -> {tmp_path / 'bins' / 'broken.bin'}\n"
+
+
 def test_dry_run_of_data_sets(dcu: Dcu, tmp_path: Path) -> None:
     answer = dcu("data", "build", "kodak", "--clones", tmp_path, "-o", tmp_path / "data", "--dry-run")
     assert (answer.code, answer.out) == (0, f"{tmp_path / 'data' / 'kodak-odd.tar'}\n")

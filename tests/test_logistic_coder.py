@@ -17,7 +17,7 @@ from dcu.errors import InvalidInputError, UnavailableError
 from dcu.nets.context import UnboundedGroup
 from dcu.nets.logistic_context import LogisticContext, logistic_bits
 
-GROUPS = (UnboundedGroup(1, 3), UnboundedGroup(2, 2), UnboundedGroup(3, 1))
+GROUPS = (UnboundedGroup(1, 3), UnboundedGroup(2, 2), UnboundedGroup(3, 1, reach=1))
 CHANNELS = 6
 
 

@@ -32,7 +32,7 @@ from dcu.train.variable_rate import VariableRateData, VariableRateRecipe, Variab
 
 from .conftest import png, smooth_image
 
-GROUPS = (UnboundedGroup(1, 3), UnboundedGroup(2, 2))
+GROUPS = (UnboundedGroup(1, 3), UnboundedGroup(2, 2, reach=1))
 RECIPE = VariableRateRecipe(
     "codec-2", GROUPS, width=8, analysis_depth=1, synthesis_depth=1, context_hidden=8, anchors=3, grow_steps=2
 )
@@ -172,6 +172,14 @@ def test_no_symbol_depends_on_one_decoded_with_it_or_later() -> None:
         assert bool((order[changed] > order[channel, row, column]).all())
         reached += int(changed.sum())
     assert reached > 50
+
+
+def test_reach_of_a_group_bounds_what_it_reads() -> None:
+    context = random_context()
+    symbols = torch.randint(-9, 10, (1, 3, 9, 10)).float()
+    changed = changed_positions(context, symbols, 0, 4, 4)
+    assert changed[0].nonzero().sub(4).abs().amax(0).tolist() == [2, 2]
+    assert changed[1:].any(0).nonzero().sub(4).abs().amax(0).tolist() == [1, 1]
 
 
 def test_context_depends_on_the_operating_point() -> None:

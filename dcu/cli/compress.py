@@ -221,7 +221,7 @@ def compress(
     piped = target.piped
     report = Report(found, json, quiet, json or piped, json_to_stderr=piped, path=report_file, retried=retry)
     if dry_run:
-        return plan.show(found, target, json=json)
+        return plan.show(found, target, json=json, retry=retry)
     models = ((goal.codec or model.name, model) for model in goal.models)
     ray = cluster.chosen(executor, address, workers, gpus_per_worker, found, outputs, models)
     jobs, device = options.begin(jobs, threads, device, remotely=ray is not None)

@@ -58,7 +58,7 @@ def decode(
     example = Path(f"image{suffix}" if target.file is None or found.shards_only else str(target.file))
     encoder(example)  # an unknown format is one error, before any work
     if dry_run:
-        return plan.show(found, target)
+        return plan.show(found, target, retry=retry)
     outputs = [Output(target, f"dcu decode {example.suffix}{' thumbnail' if thumbnail else ''}", force)]
     check_report(report_file, found, outputs, files_from)
     report = Report(found, False, quiet, prints=target.piped, path=report_file, retried=retry)

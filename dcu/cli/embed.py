@@ -68,7 +68,7 @@ def embed(
     targets = [target] if target else []
     check_report(report_file, found, targets, files_from)
     if dry_run:
-        return plan.show(found, target.places if target else None, json=json)
+        return plan.show(found, target.places if target else None, json=json, retry=retry)
     report = Report(
         found, json, quiet, prints=json or any(each.piped for each in targets), path=report_file, retried=retry
     )

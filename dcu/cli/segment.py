@@ -85,7 +85,7 @@ def segment(
     encoder(example)  # an unknown format is an error before any work
     places.check(found, *wanted)
     if dry_run:
-        return plan.show(found, *wanted, json=json)
+        return plan.show(found, *wanted, json=json, retry=retry)
     made_by = f"dcu segment {network or 'default'}{' full' if full else ''}"
     outputs = [Output(each, f"{made_by} {each.option}", force) for each in wanted]
     check_report(report_file, found, outputs, files_from)

@@ -64,7 +64,7 @@ def interval_tables() -> tuple[Ints, Ints]:
 def integer_tensors(context: LogisticContext, coded: Tensor) -> dict[str, Tensor]:
     """A trained context model in fixed point: the int32 tensors that a codec's weights file holds.
 
-    ``groups`` (G, 2): channels, passes; ``coded`` (64, C): whether a channel is coded at an operating point;
+    ``groups`` (G, 3): channels, passes, reach; ``coded`` (64, C): whether a channel is coded at an operating point;
     ``compressed`` (4096,); ``radii`` and ``ends`` as :func:`interval_tables` gives them; of each pass, PP = 00, ...:
     ``PP.0.weight`` (hidden, K) over the known neighbors in the order of (channel, row, column), ``PP.0.bias``
     (anchors, hidden), ``PP.1.weight``, ``PP.1.bias``, ``PP.2.weight`` (2 channels, hidden), means first, ``PP.2.bias``
@@ -72,7 +72,7 @@ def integer_tensors(context: LogisticContext, coded: Tensor) -> dict[str, Tensor
     """
     radii, ends = interval_tables()
     tensors: dict[str, Tensor] = {
-        "groups": torch.tensor([[group.count, len(group.passes)] for group in context.parts()]),
+        "groups": torch.tensor([[g.count, len(g.passes), g.passes[0].reach] for g in context.parts()]),
         "coded": coded.int(),
         "compressed": (2**VALUE_BITS * torch.log2(1 + torch.arange(COMPRESSED_SIZE, dtype=torch.float64))).round(),
         "radii": torch.from_numpy(radii),

@@ -45,15 +45,19 @@ class Group:
 
 @dataclass(frozen=True)
 class UnboundedGroup:
-    """Channels that are coded together, their symbols any integers: how many, in how many passes (1..5)."""
+    """Channels that are coded together, their symbols any integers: how many, in how many passes (1..5).
+
+    ``reach``: how far around a position is read, 1 (3x3) or 2 (5x5).
+    """
 
     channels: int
     passes: int
+    reach: int = REACH
     levels: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
-        if not (1 <= self.channels <= MOST_CHANNELS and 1 <= self.passes <= 5):
-            raise ValueError(f"{self}: 1 to {MOST_CHANNELS} channels, 1 to 5 passes")
+        if not (1 <= self.channels <= MOST_CHANNELS and 1 <= self.passes <= 5 and 1 <= self.reach <= REACH):
+            raise ValueError(f"{self}: 1 to {MOST_CHANNELS} channels, 1 to 5 passes, reach 1 or {REACH}")
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Pass:
     levels: int
     level: int
     start: bool
+    reach: int = REACH
 
     def positions(self, height: int, width: int) -> Tensor:
         """(height, width) bool: the positions that this pass decodes."""
@@ -78,9 +83,10 @@ class Pass:
         if not self.start:
             size = 16 + KERNEL
             row, column = (self.positions(size, size) & inside(size)).nonzero()[0].tolist()
-            near = (slice(row - REACH, row + REACH + 1), slice(column - REACH, column + REACH + 1))
-            mask[self.first : self.last] = lattice(self.level + 1, size, size)[near]
-        return mask
+            around = (slice(row - REACH, row + REACH + 1), slice(column - REACH, column + REACH + 1))
+            mask[self.first : self.last] = lattice(self.level + 1, size, size)[around]
+        near = torch.arange(KERNEL).sub(REACH).abs() <= self.reach
+        return mask & near & near[:, None]
 
 
 def inside(size: int) -> Tensor:
@@ -108,8 +114,10 @@ def schedule(groups: Sequence[Group | UnboundedGroup]) -> list[Pass]:
     passes = []
     firsts = accumulate((g.channels for g in groups), initial=0)
     for first, group in zip(firsts, groups, strict=False):
+        reach = group.reach if isinstance(group, UnboundedGroup) else REACH
         for level in reversed(range(group.passes)):
-            passes.append(Pass(first, first + group.channels, group.levels, level, start=level == group.passes - 1))
+            start = level == group.passes - 1
+            passes.append(Pass(first, first + group.channels, group.levels, level, start, reach))
     return passes
 
 
