@@ -70,8 +70,8 @@ def describe(name: str, stream: Stream) -> dict[str, Any]:
         from dcu.codec import codec_of
 
         codec = codec_of(stream.codec)
-        facts |= {"quality": stream.operating_point, "not_coded": codec.share_not_coded(stream.operating_point)}
-        facts |= {"gray": stream.header.gray}
+        q = stream.operating_point
+        facts |= {"quality": q, "not_coded": codec.share_not_coded(q), "gray": stream.header.gray}
         for layer, groups in zip(layers, map(codec.group_bytes, stream.layers), strict=True):
             layer["groups"] = groups
     if stream.header.metadata:

@@ -55,10 +55,7 @@ class Quantizer(nn.Module):
         assignment : Tensor
             (B, C, L, h, w), one-hot; its gradient is that of the soft assignment.
         """
-        distance = self.squared_distance(y.float())
-        soft = torch.softmax(-SIGMA * distance, dim=2)
-        hard = torch.zeros_like(soft).scatter_(2, distance.argmin(2, keepdim=True), 1.0)
-        assignment = hard + soft - soft.detach()
+        assignment = soft_assignment(self.squared_distance(y.float()), 2)
         centers = self.centers.masked_fill(self.missing, 0.0)
         latent = (assignment * centers[None, :, :, None, None]).sum(2)
         return latent, assignment
@@ -81,3 +78,10 @@ class Quantizer(nn.Module):
         channels, largest = self.centers.shape
         first = torch.arange(0, channels * largest, largest, dtype=torch.int32, device=symbols.device)[:, None, None]
         return self.centers.flatten().index_select(0, (symbols + first).flatten()).view(symbols.shape)
+
+
+def soft_assignment(distance: Tensor, dim: int) -> Tensor:
+    """One-hot: the least of squared distances along a dimension; its gradient is that of the soft assignment."""
+    soft = torch.softmax(-SIGMA * distance, dim)
+    hard = torch.zeros_like(soft).scatter_(dim, distance.argmin(dim, keepdim=True), 1.0)
+    return soft - soft.detach() + hard

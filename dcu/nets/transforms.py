@@ -66,11 +66,11 @@ class Analysis(nn.Module):
     x: (B, 3, 8h, 8w) in [-1, 1]; y: (B, C, h, w).
     """
 
-    def __init__(self, channels: int, width: int, depth: int, leak: float = 0.0) -> None:
+    def __init__(self, channels: int, width: int, depth: int) -> None:
         super().__init__()
         self.linear = nn.Conv2d(BLOCK_CHANNELS, channels, 1)
         self.stem = nn.Conv2d(BLOCK_CHANNELS, width, 1)
-        self.blocks = nn.Sequential(*(ResidualBlock(width, leak) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(depth)))
         self.head = nn.Conv2d(width, channels, 1)
         nn.init.zeros_(self.head.weight)
 
@@ -124,11 +124,11 @@ class Synthesis(nn.Module):
     y: (B, C, h, w); returns (B, 3, 8h, 8w), about [-1, 1], not clipped.
     """
 
-    def __init__(self, channels: int, width: int, depth: int, leak: float = 0.0) -> None:
+    def __init__(self, channels: int, width: int, depth: int) -> None:
         super().__init__()
         self.linear = nn.Conv2d(channels, BLOCK_CHANNELS, 1)
         self.stem = nn.Conv2d(channels, width, 3, padding=1)
-        self.blocks = nn.Sequential(*(ResidualBlock(width, leak) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(depth)))
         self.head = nn.Conv2d(width, BLOCK_CHANNELS, 1)
         nn.init.zeros_(self.head.weight)
 

@@ -18,10 +18,8 @@ from torch import Tensor, nn
 from dcu.nets.context import UnboundedGroup
 from dcu.nets.logistic_context import LogisticContext, logistic_bits
 from dcu.nets.operating_point import POINTS, AnchorVectors, per_channel
+from dcu.nets.quantizer import soft_assignment
 from dcu.nets.transforms import ConditionalAnalysis, ConditionalSynthesis, exact
-
-SIGMA = 1.5
-"""Hardness of the soft assignment to neighboring symbols, as in :mod:`dcu.nets.quantizer`."""
 
 
 class VariableRateCodec(nn.Module):
@@ -82,9 +80,7 @@ class VariableRateCodec(nn.Module):
         nearest = y.detach().round()
         offsets = (0, -1, 1) if torch.is_grad_enabled() else (0,)
         candidates = torch.stack([nearest + offset for offset in offsets])
-        soft = torch.softmax(-SIGMA * (y - candidates).square(), 0)
-        assignment = soft - soft.detach()
-        assignment[0] += 1
+        assignment = soft_assignment((y - candidates).square(), 0)
         symbols = (assignment * candidates).sum(0)
         with exact(x):
             mean, log2_scale = self.context(symbols, q)

@@ -24,7 +24,7 @@ from dcu.errors import DcuError, InvalidInputError, MissingInputError, OutputErr
 from dcu.io import locked
 from dcu.search.features import TEXT, Rows, labels_of, matrix
 from dcu.search.vectors import Vectors
-from dcu.tables import EMBEDDINGS
+from dcu.tables import DIMENSIONS, EMBEDDINGS
 
 if TYPE_CHECKING:
     import pyarrow
@@ -90,6 +90,7 @@ class Index:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.kept: Vectors | None = None
+        self.searched = False
         with reading(path):
             self.table = opened(path)
             if self.table.schema.names != list(EMBEDDINGS):
@@ -141,8 +142,10 @@ class Index:
 
     def nearest(self, query: NDArray[np.float16], top: int, where: str | None, exact: bool) -> list[dict[str, Any]]:
         """Rows as LanceDB gives them, ``_distance`` is 1 - cosine; raises what LanceDB raises."""
-        if where is None and self.count <= LARGE and (exact or not self.approximate):
+        fits = where is None and self.count <= LARGE and (exact or not self.approximate)
+        if fits and self.searched:
             return self.nearest_in_memory(query, top)
+        self.searched |= fits
         search: Any = self.table.search(query, vector_column_name="embedding", query_type="vector")
         search = search.distance_type("cosine").nprobes(PROBES).limit(top).select([*TEXT, "_distance"])
         if where is not None:
@@ -151,10 +154,10 @@ class Index:
         return found
 
     def nearest_in_memory(self, query: NDArray[np.float16], top: int) -> list[dict[str, Any]]:
-        """As :meth:`nearest`: the first search reads all vectors, 2.6 KB each, and the others only compare."""
+        """As :meth:`nearest`: from the second search on all vectors, 2.6 KB each, are in memory."""
         if self.kept is None:
             batches = self.table.search().select(["embedding"]).to_batches()
-            self.kept = Vectors(matrix(batch["embedding"]) for batch in batches)
+            self.kept = Vectors(self.count, DIMENSIONS, (matrix(batch["embedding"]) for batch in batches))
         numbers, similarities = self.kept.nearest(query, top)
         taken = self.table.take_offsets(numbers).select(list(TEXT)).to_arrow().to_pylist()  # in the order of the table
         rows = dict(zip(sorted(numbers), taken, strict=True))

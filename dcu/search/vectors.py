@@ -13,16 +13,23 @@ AT_ONCE = 512
 
 
 class Vectors:
-    """Rows (n, D) float16, compared by cosine similarity; raises ValueError where there are none.
+    """Rows (n, D) float16, compared by cosine similarity.
 
     Parameters
     ----------
+    count, length : int
+        n and D.
     parts : iterable of ndarray
         (m, D) float16, the rows one after the other.
     """
 
-    def __init__(self, parts: Iterable[NDArray[np.float16]]) -> None:
-        self.rows = torch.from_numpy(np.concatenate(list(parts)))
+    def __init__(self, count: int, length: int, parts: Iterable[NDArray[np.float16]]) -> None:
+        rows = np.empty((count, length), np.float16)
+        start = 0
+        for part in parts:
+            rows[start : start + len(part)] = part
+            start += len(part)
+        self.rows = torch.from_numpy(rows)
         self.lengths = torch.cat([part.float().norm(dim=1) for part in self.rows.split(AT_ONCE)])
 
     def nearest(self, query: NDArray[np.float16], top: int) -> tuple[list[int], list[float]]:
