@@ -8,10 +8,10 @@ READY := $(VENV)/ready
 NATIVE := CMakeLists.txt $(wildcard dcu/entropy/src/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help docs scale demo test fuzz crash lint format readme build sanitize oldest clean
+.PHONY: help docs paper paper-train scale demo test fuzz crash lint format readme build sanitize oldest clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
 
 $(READY): pyproject.toml $(NATIVE)
 	$(PYTHON) -m venv $(VENV)
@@ -27,6 +27,12 @@ readme: $(READY)  ## write the tables of README.md, from the cards and a new ben
 
 scale: $(READY)  ## write docs/scale.md from results/scale.csv; with DATA=TAR, measure first
 	$(BIN)/python -m docs.scale $(if $(DATA),--data $(DATA))
+
+paper: $(READY)  ## write docs/paper.md from results/paper.csv; with DATA=DIRECTORY, measure first
+	$(BIN)/python -m docs.paper $(if $(DATA),--data $(DATA))
+
+paper-train: $(READY)  ## train the networks of docs/paper.md that are missing, on DATA=DIRECTORY
+	$(BIN)/python -m docs.paper --train --data $(DATA)
 
 docs: $(READY)  ## write docs/reference/cli*.md and python.md, from help and docstrings
 	$(BIN)/python docs/reference.py

@@ -38,6 +38,8 @@ LARGEST_METADATA = 2**20
 TILE = 256  # latent positions a side
 THUMBNAIL_FROM = 1024  # short side, in pixels, from which on there is a thumbnail layer
 THUMBNAIL_SHORT = 256  # short side of the thumbnail layer
+POINTS = 64
+"""Operating points of a kind of stream; those of streams for machines follow those for people."""
 MOST_HEAD = 64  # bytes that hold what stands before the contents
 START = 9  # bytes from which on numbers follow, in version 1 from the last of them on
 CHUNK = 2**20  # bytes that are read of a file at once: memory follows what is there, not what a header says
@@ -45,7 +47,10 @@ CHUNK = 2**20  # bytes that are read of a file at once: memory follows what is t
 
 @dataclass(frozen=True)
 class Layer:
-    """One coded image: its size in pixels, the payload of each tile, row by row, the operating point of all."""
+    """One coded image: its size in pixels, the payload of each tile, row by row, the operating point of all.
+
+    The latter is that of the codec's networks: of streams for machines from 64 on.
+    """
 
     width: int
     height: int
@@ -67,13 +72,18 @@ class Header:
     metadata: bytes = b""
     gray: bool = False
 
+    @property
+    def network_point(self) -> int:
+        """The operating point as the codec's networks count it, those for machines from 64 on."""
+        return self.operating_point + POINTS * self.machines
+
     def flags(self, thumbnail: bool) -> bytes:
         """The flags as bytes; raises ValueError where the version has no place for them."""
         if self.version == 1:
             if self.machines or self.metadata or self.gray or not 0 <= self.operating_point < 128:
                 raise ValueError("not of version 1")
             return bytes([int(thumbnail) | self.operating_point << 1])
-        if not (0 <= self.operating_point < 64 and len(self.metadata) <= LARGEST_METADATA):
+        if not (0 <= self.operating_point < POINTS and len(self.metadata) <= LARGEST_METADATA):
             raise ValueError("operating points are 0 to 63, metadata at most 2^20 bytes")
         bits = self.operating_point | thumbnail << 6 | bool(self.metadata) << 7 | self.machines << 8 | self.gray << 9
         return bits.to_bytes(2, "little")
@@ -284,7 +294,7 @@ def read(data: bytes | bytearray | memoryview) -> Stream:
     for (w, h), length in zip(head.sizes, head.payload_bytes, strict=True):
         count = math.prod(-(-side // TILE) for side in latent_size(w, h))
         tiles = unpack_tiles(data[start : start + length], count)
-        layers.append(Layer(w, h, tiles, header.operating_point))
+        layers.append(Layer(w, h, tiles, header.network_point))
         start += length
     thumbnail = layers[0] if len(layers) > 1 else None
     return Stream(header, thumbnail, layers[-1], head.header_bytes, head.payload_bytes)

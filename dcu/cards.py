@@ -13,8 +13,8 @@ from dcu.schema import Between, Count, Matching, Name, OneOf, Share, build
 
 SCHEMA = 2
 """Of the cards that this version writes. Version 1, of dcu 0.1, had no key of that name: :mod:`dcu.old_cards`."""
-COUNTERPARTS = ("rgb-classifier", "rgb-segmenter")
-"""Networks on decoded images, for comparison only."""
+COUNTERPARTS = ("rgb-classifier", "rgb-segmenter", "resnet")
+"""Networks on images, for comparison only."""
 MOST_BYTES = 2**23
 """Of a card; one of 50,000 custom classes has 5 MB."""
 MOST_DEPTH = 32
@@ -24,7 +24,7 @@ MOST_COLORS = 256
 DIGITS = 5
 """Of fractions on cards."""
 
-Kind = Literal["codec", "classifier", "segmenter", "rgb-classifier", "rgb-segmenter"]
+Kind = Literal["codec", "classifier", "segmenter", "rgb-classifier", "rgb-segmenter", "resnet"]
 Input = Literal["latent", "decoded", "original"]
 """What networks are trained on."""
 Digest = Annotated[str, Matching("[0-9a-f]{64}", "64 hexadecimal digits")]
@@ -218,6 +218,8 @@ class Training:
 class Card:
     """A model card; of a ``preview``, whose files a later version may not read, the card says so.
 
+    ``machines``: a codec makes streams for machines, too. ``stride_in``: the convolution of a ResNet's bottlenecks that
+    reduces the resolution.
     ``license`` is that of the weights; empty where none is stated, as on the cards of newly trained models.
     """
 
@@ -227,8 +229,12 @@ class Card:
     codec: Name | None = None
     rate: Rate | None = None
     rates: Rates | None = None
+    machine_rates: Rates | None = None
     preview: bool = False
+    machines: bool = False
     input: Input = "latent"
+    network: Literal["efficientnet", "resnet"] = "efficientnet"
+    stride_in: Literal["3x3", "1x1"] = "3x3"
     labels: Annotated[str, OneOf(SETS)] | tuple[Label, ...] = ()
     void: Annotated[int, Between(0, 255)] = 255
     temperature: Annotated[float, Between(1e-3, 1e3)] = 1.0
@@ -246,7 +252,7 @@ class Card:
     baselines: Baselines | None = None
 
     def __post_init__(self) -> None:
-        if self.kind in ("classifier", "segmenter", "rgb-segmenter") and not self.labels:
+        if self.kind in ("classifier", "segmenter", "rgb-segmenter", "resnet") and not self.labels:
             raise ValueError("labels are missing")
         if self.kind.endswith("segmenter") and len(self.classes) > MOST_COLORS:
             raise ValueError(f"more than {MOST_COLORS} labels")

@@ -26,6 +26,7 @@ from dcu.encoding import Encoding
 from dcu.errors import InvalidInputError, UnavailableError, UsageError
 from dcu.geometry import BLOCK
 from dcu.image import ImageArray, pad, psnr, without_color
+from dcu.nets.transforms import ADAPTER_BLOCKS
 from dcu.precision import NAMES as PRECISIONS
 from dcu.precision import chosen
 from dcu.regions import Box, common, in_pieces, moved, size, whole
@@ -55,10 +56,12 @@ class Codec:
         self.coding.to(device)
         self.analysis = self.coding.analysis
         self.analyses = engines.ready(self.analysis, device, self.precision, MOST_POSITIONS * BLOCK**2)
+        self.machine_analyses = engines.ready(self.for_machines, device, self.precision, MOST_POSITIONS * BLOCK**2)
         self.syntheses = engines.ready(self.coding.synthesize, device, self.precision)
         self.channels, self.points, self.fingerprint = self.coding.channels, self.coding.points, self.coding.fingerprint
-        self.of_estimate: tuple[float, ...] = (1.0,) * self.points
-        self.analysis_halo = 2 * len(self.analysis.blocks)
+        self.kinds = self.coding.kinds
+        self.of_estimate: list[tuple[float, ...]] = [(1.0,) * self.points] * self.kinds
+        self.analysis_halo = 2 * (len(self.analysis.blocks) + ADAPTER_BLOCKS * (self.kinds - 1))
         self.synthesis_halo = 2 * len(self.coding.synthesis.blocks) + 1
 
     @classmethod
@@ -86,8 +89,9 @@ class Codec:
         if codec.fingerprint != model.fingerprint:
             raise UnavailableError(f"{model.name}: its fingerprint is not that of its card")
         codec.model = model
-        if model.card.rates and len(model.card.rates.bpp) == codec.points:
-            codec.of_estimate = model.card.rates.of_estimate
+        for kind, rates in enumerate((model.card.rates, model.card.machine_rates)[: codec.kinds]):
+            if rates and len(rates.bpp) == codec.points:
+                codec.of_estimate[kind] = rates.of_estimate
         return codec
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -110,6 +114,7 @@ class Codec:
         target_psnr: float | None = None,
         fit: bool = False,
         metadata: bytes = b"",
+        machines: bool = False,
     ) -> bytes:
         """A bitstream of an image (H, W, 3) uint8, or of a Pillow image (see :func:`dcu.arguments.image`).
 
@@ -127,6 +132,8 @@ class Codec:
             With ``target_bytes``: reduce the image if its bitstream is too large at every operating point.
         metadata : bytes
             As :mod:`dcu.metadata` writes them; for codecs of version 2 of the container.
+        machines : bool
+            Make a stream for machines: better for networks, worse to look at.
 
         Raises
         ------
@@ -142,25 +149,35 @@ class Codec:
             raise ValueError("quality, target_bytes and target_psnr exclude each other")
         if fit and target_bytes is None:
             raise ValueError("fit needs target_bytes")
-        encoding = Encoding(self, image, metadata)
+        self.check_kind(machines)
+        encoding = Encoding(self, image, metadata, machines)
         if target_bytes is not None:
             arguments.at_least_one(target_bytes, "target_bytes")
             if fit:
-                return rate_control.fitting(encoding, lambda smaller: Encoding(self, smaller, metadata), target_bytes)
+
+                def smaller(reduced: ImageArray) -> Encoding:
+                    return Encoding(self, reduced, metadata, machines)
+
+                return rate_control.fitting(encoding, smaller, target_bytes)
             return rate_control.within_bytes(encoding, target_bytes)
         if target_psnr is not None:
             return rate_control.reaching_psnr(encoding, target_psnr)
-        return encoding.write(self.point(quality))
+        return encoding.write(self.point(quality, machines))
 
-    def point(self, quality: int | None) -> int:
-        """An operating point that a caller named, or the default; raises TypeError and ValueError."""
+    def check_kind(self, machines: bool) -> None:
+        """Refuse streams for machines where there are none; raises TypeError and ValueError."""
+        if arguments.instance(machines, bool, "machines") and self.kinds == 1:
+            raise ValueError(f"{self.name} makes no streams for machines")
+
+    def point(self, quality: int | None, machines: bool = False) -> int:
+        """An operating point of a kind that a caller named, or the default; raises TypeError and ValueError."""
         if quality is None:
-            return 0 if self.points == 1 else self.point_of_rate(RATE)
+            return 0 if self.points == 1 else self.point_of_rate(RATE, machines)
         if not 0 <= arguments.instance(quality, int, "quality") < self.points:
             raise ValueError(f"quality is 0 to {self.points - 1}, not {quality}")
         return quality
 
-    def point_of_rate(self, rate: float) -> int:
+    def point_of_rate(self, rate: float, machines: bool = False) -> int:
         """The operating point whose mean rate, by the codec's card, is nearest to one in bits per pixel.
 
         Raises
@@ -168,29 +185,38 @@ class Codec:
         ValueError
             The card states no rates.
         """
-        rates = self.model.card.rates.bpp if self.model and self.model.card.rates else ()
-        if len(rates) != self.points:
-            raise ValueError(f"the card of {self.name} states no rates: name the quality, 0 to {self.points - 1}")
-        return rate_control.nearest(rates, rate)
+        card = self.model.card if self.model else None
+        rates = card and (card.machine_rates if machines else card.rates)
+        if not rates or len(rates.bpp) != self.points:
+            what = "no rates of streams for machines" if machines else "no rates"
+            raise ValueError(f"the card of {self.name} states {what}: name the quality, 0 to {self.points - 1}")
+        return rate_control.nearest(rates.bpp, rate)
 
     def quality(self, data: arguments.Data | Stream) -> int:
         """The operating point of a bitstream of this codec; raises as :meth:`read`."""
         return self.read(data).operating_point
 
     @inference
-    def analyze(self, image: arguments.AnyImage, quality: int | None = None) -> Tensor:
+    def analyze(self, image: arguments.AnyImage, quality: int | None = None, machines: bool = False) -> Tensor:
         """The symbols (C, h, w) of an image, as :meth:`compress` takes them: uint8, or int16 where unbounded."""
-        kept = self.features(arguments.image(image))
-        return self.coding.symbols(kept, torch.tensor([self.point(quality)]))[0].cpu()
+        self.check_kind(machines)
+        kept = self.features(arguments.image(image), machines)
+        point = self.point(quality, machines) + bitstream.POINTS * machines
+        return self.coding.symbols(kept, torch.tensor([point]))[0].cpu()
 
-    def features(self, image: ImageArray) -> Tensor:
+    def for_machines(self, x: Tensor) -> Tensor:
+        """The analysis of streams for machines."""
+        found: Tensor = self.analysis(x, True)
+        return found
+
+    def features(self, image: ImageArray, machines: bool = False) -> Tensor:
         """What the codec keeps of its analysis of an image, (1, F, h, w): symbols of any quality come from it."""
-        padded = pad(image, BLOCK)
+        padded, analyses = pad(image, BLOCK), self.machine_analyses if machines else self.analyses
 
         def piece(rows: slice, columns: slice) -> Tensor:
             part = padded[rows.start * BLOCK : rows.stop * BLOCK, columns.start * BLOCK : columns.stop * BLOCK]
             x = analysis_input(torch.from_numpy(np.ascontiguousarray(part)).to(self.device)[None])
-            return self.coding.kept(finite(self.analyses.alone(x), self.name))[0].cpu()
+            return self.coding.kept(finite(analyses.alone(x), self.name))[0].cpu()
 
         h, w = padded.shape[0] // BLOCK, padded.shape[1] // BLOCK
         features = torch.empty(self.coding.features, h, w, dtype=self.coding.kept_dtype)
@@ -225,6 +251,8 @@ class Codec:
             raise UnavailableError(f"made by {made_by}, not by {self.name}")
         if stream.operating_point >= self.points:
             raise InvalidInputError(f"{self.name} has no operating point {stream.operating_point}")
+        if stream.header.machines and self.kinds == 1:
+            raise InvalidInputError(f"{self.name} makes no streams for machines")
         if stream.header.version != self.coding.version:
             raise InvalidInputError(f"{self.name} does not write version {stream.header.version} of the container")
 
@@ -263,7 +291,7 @@ class Codec:
         return [sum(counts) for counts in zip(*tiles, strict=True)]
 
     def share_not_coded(self, quality: int) -> float:
-        """Share of the symbols of an operating point that are zero by definition and take no bits."""
+        """Share of the symbols of an operating point of the networks that are zero by definition and take no bits."""
         return round(1 - float(self.coding.coded(quality).float().mean()), 4)
 
     @inference
@@ -281,6 +309,13 @@ class Codec:
             self.coding.latent(each.to(self.device), torch.tensor([q])) for each, q in zip(symbols, points, strict=True)
         ]
 
+    def planes(self, channels: int, name: str) -> int:
+        """How many planes a network of so many input channels reads beside the latent; raises UnavailableError."""
+        planes = channels - self.channels
+        if planes < 0 or planes in range(1, 2 * self.kinds) or planes % self.kinds or (planes and self.points == 1):
+            raise UnavailableError(f"{name}: reads {channels} channels, {self.name} has {self.channels}")
+        return planes
+
     def latent(self, data: arguments.Data | Stream) -> Tensor:
         """The latent (1, C, h, w) float32 of one stream; raises as :meth:`read`."""
         return self.latents([self.read(data)])[0]
@@ -294,17 +329,22 @@ class Codec:
         stream = self.read(data)
         layer = stream.layers[0] if arguments.instance(thumbnail, bool, "thumbnail") else stream.full
         (latent,) = self.dequantize([self.symbols([layer])[0][None]], [layer.operating_point])
-        image = self.synthesize(latent, layer.operating_point)[: layer.height, : layer.width]
+        image = self.rebuilt(latent, layer.operating_point)[: layer.height, : layer.width]
         return without_color(image) if stream.header.gray else image
 
     @inference
-    def synthesize(self, latent: Tensor, quality: int | None = None) -> ImageArray:
+    def synthesize(self, latent: Tensor, quality: int | None = None, machines: bool = False) -> ImageArray:
         """The image (8h, 8w, 3) uint8 of a latent (1, C, h, w) float32; raises TypeError and ValueError."""
+        self.check_kind(machines)
         if not arguments.instance(latent, Tensor, "latent").is_floating_point():
             raise TypeError(f"a latent is of floating point, not {latent.dtype}")
         if latent.ndim != 4 or latent.shape[:2] != (1, self.channels) or not latent.numel():
             raise ValueError(f"a latent of {self.name} is (1, {self.channels}, h, w), not {tuple(latent.shape)}")
-        points = torch.tensor([self.point(quality)], device=self.device)
+        return self.rebuilt(latent, self.point(quality, machines) + bitstream.POINTS * machines)
+
+    def rebuilt(self, latent: Tensor, point: int) -> ImageArray:
+        """The image (8h, 8w, 3) uint8 of a latent (1, C, h, w) float32 at an operating point of the networks."""
+        points = torch.tensor([point], device=self.device)
 
         def piece(rows: slice, columns: slice) -> Tensor:
             x = self.syntheses.alone(latent[:, :, rows, columns], points)

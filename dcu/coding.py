@@ -43,6 +43,8 @@ class Coding(ABC):
     version: int
     """Of the container."""
     points: int
+    kinds: int
+    """Of streams: 1, or 2 with those for machines, whose operating points follow those for people."""
     channels: int
     dtype: torch.dtype
     """Of symbols."""
@@ -62,8 +64,11 @@ class Coding(ABC):
         """Symbols (B, C, h, w) of what is kept at operating points (B,)."""
 
     @abstractmethod
-    def estimated_bits(self, kept: Tensor) -> list[float]:
-        """About how many bits the symbols of one image take at each operating point, of what is kept (1, F, h, w)."""
+    def estimated_bits(self, kept: Tensor, first: int = 0) -> list[float]:
+        """About how many bits one image takes at each operating point from the first of a kind on, of what is kept.
+
+        ``kept`` is (1, F, h, w).
+        """
 
     @abstractmethod
     def latent(self, symbols: Tensor, points: Tensor) -> Tensor:
@@ -101,7 +106,7 @@ class Coding(ABC):
 class FixedRate(Coding):
     """Learned centers of each channel: one operating point. Raises LookupError, ValueError, TypeError, RuntimeError."""
 
-    version, points, dtype, kept_dtype = 1, 1, torch.uint8, torch.uint8
+    version, points, kinds, dtype, kept_dtype = 1, 1, 1, torch.uint8, torch.uint8
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         context, centers = part(tensors, "context."), tensors["quantizer.centers"].float()
@@ -124,7 +129,7 @@ class FixedRate(Coding):
     def symbols(self, kept: Tensor, points: Tensor) -> Tensor:
         return kept
 
-    def estimated_bits(self, kept: Tensor) -> list[float]:
+    def estimated_bits(self, kept: Tensor, first: int = 0) -> list[float]:
         return [float(kept.numel())]  # there is but one operating point to choose
 
     def latent(self, symbols: Tensor, points: Tensor) -> Tensor:
@@ -165,14 +170,16 @@ class VariableRate(Coding):
         self.entropy = LogisticCoder(context)
         self.channels = self.entropy.channels
         self.gain, self.ungain = tensors["gain"].float(), tensors["ungain"].float()
-        if not self.gain.shape == self.ungain.shape == (POINTS, self.channels):
+        if not self.gain.shape == self.ungain.shape == self.entropy.tensors["coded"].shape:
             raise ValueError("a gain for each operating point and channel is needed")
         self.gain = self.gain * self.entropy.tensors["coded"]  # symbols of channels that are not coded are zero
         self.fingerprint = store.variable_rate_fingerprint(self.ungain, context)
-        anchors = len(tensors["synthesis.bias.anchors"])
+        self.kinds = kinds = self.entropy.kinds
+        anchors = len(tensors["synthesis.bias.anchors"]) // kinds
+        adapter = len(tensors["analysis.adapter.0.conv1.weight"]) if kinds > 1 else 0
         with torch.device("meta"):
-            analysis = ConditionalAnalysis(self.channels, *transform_shape(tensors, "analysis"), anchors)
-            synthesis = ConditionalSynthesis(self.channels, *transform_shape(tensors, "synthesis"), anchors)
+            analysis = ConditionalAnalysis(self.channels, *transform_shape(tensors, "analysis"), anchors, adapter)
+            synthesis = ConditionalSynthesis(self.channels, *transform_shape(tensors, "synthesis"), anchors, kinds)
         self.analysis = load_transform(analysis, tensors, "analysis.")
         self.synthesis = load_transform(synthesis, tensors, "synthesis.")
         self.features = BLOCK_CHANNELS + self.analysis.stem.out_channels
@@ -194,19 +201,20 @@ class VariableRate(Coding):
 
     def scaled(self, kept: Tensor, points: Tensor) -> Tensor:
         """The latent in units of the quantization step, (B, C, h, w) float32."""
-        return self.analysis.at(kept, points.to(kept.device)) * per_channel(self.gain[points].to(kept.device))
+        gain = self.gain[points.to(self.gain.device)].to(kept.device)
+        return self.analysis.at(kept, points.to(kept.device)) * per_channel(gain)
 
-    def estimated_bits(self, kept: Tensor) -> list[float]:
+    def estimated_bits(self, kept: Tensor, first: int = 0) -> list[float]:
         """The entropy of each channel's histogram, at every ``ESTIMATED`` operating point; between them geometric."""
         positions = kept.flatten(2)[:, :, :: 1 + kept[0, 0].numel() // ESTIMATED_FROM]
         part = kept[0, 0].numel() / positions.shape[2]
         points = range(0, POINTS, ESTIMATED)
-        scaled = (self.scaled(positions[..., None], torch.tensor([q]))[0].flatten(1) for q in points)
+        scaled = (self.scaled(positions[..., None], torch.tensor([first + q]))[0].flatten(1) for q in points)
         bits = [part * histogram_bits(each.round_()) for each in scaled]
         return [float(each) for each in np.exp(np.interp(range(POINTS), points, np.log(np.maximum(bits, 1.0))))]
 
     def latent(self, symbols: Tensor, points: Tensor) -> Tensor:
-        return symbols.float() * per_channel(self.ungain[points].to(symbols.device))
+        return symbols.float() * per_channel(self.ungain[points.to(self.ungain.device)].to(symbols.device))
 
     def synthesize(self, latent: Tensor, points: Tensor) -> Tensor:
         image: Tensor = self.synthesis(latent, points)

@@ -23,34 +23,36 @@ def thumbnail_of(image: ImageArray) -> ImageArray:
 class Encoding:
     """An image, analyzed once, to be written at any operating point (see :class:`dcu.rate_control.Encoding`)."""
 
-    def __init__(self, codec: Codec, image: ImageArray, metadata: bytes = b"") -> None:
-        self.codec, self.image, self.metadata = codec, image, metadata
+    def __init__(self, codec: Codec, image: ImageArray, metadata: bytes = b"", machines: bool = False) -> None:
+        self.codec, self.image, self.metadata, self.machines = codec, image, metadata, machines
+        self.first = bitstream.POINTS * machines
         self.gray = codec.coding.version > 1 and is_gray(image)
         height, width = image.shape[:2]
         reduced = [thumbnail_of(image)] if bitstream.thumbnail_size(width, height) else []
-        self.layers = [(layer.shape[1], layer.shape[0], codec.features(layer)) for layer in (*reduced, image)]
+        self.layers = [(layer.shape[1], layer.shape[0], codec.features(layer, machines)) for layer in (*reduced, image)]
         self.points = codec.points
 
     def write(self, q: int) -> bytes:
         """The bitstream at an operating point."""
-        coding, points = self.codec.coding, torch.tensor([q])
+        coding, point = self.codec.coding, self.first + q
         layers = []
         for width, height, features in self.layers:
-            symbols = coding.symbols(features, points)[0]
+            symbols = coding.symbols(features, torch.tensor([point]))[0]
             tiles = bitstream.tile_grid(width, height)
-            layers.append([coding.encode(symbols[:, rows, columns], q) for rows, columns in tiles])
-        header = bitstream.Header(self.codec.identity, q, coding.version, metadata=self.metadata, gray=self.gray)
+            layers.append([coding.encode(symbols[:, rows, columns], point) for rows, columns in tiles])
+        stated = (self.machines, self.metadata, self.gray)
+        header = bitstream.Header(self.codec.identity, q, coding.version, *stated)
         return bitstream.write(header, self.image.shape[1], self.image.shape[0], layers)
 
     def psnr(self, q: int) -> float:
         """PSNR in dB of the image that an operating point gives."""
-        coding, points = self.codec.coding, torch.tensor([q])
-        symbols = coding.symbols(self.layers[-1][2], points)
-        decoded = self.codec.synthesize(self.codec.dequantize([symbols], [q])[0], q)
+        point = self.first + q
+        symbols = self.codec.coding.symbols(self.layers[-1][2], torch.tensor([point]))
+        decoded = self.codec.rebuilt(self.codec.dequantize([symbols], [point])[0], point)
         decoded = decoded[: self.image.shape[0], : self.image.shape[1]]
         return psnr(self.image, without_color(decoded) if self.gray else decoded)
 
     def estimated_bits(self) -> list[float]:
         """About how many bits each operating point takes: by histograms, corrected as the codec's card says."""
-        layers = [self.codec.coding.estimated_bits(features) for _, _, features in self.layers]
-        return [float(bits) for bits in np.sum(layers, 0) * self.codec.of_estimate]
+        layers = [self.codec.coding.estimated_bits(features, self.first) for _, _, features in self.layers]
+        return [float(bits) for bits in np.sum(layers, 0) * self.codec.of_estimate[self.machines]]

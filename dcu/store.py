@@ -257,6 +257,8 @@ def codec_for(stream: Stream) -> Model:
     model = find_codec(stream.codec)
     if stream.operating_point >= model.card.points:
         raise InvalidInputError(f"{model.name} has no operating point {stream.operating_point}")
+    if stream.header.machines and not model.card.machines:
+        raise InvalidInputError(f"{model.name} makes no streams for machines")
     return model
 
 
@@ -287,7 +289,7 @@ def find_network(kind: str, codec_fingerprint: str) -> Model:
 
 def default_network(kind: str, codec_fingerprint: str) -> Model | None:
     """The same, or None where there is none."""
-    models = networks(kind, codec_fingerprint)
+    models = [model for model in networks(kind, codec_fingerprint) if model.card.network != "resnet"]
     named = [model for model in models if model.name == str(model.card.codec).replace("codec", kind, 1)]
     return next(iter(named or models), None)
 
@@ -319,7 +321,7 @@ def fingerprint(levels: list[int], centers: Tensor, context: dict[str, Tensor]) 
 def variable_rate_fingerprint(ungain: Tensor, context: dict[str, Tensor]) -> str:
     """The same for a codec of many operating points.
 
-    C as uint16, a zero byte, the quantization steps (64, C) as float32, then the integer tensors.
+    C as uint16, a zero byte, the quantization steps (64 * kinds, C) as float32, then the integer tensors.
 
     Raises
     ------

@@ -72,6 +72,7 @@ def codecs() -> list[Cells]:
             "training images": number(model["training_images"], 0),
         }
         for name, model in by_name("codec").items()
+        if name in kodak
     ]
 
 

@@ -38,7 +38,7 @@ from dcu.nets.rgb import VARIANTS
 from dcu.nets.segmenter import LatentSegmenter
 from dcu.nets.variable_rate import VariableRateCodec
 from dcu.tasks import rgb
-from dcu.tasks.classify import classifier_for
+from dcu.tasks.classify import Classifier, classifier_for
 from dcu.tasks.segment import segmenter_for
 from dcu.train.codec import CodecNetwork, CodecRecipe
 from dcu.train.export import variable_rate_tensors
@@ -166,6 +166,12 @@ def own_models(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture(scope="session")
 def codec(model_directory: Path) -> Codec:
     return Codec.load(model_directory / "codec-0.0983")
+
+
+def backbone_classifier(classifier: Classifier) -> LatentClassifier:
+    """The network of a classifier that is not a ResNet."""
+    assert isinstance(classifier.network, LatentClassifier)
+    return classifier.network
 
 
 @pytest.fixture

@@ -45,8 +45,10 @@ from dcu.image import read_image
 from dcu.tasks.classify import Classifier
 from dcu.tasks.segment import Segmenter
 from dcu.train.adapter import ClassifierTraining
-from dcu.train.joint import CodecTraining
+from dcu.train.codec import CodecTraining
+from dcu.train.joint import JointTraining
 from dcu.train.recipe import find_recipe, with_base
+from dcu.train.resnet import ResNetTraining
 from dcu.train.segmenter import SegmenterTraining
 from dcu.train.variable_rate import VariableRateTraining
 
@@ -64,9 +66,11 @@ PIXELS = 2**21
 """Of an image, the limit that is set: a header alone may ask for so many."""
 RECIPES = Path(__file__).parent.parent / "configs"
 TRAININGS: dict[str, type[Any]] = {
+    "reader": JointTraining,
     "codec": CodecTraining,
     "variable_rate": VariableRateTraining,
     "classifier": ClassifierTraining,
+    "resnet": ResNetTraining,
     "segmenter": SegmenterTraining,
 }
 TEXTS = ("", "..", "/x", "0" * 64)

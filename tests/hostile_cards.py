@@ -225,7 +225,7 @@ RECIPE_VALUES: list[tuple[str, str, str]] = [
     *(("schedule", "steps", value) for value in ("0", "-1", "1.5", "nan", "9" * 400, '"3"')),
     *(("schedule", "learning_rate", value) for value in ("0", "-1", "nan", "inf", '"1"')),
     *(("schedule", "seed", value) for value in ("-1", "1.5", "9" * 40)),
-    *(("schedule", "optimizer", value) for value in ("1", '"sgd"', "[]")),
+    *(("schedule", "optimizer", value) for value in ("1", '"lion"', "[]")),
     *(("schedule", "ema", value) for value in ("2", "-1", "nan")),
     *(("schedule", "validate_every", value) for value in ("0", "-1", "0.5")),
     *(("schedule", "checkpoint_every", value) for value in ("0", "-1")),

@@ -17,7 +17,7 @@ from dcu.nets.latent import LatentClassifier
 from dcu.nets.transforms import Synthesis
 from dcu.tasks.classify import DILUTION, VIEWS, Classifier, View, center
 
-from .conftest import Dcu, fixed, one_line, png, smooth_image, write_classifier
+from .conftest import Dcu, backbone_classifier, fixed, one_line, png, smooth_image, write_classifier
 
 
 def test_no_image_is_computed(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +86,7 @@ def test_cost_of_the_networks() -> None:
 def test_blocks_that_a_classifier_does_without(own_models: Path, codec: Codec) -> None:
     """Its weights tell which; those left keep their names and work; one that changes the shape has to be there."""
     model = store.read_model(own_models / "classifier-0.0983")
-    whole = Classifier(model, codec).network
+    whole = backbone_classifier(Classifier(model, codec))
     tensors = {
         n: t for n, t in model.weights().items() if not n.startswith(("backbone.blocks.5.", "backbone.blocks.9."))
     }
@@ -153,7 +153,7 @@ def test_large_views_are_the_mean_of_their_pieces(codec: Codec, monkeypatch: pyt
     assert torch.allclose(features[0], expected, atol=1e-5)
     logits = classifier.through(classifier.logits, views)
     scale = (64 * 80 / 784) ** DILUTION
-    told = classifier.network.backbone.classifier(features[0]) * scale
+    told = backbone_classifier(classifier).classifier(features[0]) * scale
     assert torch.allclose(logits[0], told, atol=1e-4)
     assert not torch.equal(logits[0], logits[1])
 
@@ -192,7 +192,7 @@ def test_embedding_is_what_the_classes_are_told_from(
         assert features.dtype == np.float32
         assert np.allclose(features, line["embedding"], atol=1e-4)
         ((view,),) = classifier.look([codec.read((tmp_path / f"{index}.bin").read_bytes())])
-        told = classifier.network.backbone.classifier(torch.from_numpy(features))
+        told = backbone_classifier(classifier).classifier(torch.from_numpy(features))
         assert torch.allclose(told, classifier.network(view)[0], atol=1e-4)
 
 

@@ -19,27 +19,36 @@ from PIL import Image
 from dcu import paths, store
 from dcu.cards import Card
 from dcu.cli import train
+from dcu.data import items
 from dcu.datasets import table
 from dcu.errors import MissingInputError, UsageError
 from dcu.tasks import rgb
 from dcu.train.adapter import ClassifierTraining
-from dcu.train.joint import CodecTraining
+from dcu.train.codec import CodecTraining
+from dcu.train.joint import JointTraining
+from dcu.train.loop import Run
 from dcu.train.recipe import find_recipe
+from dcu.train.resnet import ResNetTraining
 from dcu.train.segmenter import SegmenterTraining
-from dcu.train.variable_rate import VariableRateTraining
+from dcu.train.variable_rate import VariableRateTask, VariableRateTraining
 
 from .conftest import Dcu, png, smooth_image
 
 CONFIGS = paths.shipped("configs")
 FILES = sorted(path for path in CONFIGS.glob("*.toml") if path.stem != "mixtures")
 RATES = ("0.0983", "0.330", "0.635")
-NAMES = [path.stem if path.stem == "codec-2" else f"{path.stem}-{rate}" for path in FILES for rate in RATES]
+WITHOUT_RATES = ("codec-2", "codec-2-machines", "codec-2-ms-ssim", "paper", "paper-small")
+"""Recipes of one model each."""
+NAMES = [path.stem if path.stem in WITHOUT_RATES else f"{path.stem}-{rate}" for path in FILES for rate in RATES]
 SMALL = ("schedule.steps=2", "data.batch=2", "data.held_out=1")
 VIEWS = (*SMALL, "data.again=1")
 RUNS = {
     "codec-0.0983": ("codec", ["schedule.steps=20", "data.crop=32", *SMALL[1:]]),
     "codec-2": ("codec", ["data.validate_on=1", *SMALL]),
-    "codec-joint-0.0983": ("codec", ["reader.views=1", "data.crop=64", *SMALL]),
+    "codec-2-ms-ssim": ("codec", ["data.validate_on=1", *SMALL]),
+    "paper": ("classifier", ["schedule.steps=20", "data.crop=32", "resnet.width=0.0625", *SMALL[1:]]),
+    "paper-small": ("classifier", ["data.crop=32", *SMALL]),
+    "codec-2-machines": ("joint", ["data.validate_on=1", "data.window=64", *SMALL]),
     "codec-ms-ssim-0.0983": ("codec", SMALL),
     "rgb-classifier-0.0983": ("classifier", VIEWS),
     "adapter-0.0983": ("classifier", ["schedule.steps=20", "adapter.views=4", *SMALL[1:]]),
@@ -52,9 +61,11 @@ RUNS = {
 
 def section_type(name: str) -> type[Any]:
     """The dataclass of a shipped recipe's sections."""
-    if name == "codec-2":
+    if name == "codec-2-machines":
+        return JointTraining
+    if name.startswith("codec-2"):
         return VariableRateTraining
-    kinds = {"codec": CodecTraining, "segmenter": SegmenterTraining}
+    kinds = {"codec": CodecTraining, "segmenter": SegmenterTraining, "paper": ResNetTraining}
     return kinds.get(name.split("-")[0], ClassifierTraining)
 
 
@@ -73,8 +84,9 @@ def test_recipes_are_read(name: str) -> None:
     found = find_recipe(name)
     assert found.name == name
     parts = found.sections(section_type(name))
-    (kind,) = (section for section in ("codec", "variable_rate", "classifier", "segmenter") if found.has(section))
-    assert name == "codec-2" or getattr(parts, kind).name.endswith(name.rpartition("-")[2])
+    sections = ("codec", "variable_rate", "classifier", "resnet", "segmenter")
+    (kind,) = (section for section in sections if found.has(section))
+    assert name in WITHOUT_RATES or getattr(parts, kind).name.endswith(name.rpartition("-")[2])
 
 
 def test_recipes_name_published_data_sets_only() -> None:
@@ -134,6 +146,13 @@ def test_recipes_train(
     for module in ("init", "student", "segmenter"):
         monkeypatch.setattr(f"dcu.train.{module}.NORM_BATCHES", 1)
     kind, settings = RUNS[name]
+    if kind == "joint":
+        start = find_recipe("codec-2", ["data.validate_on=1", *SMALL]).sections(VariableRateTraining)
+        begun = Run(
+            VariableRateTask(start.variable_rate, start.data, items(images), 0), start.schedule, tmp_path / "start"
+        )
+        begun.save()
+        settings = [*settings, "--init", str(begun.checkpoint.path)]
     chosen = [part for setting in settings for part in (("--set", setting) if "=" in setting else (setting,))]
     data = street if kind == "segmenter" else images
     call = ["train", kind, name, "--data", data, "--runs", tmp_path / "runs", "--out", tmp_path / "models" / "new"]
@@ -143,7 +162,7 @@ def test_recipes_train(
     (line,) = (json.loads(line) for line in (tmp_path / "runs" / name / "log.jsonl").read_text().splitlines())
     assert line["step"] == (20 if "schedule.steps=20" in settings else 2)
     assert np.isfinite(line["loss"])
-    if name != "codec-2":
+    if not name.startswith("codec-2"):
         assert dcu("models", "verify", tmp_path / "models" / "new").code == 0
 
 
@@ -243,7 +262,7 @@ def test_documented_commands_exist(command: str) -> None:
     assert isinstance(group, typer.core.TyperGroup)
     name, arguments = words[2], words[3:]
     group.commands[name].make_context(name, list(arguments))
-    if name in ("codec", "classifier", "segmenter"):
+    if name in ("codec", "classifier", "joint", "segmenter"):
         settings = [value for option, value in pairwise(arguments) if option == "--set"]
-        if not store.is_path(arguments[0]):
+        if not store.is_path(arguments[0]) and not arguments[0].startswith("--"):
             find_recipe(arguments[0], settings).sections(section_type(arguments[0]))

@@ -38,17 +38,16 @@ from dcu.train import classifier, loop, parallel
 from dcu.train.adapter import AdapterRecipe, AdapterTask
 from dcu.train.checkpoint import Checkpoint
 from dcu.train.classifier import ClassifierBatch, ClassifierTask, Distillation, mixed_with_labels
-from dcu.train.codec import CodecBatch, CodecData, CodecTask
+from dcu.train.codec import CodecBatch, CodecData, CodecTask, CodecTraining
 from dcu.train.init import initialize, segmenter_network
 from dcu.train.inputs import network_input
-from dcu.train.joint import CodecTraining, JointTask, ReaderRecipe
 from dcu.train.loop import Run, prefetch
 from dcu.train.recipe import Schedule, find_recipe
 from dcu.train.student import ClassifierRecipe, LabeledViews
 from dcu.train.teacher import SHARPER, Targets, Teacher
 from dcu.train.views import ViewData, hold_out, mixed
 
-from .conftest import RECIPE, Dcu, one_line, png, smooth_image
+from .conftest import RECIPE, Dcu, backbone_classifier, one_line, png, smooth_image
 
 SCHEDULE = Schedule(steps=4, learning_rate=1e-3, warmup=2, validate_every=2, checkpoint_every=2)
 DATA = CodecData(crop=32, batch=2, held_out=2, held_out_from=("pictures",))
@@ -176,7 +175,7 @@ def test_what_is_kept_to_be_seen_again_is_seen_again(
     assert age % processes == age % len(scales) == 0
     seen = Distillation(torch.zeros(1), torch.zeros(1), torch.zeros(1))
     monkeypatch.setattr(task, "distilled", lambda *_: seen)
-    views = LabeledViews(torch.zeros(1), torch.zeros(1))
+    views = LabeledViews(torch.zeros(1), torch.zeros(1), torch.zeros(1))
     monkeypatch.setattr(task, "views", lambda *_: views)
     monkeypatch.setattr(classifier, "distillation", lambda *_: (torch.zeros(1), torch.zeros(1)))
     for step in range(processes - 1, 3 * age, processes):  # those of the last process
@@ -360,9 +359,9 @@ def test_views_are_seen_again_after_a_while_and_after_a_resume(
     straight, resumed = task(), task()
     asked: list[Tensor] = []
 
-    def ask(views: Tensor) -> Tensor:
+    def ask(views: Tensor, points: Tensor) -> Tensor:
         asked.append(views)
-        return network_input(codec, "latent", views)
+        return network_input(codec, "latent", views, points)
 
     monkeypatch.setattr(straight, "seen", ask)
     given: list[Tensor] = []
@@ -623,7 +622,7 @@ def test_adapter_learns_what_the_rgb_network_has_at_the_split_point(
     recipe = ClassifierRecipe("x", codec.name, width=8, depth=1, hidden=hidden)
     task = AdapterTask(recipe, AdapterRecipe(views=6), ViewData(batch=3), codec, items(images), 0)
     assert task.kept.latents.shape == (6, codec.channels, 28, 28)
-    wanted = task.teacher.rgb.network.split_features(network_input(codec, "decoded", task.views(1).images))
+    wanted = task.teacher.rgb.network.split_features(network_input(codec, "decoded", *task.views(1)[::2]))
     assert torch.allclose(task.kept.wanted[3:].float(), wanted, atol=1e-2 * float(wanted.std()))
     before = {name: tensor.clone() for name, tensor in task.module.state_dict().items()}
     run = Run(task, Schedule(steps=30, learning_rate=1e-2, warmup=1), tmp_path)
@@ -654,12 +653,12 @@ def test_adapter_learns_what_the_rgb_network_has_at_the_split_point(
 @pytest.mark.usefixtures("random_rgb")
 def test_classifier_begins_with_an_installed_one(codec: Codec, images: Path) -> None:
     """What it says is the same until it learns, its norms are there again, and fold away once more."""
-    shipped = Classifier.load("classifier-0.0983", engine="pytorch").network
+    shipped = backbone_classifier(Classifier.load("classifier-0.0983", engine="pytorch"))
     _, width, depth, hidden = adapter_shape(shipped.state_dict())
     recipe = ClassifierRecipe("x", codec.name, width=width, depth=depth, hidden=hidden)
     task = ClassifierTask(recipe, ViewData(batch=3, held_out=0), codec, items(images), 0)
     initialize(task, ["classifier-0.0983"])
-    seen = task.seen(task.views(0).images)
+    seen = task.seen(*task.views(0)[::2])
     with torch.no_grad():
         wanted = shipped.split_features(seen)
         assert torch.allclose(task.module.eval().split_features(seen), wanted, atol=1e-3 * float(wanted.abs().max()))
@@ -677,7 +676,7 @@ def test_classifier_begins_with_an_installed_one(codec: Codec, images: Path) -> 
 @pytest.mark.usefixtures("random_rgb")
 def test_folded_classifier_learns_as_it_runs(codec: Codec, images: Path) -> None:
     """What it says while it learns is what it says of each image alone: no norm depends on the batch."""
-    shipped = Classifier.load("classifier-0.0983", engine="pytorch").network
+    shipped = backbone_classifier(Classifier.load("classifier-0.0983", engine="pytorch"))
     _, width, depth, hidden = adapter_shape(shipped.state_dict())
     recipe = ClassifierRecipe("x", codec.name, width=width, depth=depth, hidden=hidden, folded=True)
     task = ClassifierTask(recipe, ViewData(batch=3), codec, items(images), 0)
@@ -685,7 +684,7 @@ def test_folded_classifier_learns_as_it_runs(codec: Codec, images: Path) -> None
         initialize(task, [])
     initialize(task, ["classifier-0.0983"])
     assert set(task.module.state_dict()) == set(shipped.state_dict())
-    seen = task.seen(task.views(0).images)
+    seen = task.seen(*task.views(0)[::2])
     with torch.no_grad():
         wanted = shipped.split_features(seen)
         assert torch.allclose(task.module.train().split_features(seen), wanted, atol=1e-4 * float(wanted.abs().max()))
@@ -719,8 +718,8 @@ def test_adapter_learns_what_another_classifier_has_at_the_split_point(codec: Co
     recipe = ClassifierRecipe("x", codec.name, width=8, depth=1)
     adapter = AdapterRecipe(views=3, imitate="classifier-0.0983")
     task = AdapterTask(recipe, adapter, ViewData(batch=3), codec, items(images), 0)
-    model = Classifier.load("classifier-0.0983", engine="pytorch").network
-    wanted = model.split_features(network_input(codec, "latent", task.views(0).images))
+    model = backbone_classifier(Classifier.load("classifier-0.0983", engine="pytorch"))
+    wanted = model.split_features(network_input(codec, "latent", *task.views(0)[::2]))
     assert torch.allclose(task.kept.wanted.float(), wanted, atol=1e-2 * float(wanted.std()))
     for part in ("blocks", "head"):  # which classes there are is another matter
         theirs = getattr(model.backbone, part).state_dict()
@@ -744,7 +743,7 @@ def test_adapter_learns_what_a_tuned_rgb_network_has_at_the_split_point(
     recipe = ClassifierRecipe("x", codec.name, width=8, depth=1, without=(5,))
     adapter = AdapterRecipe(views=3, imitate="rgb-classifier-0.0983")
     task = AdapterTask(recipe, adapter, ViewData(batch=3), codec, items(images), 0)
-    wanted = tuned.split_features(network_input(codec, "decoded", task.views(0).images))
+    wanted = tuned.split_features(network_input(codec, "decoded", *task.views(0)[::2]))
     assert torch.allclose(task.kept.wanted.float(), wanted, atol=1e-2 * float(wanted.std()))
     blocks = task.module.backbone.blocks.state_dict()
     assert torch.equal(blocks["6.expand.weight"], weights["backbone.blocks.6.expand.weight"].float())
@@ -752,75 +751,6 @@ def test_adapter_learns_what_a_tuned_rgb_network_has_at_the_split_point(
     store.write_model(own_models / "rgb-classifier-0.0983", replace(card, fingerprint="ab" * 32), weights)
     with pytest.raises(UnavailableError):
         AdapterTask(recipe, adapter, ViewData(batch=3), codec, items(images), 0)
-
-
-JOINT_TOML = (
-    CODEC_TOML.replace("crop = 32\n", "")
-    + """
-[reader]
-weight = 0.05
-width = 4
-depth = 1
-views = 2
-"""
-)
-
-
-@pytest.mark.usefixtures("random_rgb")
-def test_codec_and_reader_learn_together_and_the_classifier_goes_on(
-    dcu: Dcu, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    alone, joint, classifier = (tmp_path / f"{name}.toml" for name in ("alone", "joint", "classifier"))
-    alone.write_text(CODEC_TOML)
-    joint.write_text(JOINT_TOML)
-    classifier.write_text(CLASSIFIER_TOML.replace("codec-0.0983", "tiny"))
-    runs, models = tmp_path / "runs", tmp_path / "models"
-    monkeypatch.setenv("DCU_MODELS", str(models))
-    common = ["--data", images, "--runs", runs]
-    assert dcu("train", "codec", alone, *common, "--out", models / "tiny").code == 0
-    first = Checkpoint(runs / "alone" / "checkpoint.safetensors")
-    state = first.load()
-    state.average["analysis.head.bias"] += 1  # what no three steps do
-    state.scalars["lambda"] = 0.5
-    first.save(state)
-    assert dcu("train", "codec", joint, *common, "--init", first.path, "--out", models / "tiny", "--force").code == 0
-    second = Checkpoint(runs / "joint" / "checkpoint.safetensors")
-    state = second.load()
-    assert float(state.average["analysis.head.bias"].mean()) == pytest.approx(1, abs=0.1)
-    assert state.scalars["lambda"] == pytest.approx(0.5, rel=0.05)
-    card = json.loads((models / "tiny" / "card.json").read_text())
-    assert card["training"]["settings"]["reader"]["weight"] == 0.05
-    assert card["training"]["start"][0]["steps"] == 3
-    state.average["reader.join.norm.bias"] += 1
-    second.save(state)
-    start = ["--init", second.path, "--minutes", 0]
-    assert dcu("train", "classifier", classifier, *common, *start, "--out", models / "c").code == 0
-    went_on = load_file(runs / "classifier" / "checkpoint.safetensors")
-    assert float(went_on["average.join.norm.bias"].mean()) == pytest.approx(1, abs=0.1)
-    assert dcu("models", "verify", models / "tiny", models / "c").code == 0
-    starts = ["--init", first.path, "--init", runs / "classifier" / "checkpoint.safetensors"]
-    again = ["--data", images, "--runs", tmp_path / "again", "--minutes", 0, "--out", models / "tiny", "--force"]
-    assert dcu("train", "codec", joint, *again, *starts).code == 0
-    went_on = load_file(tmp_path / "again" / "joint" / "checkpoint.safetensors")
-    assert float(went_on["average.analysis.head.bias"].mean()) == pytest.approx(1, abs=0.1)
-    assert float(went_on["average.reader.join.norm.bias"].mean()) == pytest.approx(1, abs=0.1)
-    starts = json.loads((models / "tiny" / "card.json").read_text())["training"]["start"]
-    assert [start["steps"] for start in starts] == [3, 1]
-
-
-@pytest.mark.usefixtures("random_rgb")
-def test_joint_run_resumes_as_the_same_run(images: Path, tmp_path: Path) -> None:
-    def run(directory: Path) -> Run[Any]:
-        reader = ReaderRecipe(weight=0.1, width=4, depth=1, views=1)
-        return Run(JointTask(RECIPE, reader, DATA, items(images), 0, "cpu"), replace(SCHEDULE, steps=2), directory)
-
-    straight = run(tmp_path / "a")
-    straight.train(None, quiet())
-    run(tmp_path / "b").train(0, quiet())
-    resumed = run(tmp_path / "b")
-    resumed.resume()
-    resumed.train(None, quiet())
-    assert same(straight.checkpoint.path, resumed.checkpoint.path)
 
 
 def test_start_from_another_architecture(images: Path, tmp_path: Path) -> None:

@@ -40,7 +40,12 @@ def crops(images: dict[str, ImageArray], points: Sequence[OperatingPoint], forma
 
 def crop(image: ImageArray, alt: str, caption: str) -> Shown:
     """The center of an image, in a JPEG file that adds no visible error."""
+    part = Image.fromarray(center(image))
+    return Shown(jpeg_url(part, quality=95, subsampling=0), alt, caption, [])
+
+
+def center(image: ImageArray) -> ImageArray:
+    """The center of an image, ``SIDE`` pixels a side where it is as large."""
     height, width = image.shape[:2]
     top, left = max(0, height - SIDE) // 2, max(0, width - SIDE) // 2
-    part = Image.fromarray(image[top : top + SIDE, left : left + SIDE])
-    return Shown(jpeg_url(part, quality=95, subsampling=0), alt, caption, [])
+    return image[top : top + SIDE, left : left + SIDE]

@@ -25,6 +25,7 @@ from dcu.evaluate.pipeline import Pipeline
 from dcu.geometry import CROP, LATENT_CROP
 from dcu.image import ImageArray
 from dcu.nets.efficientnet import EfficientNetLite
+from dcu.nets.operating_point import with_point
 from dcu.nets.rgb import to_input
 from dcu.tasks.classify import Classifier
 from dcu.tasks.rgb import rgb_network
@@ -127,13 +128,19 @@ def pipelines(
 def latent_pipeline(classifier: Classifier, files: list[bytes], entropy: int) -> TimedPipeline:
     """Bitstream to label: no image on the way; on the engines that `dcu classify` runs."""
     network, codec = classifier.network, classifier.codec
-    parts = latent_parts(network, codec, entropy)
+    parts = latent_parts(network, network.channels, entropy)
 
     def ready(_: Tensor) -> dict[str, Engine]:
         return {engine: classifier.on(engine) for engine in available(classifier.device, classifier.keeps_int8)}
 
     return TimedPipeline(
-        Pipeline("latent", classifier.name), files, codec.read, latents_of(codec), network, parts, ready
+        Pipeline("latent", classifier.name),
+        files,
+        codec.read,
+        latents_of(codec, classifier.planes),
+        network,
+        parts,
+        ready,
     )
 
 
@@ -151,7 +158,7 @@ class SegmentationMaps(nn.Module):
 def segmentation_pipeline(segmenter: Segmenter, files: list[bytes], entropy: int) -> TimedPipeline:
     """Bitstream to segmentation map, without decoding pixels."""
     network, codec = SegmentationMaps(segmenter.network).eval(), segmenter.codec
-    parts = latent_parts(network, codec, entropy)
+    parts = latent_parts(network, segmenter.network.channels, entropy)
 
     def ready(_: Tensor) -> dict[str, Engine]:
         return {"pytorch": pytorch(network)}  # the only engine of segmenters
@@ -160,7 +167,7 @@ def segmentation_pipeline(segmenter: Segmenter, files: list[bytes], entropy: int
         Pipeline("latent", segmenter.name),
         files,
         codec.read,
-        latents_of(codec),
+        latents_of(codec, segmenter.planes),
         network,
         parts,
         ready,
@@ -168,22 +175,28 @@ def segmentation_pipeline(segmenter: Segmenter, files: list[bytes], entropy: int
     )
 
 
-def latent_parts(network: nn.Module, codec: Codec, entropy: int) -> PipelineMacs:
+def latent_parts(network: nn.Module, channels: int, entropy: int) -> PipelineMacs:
     """MACs of a network on the latent of a 224x224 image, and of what is before it."""
-    return PipelineMacs(entropy, 0, macs(network, torch.zeros(1, codec.channels, LATENT_CROP, LATENT_CROP)))
+    return PipelineMacs(entropy, 0, macs(network, torch.zeros(1, channels, LATENT_CROP, LATENT_CROP)))
 
 
-def latents_of(codec: Codec) -> Callable[[Sequence[Any]], Tensor]:
+def latents_of(codec: Codec, planes: int) -> Callable[[Sequence[Any]], Tensor]:
     """What networks on latents get of streams."""
-    return lambda streams: torch.cat(codec.latents(streams))
+
+    def network_input(streams: Sequence[Any]) -> Tensor:
+        points = torch.tensor([stream.full.operating_point for stream in streams], device=codec.device)
+        return with_point(torch.cat(codec.latents(streams)), points, planes, codec.kinds)
+
+    return network_input
 
 
 def rgb_decoder(codec: Codec) -> Callable[[Sequence[Any]], Tensor]:
     """What the RGB network gets of streams: the images that dcu rebuilds; threads share them as for latents."""
 
     def network_input(streams: Sequence[Any]) -> Tensor:
-        latents = zip(codec.latents(streams), streams, strict=True)
-        return rgb_input([codec.synthesize(latent, stream.operating_point) for latent, stream in latents], codec.device)
+        points = (stream.full.operating_point for stream in streams)
+        images = [codec.rebuilt(latent, q) for latent, q in zip(codec.latents(streams), points, strict=True)]
+        return rgb_input(images, codec.device)
 
     return network_input
 

@@ -43,6 +43,17 @@ def eval_classifier(
     network: NetworkName = None,
     agreement: Agreement = False,
     native: Native = False,
+    quality: Annotated[
+        int | None,
+        typer.Option(
+            "--quality",
+            metavar="Q",
+            min=0,
+            max=63,
+            help="Operating point at which a codec of many compresses the images.",
+            show_default="that of 0.0983 bpp",
+        ),
+    ] = None,
     engine: options.EngineName = "auto",
     json: options.Json = False,
     record: Record = False,
@@ -74,13 +85,22 @@ def eval_classifier(
     from dcu.tasks.classify import Classifier
 
     classifier = Classifier(model, codec_of(model.identity, chosen_device, "float32"), chosen_device, engine)
+    compressed = all(item.is_bitstream for item in found)
+    if compressed and quality is not None:
+        raise UsageError("--quality: bitstreams have an operating point already")
+    try:
+        point = None if compressed else classifier.codec.point(quality)
+    except ValueError as error:
+        raise UsageError(f"{classifier.codec.name}: {error}") from error
     if agreement:
         numbers = rgb_numbers(classifier, console.progress(found, "running the RGB network", quiet))
     else:
         numbers = class_numbers(classifier, found)
-    outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), native)
+    outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), native, point)
     metrics, used = evaluate(outputs, classifier.temperature), "pytorch" if native else classifier.engine
     facts: dict[str, Any] = {"dataset": dataset_name(data)}
+    if classifier.codec.points > 1 and not compressed:
+        facts["quality"] = point
     if agreement:
         facts |= {"count": metrics.count, "bytes": metrics.bytes, "bpp": metrics.bpp, "engine": used}
         facts |= {"agreement": metrics.top1, "agreement_se": metrics.top1_se}

@@ -71,7 +71,9 @@ def describe(name: str, stream: Stream) -> dict[str, Any]:
 
         codec = codec_of(stream.codec)
         q = stream.operating_point
-        facts |= {"quality": q, "not_coded": codec.share_not_coded(q), "gray": stream.header.gray}
+        not_coded = codec.share_not_coded(stream.full.operating_point)
+        facts |= {"quality": q, "machines": stream.header.machines, "not_coded": not_coded}
+        facts["gray"] = stream.header.gray
         for layer, groups in zip(layers, map(codec.group_bytes, stream.layers), strict=True):
             layer["groups"] = groups
     if stream.header.metadata:
@@ -95,7 +97,8 @@ def show(facts: dict[str, Any], stream: Stream) -> None:
         groups = "; ".join(" + ".join(map(str, layer["groups"])) for layer in facts["layers"])
         say(
             f"  quality   {facts['quality']} of 0 to 63, {100 * facts['not_coded']:.0f} % of symbols not coded"
-            + (", gray" if facts["gray"] else ""),
+            + (", gray" if facts["gray"] else "")
+            + (", for machines" if stream.header.machines else ""),
             f"  groups    {groups} bytes",
         )
     if "metadata" in facts:

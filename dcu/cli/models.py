@@ -114,11 +114,11 @@ def check(model: store.Model) -> None:
     elif model.kind == "classifier":
         classifier = Classifier.load(model.directory, engine="pytorch")
         counted = replace(counted, macs=classifier_cost(classifier))
-        classifier.probabilities([[torch.zeros(1, classifier.codec.channels, LATENT_CROP, LATENT_CROP)]])
+        classifier.probabilities([[torch.zeros(1, classifier.network.channels, LATENT_CROP, LATENT_CROP)]])
     elif model.kind == "segmenter":
         segmenter = Segmenter.load(model.directory)
         counted = replace(counted, macs=segmenter_cost(segmenter.network, "latent", segmenter.codec))
-        latent = torch.zeros(1, segmenter.codec.channels, LATENT_CROP, LATENT_CROP)
+        latent = torch.zeros(1, segmenter.network.channels, LATENT_CROP, LATENT_CROP)
         weights.finite(segmenter.network(latent), model.name)
     stated = cards.facts(model.card)
     for name, value in cards.facts(counted).items():

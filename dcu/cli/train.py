@@ -2,139 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dcu import install, store
 from dcu.cli import console, options, places
+from dcu.cli.training import (
+    Data,
+    ForceModel,
+    Init,
+    Minutes,
+    Options,
+    Out,
+    Recipe,
+    Resume,
+    Runs,
+    Set,
+    check_place,
+    destination,
+    left_out,
+    train,
+)
 from dcu.errors import DcuError, UsageError
 
 if TYPE_CHECKING:
-    from dcu.data import Item
-    from dcu.train.loop import Run, Task
-    from dcu.train.recipe import Schedule
+    from dcu.train.loop import Run
+    from dcu.train.recipe import Recipe as FoundRecipe
     from dcu.train.segmenter import SegmenterBatch
 
-B = TypeVar("B")
-CHECKPOINT = "checkpoint.safetensors"
-"""In the directory of a run, as `dcu.train.loop` writes it."""
+RESNETS = "paper"
+"""The recipe of networks that are trained from labels."""
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train codecs, classifiers and segmenters.")
-Recipe = Annotated[
-    str,
-    typer.Argument(metavar="RECIPE", help="Path of a TOML recipe, or name of a bundled one.", show_default=False),
-]
-Data = Annotated[
-    list[Path],
-    typer.Option("--data", metavar="PATH", help="Directory of images or tars, or an uncompressed tar; repeatable."),
-]
-Out = Annotated[
-    Path | None,
-    typer.Option(
-        "--out", metavar="DIR", help="Output directory of the model.", show_default="in the user's data directory"
-    ),
-]
-Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Directory for checkpoints and logs.")]
-Init = Annotated[
-    list[str] | None,
-    typer.Option("--init", metavar="WEIGHTS", help="Initialize from a checkpoint or a classifier; repeatable."),
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a value of the recipe, such as data.batch=4; repeatable."
-    ),
-]
-Resume = Annotated[bool, typer.Option("--resume", help="Resume from the checkpoint.")]
-ForceModel = Annotated[bool, typer.Option("--force", help="Replace or shadow an existing model of the same name.")]
-Minutes = Annotated[
-    float | None,
-    typer.Option("--minutes", metavar="N", min=0, help="Stop after N minutes; resume later with --resume."),
-]
-
-
-class Options(NamedTuple):
-    """The options that all trainings of a recipe share."""
-
-    init: list[str] | None
-    resume: bool
-    minutes: float | None
-    force: bool
-
-
-def check_place(place: Path, chosen: Options) -> None:
-    """Raise UsageError, before any work, where another run is in the place of a new one, or options contradict."""
-    if chosen.resume and chosen.init:
-        raise UsageError("--init and --resume cannot be combined")
-    if not chosen.resume and (there := place / CHECKPOINT).exists():
-        raise UsageError(f"{there}: run exists; continue it with --resume or choose another --runs directory")
-
-
-def destination(name: str, out: Path | None, chosen: Options) -> Path:
-    """The directory of a new model, refused before any work where it would harm another model."""
-    directory = install.place_for(name, out)
-    if not chosen.resume:
-        install.check_free(directory, chosen.force)
-    return directory
-
-
-def train(
-    task: Task[B],
-    schedule: Schedule,
-    place: Path,
-    items: list[Item],
-    directory: Path | None,
-    chosen: Options,
-    write: Callable[[Run[B]], Path],
-) -> int:
-    """Run the loop in a place, from initial weights or from the checkpoint there; then write the model, once.
-
-    Where ``directory`` is to hold the model, it must harm no other: before the training, and again after it. The exit
-    code is that of the first image that could not be read, if there was one.
-    """
-    from rich.console import Console
-
-    from dcu.data import failures
-    from dcu.train import parallel
-    from dcu.train.export import is_earlier_state
-    from dcu.train.init import initialize
-    from dcu.train.loop import Run
-
-    def check_free() -> None:
-        if directory is not None:
-            same = chosen.resume and is_earlier_state(directory, run, items)
-            install.check_free(directory, chosen.force or same)
-
-    origin = None if chosen.resume else initialize(task, chosen.init or [])
-    run = Run(task, schedule, place, origin)
-    with run.alone():
-        check_place(place, chosen)
-        if chosen.resume:
-            run.resume()
-        check_free()
-        first = parallel.rank() == 0
-        if first:
-            console.note(f"held out for validation: {len(task.held_out)} of {len(items)} images")
-        if not run.train(chosen.minutes, Console(stderr=True)) and first:
-            console.note(f"stopped at step {run.step} of {schedule.steps}; continue with --resume")
-        if first:
-            try:
-                check_free()
-            except DcuError as error:
-                kept = f"{run.checkpoint.path} is kept: use --resume with another --out to write the model"
-                raise type(error)(f"{error}; {kept}") from error
-            console.outlive_stdout()
-            console.say(str(write(run)))
-    return left_out(failures(items))
-
-
-def left_out(failed: Sequence[DcuError]) -> int:
-    """Say how many images were left out; the exit code of the first."""
-    if failed:
-        console.complain(f"images left out because they cannot be read: {len(failed)}")
-    return failed[0].exit_code if failed else 0
 
 
 @app.command("codec")
@@ -158,9 +59,8 @@ def train_codec(
     chosen_device = options.start(threads, device)
     from dcu.data import gather, replaceable
     from dcu.train import parallel
-    from dcu.train.codec import CodecTask
+    from dcu.train.codec import CodecTask, CodecTraining
     from dcu.train.export import codec_model, variable_rate_model
-    from dcu.train.joint import CodecTraining, JointTask
     from dcu.train.recipe import find_recipe
     from dcu.train.variable_rate import VariableRateTask, VariableRateTraining
 
@@ -180,9 +80,7 @@ def train_codec(
     parts = found.sections(CodecTraining)
     items, directory = replaceable(gather(data)), destination(parts.codec.name, out, chosen)
     with parallel.processes(chosen_device):
-        common = (parts.data, items, parts.schedule.seed, chosen_device)
-        task: CodecTask | JointTask
-        task = JointTask(parts.codec, parts.reader, *common) if parts.reader.weight else CodecTask(parts.codec, *common)
+        task = CodecTask(parts.codec, parts.data, items, parts.schedule.seed, chosen_device)
 
         def write(run: Run[Any]) -> Path:
             return codec_model(run, task, items, directory).directory
@@ -190,8 +88,8 @@ def train_codec(
         return train(task, parts.schedule, place, items, directory, chosen, write)
 
 
-@app.command("classifier")
-def train_classifier(
+@app.command("joint")
+def train_joint(
     recipe: Recipe,
     data: Data,
     out: Out = None,
@@ -203,9 +101,91 @@ def train_classifier(
     minutes: Minutes = None,
     threads: options.Threads = None,
     device: options.Device = "auto",
+) -> int:
+    """Train streams for machines with a classifier.
+
+    Begins with the checkpoint of a codec of many operating points (--init);
+    a second --init names a checkpoint of a classifier.
+    The classifier is written to --out with the suffix -classifier.
+
+    Example: dcu train joint mine.toml --data images/ --init a.safetensors
+    """
+    chosen_device = options.start(threads, device)
+    from dcu.data import gather, replaceable
+    from dcu.train import parallel
+    from dcu.train.export import is_earlier_state, joint_models
+    from dcu.train.joint import JointTask, JointTraining
+    from dcu.train.recipe import find_recipe
+
+    found, chosen = find_recipe(recipe, settings or []), Options(init, resume, minutes, force)
+    parts, place = found.sections(JointTraining), runs / found.name
+    check_place(place, chosen)
+    if not (init or resume):
+        raise UsageError("--init with the checkpoint of a codec is required")
+    items, directory = replaceable(gather(data)), destination(parts.variable_rate.name, out, chosen)
+    classifier = directory.with_name(f"{directory.name}-classifier")
+    if not resume:
+        install.check_free(classifier, force)
+    with parallel.processes(chosen_device):
+        common = (parts.data, items, parts.schedule.seed, chosen_device)
+        task = JointTask(parts.variable_rate, parts.reader, *common)
+
+        def write(run: Run[Any]) -> Path:
+            install.check_free(classifier, force or (resume and is_earlier_state(classifier, run, items)))
+            return joint_models(run, task, items, directory, classifier)[0].directory
+
+        return train(task, parts.schedule, place, items, directory, chosen, write)
+
+
+@app.command("classifier")
+def train_classifier(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RECIPE]",
+            help="Path of a TOML recipe, or name of a bundled one.",
+            show_default=f"{RESNETS} with --network",
+        ),
+    ] = None,
+    *,
+    data: Data,
+    out: Out = None,
+    runs: Runs = Path("runs"),
+    init: Init = None,
+    settings: Set = None,
+    resume: Resume = False,
+    force: ForceModel = False,
+    minutes: Minutes = None,
+    threads: options.Threads = None,
+    device: options.Device = "auto",
+    network: Annotated[
+        str | None,
+        typer.Option(
+            "--network",
+            metavar="NAME",
+            help="Train this network from class labels: resnet50, resnet71, cresnet39, cresnet51 or cresnet72.",
+            show_default="of the recipe",
+        ),
+    ] = None,
+    seen: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            metavar="INPUT",
+            help="With --network: latent, decoded or original.",
+            show_default="latent for a cResNet, decoded for a ResNet",
+        ),
+    ] = None,
+    codec: Annotated[
+        str | None, options.model("--codec", "codec", help="With --network: the codec.", show_default="of the recipe")
+    ] = None,
     labels: Annotated[str | None, options.moved("--labels", "dcu train head")] = None,
 ) -> int:
-    """Distill a latent classifier from the RGB network.
+    """Train a classifier on latents, or for comparison on images.
+
+    Without --network it is distilled from the RGB network, which needs no labels.
+    With --network it is trained from labels: DATA contains one directory of
+    images per class.
 
     Example: dcu train classifier classifier-0.330 --data images/ --out mine
     """
@@ -218,7 +198,17 @@ def train_classifier(
     from dcu.train.export import classifier_model
     from dcu.train.recipe import find_recipe
 
-    found, chosen = find_recipe(recipe, settings or []), Options(init, resume, minutes, force)
+    if recipe is None and network is None:
+        raise UsageError("RECIPE or --network is required")
+    compared = resnet_settings(network, seen, codec)
+    found = find_recipe(recipe or RESNETS, [*compared, *(settings or [])])
+    if compared and found.has("resnet") and not any(each.startswith("resnet.name") for each in settings or []):
+        found.tables["resnet"]["name"] = resnet_name(found.tables["resnet"])
+    chosen = Options(init, resume, minutes, force)
+    if found.has("resnet"):
+        return train_resnet(found, data, out, runs, chosen, chosen_device, bool(compared))
+    if compared:
+        raise UsageError("--network, --input and --codec require a recipe with [resnet]")
     parts, place = found.sections(ClassifierTraining), runs / found.name
     check_place(place, chosen)
     items, directory = replaceable(gather(data)), destination(parts.classifier.name, out, chosen)
@@ -234,6 +224,49 @@ def train_classifier(
 
         def write(run: Run[Any]) -> Path:
             return classifier_model(run, task, loaded, items, directory).directory
+
+        return train(task, parts.schedule, place, items, directory, chosen, write)
+
+
+def resnet_settings(network: str | None, seen: str | None, codec: str | None) -> list[str]:
+    """Settings of the section [resnet] that options stand for; raises UsageError."""
+    from dcu.nets.resnet import BLOCKS
+
+    if network is not None and network not in BLOCKS:
+        raise UsageError(f"--network must be one of {', '.join(BLOCKS)}, not '{network}'")
+    if network is not None and seen is None:
+        seen = "decoded" if BLOCKS[network][0] else "latent"
+    chosen = {"network": network, "input": seen, "codec": codec}
+    return [f"resnet.{key}={json.dumps(value)}" for key, value in chosen.items() if value is not None]
+
+
+def resnet_name(section: dict[str, Any]) -> str:
+    """What a network is called, after itself and the codec that it reads."""
+    read = "original" if section.get("input") == "original" else Path(str(section.get("codec"))).name
+    return f"{section.get('network')}-{read.removeprefix('codec-')}"
+
+
+def train_resnet(
+    found: FoundRecipe, data: list[Path], out: Path | None, runs: Path, chosen: Options, device: str, named: bool
+) -> int:
+    """Train a ResNet from class labels; where options name the network, its run is called as its model."""
+    from dcu.codec import Codec
+    from dcu.data import gather, replaceable
+    from dcu.train import parallel
+    from dcu.train.export import resnet_model
+    from dcu.train.resnet import ResNetTask, ResNetTraining
+
+    parts = found.sections(ResNetTraining)
+    place = runs / (parts.resnet.name if named else found.name)
+    check_place(place, chosen)
+    items, directory = replaceable(gather(data)), destination(parts.resnet.name, out, chosen)
+    places.refuse(directory, [store.find(parts.resnet.codec, "codec").directory], "--out")
+    with parallel.processes(device):
+        loaded = Codec.load(parts.resnet.codec, device, "float32")
+        task = ResNetTask(parts.resnet, parts.data, loaded, items, parts.schedule.seed, runs)
+
+        def write(run: Run[Any]) -> Path:
+            return resnet_model(run, task, items, directory).directory
 
         return train(task, parts.schedule, place, items, directory, chosen, write)
 

@@ -64,11 +64,12 @@ def interval_tables() -> tuple[Ints, Ints]:
 def integer_tensors(context: LogisticContext, coded: Tensor) -> dict[str, Tensor]:
     """A trained context model in fixed point: the int32 tensors that a codec's weights file holds.
 
-    ``groups`` (G, 3): channels, passes, reach; ``coded`` (64, C): whether a channel is coded at an operating point;
-    ``compressed`` (4096,); ``radii`` and ``ends`` as :func:`interval_tables` gives them; of each pass, PP = 00, ...:
-    ``PP.0.weight`` (hidden, K) over the known neighbors in the order of (channel, row, column), ``PP.0.bias``
-    (anchors, hidden), ``PP.1.weight``, ``PP.1.bias``, ``PP.2.weight`` (2 channels, hidden), means first, ``PP.2.bias``
-    (anchors, 2 channels),    ``PP.linear`` (channels, M) over the known neighbors in a symbol's own channel.
+    ``groups`` (G, 3): channels, passes, reach; ``coded`` (64 * kinds, C): whether a channel is coded at an operating
+    point; ``compressed`` (4096,); ``radii`` and ``ends`` as :func:`interval_tables` gives them; of each pass, PP = 00,
+    ...: ``PP.0.weight`` (hidden, K) over the known neighbors in the order of (channel, row, column), ``PP.0.bias``
+    (kinds * anchors, hidden), ``PP.1.weight``, ``PP.1.bias``, ``PP.2.weight`` (2 channels, hidden), means first,
+    ``PP.2.bias`` (kinds * anchors, 2 channels), ``PP.linear`` (channels, M) over the known neighbors in a symbol's own
+    channel.
     """
     radii, ends = interval_tables()
     tensors: dict[str, Tensor] = {
@@ -127,7 +128,9 @@ class LogisticCoder:
         """Refuse other shapes than the groups say, and weights whose sums would not be exact; raises ValueError."""
         hidden = self.tensors["00.0.weight"].shape[0]
         coded = self.tensors["coded"]
-        right = coded.shape == (POINTS, self.channels) and bool(((coded == 0) | (coded == 1)).all())
+        if coded.shape not in ((POINTS, self.channels), (2 * POINTS, self.channels)):
+            raise ValueError("coded")
+        right = bool(((coded == 0) | (coded == 1)).all())
         right &= self.tensors["compressed"].shape == (COMPRESSED_SIZE,)
         right &= all(tensor.dtype == torch.int32 for tensor in self.tensors.values())
         for number, p in enumerate(self.passes):
@@ -137,6 +140,7 @@ class LogisticCoder:
                 weight, bias = (self.tensors[f"{number:02}.{layer}.{part}"] for part in ("weight", "bias"))
                 right &= weight.shape == (after, before) and bias.shape[-1] == after
                 right &= bias.ndim == (1 if layer == 1 else 2) and bias.shape[0] >= 2
+                right &= layer == 1 or (len(bias) % self.kinds == 0 and len(bias) >= 2 * self.kinds)
                 sums = weight.double().abs().sum(1) * CLIP + bias.double().abs()
                 right &= bool((sums <= 2**52).all())
             right &= self.tensors[f"{number:02}.linear"].shape == (p.last - p.first, int(known[p.first].sum()))
@@ -177,6 +181,11 @@ class LogisticCoder:
         tables = (integers(self.tensors[name]) for name in ("compressed", "radii", "ends"))
         return _native.LogisticModel(passes, self.channels, *tables)
 
+    @property
+    def kinds(self) -> int:
+        """Of streams: 1, or 2 with those for machines, at operating points from 64 on."""
+        return len(self.tensors["coded"]) // POINTS
+
     def coded(self, q: int) -> Tensor:
         """(C,) bool: the channels that are coded at an operating point."""
         return self.tensors["coded"][q].bool()
@@ -185,7 +194,8 @@ class LogisticCoder:
         """Weight and bias of each layer of a pass, int32; the biases of the outer two at an operating point."""
         names = [f"{number:02}.{layer}" for layer in range(3)]
         first, middle, last = ((self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"]) for name in names)
-        return [(first[0], between(first[1], q)), middle, (last[0], between(last[1], q))]
+        at_point = (between(bias, q, self.kinds) for bias in (first[1], last[1]))
+        return [(first[0], next(at_point)), middle, (last[0], next(at_point))]
 
     def grid(self, height: int, width: int) -> list[NDArray[np.int64]]:
         """The positions of each pass as the compiled coder wants them."""
@@ -288,9 +298,11 @@ class LogisticCoder:
         return total
 
 
-def between(anchors: Tensor, q: int) -> Tensor:
-    """Integer vectors (A, N), evenly spaced over the operating points, at one of them, (N,) int32."""
-    index, rest = divmod(q * (len(anchors) - 1), POINTS - 1)
+def between(anchors: Tensor, q: int, kinds: int = 1) -> Tensor:
+    """Integer vectors (kinds * A, N), evenly spaced over the points of each kind, at one of them, (N,) int32."""
+    kind, point = divmod(q, POINTS)
+    anchors = anchors[kind * len(anchors) // kinds : (kind + 1) * len(anchors) // kinds]
+    index, rest = divmod(point * (len(anchors) - 1), POINTS - 1)
     here, following = anchors[index].long(), anchors[min(index + 1, len(anchors) - 1)].long()
     return ((here * (POINTS - 1 - rest) + following * rest + (POINTS - 1) // 2) // (POINTS - 1)).int()
 

@@ -8,7 +8,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dcu.cards import CodecMacs
 from dcu.codec import Codec
-from dcu.geometry import BLOCK, LATENT_CROP
+from dcu.geometry import BLOCK, CROP, LATENT_CROP
+from dcu.nets.resnet import DilatedResNet, ResNet
+from dcu.nets.segmenter import LatentSegmenter, RgbSegmenter
 from dcu.tasks.classify import Classifier
 
 CODEC_SIDE = 16
@@ -41,13 +43,19 @@ def codec_cost(codec: Codec, quality: int | None = None) -> CodecMacs:
 
 def classifier_cost(classifier: Classifier) -> int:
     """MACs of a classifier on the latent of a 224x224 image."""
-    return macs(classifier.network, torch.zeros(1, classifier.codec.channels, LATENT_CROP, LATENT_CROP))
+    return macs(classifier.network, torch.zeros(1, classifier.network.channels, LATENT_CROP, LATENT_CROP))
 
 
-def segmenter_cost(network: nn.Module, input: str, codec: Codec) -> int:
+def resnet_cost(network: ResNet, side: int = CROP) -> int:
+    """MACs of a network on the latent of a square image, or on its pixels, without what decodes them."""
+    size = side // BLOCK if network.shape.reads_latents else side
+    return macs(network, torch.zeros(1, network.channels, size, size))
+
+
+def segmenter_cost(network: LatentSegmenter | RgbSegmenter | DilatedResNet, input: str, codec: Codec) -> int:
     """MACs of a segmenter, or of its RGB counterpart with the synthesis before it, on a 480x360 image."""
     width, height = STREET
-    if input == "latent":
-        return macs(network, torch.zeros(1, codec.channels, height // BLOCK, width // BLOCK))
+    if not isinstance(network, RgbSegmenter) and input == "latent":
+        return macs(network, torch.zeros(1, network.channels, height // BLOCK, width // BLOCK))
     decoding = codec_cost(codec).synthesis * width * height if input == "decoded" else 0
     return macs(network, torch.zeros(1, 3, height, width)) + decoding

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from dcu import store
+from dcu.cards import Card
 from dcu.codec import Codec
 from dcu.data import Pair
 from dcu.errors import InvalidInputError, UnavailableError
 from dcu.geometry import BLOCK
 from dcu.image import ImageArray, pad
 from dcu.nets import channels_last
+from dcu.nets.resnet import DilatedResNet, shape_of
 from dcu.nets.rgb import to_input
 from dcu.nets.segmenter import RgbSegmenter
-from dcu.tasks.segment import Segmenter, enlarged
+from dcu.tasks.segment import LAST_OF_RESNET, Segmenter, enlarged
 
 BANDS = (4, 8, 16)
 """Distances to a boundary in pixels at which bands end; the last band is all that lies further off."""
@@ -87,11 +89,17 @@ class RgbCounterpart:
         tensors = {name: tensor.float() for name, tensor in model.weights().items()}
         try:
             with torch.device("meta"):  # nothing is allocated for what the weights do not hold
-                network = RgbSegmenter(len(tensors["pyramid.mix.bias"]), len(self.labels))
+                network = self.empty_network(tensors, model.card)
             network.load_state_dict(tensors, assign=True)
         except (LookupError, RuntimeError, ValueError, TypeError) as error:
             raise UnavailableError(f"{model.name}: invalid segmenter weights") from error
         self.network = channels_last(network).eval().requires_grad_(False)
+
+    def empty_network(self, tensors: Mapping[str, torch.Tensor], card: Card) -> RgbSegmenter | DilatedResNet:
+        """A network of the shape of these weights."""
+        if LAST_OF_RESNET in tensors:
+            return DilatedResNet(shape_of(tensors, card.stride_in), len(self.labels))
+        return RgbSegmenter(len(tensors["pyramid.mix.bias"]), len(self.labels))
 
     @torch.inference_mode()
     def answer(self, image: ImageArray, data: bytes) -> NDArray[np.uint8]:

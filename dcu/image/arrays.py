@@ -27,25 +27,26 @@ def resize(image: ImageArray, width: int, height: int, filter: Image.Resampling)
     return np.asarray(Image.fromarray(image).resize((width, height), filter))
 
 
-def standard_resize(image: ImageArray) -> ImageArray:
-    """The field's protocol before its crop: a short side of ``RESIZE`` (bicubic).
+def standard_resize(image: ImageArray, side: int = CROP) -> ImageArray:
+    """The field's protocol before its crop: a short side of 256 for a crop of 224, others in proportion (bicubic).
 
-    An image that is CROP x CROP already stays as it is.
+    An image that is side x side already stays as it is.
     """
     height, width = image.shape[:2]
-    if height == width == CROP:
+    if height == width == side:
         return image
-    scale = RESIZE / min(height, width)
-    width, height = max(RESIZE, round(width * scale)), max(RESIZE, round(height * scale))
+    short = round(RESIZE * side / CROP)
+    scale = short / min(height, width)
+    width, height = max(short, round(width * scale)), max(short, round(height * scale))
     return resize(image, width, height, Image.Resampling.BICUBIC)
 
 
-def standard_crop(image: ImageArray) -> ImageArray:
-    """The field's protocol: the center ``CROP`` x ``CROP`` of :func:`standard_resize`."""
-    image = standard_resize(image)
+def standard_crop(image: ImageArray, side: int = CROP) -> ImageArray:
+    """The field's protocol: the center ``side`` x ``side`` of :func:`standard_resize`."""
+    image = standard_resize(image, side)
     height, width = image.shape[:2]
-    top, left = (height - CROP) // 2, (width - CROP) // 2
-    return image[top : top + CROP, left : left + CROP]
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[top : top + side, left : left + side]
 
 
 def psnr(image: ImageArray, decoded: ImageArray) -> float:

@@ -55,6 +55,11 @@ class LatentAdapter(nn.Module):
         )
         self.join = nn.Conv2d(width, SPLIT_CHANNELS, 1)
 
+    @property
+    def channels(self) -> int:
+        """C, planes that tell the operating point included (:func:`~dcu.nets.operating_point.with_point`)."""
+        return self.stem.in_channels
+
     def fine(self, latent: Tensor) -> Tensor:
         """Features at the latent's own size, (B, width, h, w)."""
         stream = self.stem(latent)
@@ -92,6 +97,11 @@ class LatentClassifier(LatentAdapter):
     def __init__(self, channels: int, width: int, depth: int, hidden: int, classes: int) -> None:
         super().__init__(channels, width, depth, hidden)
         self.backbone = Backbone(classes)
+
+    @property
+    def classifier(self) -> nn.Linear:
+        """The last layer."""
+        return self.backbone.classifier
 
     def features(self, latent: Tensor) -> Tensor:
         """The pooled features (B, 1280), the input of the last layer."""

@@ -39,24 +39,24 @@ class GroupContext(nn.Module):
         Those of this group; channels after it are not read.
     hidden : int
         Width of the two hidden layers of each pass.
-    anchors : int
-        Anchors of the biases of the first and the last layer, which depend on the operating point.
+    anchors, kinds : int
+        Anchors of the biases of the first and the last layer, which depend on the operating point, for each kind.
     """
 
     mask: Tensor
     own_mask: Tensor
 
-    def __init__(self, passes: Sequence[Pass], hidden: int, anchors: int) -> None:
+    def __init__(self, passes: Sequence[Pass], hidden: int, anchors: int, kinds: int = 1) -> None:
         super().__init__()
         before, channels = passes[0].first, passes[0].last
         count = channels - before
         self.passes, self.channels, self.count, self.hidden = tuple(passes), channels, count, hidden
         self.read = channels if len(passes) > 1 else before  # in one pass none of its own are known
         self.spatial = nn.Conv2d(channels, hidden * len(self.passes), KERNEL, padding=REACH)
-        self.bias = AnchorVectors(anchors, hidden * len(self.passes))
+        self.bias = AnchorVectors(anchors, hidden * len(self.passes), kinds)
         self.mix = nn.ModuleList(nn.Conv2d(hidden, hidden, 1) for _ in self.passes)
         self.out = nn.ModuleList(nn.Conv2d(hidden, 2 * count, 1, bias=False) for _ in self.passes)
-        self.offset = nn.ModuleList(AnchorVectors(anchors, 2 * count) for _ in self.passes)
+        self.offset = nn.ModuleList(AnchorVectors(anchors, 2 * count, kinds) for _ in self.passes)
         for layer in self.out:
             nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
         self.linear = nn.Parameter(torch.zeros(len(self.passes), count, KERNEL, KERNEL))
@@ -100,16 +100,16 @@ class LogisticContext(nn.Module):
     ----------
     groups : sequence of UnboundedGroup
         Channel groups in the order of decoding.
-    hidden, anchors : int
+    hidden, anchors, kinds : int
         As :class:`GroupContext` takes them.
     """
 
-    def __init__(self, groups: Sequence[UnboundedGroup], hidden: int, anchors: int) -> None:
+    def __init__(self, groups: Sequence[UnboundedGroup], hidden: int, anchors: int, kinds: int = 1) -> None:
         super().__init__()
         by_group: defaultdict[int, list[Pass]] = defaultdict(list)
         for p in schedule(groups):
             by_group[p.first].append(p)
-        self.groups = nn.ModuleList(GroupContext(passes, hidden, anchors) for passes in by_group.values())
+        self.groups = nn.ModuleList(GroupContext(passes, hidden, anchors, kinds) for passes in by_group.values())
 
     def parts(self) -> list[GroupContext]:
         """The contexts of the groups, in the order of decoding."""

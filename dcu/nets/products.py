@@ -25,11 +25,16 @@ class Pointwise(nn.Conv2d):
         return F.linear(x.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias).permute(0, 3, 1, 2)
 
 
+def wide(part: nn.Conv2d) -> bool:
+    """Whether a convolution is 1x1, at every position, and of many channels."""
+    return part.kernel_size == part.stride == (1, 1) and part.in_channels > SUMMED_AT_ONCE
+
+
 def as_products(module: M) -> M:
     """A copy of a network, with the same weights in memory, whose wide 1x1 convolutions are matrix products."""
     shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     module = copy.deepcopy(module, shared)
     for part in module.modules():
-        if type(part) is nn.Conv2d and part.kernel_size == (1, 1) and part.in_channels > SUMMED_AT_ONCE:
+        if type(part) is nn.Conv2d and wide(part):
             part.__class__ = Pointwise
     return module

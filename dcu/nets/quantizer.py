@@ -83,5 +83,5 @@ class Quantizer(nn.Module):
 def soft_assignment(distance: Tensor, dim: int) -> Tensor:
     """One-hot: the least of squared distances along a dimension; its gradient is that of the soft assignment."""
     soft = torch.softmax(-SIGMA * distance, dim)
-    hard = torch.zeros_like(soft).scatter_(dim, distance.argmin(dim, keepdim=True), 1.0)
+    hard = torch.zeros_like(soft).scatter_(dim, distance.min(dim, keepdim=True).indices, 1.0)
     return soft - soft.detach() + hard

@@ -83,6 +83,11 @@ class LatentSegmenter(LatentAdapter):
         self.pyramid = Pyramid(DILATED_STAGES[-1].channels, pyramid)
         self.head = FineHead(pyramid, width, classes)
 
+    @property
+    def classes(self) -> int:
+        """How many classes it tells."""
+        return self.head.answer.out_channels // FINER**2
+
     def forward(self, latent: Tensor) -> Tensor:
         fine = self.fine(latent)
         logits: Tensor = self.head(self.pyramid(self.blocks(self.join(fine))), fine)

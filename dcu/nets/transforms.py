@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dcu.geometry import BLOCK
-from dcu.nets.operating_point import AnchorLinear, AnchorVectors, per_channel
+from dcu.nets.operating_point import POINTS, AnchorLinear, AnchorVectors, per_channel
 
 BLOCK_CHANNELS = 3 * BLOCK * BLOCK
 LEAK = 0.1
 """Slope below zero of the rectifiers in codecs of many operating points; without it, units die in training."""
+ADAPTER_BLOCKS = 2
+"""Residual blocks of the analysis that streams for machines go through in addition."""
 PADDING: Literal["replicate"] = "replicate"
 """What their convolutions read beyond an image's edge: the nearest position, so that an area of one color is the same
 up to the edge. Those of codecs of one rate read zeros."""
@@ -35,14 +37,17 @@ def exact(x: Tensor) -> torch.autocast:
 class ResidualBlock(nn.Module):
     """x + conv3x3(relu(conv3x3(relu(x)))), He et al. 2016 (arXiv 1603.05027), without normalization.
 
-    ``leak`` is the slope of relu below zero; ``padding`` what is read beyond the edge.
+    ``leak`` is the slope of relu below zero; ``padding`` what is read beyond the edge; ``inside`` the channels between
+    both convolutions, by default ``width``.
     """
 
-    def __init__(self, width: int, leak: float = 0.0, padding: Literal["zeros", "replicate"] = "zeros") -> None:
+    def __init__(
+        self, width: int, leak: float = 0.0, padding: Literal["zeros", "replicate"] = "zeros", inside: int = 0
+    ) -> None:
         super().__init__()
         self.leak = leak
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1, padding_mode=padding)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, padding_mode=padding)
+        self.conv1 = nn.Conv2d(width, inside or width, 3, padding=1, padding_mode=padding)
+        self.conv2 = nn.Conv2d(inside or width, width, 3, padding=1, padding_mode=padding)
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,24 +92,33 @@ class ConditionalAnalysis(nn.Module):
 
     ::
 
-                             ┌─────────────────────── linear(q) ───┐
-        x ── 8x8 to channels ┤                                     + ── y
-                             └── stem 1x1 ── blocks ── head(q) ────┘
+                             ┌──────────────────────────────────── linear(q) ───┐
+        x ── 8x8 to channels ┤                                                  + ── y
+                             └── stem 1x1 ── blocks ── (adapter) ── head(q) ────┘
 
-    ``forward`` gives what both paths end in, :meth:`at` the latent at any operating point.
+    ``forward`` gives what both paths end in, :meth:`at` the latent at any operating point. ``adapter``: the channels
+    inside each of the ``ADAPTER_BLOCKS`` residual blocks that change the features of streams for machines; 0 for none.
     """
 
-    def __init__(self, channels: int, width: int, depth: int, anchors: int) -> None:
+    def __init__(self, channels: int, width: int, depth: int, anchors: int, adapter: int = 0) -> None:
         super().__init__()
         self.linear = AnchorLinear(anchors, BLOCK_CHANNELS, channels)
         self.stem = nn.Conv2d(BLOCK_CHANNELS, width, 1)
         self.blocks = nn.Sequential(*(ResidualBlock(width, LEAK, PADDING) for _ in range(depth)))
+        count = ADAPTER_BLOCKS if adapter else 0
+        self.adapter = nn.Sequential(*(ResidualBlock(width, LEAK, PADDING, adapter) for _ in range(count)))
+        for name, parameter in self.adapter.named_parameters():
+            if name.endswith("conv2.bias"):
+                nn.init.zeros_(parameter)  # it begins as nothing
         self.head = AnchorLinear(anchors, width, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, machines: bool = False) -> Tensor:
         """(B, 192 + width, h, w) float32 of x (B, 3, 8h, 8w) in [-1, 1]: pixels, then features."""
         blocks = F.pixel_unshuffle(x, BLOCK)
-        return torch.cat([blocks.float(), self.blocks(self.stem(blocks)).float()], 1)
+        features = self.blocks(self.stem(blocks))
+        if machines:
+            features = self.adapter(features)
+        return torch.cat([blocks.float(), features.float()], 1)
 
     def at(self, found: Tensor, q: Tensor) -> Tensor:
         """Latent (B, C, h, w) before quantization, of what ``forward`` gave, at operating points (B,)."""
@@ -114,8 +128,8 @@ class ConditionalAnalysis(nn.Module):
         return y
 
     def latent(self, x: Tensor, q: Tensor) -> Tensor:
-        """Latent (B, C, h, w) of x (B, 3, 8h, 8w), or of one image for all q (B,)."""
-        return self.at(self(x).expand(len(q), -1, -1, -1), q)
+        """Latent (B, C, h, w) of x (B, 3, 8h, 8w), or of one image for all q (B,), which are of one kind."""
+        return self.at(self(x, bool(q[0] >= POINTS)).expand(len(q), -1, -1, -1), q)
 
 
 class Synthesis(nn.Module):
@@ -188,13 +202,13 @@ class ConditionalSynthesis(nn.Module):
     y: (B, C, h, w); returns (B, 3, 8h, 8w), about [-1, 1], not clipped.
     """
 
-    def __init__(self, channels: int, width: int, depth: int, anchors: int) -> None:
+    def __init__(self, channels: int, width: int, depth: int, anchors: int, kinds: int = 1) -> None:
         super().__init__()
         self.linear = AnchorLinear(anchors, channels, BLOCK_CHANNELS)
         self.stem = nn.Conv2d(channels, width, 3, padding=1, padding_mode=PADDING)
-        self.bias = AnchorVectors(anchors, width)
+        self.bias = AnchorVectors(anchors, width, kinds)
         self.blocks = nn.Sequential(*(ResidualBlock(width, LEAK, PADDING) for _ in range(depth)))
-        self.gains = AnchorVectors(anchors, width * depth)
+        self.gains = AnchorVectors(anchors, width * depth, kinds)
         self.head = AnchorLinear(anchors, width, BLOCK_CHANNELS)
 
     def forward(self, y: Tensor, q: Tensor) -> Tensor:

@@ -16,13 +16,17 @@ from torch import Tensor
 
 from dcu import arguments, bitstream, engines, store
 from dcu.bitstream import TILE, Layer, Stream
+from dcu.cards import Card
 from dcu.codec import Codec, codec_of
 from dcu.data import sample_items
 from dcu.errors import UnavailableError
 from dcu.geometry import LATENT_CROP, LATENT_RESIZE
 from dcu.nets import channels_last
 from dcu.nets.latent import LatentClassifier, adapter_shape, removed_blocks
+from dcu.nets.operating_point import with_point
+from dcu.nets.resnet import ResNet, shape_of
 from dcu.regions import Box, grid, positions, whole
+from dcu.tables import DIMENSIONS
 from dcu.tasks.prior import Class, class_weights, reweighted
 from dcu.threads import each, inference
 from dcu.weights import finite
@@ -36,6 +40,8 @@ MOST = 2**16
 """Latent positions (2^22 pixels) up to which a view goes through the network in one piece."""
 PIECE = TILE
 """Latent positions a side of the fixed grid in which a larger one does; its features are the mean over all of it."""
+CALIBRATED = 21
+"""Every how many operating points ranges of eight bits are measured."""
 DILUTION = 0.625
 """What fills a larger square is spread over more positions than in training: logits fall by this power."""
 
@@ -86,7 +92,8 @@ class Classifier:
         if model.fingerprint != codec.fingerprint:
             raise UnavailableError(f"{model.name}: requires another codec than {codec.name}")
         self.network = channels_last(build_network(model)).to(device)
-        if len(self.labels) != self.network.backbone.classifier.out_features:
+        self.planes = codec.planes(self.network.channels, model.name)
+        if len(self.labels) != self.network.classifier.out_features:
             raise UnavailableError(f"{model.name}: number of labels differs from number of classes")
 
     @classmethod
@@ -165,10 +172,26 @@ class Classifier:
         others = [(layer, box) for layer, box in boxes if layer not in once]
         rest = iter(self.codec.symbols([layer for layer, _ in others], [box for _, box in others]))
         parts = [decoded[layer][:, *box] if layer in once else next(rest) for layer, box in boxes]
-        return self.codec.dequantize([part[None] for part in parts], [layer.operating_point for layer, _ in boxes])
+        return self.network_inputs([part[None] for part in parts], [layer.operating_point for layer, _ in boxes])
+
+    def network_inputs(self, symbols: Sequence[Tensor], points: Sequence[int]) -> list[Tensor]:
+        """What the network gets of symbols (1, C, h, w), each at its operating point."""
+        latents = self.codec.dequantize(symbols, points)
+        return [
+            with_point(latent, torch.tensor([q], device=latent.device), self.planes, self.codec.kinds)
+            for latent, q in zip(latents, points, strict=True)
+        ]
 
     def embed(self, images: Sequence[Views]) -> Tensor:
-        """(n, 1280) float32, the features from which the classes are predicted, each the mean over an image's views."""
+        """(n, 1280) float32, the features from which the classes are predicted, each the mean over an image's views.
+
+        Raises
+        ------
+        UnavailableError
+            The network has other features: it is a ResNet.
+        """
+        if self.network.classifier.in_features != DIMENSIONS:
+            raise UnavailableError(f"{self.name}: is a ResNet, whose features are no embeddings")
         return self.through(self.features, images)
 
     def probabilities(self, images: Sequence[Views]) -> Tensor:
@@ -208,7 +231,7 @@ class Classifier:
 
     def large_logits(self, layers: Sequence[Layer]) -> list[Tensor]:
         """(1, classes) of each large layer."""
-        return each(self.network.backbone.classifier, self.large_features(layers))
+        return each(self.network.classifier, self.large_features(layers))
 
     @functools.cached_property
     def plain(self) -> engines.Ready:
@@ -232,10 +255,14 @@ class Classifier:
             return engines.pytorch(self.network)
 
         def exported() -> bytes:
-            return engines.exported(self.network, torch.zeros(1, self.codec.channels, LATENT_CROP, LATENT_CROP))
+            return engines.exported(self.network, torch.zeros(1, self.network.channels, LATENT_CROP, LATENT_CROP))
 
         def quantized() -> bytes:
-            streams = [self.codec.read(self.codec.compress(item.image())) for item in sample_items()]
+            points = range(0, self.codec.points, CALIBRATED)
+            streams = [
+                self.codec.read(self.codec.compress(item.image(), quality=points[number % len(points)]))
+                for number, item in enumerate(sample_items())
+            ]
             views = [view for views in self.look(streams, "five") for view in views if isinstance(view, Tensor)]
             return engines.quantized(exported(), torch.cat(views).clone())
 
@@ -327,17 +354,25 @@ VIEWS: dict[str, Callable[[int, int], list[Box]]] = {
 """What a network may see of a latent of h x w positions: the center, five squares, all of it."""
 
 
-def build_network(model: store.Model) -> LatentClassifier:
-    """The network of a classifier's weights, which alone say of what shape it is."""
+def build_network(model: store.Model) -> LatentClassifier | ResNet:
+    """The network of a classifier's weights, which alone say of what shape it is, but for a ResNet's strides."""
     tensors = {name: tensor.float() for name, tensor in model.weights().items()}
     try:
         with torch.device("meta"):  # nothing is allocated for what the weights do not hold
-            network = LatentClassifier(*adapter_shape(tensors), tensors["backbone.classifier.bias"].shape[0])
-        network.backbone.remove_blocks(removed_blocks(tensors))
+            network = empty_network(tensors, model.card)
         network.load_state_dict(tensors, assign=True)
     except (LookupError, RuntimeError, ValueError, TypeError) as error:
         raise UnavailableError(f"{model.name}: invalid classifier weights") from error
     return network.eval().requires_grad_(False)
+
+
+def empty_network(tensors: Mapping[str, Tensor], card: Card) -> LatentClassifier | ResNet:
+    """A network of the shape of these weights; LookupError, TypeError or ValueError if they are no classifier's."""
+    if "fc.weight" in tensors:
+        return ResNet(shape_of(tensors, card.stride_in), len(tensors["fc.weight"]))
+    network = LatentClassifier(*adapter_shape(tensors), tensors["backbone.classifier.bias"].shape[0])
+    network.backbone.remove_blocks(removed_blocks(tensors))
+    return network
 
 
 @functools.lru_cache(maxsize=4)

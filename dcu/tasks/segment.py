@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,15 @@ from torch.nn import functional as F
 
 from dcu import arguments, engines, store
 from dcu.bitstream import TILE, Layer, Stream, latent_size
+from dcu.cards import Card
 from dcu.codec import Codec, codec_of
 from dcu.errors import UnavailableError
 from dcu.geometry import BLOCK
 from dcu.image import ImageArray
 from dcu.nets import channels_last
 from dcu.nets.latent import adapter_shape
+from dcu.nets.operating_point import with_point
+from dcu.nets.resnet import DilatedResNet, shape_of
 from dcu.nets.segmenter import STRIDE, LatentSegmenter
 from dcu.regions import common, grid, in_pieces, moved, size, whole
 from dcu.threads import inference
@@ -35,6 +39,8 @@ BAND = 2**24
 """Logits at the image's size that are in memory at once, 64 MiB: those of 11 classes and 2^20 pixels in one piece."""
 ROWS = 64
 """Rows of a segmentation map that are counted, or colored, together: bounds memory."""
+LAST_OF_RESNET = "aspp.0.bias"
+"""A tensor that only dilated ResNets have."""
 OPACITY = 0.5
 """Of the colors over the image."""
 
@@ -90,8 +96,9 @@ class Segmenter:
         if model.fingerprint != codec.fingerprint:
             raise UnavailableError(f"{model.name}: requires another codec than {codec.name}")
         self.network = channels_last(build_network(model)).to(device)
+        self.planes = codec.planes(self.network.channels, model.name)
         self.run = engines.pytorch(self.network)
-        if len(labels) * (BLOCK // STRIDE) ** 2 != self.network.head.answer.out_channels:
+        if len(labels) != self.network.classes:
             raise UnavailableError(f"{model.name}: number of labels differs from number of classes")
 
     @classmethod
@@ -132,7 +139,9 @@ class Segmenter:
 
         def piece(rows: slice, columns: slice) -> Tensor:
             (latent,) = self.codec.dequantize([symbols.box(rows, columns)], [layer.operating_point])
-            return most_probable(finite(self.run(latent), self.name)).cpu()
+            point = torch.tensor([layer.operating_point], device=latent.device)
+            seen = with_point(latent, point, self.planes, self.codec.kinds)
+            return most_probable(finite(self.run(seen), self.name)).cpu()
 
         h, w = latent_size(layer.width, layer.height)
         classes = torch.empty(1, layer.height, layer.width, dtype=torch.uint8)
@@ -199,17 +208,24 @@ def color(text: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def build_network(model: store.Model) -> LatentSegmenter:
+def build_network(model: store.Model) -> LatentSegmenter | DilatedResNet:
     """The network of a segmenter's weights, which alone say how wide and deep it is."""
     tensors = {name: tensor.float() for name, tensor in model.weights().items()}
     try:
-        classes = len(tensors["head.answer.bias"]) // (BLOCK // STRIDE) ** 2
         with torch.device("meta"):  # nothing is allocated for what the weights do not hold
-            network = LatentSegmenter(*adapter_shape(tensors), len(tensors["pyramid.mix.bias"]), classes)
+            network = empty_network(tensors, model.card)
         network.load_state_dict(tensors, assign=True)
     except (LookupError, RuntimeError, ValueError, TypeError) as error:
         raise UnavailableError(f"{model.name}: invalid segmenter weights") from error
     return network.eval().requires_grad_(False)
+
+
+def empty_network(tensors: Mapping[str, Tensor], card: Card) -> LatentSegmenter | DilatedResNet:
+    """A network of the shape of these weights; LookupError, TypeError or ValueError if they are no segmenter's."""
+    if LAST_OF_RESNET in tensors:
+        return DilatedResNet(shape_of(tensors, card.stride_in), len(tensors[LAST_OF_RESNET]))
+    classes = len(tensors["head.answer.bias"]) // (BLOCK // STRIDE) ** 2
+    return LatentSegmenter(*adapter_shape(tensors), len(tensors["pyramid.mix.bias"]), classes)
 
 
 @functools.lru_cache(maxsize=4)

@@ -80,6 +80,9 @@ class AdapterTask(StudentTask):
             except UnavailableError as error:
                 raise UnavailableError(f"adapter.imitate: {error}; train it first (docs/training.md)") from error
             self.imitated_input = "decoded" if model.kind == "rgb-classifier" else "latent"
+            reads = getattr(self.imitated, "channels", codec.channels + recipe.anchors)
+            if self.imitated_input == "latent" and reads != codec.channels + recipe.anchors:
+                raise UsageError(f"adapter.imitate: {adapter.imitate} reads other planes than the recipe's network")
         self.module.backbone.blocks.load_state_dict(self.imitated.backbone.blocks.state_dict(), strict=False)
         self.module.backbone.head.load_state_dict(self.imitated.backbone.head.state_dict())
         self.module.backbone.requires_grad_(False)
@@ -95,8 +98,12 @@ class AdapterTask(StudentTask):
         """Latents of all views and what is wanted of them."""
         latents, wanted = [], []
         for step in range(batches):
-            latent = self.seen(self.views(step).images.to(self.device))
-            seen = latent if self.imitated_input == "latent" else rebuilt_input(self.codec, latent)
+            views = self.views(step)
+            latent = self.seen(views.images.to(self.device), views.points)
+            seen = latent
+            if self.imitated_input != "latent":
+                points = views.points.to(self.device)
+                seen = rebuilt_input(self.codec, latent[:, : self.codec.channels], points)
             latents.append(latent.half().cpu())
             wanted.append(self.imitated.split_features(seen).half().cpu())
         return AdapterBatch(torch.cat(latents), torch.cat(wanted))

@@ -70,8 +70,8 @@ def towards_rgb(tensors: dict[str, Tensor], share: float) -> dict[str, Tensor]:
 def check_alike(models: Sequence[store.Model], weights: Sequence[Mapping[str, Tensor]]) -> None:
     """Refuse a mean of codecs and of networks that differ in kind, codec, shape or classes; raises UsageError."""
     first, shapes = models[0], {name: tensor.shape for name, tensor in weights[0].items()}
-    if first.kind == "codec":
-        raise UsageError(f"{first.name}: codecs cannot be averaged")
+    if first.kind == "codec" or "resnet" in (first.kind, first.card.network):
+        raise UsageError(f"{first.name}: codecs and ResNets cannot be averaged")
     for model, tensors in zip(models, weights, strict=True):
         same = reads_and_tells(model.card) == reads_and_tells(first.card)
         if not same or {name: tensor.shape for name, tensor in tensors.items()} != shapes:

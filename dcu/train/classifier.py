@@ -103,7 +103,7 @@ class ClassifierTask(StudentTask):
         """Codec and teacher asked about views, the teacher at 224x224."""
         targets = self.teacher(at_side(views.images))
         target = mixed_with_labels(targets.target, views.classes, self.recipe.label_weight)
-        return Distillation(self.seen(views.images), target, targets.features)
+        return Distillation(self.seen(views.images, views.points), target, targets.features)
 
     def loss(self, batch: ClassifierBatch) -> tuple[Tensor, dict[str, float]]:
         """The loss of a step's views and of some of an earlier step's."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, NamedTuple
@@ -26,7 +25,18 @@ from dcu.schema import Between, Name, Share
 from dcu.train.init import use_components
 from dcu.train.optimizers import ParameterGroup
 from dcu.train.parallel import mean
-from dcu.train.recipe import Batch, DatasetWeights, Depth, HeldOut, Positive, Side, Width, check_crop, check_size
+from dcu.train.recipe import (
+    Batch,
+    DatasetWeights,
+    Depth,
+    HeldOut,
+    Positive,
+    Schedule,
+    Side,
+    Width,
+    check_crop,
+    check_size,
+)
 from dcu.train.views import Sampler, hold_out, random_crop
 
 START_LAMBDA = 0.005
@@ -74,6 +84,15 @@ class CodecData:
         check_crop(self.crop, self.batch, BLOCK)
 
 
+@dataclass(frozen=True)
+class CodecTraining:
+    """A recipe of ``dcu train codec`` for one rate."""
+
+    codec: CodecRecipe
+    schedule: Schedule
+    data: CodecData = field(default_factory=CodecData)
+
+
 def check_architecture(groups: Sequence[Group | UnboundedGroup], width: int, depth: int, context_hidden: int) -> None:
     """Refuse more channels than 8x8 blocks have components, and networks that are too large; raises ValueError.
 
@@ -109,8 +128,8 @@ class CodecBatch(NamedTuple):
     crops: Tensor
 
 
-class RateTask(ABC):
-    """A codec that is trained for one rate: the part that does not depend on what else is trained."""
+class CodecTask:
+    """The codec as the training loop sees it."""
 
     start_batches = 40
     """How many batches the principal components come from."""
@@ -120,27 +139,35 @@ class RateTask(ABC):
         train, self.held_out = hold_out(items, data.held_out, data.held_out_from)
         self.sampler = Sampler(train, data.weights, seed)
         torch.manual_seed(seed)
-        self.module = self.network()
+        self.module = CodecNetwork(recipe)
         self.start()
         for part in recipe.frozen:
             getattr(self.module, part).requires_grad_(False)
         channels_last(self.module).to(device)
         self.scalars = {"lambda": START_LAMBDA, "crop_target": recipe.rate, "crop_bpp": recipe.rate}
 
-    def network(self) -> CodecNetwork:
-        """What is trained."""
-        return CodecNetwork(self.recipe)
-
-    @abstractmethod
-    def images(self, step: int) -> Tensor:
-        """The images of a step, (B, 8h, 8w, 3) uint8."""
-
     def start(self) -> None:
         """Principal components of the first images as the start of both transforms."""
-        images = torch.cat([self.images(step) for step in range(self.start_batches)])
+        images = torch.cat([self.batch(step).crops for step in range(self.start_batches)])
         levels = [group.levels for group in self.recipe.groups for _ in range(group.channels)]
         spread = torch.tensor([levels_ / 4.0 for levels_ in levels])
         use_components(self.module.analysis, self.module.synthesis, images, spread, self.recipe.step)
+
+    def groups(self) -> list[ParameterGroup]:
+        """All that is not frozen."""
+        return [ParameterGroup([p for p in self.module.parameters() if p.requires_grad])]
+
+    def batch(self, step: int) -> CodecBatch:
+        """Crops of random images."""
+        chosen, rng = self.sampler.draw(step, self.data.batch)
+        crops = [random_crop(item.image(), self.data.crop, rng) for item in chosen]
+        return CodecBatch(torch.from_numpy(np.stack(crops)))
+
+    def loss(self, batch: CodecBatch) -> tuple[Tensor, dict[str, float]]:
+        """Distortion + lambda * bits per pixel."""
+        x = analysis_input(batch.crops)
+        reconstruction, bits = self.module(x)
+        return self.rate_distortion(x, reconstruction, bits.mean() / (x.shape[2] * x.shape[3]))
 
     def rate_distortion(self, x: Tensor, reconstruction: Tensor, bpp: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Distortion + lambda * bits per pixel; moves lambda towards the rate."""
@@ -169,30 +196,6 @@ class RateTask(ABC):
         rate = float(np.mean(bpp))
         self.scalars["crop_target"] = self.recipe.rate * self.scalars["crop_bpp"] / rate
         return {"bpp": rate, "psnr": float(np.mean(quality)), "crop_target": self.scalars["crop_target"]}
-
-
-class CodecTask(RateTask):
-    """The codec as the training loop sees it."""
-
-    def groups(self) -> list[ParameterGroup]:
-        """All that is not frozen."""
-        return [ParameterGroup([p for p in self.module.parameters() if p.requires_grad])]
-
-    def images(self, step: int) -> Tensor:
-        """Crops (B, crop, crop, 3) uint8."""
-        return self.batch(step).crops
-
-    def batch(self, step: int) -> CodecBatch:
-        """Crops of random images."""
-        chosen, rng = self.sampler.draw(step, self.data.batch)
-        crops = [random_crop(item.image(), self.data.crop, rng) for item in chosen]
-        return CodecBatch(torch.from_numpy(np.stack(crops)))
-
-    def loss(self, batch: CodecBatch) -> tuple[Tensor, dict[str, float]]:
-        """Distortion + lambda * bits per pixel."""
-        x = analysis_input(batch.crops)
-        reconstruction, bits = self.module(x)
-        return self.rate_distortion(x, reconstruction, bits.mean() / (x.shape[2] * x.shape[3]))
 
 
 def dissimilarity(x: Tensor, reconstruction: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dcu.image import ImageArray
 
-FLAT, GRAY, DRAWN = 0.08, 0.02, 0.02
+FLAT, GRAY, DRAWN = 0.05, 0.02, 0.02
 """Share of crops with a rectangle of one color, without color, and with text or line art instead of a photograph."""
-WHOLE, SATURATED = 0.25, 0.5
+WHOLE, SATURATED = 0.15, 0.5
 """Share of such rectangles that fill the crop, and of those whose color is saturated."""
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;-+()/%$@"
 

@@ -15,17 +15,19 @@ from dcu.codec import Codec
 from dcu.data import Item
 from dcu.entropy import integer_tensors, logistic
 from dcu.errors import UnavailableError
-from dcu.evaluate.cost import classifier_cost, codec_cost, segmenter_cost
-from dcu.labels import IMAGENET, Label
-from dcu.nets.norms import fold_norms
+from dcu.evaluate.cost import classifier_cost, codec_cost, resnet_cost, segmenter_cost
+from dcu.labels import IMAGENET, Label, labels_of
+from dcu.nets.norms import NORM_BATCHES, fold_norms, measure_norms
 from dcu.nets.operating_point import POINTS
 from dcu.nets.variable_rate import VariableRateCodec
 from dcu.tasks.classify import Classifier
 from dcu.train.adapter import AdapterTask
 from dcu.train.checkpoint import Origin
-from dcu.train.codec import RateTask
+from dcu.train.codec import CodecTask
+from dcu.train.head import labels
 from dcu.train.joint import JointTask
 from dcu.train.loop import Run
+from dcu.train.resnet import ResNetTask
 from dcu.train.segmenter import SegmenterTask
 from dcu.train.student import StudentTask
 from dcu.train.variable_rate import VariableRateTask
@@ -49,8 +51,9 @@ def training(run: Run[Any], task: Any, items: list[Item]) -> Training:
 def settings_of(task: Any) -> dict[str, object]:
     """What a task was given by its recipe, apart from the schedule."""
     reader = {"reader": asdict(task.reader)} if isinstance(task, JointTask) else {}
+    data = task.views if isinstance(task, JointTask) else task.data
     adapter = {"adapter": asdict(task.adapter)} if isinstance(task, AdapterTask) else {}
-    return asdict(task.recipe) | reader | adapter | {"data": asdict(task.data)}
+    return asdict(task.recipe) | reader | adapter | {"data": asdict(data)}
 
 
 def origins(origin: Origin | None) -> tuple[cards.Origin, ...]:
@@ -76,7 +79,7 @@ def same_run(one: Training, other: Training) -> bool:
     return bool(cards.plain(replace(one, steps=0, teacher="")) == cards.plain(replace(other, steps=0, teacher="")))
 
 
-def codec_model(run: Run[Any], task: RateTask, items: list[Item], directory: Path) -> store.Model:
+def codec_model(run: Run[Any], task: CodecTask, items: list[Item], directory: Path) -> store.Model:
     """Write a trained codec: transforms in float16, centers in float32, the context model in integers."""
     module = task.module
     module.load_state_dict(run.average.tensors)
@@ -102,9 +105,10 @@ def codec_model(run: Run[Any], task: RateTask, items: list[Item], directory: Pat
 def variable_rate_tensors(module: VariableRateCodec, coded: Tensor) -> dict[str, Tensor]:
     """The tensors of a codec's weights file: transforms in float16, gains in float32, the context model in integers.
 
-    ``gain`` and ``ungain`` (64, C) are those of each operating point; ``coded`` (64, C) bool, the channels coded there.
+    ``gain`` and ``ungain`` (64 * kinds, C) are those of each operating point; ``coded``, of the same shape, bool, the
+    channels coded there.
     """
-    points = torch.arange(POINTS)
+    points = torch.arange(POINTS * module.log_gain.kinds)
     tensors = {
         f"{part}.{name}": tensor.half()
         for part in ("analysis", "synthesis")
@@ -113,6 +117,27 @@ def variable_rate_tensors(module: VariableRateCodec, coded: Tensor) -> dict[str,
     tensors |= {"gain": module.log_gain(points).exp(), "ungain": module.log_ungain(points).exp()}
     integers = logistic.integer_tensors(module.context, coded)
     return {name: t.detach() for name, t in (tensors | {f"context.{n}": t for n, t in integers.items()}).items()}
+
+
+def joint_models(
+    run: Run[Any], task: JointTask, items: list[Item], codec: Path, classifier: Path
+) -> tuple[store.Model, store.Model]:
+    """Write a codec that was trained with a classifier, and the classifier."""
+    model = variable_rate_model(run, task, items, codec)
+    reader = task.module.reader
+    measure_norms(reader, task.look, NORM_BATCHES)
+    reader.cpu().eval()
+    fold_norms(reader)
+    card = Card(
+        kind="classifier",
+        codec=model.name,
+        fingerprint=model.fingerprint,
+        labels=IMAGENET,
+        training=training(run, task, items),
+    )
+    written = store.write_model(classifier, card, {name: tensor.half() for name, tensor in reader.state_dict().items()})
+    loaded = Codec.from_model(model, precision="float32")
+    return model, store.amend(written, replace(written.card, macs=classifier_cost(Classifier(written, loaded))))
 
 
 def variable_rate_model(run: Run[Any], task: VariableRateTask, items: list[Item], directory: Path) -> store.Model:
@@ -125,6 +150,7 @@ def variable_rate_model(run: Run[Any], task: VariableRateTask, items: list[Item]
     card = Card(
         kind="codec",
         preview=True,
+        machines=codec.kinds > 1,
         fingerprint=codec.fingerprint,
         macs_per_pixel=codec_cost(codec),
         training=training(run, task, items),
@@ -132,7 +158,7 @@ def variable_rate_model(run: Run[Any], task: VariableRateTask, items: list[Item]
     return store.write_model(directory, card, tensors)
 
 
-def finished(run: Run[Any], task: StudentTask | SegmenterTask) -> dict[str, Tensor]:
+def finished(run: Run[Any], task: StudentTask | SegmenterTask | ResNetTask) -> dict[str, Tensor]:
     """The averaged weights in float16, their norms measured anew and folded."""
     task.module.load_state_dict(run.average.tensors)
     task.measure_norms()
@@ -157,6 +183,25 @@ def classifier_model(run: Run[Any], task: StudentTask, codec: Codec, items: list
     return store.amend(model, replace(model.card, macs=classifier_cost(Classifier(model, codec))))
 
 
+def resnet_model(run: Run[Any], task: ResNetTask, items: list[Item], directory: Path) -> store.Model:
+    """Write a trained ResNet in float16, under torchvision's names; on latents it is a classifier as any other."""
+    recipe, codec = task.recipe, task.codec
+    tensors = {name: tensor for name, tensor in finished(run, task).items() if not name.endswith("batches_tracked")}
+    card = Card(
+        kind="classifier" if recipe.input == "latent" else "resnet",
+        codec=codec.name,
+        fingerprint=codec.fingerprint,
+        input=recipe.input,
+        network="resnet",
+        stride_in=recipe.stride_in,
+        labels=labels_of(labels(task.names)),
+        int8=False,
+        macs=resnet_cost(task.module),
+        training=training(run, task, items),
+    )
+    return store.write_model(directory, card, tensors)
+
+
 def segmenter_model(
     run: Run[Any], task: SegmenterTask, codec: Codec, items: list[Item], directory: Path
 ) -> store.Model:
@@ -169,6 +214,8 @@ def segmenter_model(
         labels=tuple(Label(label.label, color=label.color) for label in recipe.labels),
         void=recipe.void,
         input=recipe.input,
+        network="efficientnet" if recipe.network == "efficientnet" else "resnet",
+        stride_in=recipe.stride_in,
         macs=segmenter_cost(task.module, recipe.input, codec),
         training=training(run, task, items),
     )

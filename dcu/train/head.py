@@ -92,7 +92,7 @@ def views_of(classifier: Classifier, item: Item, count: int, rng: np.random.Gene
     views = [standard_crop(image)]
     views += [random_view(image, SMALLEST, rng) for _ in range(count - 1)]
     codec = classifier.codec
-    return codec.dequantize([codec.analyze(view)[None] for view in views], [codec.point(None)] * len(views))
+    return classifier.network_inputs([codec.analyze(view)[None] for view in views], [codec.point(None)] * len(views))
 
 
 def examples(

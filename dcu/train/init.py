@@ -6,7 +6,7 @@ segmenters with the classifier of their codec; then with what ``--init`` names: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -28,6 +28,7 @@ from dcu.tasks import rgb
 from dcu.tasks.classify import Classifier
 from dcu.tasks.rgb import RgbClassifier
 from dcu.train.checkpoint import Checkpoint, Origin
+from dcu.train.foreign import PICKLED, digest, is_checkpoint, read_tensors
 
 READER = "reader."
 """How the names of a joint run's classifier begin."""
@@ -55,6 +56,22 @@ class Adaptable(Initialized, Protocol):
 
     def look(self, index: int) -> None:
         """Send a batch through the network."""
+
+
+@runtime_checkable
+class Matching(Initialized, Protocol):
+    """What begins with whatever fits of other programs' weights too: a task with a ResNet."""
+
+    def load_matching(self, tensors: Mapping[str, Tensor]) -> None:
+        """Load the tensors that fit; raises ValueError if the last stage's are not among them."""
+
+
+@runtime_checkable
+class Widening(Initialized, Protocol):
+    """What begins with a checkpoint that lacks some of its parts."""
+
+    def widened(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a checkpoint, and those that it lacks."""
 
 
 def use_components(
@@ -109,11 +126,14 @@ def installed_network(name: str, codec: Codec) -> tuple[LatentClassifier | Effic
     Raises
     ------
     UnavailableError
-        It is not installed, not a classifier, or of another codec.
+        It is not installed, not a classifier, a ResNet, or of another codec.
     """
     model = store.find(name)
     if model.kind != "rgb-classifier":
-        return Classifier(store.find(name, "classifier"), codec, codec.device).network, model
+        network = Classifier(store.find(name, "classifier"), codec, codec.device).network
+        if not isinstance(network, LatentClassifier):
+            raise UnavailableError(f"{model.name}: is a ResNet, not a network with the RGB network's backbone")
+        return network, model
     if model.fingerprint != codec.fingerprint:
         raise UnavailableError(f"{model.name}: was trained with another codec than {codec.name}")
     return RgbClassifier(codec.device, model.weights()).network, model
@@ -130,7 +150,10 @@ def initialize(task: Initialized, sources: Sequence[str]) -> Origin | None:
     """
     origin: Origin | None = None
     for source in sources:
-        if source.endswith(".safetensors") or Path(source).is_file():
+        is_file = source.endswith((".safetensors", *PICKLED)) or Path(source).is_file()
+        if isinstance(task, Matching) and not (is_file and is_checkpoint(Path(source))):
+            found = from_weights(task, source, is_file)
+        elif is_file:
             found = from_checkpoint(task, Path(source))
         elif isinstance(task, Adaptable):
             found = from_model(task, source)
@@ -161,6 +184,8 @@ def from_checkpoint(task: Initialized, path: Path) -> Origin:
         inner = {n.removeprefix(READER): t for n, t in found.items() if n.startswith(READER)}
         found = inner or {f"{READER}{n}": t for n, t in found.items()}
         wanted = {n: t for n, t in wanted.items() if n.startswith(READER)} or wanted
+    if isinstance(task, Widening):
+        found = task.widened(found)
     common = {n: t for n, t in found.items() if n in wanted and wanted[n].shape == t.shape}
     rest = (set(wanted) | set(found)) - set(common)
     if not common or not all(alike and n.startswith(READER) for n in rest):
@@ -168,6 +193,26 @@ def from_checkpoint(task: Initialized, path: Path) -> Origin:
     task.module.load_state_dict(common, strict=False)
     task.scalars.update({n: v for n, v in state.scalars.items() if n in task.scalars})
     return checkpoint.origin(state)
+
+
+def from_weights(task: Matching, source: str, is_file: bool) -> Origin:
+    """Load what fits of a file of tensors, or of an installed model.
+
+    Raises
+    ------
+    MissingInputError, InvalidInputError, UnavailableError
+        No such file or model; not the weights of a ResNet as wide and, at its end, as deep.
+    """
+    if is_file:
+        tensors, origin = read_tensors(Path(source)), Origin(sha256=digest(Path(source)))
+    else:
+        model = store.find(source)
+        tensors, origin = model.weights(), Origin(name=model.name, sha256=str(model.sha256))
+    try:
+        task.load_matching(tensors)
+    except (ValueError, RuntimeError) as error:
+        raise InvalidInputError(f"{source}: network has another shape than the recipe's ({error})") from error
+    return origin
 
 
 def from_model(task: Adaptable, name: str) -> Origin:

@@ -29,6 +29,10 @@ def make_optimizer(groups: Sequence[ParameterGroup], schedule: Schedule) -> torc
     named = [group._asdict() for group in groups]
     if schedule.optimizer == "adam":
         return torch.optim.Adam(named, lr=schedule.learning_rate, betas=(0.9, 0.99))
+    if schedule.optimizer == "sgd":
+        return torch.optim.SGD(
+            named, lr=schedule.learning_rate, momentum=0.9, nesterov=True, weight_decay=schedule.weight_decay
+        )
     try:
         from pytorch_optimizer import SOAP
     except ImportError as error:

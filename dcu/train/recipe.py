@@ -50,7 +50,8 @@ class Schedule:
     learning_rate: Positive
     seed: Annotated[int, Between(0, 2**32 - 1)] = 0
     warmup: Annotated[int, Between(0, 10**9)] = 200
-    optimizer: Literal["adam", "soap"] = "adam"  # soap (arXiv 2409.11321): fewer steps, each a third longer
+    optimizer: Literal["adam", "soap", "sgd"] = "adam"  # soap (arXiv 2409.11321): fewer steps, each a third longer
+    weight_decay: Share = 0.0  # of sgd
     final: Share = 0.02  # of the learning rate
     ema: Share = 0.999
     clip: Positive = 1.0

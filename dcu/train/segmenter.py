@@ -6,8 +6,9 @@ cross-entropy of every pixel that is not void, rare classes weighing more (Paszk
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -24,18 +25,21 @@ from dcu.evaluate.segmenter import check_labels, confusion, intersection_over_un
 from dcu.geometry import BLOCK
 from dcu.image import ImageArray, pad
 from dcu.labels import Color
-from dcu.nets import channels_last
+from dcu.nets import channels_last, resnet
 from dcu.nets.norms import NORM_BATCHES, measure_norms
+from dcu.nets.segmenter import LatentSegmenter, RgbSegmenter
 from dcu.schema import Between, Name
 from dcu.tasks.segment import enlarged
 from dcu.train.init import segmenter_network
-from dcu.train.inputs import network_input
+from dcu.train.inputs import network_input, point_of, random_points
 from dcu.train.optimizers import ParameterGroup
-from dcu.train.recipe import Batch, HeldOut, Schedule, Side, check_crop
+from dcu.train.recipe import Batch, HeldOut, Schedule, Side, check_crop, check_size
 from dcu.train.views import generator_of, hold_out, other_light
 
 VOID = 255
 """What void becomes in a batch."""
+NEW = ("head.", "pyramid.", "aspp.")
+"""How the names of weights begin that a classifier does not have."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,18 @@ class SegmenterRecipe:
     labels: Annotated[tuple[Label, ...], Between(2, MOST_COLORS)]
     void: Annotated[int, Between(0, 255)] = VOID  # the number in label maps that is no class
     input: Input = "latent"  # or decoded, or original: the RGB counterpart
+    network: Literal["efficientnet"] | resnet.DilatedName = "efficientnet"
+    width: Annotated[float, Between(1 / 64, resnet.MOST_WIDTH)] = 1.0  # of a ResNet: factor on the channels
+    stride_in: resnet.StrideIn = "3x3"  # of a ResNet
     pyramid: Annotated[int, Between(2, 1024)] = 128
     backbone_scale: Annotated[float, Between(0, 1e3)] = (
         0.2  # learning rate of what comes from the classifier, relative to the head's
     )
+
+    def __post_init__(self) -> None:
+        if self.network != "efficientnet":
+            resnet.check_input(self.network, self.input)
+            check_size(resnet.parameters(self.network, self.width))
 
 
 @dataclass(frozen=True)
@@ -87,10 +99,11 @@ class SegmenterTraining:
 
 
 class SegmenterBatch(NamedTuple):
-    """Images (B, crop, crop, 3) uint8 and their classes (B, crop, crop) uint8, 255 where void."""
+    """Images (B, crop, crop, 3) uint8, their classes (B, crop, crop) uint8, 255 where void, operating points (B,)."""
 
     images: Tensor
     classes: Tensor
+    points: Tensor
 
 
 def random_part(
@@ -124,18 +137,37 @@ class SegmenterTask:
         pair_of = {pair.image: pair for pair in pairs}
         self.pairs, self.held_out = [pair_of[item] for item in train], [pair_of[item] for item in held]
         torch.manual_seed(seed)
-        network = segmenter_network(recipe.input, recipe.pyramid, len(recipe.labels), codec)
+        network = self.network()
         for name, parameter in network.named_parameters():
             if "depthwise" in name:  # oneDNN computes their gradient in bf16 ten times slower than all else
                 parameter.requires_grad_(False)
+        self.planes = 0
+        if recipe.input == "latent" and not isinstance(network, RgbSegmenter):
+            self.planes = codec.planes(network.channels, recipe.name)
         self.module = channels_last(network).to(self.device)
         self.scalars: dict[str, float] = {}
+
+    def network(self) -> LatentSegmenter | RgbSegmenter | resnet.DilatedResNet:
+        """The network of the recipe; a ResNet's weights are random before those of a classifier are loaded."""
+        recipe, classes = self.recipe, len(self.recipe.labels)
+        if recipe.network == "efficientnet":
+            return segmenter_network(recipe.input, recipe.pyramid, classes, self.codec)
+        shape = resnet.shape_by_name(recipe.network, self.codec.channels, recipe.width, recipe.stride_in)
+        network = resnet.DilatedResNet(shape, classes)
+        network.initialize()
+        return network
+
+    def load_matching(self, tensors: Mapping[str, Tensor]) -> None:
+        """Begin with the tensors that fit a ResNet; raises ValueError."""
+        if not isinstance(self.module, resnet.DilatedResNet):
+            raise ValueError("not a ResNet")
+        self.module.load_matching(tensors)
 
     def groups(self) -> list[ParameterGroup]:
         """The head and the pyramid, and the rest at its share of their learning rate."""
         named = [(name, p) for name, p in self.module.named_parameters() if p.requires_grad]
-        new = [p for name, p in named if name.startswith(("head.", "pyramid."))]
-        old = [p for name, p in named if not name.startswith(("head.", "pyramid."))]
+        new = [p for name, p in named if name.startswith(NEW)]
+        old = [p for name, p in named if not name.startswith(NEW)]
         return [ParameterGroup(new), ParameterGroup(old, self.recipe.backbone_scale)]
 
     def batch(self, step: int) -> SegmenterBatch:
@@ -147,25 +179,27 @@ class SegmenterTask:
             numbers = np.where(numbers == self.recipe.void, VOID, numbers).astype(np.uint8)
             parts.append(random_part(self.pairs[index].image.image(), numbers, self.data, rng))
         images, classes = (np.stack(side) for side in zip(*parts, strict=True))
-        return SegmenterBatch(torch.from_numpy(images), torch.from_numpy(classes))
+        points = random_points(self.codec, len(images), rng)
+        return SegmenterBatch(torch.from_numpy(images), torch.from_numpy(classes), points)
 
-    def seen(self, images: Tensor) -> Tensor:
-        """What the network gets of images (B, 8h, 8w, 3) uint8."""
-        return network_input(self.codec, self.recipe.input, images)
+    def seen(self, images: Tensor, points: Tensor) -> Tensor:
+        """What the network gets of images (B, 8h, 8w, 3) uint8 at operating points (B,)."""
+        return network_input(self.codec, self.recipe.input, images, points.to(self.device), self.planes)
 
     def loss(self, batch: SegmenterBatch) -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy of the pixels that are not void."""
-        logits = enlarged(self.module(self.seen(batch.images)))
+        logits = enlarged(self.module(self.seen(batch.images, batch.points)))
         return F.cross_entropy(logits, batch.classes.long(), self.weights, ignore_index=VOID), {}
 
     def validate(self) -> dict[str, float]:
         """Mean intersection over union of held-out images."""
         classes = len(self.recipe.labels)
         counts = np.zeros((classes, classes), np.int64)
-        for pair in self.held_out:
+        for number, pair in enumerate(self.held_out):
             truth = pair.classes()
             image = torch.from_numpy(pad(pair.image.image(), BLOCK).copy())[None].to(self.device)
-            answer = enlarged(self.module(self.seen(image))).argmax(1)[0].to(torch.uint8).cpu().numpy()
+            seen = self.seen(image, point_of(self.codec, number, len(self.held_out)))
+            answer = enlarged(self.module(seen)).argmax(1)[0].to(torch.uint8).cpu().numpy()
             counts += confusion(truth, answer[: truth.shape[0], : truth.shape[1]], classes)
         return {"held_miou": float(np.nanmean(intersection_over_union(counts))) if self.held_out else float("nan")}
 
@@ -173,6 +207,7 @@ class SegmenterTask:
         """Set the head's norms for the weights as they are now."""
 
         def see(index: int) -> None:
-            self.module(self.seen(self.batch(-1 - index).images.to(self.device)))
+            batch = self.batch(-1 - index)
+            self.module(self.seen(batch.images.to(self.device), batch.points))
 
         measure_norms(self.module, see, NORM_BATCHES)

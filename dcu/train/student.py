@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from dcu.cards import Input
 from dcu.codec import Codec
 from dcu.data import Item
+from dcu.errors import UnavailableError, UsageError
 from dcu.evaluate.classifier import standard_view
 from dcu.geometry import BLOCK, CROP, LATENT_CROP
 from dcu.image import ImageArray, standard_resize
@@ -28,7 +29,7 @@ from dcu.nets.norms import NORM_BATCHES, fold_norms, measure_norms
 from dcu.schema import Between, Name, Share
 from dcu.tasks import rgb
 from dcu.train import init
-from dcu.train.inputs import network_input
+from dcu.train.inputs import network_input, point_of, random_points
 from dcu.train.optimizers import ParameterGroup
 from dcu.train.recipe import Depth, Width, check_size
 from dcu.train.teacher import SHARPER, Teacher
@@ -48,6 +49,7 @@ class ClassifierRecipe:
     width: Width = 64
     depth: Depth = 2
     hidden: Annotated[int, Between(0, 1024)] = 0  # width inside fused blocks; 0: plain ones
+    anchors: Annotated[int, Between(0, 64)] = 0  # planes that tell the operating point, of codecs that have several
     without: Annotated[tuple[int, ...], Between(0, 16)] = ()  # blocks of the backbone, from the split point
     feature_weight: Annotated[float, Between(0, 1e6)] = 1.0  # alpha
     backbone_scale: Annotated[float, Between(0, 1e3)] = 0.3  # the backbone's learning rate, relative to the adapter's
@@ -63,10 +65,14 @@ class ClassifierRecipe:
 
 
 class LabeledViews(NamedTuple):
-    """Views (n, side, side, 3) uint8, and the class that each shows, (n,), -1 where unknown or not alone."""
+    """Views (n, side, side, 3) uint8.
+
+    Of each its class, (n,), -1 where unknown or not alone, and the operating point at which the codec gets it, (n,).
+    """
 
     images: Tensor
     classes: Tensor
+    points: Tensor
 
 
 def let_learn(network: nn.Module, whole: bool) -> None:
@@ -96,6 +102,10 @@ class StudentTask:
 
     def __init__(self, recipe: ClassifierRecipe, data: ViewData, codec: Codec, items: list[Item], seed: int) -> None:
         self.recipe, self.data, self.codec, self.device = recipe, data, codec, codec.device
+        try:
+            codec.planes(codec.channels + recipe.anchors, recipe.name)
+        except UnavailableError as error:
+            raise UsageError(f"anchors = {recipe.anchors}: {error}") from error
         train, self.held_out = hold_out(items, data.held_out, data.held_out_from)
         self.sampler = Sampler(train, data.weights, seed)
         self.larger = Sampler(large_enough(train, data), data.weights, seed)
@@ -106,7 +116,7 @@ class StudentTask:
         if recipe.input != "latent":
             network = rgb.rgb_network()
         else:
-            network = init.student_network(codec.channels, recipe.width, recipe.depth, recipe.hidden)
+            network = init.student_network(codec.channels + recipe.anchors, recipe.width, recipe.depth, recipe.hidden)
             network.backbone.remove_blocks(recipe.without)
         let_learn(network, recipe.whole)
         self.module = channels_last(network).to(self.device)
@@ -123,19 +133,21 @@ class StudentTask:
     @torch.no_grad()
     def start(self) -> None:
         """Bring the latent's channels to one scale; measure how much the teacher's features vary."""
-        views = torch.cat([self.views(-1 - step).images for step in range(STARTED)]).to(self.device)
+        drawn = [self.views(-1 - step) for step in range(STARTED)]
+        views = torch.cat([each.images for each in drawn]).to(self.device)
         if self.recipe.input == "latent":
-            spread = self.seen(views).std((0, 2, 3)).clamp(min=0.1)
+            spread = self.seen(views, torch.cat([each.points for each in drawn])).std((0, 2, 3)).clamp(min=0.1)
             self.module.stem.convolution.weight.mul_(2 / spread[None, :, None, None])  # type: ignore[operator, union-attr]
         self.spread = self.teacher.rgb(views).features.var((0, 2, 3), keepdim=True)
 
     def look(self, index: int) -> None:
         """Send views that nothing is learned from as far as the split point."""
-        self.module.split_features(self.seen(self.views(-1 - index).images.to(self.device)))
+        views = self.views(-1 - index)
+        self.module.split_features(self.seen(views.images.to(self.device), views.points))
 
-    def seen(self, views: Tensor) -> Tensor:
-        """What the network gets of views (B, side, side, 3) uint8."""
-        return network_input(self.codec, self.recipe.input, views)
+    def seen(self, views: Tensor, points: Tensor) -> Tensor:
+        """What the network gets of views (B, side, side, 3) uint8 at operating points (B,)."""
+        return network_input(self.codec, self.recipe.input, views, points.to(self.device), self.recipe.anchors)
 
     def views(self, step: int, scale: float = 1.0) -> LabeledViews:
         """A step's own views; their side is ``scale`` times 224, as a multiple of the latent's stride."""
@@ -145,7 +157,8 @@ class StudentTask:
         views = np.stack([self.view(item.image(), rng, side) for item in chosen])
         views, alone = mixed(views, rng)
         classes = np.where(alone, [self.number(item) for item in chosen], -1)
-        return LabeledViews(torch.from_numpy(views), torch.from_numpy(classes))
+        points = random_points(self.codec, len(views), rng)
+        return LabeledViews(torch.from_numpy(views), torch.from_numpy(classes), points)
 
     def number(self, item: Item) -> int:
         """The class that an image's directory says it shows, -1 where it says none."""
@@ -160,11 +173,12 @@ class StudentTask:
         return random_view(image, self.data.smallest, rng, side)
 
     def validate(self) -> dict[str, float]:
-        """Agreement with the teacher on images that are held out, and their divergence."""
+        """Agreement with the teacher on images that are held out, and their divergence, over all operating points."""
         agree = divergence = 0.0
-        for item in self.held_out:
+        for number, item in enumerate(self.held_out):
             view = standard_view(item.image()).to(self.device)
-            answer, target = self.module(self.seen(view)).float(), self.teacher(view).target
+            seen = self.seen(view, point_of(self.codec, number, len(self.held_out)))
+            answer, target = self.module(seen).float(), self.teacher(view).target
             agree += float(answer.argmax(1) == target.argmax(1))
             divergence += float(divergence_from(target, answer))
         count = max(1, len(self.held_out))

@@ -61,6 +61,7 @@ class VariableRateRecipe:
     synthesis_depth: Depth = 6
     context_hidden: Width = 64
     anchors: Annotated[int, Between(2, POINTS)] = 8
+    adapter: Annotated[int, Between(0, 1024)] = 0  # channels inside the adapter of streams for machines; 0: none
     largest_lambda: Positive = 1.0  # at q = 0, of pixels in [-1, 1]
     smallest_lambda: Positive = 0.0015  # at q = 63
     balance: Share = 0.4
@@ -71,6 +72,11 @@ class VariableRateRecipe:
     def __post_init__(self) -> None:
         depth = self.analysis_depth + self.synthesis_depth
         check_architecture(self.groups, self.width, depth, self.context_hidden)
+
+    def shape(self) -> tuple[tuple[UnboundedGroup, ...], int, int, int, int, int, int]:
+        """The arguments of :class:`~dcu.nets.variable_rate.VariableRateCodec`."""
+        depths = self.analysis_depth, self.synthesis_depth
+        return self.groups, self.width, *depths, self.context_hidden, self.anchors, self.adapter
 
     def lambda_of(self, q: Tensor) -> Tensor:
         """lambda(q), log-linear."""
@@ -107,6 +113,10 @@ class VariableRateTraining:
     schedule: Schedule
     data: VariableRateData = field(default_factory=VariableRateData)
 
+    def __post_init__(self) -> None:
+        if self.variable_rate.adapter:
+            raise ValueError("variable_rate.adapter must be 0: streams for machines are trained by dcu train joint")
+
 
 class VariableRateBatch(NamedTuple):
     """Crops (B, crop, crop, 3) uint8, their operating points (B,), and the number of the step."""
@@ -121,6 +131,8 @@ class VariableRateTask:
 
     start_batches = 40
     """How many batches the principal components come from."""
+    first = 0
+    """The first operating point of the kind that is trained."""
 
     def __init__(
         self, recipe: VariableRateRecipe, data: VariableRateData, items: list[Item], seed: int, device: str = "cpu"
@@ -130,17 +142,14 @@ class VariableRateTask:
         self.held_out = held_out[:: max(1, len(held_out) // data.validate_on)][: data.validate_on]
         self.sampler = Sampler(train, data.weights, seed)
         torch.manual_seed(seed)
-        self.module = VariableRateCodec(
-            recipe.groups,
-            recipe.width,
-            recipe.analysis_depth,
-            recipe.synthesis_depth,
-            recipe.context_hidden,
-            recipe.anchors,
-        )
+        self.module = self.network()
         self.start()
         channels_last(self.module).to(device)
         self.scalars: dict[str, float] = {}
+
+    def network(self) -> VariableRateCodec:
+        """What is trained."""
+        return VariableRateCodec(*self.recipe.shape())
 
     def start(self) -> None:
         """Principal components of the first crops in both transforms, steps by lambda, scales by the deviations."""
@@ -166,9 +175,7 @@ class VariableRateTask:
         """Crops of random images, and operating points that are spread over the range."""
         chosen, rng = self.sampler.draw(step, self.data.batch)
         crops = [varied(random_crop(item.image(), self.data.crop, rng), rng) for item in chosen]
-        share = (rng.permutation(self.data.batch) + rng.random(self.data.batch)) / self.data.batch
-        q = torch.from_numpy(share * (POINTS - 1)).float()
-        return VariableRateBatch(torch.from_numpy(np.stack(crops)), q, step)
+        return VariableRateBatch(torch.from_numpy(np.stack(crops)), spread_points(self.data.batch, rng), step)
 
     def loss(self, batch: VariableRateBatch) -> tuple[Tensor, dict[str, float]]:
         """The mean of all crops' loss."""
@@ -186,7 +193,7 @@ class VariableRateTask:
     def validate(self) -> dict[str, float]:
         """Loss, bpp and PSNR of held-out images at five operating points, rounded as in files."""
         points = evenly_spaced(5)
-        error, bpp = self.measure(points.to(self.device))
+        error, bpp = self.measure(points.to(self.device) + self.first)
         loss = (error + self.recipe.lambda_of(points) * bpp) * self.recipe.weight(points)
         metrics = {"held_out_loss": float(loss.mean())}
         for q, error_there, bpp_there in zip(points.int().tolist(), error.tolist(), bpp.tolist(), strict=True):
@@ -195,14 +202,16 @@ class VariableRateTask:
 
     @torch.no_grad()
     def coded_channels(self) -> Tensor:
-        """(64, C) bool: channels of which enough symbols of the held-out images are not zero at an operating point."""
-        points = torch.arange(POINTS).to(self.device)
-        shares = []
-        for item in self.held_out:
-            x = analysis_input(torch.from_numpy(np.array(cropped_to_blocks(item.image()))[None]).to(self.device))
-            shares.append((self.module.scaled(x, points).abs() > 0.5).float().mean((2, 3)))
-        coded = torch.stack(shares).mean(0) >= LEAST_NONZERO
-        return coded.cummax(0).values.cpu()
+        """(64 * kinds, C) bool: channels of which enough symbols of held-out images are not zero at a point."""
+        coded = []
+        for kind in range(self.module.log_gain.kinds):
+            points = (kind * POINTS + torch.arange(POINTS)).to(self.device)
+            shares = []
+            for item in self.held_out:
+                x = analysis_input(torch.from_numpy(np.array(cropped_to_blocks(item.image()))[None]).to(self.device))
+                shares.append((self.module.scaled(x, points).abs() > 0.5).float().mean((2, 3)))
+            coded.append((torch.stack(shares).mean(0) >= LEAST_NONZERO).cummax(0).values.cpu())
+        return torch.cat(coded)
 
     def measure(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Mean squared error (of [-1, 1]) and bpp of the held-out images at each of some operating points."""
@@ -213,6 +222,12 @@ class VariableRateTask:
             errors.append((reconstruction.clamp(-1, 1) - x).square().mean((1, 2, 3)).cpu())
             rates.append(bits.cpu() / (x.shape[2] * x.shape[3]))
         return torch.stack(errors).mean(0), torch.stack(rates).mean(0)
+
+
+def spread_points(count: int, rng: np.random.Generator) -> Tensor:
+    """Operating points (count,) float, spread over 0 to 63 in random order."""
+    share = (rng.permutation(count) + rng.random(count)) / count
+    return torch.from_numpy(share * (POINTS - 1)).float()
 
 
 def cropped_to_blocks(image: ImageArray) -> ImageArray:

@@ -85,8 +85,13 @@ class Sampler:
 
     def draw(self, step: int, count: int) -> tuple[list[Item], np.random.Generator]:
         """``count`` items for a step, and the step's random generator for what else is random."""
+        places, rng = self.places(step, count)
+        return [self.items[place] for place in places], rng
+
+    def places(self, step: int, count: int) -> tuple[list[int], np.random.Generator]:
+        """The same, items by their places in the list."""
         rng = generator_of(self.seed, step)
-        return [self.items[i] for i in rng.choice(len(self.items), count, p=self.chance)], rng
+        return rng.choice(len(self.items), count, p=self.chance).tolist(), rng
 
 
 def check_training_data(items: Sequence[Item]) -> None:

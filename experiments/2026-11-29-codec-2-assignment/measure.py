@@ -1,6 +1,6 @@
 """PSNR of kodak-odd at three rates, and errors of patches of one color: measure.py CHECKPOINT kodak-odd.tar.
 
-By the model's entropy, with the averaged weights, in bf16. With ``PYTHONPATH=.`` from the project's directory.
+By the model's entropy, with the averaged weights, in bf16 where the CPU has it. Run with ``PYTHONPATH=.``.
 """
 
 import itertools
@@ -14,6 +14,7 @@ import torch
 from dcu.codec import analysis_input
 from dcu.data import items
 from dcu.nets.variable_rate import VariableRateCodec
+from dcu.precision import multiplies_bf16
 from dcu.train.checkpoint import Checkpoint
 from dcu.train.recipe import find_recipe
 from dcu.train.variable_rate import VariableRateTraining
@@ -22,15 +23,14 @@ POINTS = (0, 10, 14, 18, 24, 28, 32, 36, 40, 44, 48)
 RATES = (0.0801, 0.2774, 0.5418)
 
 recipe = find_recipe("codec-2", []).sections(VariableRateTraining).variable_rate
-depths = (recipe.width, recipe.analysis_depth, recipe.synthesis_depth, recipe.context_hidden, recipe.anchors)
-codec = VariableRateCodec(recipe.groups, *depths).eval()
+codec = VariableRateCodec(*recipe.shape()).eval()
 codec.load_state_dict(Checkpoint(Path(sys.argv[1])).load().average)
 
 
 @torch.no_grad()
 def decoded(x, q):
     """Images in 0..255, as x, and bits; both at one operating point."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bf16()):
         image, bits = codec(x, torch.full((len(x),), float(q)))
     return ((image.float() + 1) * 127.5).round().clamp(0, 255), bits
 

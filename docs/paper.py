@@ -1,0 +1,205 @@
+"""Writes docs/paper.md from results/paper.csv: the source paper's comparison at a smaller scale (`make paper`).
+
+``python -m docs.paper --data DIRECTORY`` measures results/paper.csv first, on imagenet20-val.tar and camvid-val.tar;
+with ``--train`` it trains the networks that are missing, on imagenet20-train.tar and camvid-train.tar.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from docs.paper_networks import EXPERIMENT, NETWORKS, SIDE, measured, train
+from docs.readme import Cells, table
+from docs.results import RESULTS, ROOT, as_csv, read
+
+PAGE = ROOT / "docs" / "paper.md"
+PAPER = {
+    "resnet50-original": (71.06, 89.96),
+    "resnet50-0.330": (65.18, 86.25),
+    "cresnet51-0.330": (64.78, 85.87),
+    "resnet50-0.0983": (55.30, 78.52),
+    "cresnet51-0.0983": (55.18, 78.20),
+    "resnet50-d-0.0983": (52.97, None),
+    "cresnet51-d-0.0983": (54.62, None),
+}
+"""The paper's top-1 and top-5, or mIoU, in percent; from the paper's tables, not checked against its PDF."""
+ERRORS = 2.0
+"""Standard errors that count as a difference."""
+Figures = dict[str, dict[str, str]]
+
+
+def percent(text: str, digits: int = 1) -> str:
+    """A fraction as percent."""
+    return f"{100 * float(text):.{digits}f}" if text else ""
+
+
+def results(rows: Figures) -> list[Cells]:
+    """The networks beside the paper's."""
+    found = []
+    for compared in NETWORKS:
+        row, (value, top5) = rows[compared.name], PAPER.get(compared.name, (None, None))
+        found.append(
+            {
+                "network": compared.network,
+                "reads": f"{compared.input}{'' if compared.input == 'original' else f', codec at {compared.rate}'}",
+                "bpp": "" if compared.input == "original" else row["bpp"],
+                "top-1, mIoU (%)": f"{percent(row['value'])} ± {percent(row['se'])}",
+                "top-5 (%)": percent(row["top5"]),
+                "paper: top-1, mIoU (%)": "" if value is None else f"{value:.1f}",
+                "paper: top-5 (%)": "" if top5 is None else f"{top5:.1f}",
+            }
+        )
+    return found
+
+
+def costs(rows: Figures) -> list[Cells]:
+    """Accuracy beside what the path from the file to the answer costs."""
+    chosen = [compared for compared in NETWORKS if not compared.segments]
+    return [
+        {
+            "network": compared.name,
+            "MACs of the network (M)": f"{float(rows[compared.name]['macs']) / 1e6:.0f}",
+            "MACs from file to label (M)": f"{float(rows[compared.name]['path_macs']) / 1e6:.0f}",
+            "top-1 (%)": percent(rows[compared.name]["value"]),
+        }
+        for compared in sorted(chosen, key=lambda compared: float(rows[compared.name]["path_macs"]))
+    ]
+
+
+def gap(rows: Figures, name: str) -> tuple[float, float]:
+    """A network's difference to the one that it is compared with, and its standard error, in points."""
+    return 100 * float(rows[name]["difference"]), 100 * float(rows[name]["difference_se"])
+
+
+def said(difference: float, error: float) -> str:
+    """A difference with its error."""
+    return f"{difference:+.1f} ± {error:.1f} points"
+
+
+def equal(rows: Figures, name: str) -> tuple[str, str]:
+    """Whether two networks are equally accurate, and by how much they differ."""
+    difference, error = gap(rows, name)
+    alike = abs(difference) < ERRORS * error
+    verdict = "agrees" if alike else f"does not agree: {'ahead' if difference > 0 else 'behind'}"
+    return verdict, f"{rows[name]['name']} against {rows[name]['against']}: {said(difference, error)}"
+
+
+def better_at_low_rates(rows: Figures) -> tuple[str, str]:
+    """Whether the latent does better against decoded images at the lower rate."""
+    low, high = gap(rows, "cresnet51-0.0983"), gap(rows, "cresnet51-0.330")
+    difference, error = low[0] - high[0], (low[1] ** 2 + high[1] ** 2) ** 0.5
+    verdict = "agrees" if difference > ERRORS * error else "not decided"
+    if difference < -ERRORS * error:
+        verdict = "does not agree"
+    return verdict, f"the latent's lead at 0.0983 less that at 0.330: {said(difference, error)}"
+
+
+def segments_better(rows: Figures) -> tuple[str, str]:
+    """Whether segmentation from the latent is ahead at the lowest rate."""
+    difference, error = gap(rows, "cresnet51-d-0.0983")
+    verdict = "agrees" if difference > ERRORS * error else "not decided"
+    if difference < -ERRORS * error:
+        verdict = "does not agree"
+    return verdict, f"cresnet51-d against resnet50-d: {said(difference, error)}"
+
+
+def half_the_cost(rows: Figures) -> tuple[str, str]:
+    """What cResNet-39 costs and reaches."""
+    share = float(rows["cresnet39-0.0983"]["path_macs"]) / float(rows["resnet50-0.0983"]["path_macs"])
+    verdict, accuracy = equal(rows, "cresnet39-0.0983")
+    cheap = f"{share:.2f} times the MACs of decoding and resnet50"
+    return (verdict if share <= 0.5 else "does not agree"), f"{cheap}; {accuracy}"
+
+
+def claims(rows: Figures) -> list[Cells]:
+    """What the paper claims, and what was measured."""
+    found = [
+        ("Equal accuracy from the latent at equal cost of the network (0.0983)", equal(rows, "cresnet51-0.0983")),
+        ("The same at 0.330", equal(rows, "cresnet51-0.330")),
+        ("The latent is relatively better at lower rates", better_at_low_rates(rows)),
+        ("Segmentation from the latent is ahead at the lowest rate", segments_better(rows)),
+        ("cResNet-39 halves the cost of decoding and ResNet-50", half_the_cost(rows)),
+    ]
+    return [{"claim": claim, "measured": figures, "result": verdict} for claim, (verdict, figures) in found]
+
+
+def budgets(rows: Figures) -> list[Cells]:
+    """Steps of each network."""
+    return [{"network": name, "steps": row["steps"], "parameters": row["parameters"]} for name, row in rows.items()]
+
+
+def page(rows: Figures) -> str:
+    """docs/paper.md."""
+    return f"""# The source paper's comparison
+
+<!-- Written by docs/paper.py from results/paper.csv. -->
+
+Torfason et al. ([arXiv 1803.06131](https://arxiv.org/abs/1803.06131)) compare ResNets on decoded images with cResNets
+on latents. `dcu` has these networks in one definition, [dcu/nets/resnet.py](../dcu/nets/resnet.py), and repeats the
+comparison at a scale that two CPU cores afford: a quarter of the width, images of {SIDE}x{SIDE}, the 20 classes of
+`imagenet20`, one seed. Within a comparison, all networks see the same images in the same order, the same views, and as
+many steps.
+
+{table(results(rows))}
+
+Top-1 and top-5 are measured on `imagenet20-val`, mIoU on `camvid-val`, with standard errors; bits per pixel are those
+of whole files of these images. The paper's figures are from ImageNet and PASCAL VOC 2012, at 224x224 and full width,
+with its own codec; they were not checked against the PDF.
+
+## Claims
+
+A difference counts from {ERRORS:g} standard errors on, of a paired test on the same images.
+
+{table(claims(rows))}
+
+Joint training is the paper's other claim. It is tested with codec 2 ([experiments](../experiments/README.md)).
+
+## Cost
+
+MACs from file to label include entropy decoding and, for decoded images, the synthesis.
+
+{table(costs(rows))}
+
+## Setting
+
+- **Codecs**: at 0.0983 bpp the first `codec-0.0983`, from before it was trained with a classifier; `codec-0.330`.
+- **Training**: recipe [paper-small](../configs/paper-small.toml). Learning curves are in
+  [the experiment]({EXPERIMENT.relative_to(ROOT).as_posix().replace("experiments", "../experiments")}/notes.md).
+- **Differences from the paper**: 20 classes instead of 1000, from fewer images; a quarter of the width; 128x128; this
+  project's codecs, which need fewer bits for equal distortion.
+
+{table(budgets(rows))}
+
+`make paper` writes this page from [results/paper.csv](../results/paper.csv). With `DATA=DIRECTORY` it measures the
+networks first; the data sets are those of [data.md](data.md). `make paper-train DATA=DIRECTORY` trains those that are
+missing, and continues where it was interrupted. With ImageNet and GPUs, use the recipe
+[paper](../configs/paper.toml).
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train, measure and write what is asked for, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, help="directory of imagenet20-*.tar and camvid-*.tar")
+    parser.add_argument("--train", action="store_true", help="train the networks that are missing")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="directory of checkpoints")
+    parser.add_argument("--minutes", type=float, help="stop after so many minutes of training")
+    given = parser.parse_args(arguments)
+    if given.train:
+        if not given.data:
+            parser.error("--train requires --data")
+        train(given.data, given.runs, given.minutes)
+        return
+    if given.data:
+        (RESULTS / "paper.csv").write_text(as_csv(list(measured(given.data))), "utf-8")
+    if not (RESULTS / "paper.csv").exists():
+        parser.error("results/paper.csv is missing: measure it with --data")
+    rows = {row["name"]: row for row in read("paper")}
+    PAGE.write_text(page(rows), "utf-8")
+    print(table(results(rows)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""Networks on the latents of a codec of many operating points, told which one it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dcu import store
+from dcu.cards import Card
+from dcu.codec import Codec
+from dcu.data import items
+from dcu.errors import UnavailableError
+from dcu.evaluate.cost import macs
+from dcu.labels import Label
+from dcu.nets.latent import LatentClassifier
+from dcu.nets.operating_point import with_point
+from dcu.nets.segmenter import LatentSegmenter
+from dcu.tasks.classify import Classifier
+from dcu.tasks.segment import Segmenter
+from dcu.train.classifier import ClassifierTask
+from dcu.train.inputs import network_input, random_points
+from dcu.train.student import ClassifierRecipe
+from dcu.train.views import ViewData
+
+from .conftest import SEGMENTER_LABELS, Dcu, one_line, png, smooth_image, write_variable_rate_codec
+
+ANCHORS = 4
+
+
+@pytest.fixture
+def many(own_models: Path) -> Codec:
+    """A codec of 64 operating points."""
+    return Codec.from_model(write_variable_rate_codec(own_models / "codec-9"))
+
+
+def write_classifier(codec: Codec, directory: Path, planes: int = ANCHORS) -> store.Model:
+    """Three classes; the first layer reads the planes alone."""
+    torch.manual_seed(1)
+    network = LatentClassifier(codec.channels + planes, 4, 1, 8, 3)
+    with torch.no_grad():
+        network.stem.weight[:, : codec.channels] = 0
+    labels = tuple(Label(name) for name in ("cat", "dog", "tea"))
+    cost = macs(network, torch.zeros(1, codec.channels + planes, 28, 28))
+    card = Card("classifier", codec.fingerprint, codec=codec.name, labels=labels, macs=cost)
+    return store.write_model(directory, card, {name: tensor.half() for name, tensor in network.state_dict().items()})
+
+
+def test_planes_are_linear_between_anchors() -> None:
+    q = torch.tensor([0.0, 63.0, 21.0, 31.5])
+    planes = with_point(torch.zeros(4, 2, 3, 5), q, 4)[:, 2:]
+    expected = torch.tensor([[1, 0, 0, 0], [0, 0, 0, 1], [0, 1, 0, 0], [0, 0.5, 0.5, 0]])
+    assert planes.shape == (4, 4, 3, 5)
+    assert torch.allclose(planes[:, :, 0, 0], expected)
+    assert torch.allclose(planes.amin((2, 3)), planes.amax((2, 3)))
+    latent = torch.rand(1, 2, 3, 5)
+    assert with_point(latent, torch.tensor([7]), 0) is latent
+
+
+def test_classifier_is_told_the_operating_point(many: Codec, own_models: Path) -> None:
+    """Of a network that reads nothing else; together with others as alone."""
+    classifier = Classifier(write_classifier(many, own_models / "classifier-9"), many)
+    streams = [many.read(many.compress(smooth_image(64, 64), quality=q)) for q in (0, 40, 63)]
+    together = classifier.probabilities(classifier.look(streams))
+    alone = torch.cat([classifier.probabilities(classifier.look([stream])) for stream in streams])
+    assert torch.equal(together, alone)
+    assert len({tuple(row) for row in together.tolist()}) == 3
+    assert classifier(streams[0]).best is not None
+
+
+@pytest.mark.parametrize("planes", [-1, 1])
+def test_networks_with_other_channels_are_refused(many: Codec, own_models: Path, planes: int) -> None:
+    model = write_classifier(many, own_models / "classifier-9", planes)
+    with pytest.raises(UnavailableError, match="channels"):
+        Classifier(model, many)
+
+
+def test_networks_of_a_codec_of_one_rate_have_no_planes(codec: Codec, own_models: Path) -> None:
+    model = write_classifier(codec, own_models / "classifier-0.0983")
+    with pytest.raises(UnavailableError, match="channels"):
+        Classifier(model, codec)
+
+
+def test_accuracy_at_an_operating_point(dcu: Dcu, many: Codec, own_models: Path, tmp_path: Path, codec: Codec) -> None:
+    model = write_classifier(many, own_models / "classifier-9")
+    for index, label in enumerate(("cat", "dog", "tea")):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        (tmp_path / "data" / label / "0.png").write_bytes(png(smooth_image(64, 64, seed=index)))
+    sizes = []
+    for quality in (5, 60):
+        done = dcu(
+            "eval", "classifier", tmp_path / "data", "--network", model.name, "--quality", quality, "--record", "--json"
+        )
+        assert done.code == 0, done.err
+        row = json.loads(done.out)
+        assert row["quality"] == quality
+        sizes.append(row["bytes"])
+    assert sizes[0] < sizes[1]
+    assert [result.quality for result in store.find(model.name).card.results] == [5, 60]
+    done = dcu("eval", "classifier", tmp_path / "data", "--network", "classifier-0.0983", "--quality", "5")
+    assert done.code == 2
+    assert one_line(done.err)
+
+
+def test_segmenter_is_told_the_operating_point(many: Codec, own_models: Path) -> None:
+    torch.manual_seed(3)
+    network = LatentSegmenter(many.channels + ANCHORS, 4, 1, 8, 8, 2)
+    card = Card("segmenter", many.fingerprint, codec=many.name, labels=SEGMENTER_LABELS, void=7)
+    model = store.write_model(own_models / "segmenter-9", card, network.state_dict())
+    segmenter = Segmenter(model, many)
+    seen: list[torch.Tensor] = []
+    segmenter.run = lambda x: seen.append(x) or network.eval()(x)  # type: ignore[func-returns-value, assignment]
+    data = many.compress(smooth_image(40, 56), quality=42)
+    assert segmenter(data).classes.shape == (40, 56)
+    assert torch.equal(seen[0], with_point(many.latent(data), torch.tensor([42]), ANCHORS))
+
+
+def test_bitstreams_keep_their_operating_point(dcu: Dcu, many: Codec, own_models: Path, tmp_path: Path) -> None:
+    model = write_classifier(many, own_models / "classifier-9")
+    for index, label in enumerate(("cat", "dog", "tea")):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        stream = many.compress(smooth_image(64, 64, seed=index), quality=7 * index)
+        (tmp_path / "data" / label / "0.dcu").write_bytes(stream)
+    call = ["eval", "classifier", tmp_path / "data", "--network", model.name, "--json"]
+    done = dcu(*call)
+    assert done.code == 0, done.err
+    assert "quality" not in json.loads(done.out)
+    assert dcu(*call, "--quality", "3").code == 2
+    assert dcu("models", "verify", model.directory).code == 0
+
+
+def test_points_are_spread_over_the_range(many: Codec, codec: Codec) -> None:
+    points = random_points(many, 32, np.random.default_rng(0))
+    assert sorted((points // 2).tolist()) == list(range(32))
+    rng = np.random.default_rng(0)
+    assert random_points(codec, 5, rng).tolist() == [0] * 5
+    assert rng.random() == np.random.default_rng(0).random()  # runs of codecs of one rate stay as they were
+
+
+@pytest.mark.usefixtures("random_rgb")
+def test_trained_at_all_operating_points(dcu: Dcu, many: Codec, own_models: Path, tmp_path: Path) -> None:
+    """A classifier, then a segmenter that begins with it."""
+    for index in range(6):
+        path = tmp_path / "pictures" / f"{index}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(png(smooth_image(40 + index, 48, seed=index)))
+    recipe = ClassifierRecipe("x", many.name, width=4, depth=1, hidden=8, anchors=ANCHORS)
+    task = ClassifierTask(recipe, ViewData(batch=4, held_out=1), many, items(tmp_path / "pictures"), 0)
+    views = task.views(3)
+    assert len(set(views.points.tolist())) == 4
+    latent = network_input(many, "latent", views.images, views.points)
+    assert torch.equal(task.seen(views.images, views.points), with_point(latent, views.points, ANCHORS))
+    torch.manual_seed(0)
+    start = LatentClassifier(many.channels + ANCHORS, 4, 1, 8, 1000)
+    card = Card("classifier", many.fingerprint, codec=many.name, labels="imagenet-1k")
+    store.write_model(own_models / "classifier-9", card, start.state_dict())
+    for index in range(3):
+        for kind in ("images", "labels"):
+            (tmp_path / "street" / kind).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "street" / "images" / f"{index}.png").write_bytes(png(smooth_image(64, 64, seed=index)))
+        numbers = (np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) // 16 % 12).astype(np.uint8)
+        Image.fromarray(numbers).save(tmp_path / "street" / "labels" / f"{index}.png")
+    settings = (f"segmenter.codec={many.name}", "schedule.steps=2", "data.batch=2", "data.held_out=1", "data.crop=64")
+    call = ["train", "segmenter", "segmenter-0.0983", "--data", tmp_path / "street", "--runs", tmp_path / "runs"]
+    done = dcu(*call, "--out", own_models / "new", *(f"--set={each}" for each in settings))
+    assert done.code == 0, done.err
+    segmenter = Segmenter(store.read_model(own_models / "new"), many)
+    assert segmenter.planes == ANCHORS
+    assert segmenter(many.compress(smooth_image(40, 56), quality=3)).classes.shape == (40, 56)
