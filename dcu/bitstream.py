@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from typing import BinaryIO, NamedTuple
 
 from dcu.errors import InvalidInputError
-from dcu.geometry import BLOCK
+from dcu.geometry import BLOCK, POINTS
 from dcu.image import check_size
 
 MAGIC = b"\xdc\x75"
@@ -38,8 +38,6 @@ LARGEST_METADATA = 2**20
 TILE = 256  # latent positions a side
 THUMBNAIL_FROM = 1024  # short side, in pixels, from which on there is a thumbnail layer
 THUMBNAIL_SHORT = 256  # short side of the thumbnail layer
-POINTS = 64
-"""Operating points of a kind of stream; those of streams for machines follow those for people."""
 MOST_HEAD = 64  # bytes that hold what stands before the contents
 START = 9  # bytes from which on numbers follow, in version 1 from the last of them on
 CHUNK = 2**20  # bytes that are read of a file at once: memory follows what is there, not what a header says

@@ -229,7 +229,6 @@ class Card:
     codec: Name | None = None
     rate: Rate | None = None
     rates: Rates | None = None
-    machine_rates: Rates | None = None
     preview: bool = False
     machines: bool = False
     input: Input = "latent"

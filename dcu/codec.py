@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from dcu.bitstream import Layer, Stream
 from dcu.coding import Coding, coding_of
 from dcu.encoding import Encoding
 from dcu.errors import InvalidInputError, UnavailableError, UsageError
-from dcu.geometry import BLOCK
+from dcu.geometry import BLOCK, POINTS
 from dcu.image import ImageArray, pad, psnr, without_color
+from dcu.nets.operating_point import with_point
 from dcu.nets.transforms import ADAPTER_BLOCKS
 from dcu.precision import NAMES as PRECISIONS
 from dcu.precision import chosen
@@ -55,12 +57,12 @@ class Codec:
             raise UnavailableError(f"{name}: its weights are not those of a codec") from error
         self.coding.to(device)
         self.analysis = self.coding.analysis
-        self.analyses = engines.ready(self.analysis, device, self.precision, MOST_POSITIONS * BLOCK**2)
-        self.machine_analyses = engines.ready(self.for_machines, device, self.precision, MOST_POSITIONS * BLOCK**2)
+        of_kinds, most = (self.analysis, partial(self.analysis, machines=True)), MOST_POSITIONS * BLOCK**2
+        self.analyses = [engines.ready(each, device, self.precision, most) for each in of_kinds]
         self.syntheses = engines.ready(self.coding.synthesize, device, self.precision)
         self.channels, self.points, self.fingerprint = self.coding.channels, self.coding.points, self.coding.fingerprint
         self.kinds = self.coding.kinds
-        self.of_estimate: list[tuple[float, ...]] = [(1.0,) * self.points] * self.kinds
+        self.of_estimate: tuple[float, ...] = (1.0,) * self.points
         self.analysis_halo = 2 * (len(self.analysis.blocks) + ADAPTER_BLOCKS * (self.kinds - 1))
         self.synthesis_halo = 2 * len(self.coding.synthesis.blocks) + 1
 
@@ -89,9 +91,8 @@ class Codec:
         if codec.fingerprint != model.fingerprint:
             raise UnavailableError(f"{model.name}: its fingerprint is not that of its card")
         codec.model = model
-        for kind, rates in enumerate((model.card.rates, model.card.machine_rates)[: codec.kinds]):
-            if rates and len(rates.bpp) == codec.points:
-                codec.of_estimate[kind] = rates.of_estimate
+        if model.card.rates and len(model.card.rates.bpp) == codec.points:
+            codec.of_estimate = model.card.rates.of_estimate
         return codec
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -150,34 +151,36 @@ class Codec:
         if fit and target_bytes is None:
             raise ValueError("fit needs target_bytes")
         self.check_kind(machines)
-        encoding = Encoding(self, image, metadata, machines)
+        encode = partial(Encoding, self, metadata=metadata, machines=machines)
+        encoding = encode(image)
         if target_bytes is not None:
             arguments.at_least_one(target_bytes, "target_bytes")
             if fit:
-
-                def smaller(reduced: ImageArray) -> Encoding:
-                    return Encoding(self, reduced, metadata, machines)
-
-                return rate_control.fitting(encoding, smaller, target_bytes)
+                return rate_control.fitting(encoding, encode, target_bytes)
             return rate_control.within_bytes(encoding, target_bytes)
         if target_psnr is not None:
             return rate_control.reaching_psnr(encoding, target_psnr)
-        return encoding.write(self.point(quality, machines))
+        return encoding.write(self.point(quality))
 
     def check_kind(self, machines: bool) -> None:
         """Refuse streams for machines where there are none; raises TypeError and ValueError."""
         if arguments.instance(machines, bool, "machines") and self.kinds == 1:
             raise ValueError(f"{self.name} makes no streams for machines")
 
-    def point(self, quality: int | None, machines: bool = False) -> int:
-        """An operating point of a kind that a caller named, or the default; raises TypeError and ValueError."""
+    def point(self, quality: int | None) -> int:
+        """An operating point that a caller named, or the default; raises TypeError and ValueError."""
         if quality is None:
-            return 0 if self.points == 1 else self.point_of_rate(RATE, machines)
+            return 0 if self.points == 1 else self.point_of_rate(RATE)
         if not 0 <= arguments.instance(quality, int, "quality") < self.points:
             raise ValueError(f"quality is 0 to {self.points - 1}, not {quality}")
         return quality
 
-    def point_of_rate(self, rate: float, machines: bool = False) -> int:
+    def network_point(self, quality: int | None, machines: bool) -> int:
+        """The same as the networks count it; raises as :meth:`point`, and where there are no streams for machines."""
+        self.check_kind(machines)
+        return self.point(quality) + POINTS * machines
+
+    def point_of_rate(self, rate: float) -> int:
         """The operating point whose mean rate, by the codec's card, is nearest to one in bits per pixel.
 
         Raises
@@ -185,12 +188,10 @@ class Codec:
         ValueError
             The card states no rates.
         """
-        card = self.model.card if self.model else None
-        rates = card and (card.machine_rates if machines else card.rates)
-        if not rates or len(rates.bpp) != self.points:
-            what = "no rates of streams for machines" if machines else "no rates"
-            raise ValueError(f"the card of {self.name} states {what}: name the quality, 0 to {self.points - 1}")
-        return rate_control.nearest(rates.bpp, rate)
+        rates = self.model.card.rates.bpp if self.model and self.model.card.rates else ()
+        if len(rates) != self.points:
+            raise ValueError(f"the card of {self.name} states no rates: name the quality, 0 to {self.points - 1}")
+        return rate_control.nearest(rates, rate)
 
     def quality(self, data: arguments.Data | Stream) -> int:
         """The operating point of a bitstream of this codec; raises as :meth:`read`."""
@@ -199,19 +200,13 @@ class Codec:
     @inference
     def analyze(self, image: arguments.AnyImage, quality: int | None = None, machines: bool = False) -> Tensor:
         """The symbols (C, h, w) of an image, as :meth:`compress` takes them: uint8, or int16 where unbounded."""
-        self.check_kind(machines)
+        point = self.network_point(quality, machines)
         kept = self.features(arguments.image(image), machines)
-        point = self.point(quality, machines) + bitstream.POINTS * machines
         return self.coding.symbols(kept, torch.tensor([point]))[0].cpu()
-
-    def for_machines(self, x: Tensor) -> Tensor:
-        """The analysis of streams for machines."""
-        found: Tensor = self.analysis(x, True)
-        return found
 
     def features(self, image: ImageArray, machines: bool = False) -> Tensor:
         """What the codec keeps of its analysis of an image, (1, F, h, w): symbols of any quality come from it."""
-        padded, analyses = pad(image, BLOCK), self.machine_analyses if machines else self.analyses
+        padded, analyses = pad(image, BLOCK), self.analyses[machines]
 
         def piece(rows: slice, columns: slice) -> Tensor:
             part = padded[rows.start * BLOCK : rows.stop * BLOCK, columns.start * BLOCK : columns.stop * BLOCK]
@@ -295,19 +290,29 @@ class Codec:
         return round(1 - float(self.coding.coded(quality).float().mean()), 4)
 
     @inference
-    def latents(self, streams: Sequence[Stream]) -> list[Tensor]:
-        """The latent (1, C, h, w) float32 of each stream for networks: of the thumbnail layer, where there is one."""
+    def latents(self, streams: Sequence[Stream], planes: int = 0) -> list[Tensor]:
+        """The latent (1, C, h, w) float32 of each stream for networks: of the thumbnail layer, where there is one.
+
+        ``planes``: of :meth:`dequantize`.
+        """
         layers = [self.read(stream).layers[0] for stream in streams]
-        return self.dequantize([each[None] for each in self.symbols(layers)], [each.operating_point for each in layers])
+        symbols = [each[None] for each in self.symbols(layers)]
+        return self.dequantize(symbols, [each.operating_point for each in layers], planes)
 
     @inference
-    def dequantize(self, symbols: Sequence[Tensor], points: Sequence[int]) -> list[Tensor]:
-        """The latent (1, C, h, w) float32 of symbols (1, C, h, w), each at its operating point."""
+    def dequantize(self, symbols: Sequence[Tensor], points: Sequence[int], planes: int = 0) -> list[Tensor]:
+        """The latent (1, C, h, w) float32 of symbols (1, C, h, w), each at its operating point.
+
+        With ``planes``, (1, C + planes, h, w): for networks that read the operating point behind the latent.
+        """
+
+        def of(part: Tensor, there: Sequence[int]) -> Tensor:
+            q = torch.tensor(there, device=self.device)
+            return with_point(self.coding.latent(part.to(self.device), q), q, planes, self.kinds)
+
         if len({each.shape for each in symbols}) == 1:  # one operation in place of many small ones
-            return list(self.coding.latent(torch.cat(list(symbols)).to(self.device), torch.tensor(points)).split(1))
-        return [
-            self.coding.latent(each.to(self.device), torch.tensor([q])) for each, q in zip(symbols, points, strict=True)
-        ]
+            return list(of(torch.cat(list(symbols)), points).split(1))
+        return [of(each, [q]) for each, q in zip(symbols, points, strict=True)]
 
     def planes(self, channels: int, name: str) -> int:
         """How many planes a network of so many input channels reads beside the latent; raises UnavailableError."""
@@ -335,12 +340,11 @@ class Codec:
     @inference
     def synthesize(self, latent: Tensor, quality: int | None = None, machines: bool = False) -> ImageArray:
         """The image (8h, 8w, 3) uint8 of a latent (1, C, h, w) float32; raises TypeError and ValueError."""
-        self.check_kind(machines)
         if not arguments.instance(latent, Tensor, "latent").is_floating_point():
             raise TypeError(f"a latent is of floating point, not {latent.dtype}")
         if latent.ndim != 4 or latent.shape[:2] != (1, self.channels) or not latent.numel():
             raise ValueError(f"a latent of {self.name} is (1, {self.channels}, h, w), not {tuple(latent.shape)}")
-        return self.rebuilt(latent, self.point(quality, machines) + bitstream.POINTS * machines)
+        return self.rebuilt(latent, self.network_point(quality, machines))
 
     def rebuilt(self, latent: Tensor, point: int) -> ImageArray:
         """The image (8h, 8w, 3) uint8 of a latent (1, C, h, w) float32 at an operating point of the networks."""

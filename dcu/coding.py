@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from dcu import store
 from dcu.entropy import EntropyCoder
 from dcu.entropy.logistic import LARGEST_SYMBOL, LogisticCoder
+from dcu.geometry import POINTS
 from dcu.nets import MOST_BLOCKS, channels_last
-from dcu.nets.operating_point import POINTS, per_channel
+from dcu.nets.operating_point import per_channel
 from dcu.nets.quantizer import Quantizer
 from dcu.nets.transforms import BLOCK_CHANNELS, Analysis, ConditionalAnalysis, ConditionalSynthesis, Synthesis
 from dcu.regions import in_pieces

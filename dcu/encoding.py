@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from dcu import bitstream
+from dcu.geometry import POINTS
 from dcu.image import ImageArray, is_gray, psnr, resize, without_color
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Encoding:
 
     def __init__(self, codec: Codec, image: ImageArray, metadata: bytes = b"", machines: bool = False) -> None:
         self.codec, self.image, self.metadata, self.machines = codec, image, metadata, machines
-        self.first = bitstream.POINTS * machines
+        self.first = POINTS * machines
         self.gray = codec.coding.version > 1 and is_gray(image)
         height, width = image.shape[:2]
         reduced = [thumbnail_of(image)] if bitstream.thumbnail_size(width, height) else []
@@ -55,4 +56,4 @@ class Encoding:
     def estimated_bits(self) -> list[float]:
         """About how many bits each operating point takes: by histograms, corrected as the codec's card says."""
         layers = [self.codec.coding.estimated_bits(features, self.first) for _, _, features in self.layers]
-        return [float(bits) for bits in np.sum(layers, 0) * self.codec.of_estimate[self.machines]]
+        return [float(bits) for bits in np.sum(layers, 0) * self.codec.of_estimate]

@@ -8,3 +8,5 @@ RESIZE, CROP = 256, 224
 """Standard ImageNet evaluation: resize the short side to 256 pixels, take the center 224x224."""
 LATENT_RESIZE, LATENT_CROP = RESIZE // BLOCK, CROP // BLOCK
 """The same in latent positions."""
+POINTS = 64
+"""Operating points of a codec of many rates, 0 to 63. Inside its networks those for machines follow, 64 to 127."""

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -212,6 +212,27 @@ def png(image: ImageArray) -> bytes:
     out = io.BytesIO()
     Image.fromarray(image).save(out, "PNG")
     return out.getvalue()
+
+
+def write_classes(directory: Path, names: Sequence[str], count: int = 12) -> Path:
+    """So many images, in a directory per class in turn."""
+    for index in range(count):
+        path = directory / names[index % len(names)] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(smooth_image(40 + index, 48, seed=index)))
+    return directory
+
+
+@pytest.fixture
+def street(tmp_path: Path) -> Path:
+    """Three images with label maps of eleven classes and void."""
+    for index in range(3):
+        for kind in ("images", "labels"):
+            (tmp_path / "street" / kind).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "street" / "images" / f"{index}.png").write_bytes(png(smooth_image(64, 64, seed=index)))
+        classes = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) // 16 % 12
+        Image.fromarray(classes.astype(np.uint8)).save(tmp_path / "street" / "labels" / f"{index}.png")
+    return tmp_path / "street"
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from dcu.train.loop import Run
 from dcu.train.recipe import Schedule, find_recipe
 from dcu.train.variable_rate import VariableRateData, VariableRateRecipe, VariableRateTask
 
-from .conftest import Dcu, png, smooth_image, write_variable_rate_codec
+from .conftest import Dcu, smooth_image, write_classes, write_variable_rate_codec
 
 RECIPE = VariableRateRecipe(
     "codec-9", (UnboundedGroup(1, 2), UnboundedGroup(2, 1)), 8, 1, 1, 8, anchors=3, largest_lambda=0.2
@@ -67,11 +67,7 @@ learning_rate = 1e-3
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> list[Item]:
-    for index in range(6):
-        path = tmp_path / "pictures" / f"{index}.png"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(png(smooth_image(72 + index, 80, seed=index)))
-    return items(tmp_path / "pictures")
+    return items(write_classes(tmp_path / "pictures", ["any"], 6))
 
 
 def quiet() -> Console:

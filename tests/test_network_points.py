@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from dcu import store
 from dcu.cards import Card
@@ -27,7 +26,7 @@ from dcu.train.inputs import network_input, random_points
 from dcu.train.student import ClassifierRecipe
 from dcu.train.views import ViewData
 
-from .conftest import SEGMENTER_LABELS, Dcu, one_line, png, smooth_image, write_variable_rate_codec
+from .conftest import SEGMENTER_LABELS, Dcu, one_line, png, smooth_image, write_classes, write_variable_rate_codec
 
 ANCHORS = 4
 
@@ -142,14 +141,11 @@ def test_points_are_spread_over_the_range(many: Codec, codec: Codec) -> None:
 
 
 @pytest.mark.usefixtures("random_rgb")
-def test_trained_at_all_operating_points(dcu: Dcu, many: Codec, own_models: Path, tmp_path: Path) -> None:
+def test_trained_at_all_operating_points(dcu: Dcu, many: Codec, own_models: Path, street: Path, tmp_path: Path) -> None:
     """A classifier, then a segmenter that begins with it."""
-    for index in range(6):
-        path = tmp_path / "pictures" / f"{index}.png"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(png(smooth_image(40 + index, 48, seed=index)))
+    pictures = write_classes(tmp_path / "pictures", ["any"], 6)
     recipe = ClassifierRecipe("x", many.name, width=4, depth=1, hidden=8, anchors=ANCHORS)
-    task = ClassifierTask(recipe, ViewData(batch=4, held_out=1), many, items(tmp_path / "pictures"), 0)
+    task = ClassifierTask(recipe, ViewData(batch=4, held_out=1), many, items(pictures), 0)
     views = task.views(3)
     assert len(set(views.points.tolist())) == 4
     latent = network_input(many, "latent", views.images, views.points)
@@ -158,14 +154,8 @@ def test_trained_at_all_operating_points(dcu: Dcu, many: Codec, own_models: Path
     start = LatentClassifier(many.channels + ANCHORS, 4, 1, 8, 1000)
     card = Card("classifier", many.fingerprint, codec=many.name, labels="imagenet-1k")
     store.write_model(own_models / "classifier-9", card, start.state_dict())
-    for index in range(3):
-        for kind in ("images", "labels"):
-            (tmp_path / "street" / kind).mkdir(parents=True, exist_ok=True)
-        (tmp_path / "street" / "images" / f"{index}.png").write_bytes(png(smooth_image(64, 64, seed=index)))
-        numbers = (np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) // 16 % 12).astype(np.uint8)
-        Image.fromarray(numbers).save(tmp_path / "street" / "labels" / f"{index}.png")
     settings = (f"segmenter.codec={many.name}", "schedule.steps=2", "data.batch=2", "data.held_out=1", "data.crop=64")
-    call = ["train", "segmenter", "segmenter-0.0983", "--data", tmp_path / "street", "--runs", tmp_path / "runs"]
+    call = ["train", "segmenter", "segmenter-0.0983", "--data", street, "--runs", tmp_path / "runs"]
     done = dcu(*call, "--out", own_models / "new", *(f"--set={each}" for each in settings))
     assert done.code == 0, done.err
     segmenter = Segmenter(store.read_model(own_models / "new"), many)

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
-from PIL import Image
 
 from dcu import paths, store
 from dcu.cards import Card
@@ -32,7 +31,7 @@ from dcu.train.resnet import ResNetTraining
 from dcu.train.segmenter import SegmenterTraining
 from dcu.train.variable_rate import VariableRateTask, VariableRateTraining
 
-from .conftest import Dcu, png, smooth_image
+from .conftest import Dcu, write_classes
 
 CONFIGS = paths.shipped("configs")
 FILES = sorted(path for path in CONFIGS.glob("*.toml") if path.stem != "mixtures")
@@ -103,23 +102,7 @@ def test_recipes_name_published_data_sets_only() -> None:
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     """Twelve images, called pictures."""
-    for index in range(12):
-        path = tmp_path / "pictures" / f"n{index % 3:08}" / f"{index}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png(smooth_image(40 + index, 48, seed=index)))
-    return tmp_path / "pictures"
-
-
-@pytest.fixture
-def street(tmp_path: Path) -> Path:
-    """Three images with label maps of eleven classes and void."""
-    for index in range(3):
-        for kind in ("images", "labels"):
-            (tmp_path / "street" / kind).mkdir(parents=True, exist_ok=True)
-        (tmp_path / "street" / "images" / f"{index}.png").write_bytes(png(smooth_image(64, 64, seed=index)))
-        classes = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) // 16 % 12
-        Image.fromarray(classes.astype(np.uint8)).save(tmp_path / "street" / "labels" / f"{index}.png")
-    return tmp_path / "street"
+    return write_classes(tmp_path / "pictures", [f"n{index:08}" for index in range(3)])
 
 
 @pytest.fixture

@@ -8,10 +8,8 @@ import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -28,7 +26,7 @@ from dcu.train.inputs import network_input
 from dcu.train.kept import KeptArrays
 from dcu.train.resnet import ResNetData, ResNetRecipe, ResNetTask
 
-from .conftest import Dcu, one_line, png, smooth_image
+from .conftest import Dcu, one_line, smooth_image, write_classes
 
 MACS = {
     "resnet50": (3.858, 4.089),
@@ -133,11 +131,7 @@ def test_too_large_and_too_deep_networks_are_refused(flowers: Path) -> None:
 
 @pytest.fixture
 def flowers(tmp_path: Path) -> Path:
-    for index in range(12):
-        path = tmp_path / "flowers" / f"kind {index % 3}" / f"{index}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png(smooth_image(40 + index, 48, seed=index)))
-    return tmp_path / "flowers"
+    return write_classes(tmp_path / "flowers", [f"kind {index}" for index in range(3)])
 
 
 @pytest.mark.parametrize("call", [("cresnet39", "latent"), ("resnet50", "decoded"), ("resnet50", "original")])
@@ -293,20 +287,13 @@ def test_options_that_contradict(dcu: Dcu, flowers: Path, tmp_path: Path, option
 
 @pytest.mark.parametrize(("name", "seen"), [("cresnet39", "latent"), ("resnet50", "decoded")])
 def test_segments_from_a_classifiers_weights(
-    dcu: Dcu, flowers: Path, tmp_path: Path, codec: Codec, name: str, seen: str
+    dcu: Dcu, flowers: Path, street: Path, tmp_path: Path, codec: Codec, name: str, seen: str
 ) -> None:
     command = ["train", "classifier", "paper-small", "--network", name, "--data", flowers, "--runs", tmp_path / "runs"]
     assert dcu(*command, "--out", tmp_path / "m" / "start", *SETTINGS).code == 0
-    for index in range(3):
-        for kind in ("images", "labels"):
-            (tmp_path / "street" / kind).mkdir(parents=True, exist_ok=True)
-        image = smooth_image(64, 64, seed=index)
-        (tmp_path / "street" / "images" / f"{index}.png").write_bytes(png(image))
-        numbers = (np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) // 16 % 12).astype(np.uint8)
-        Image.fromarray(numbers).save(tmp_path / "street" / "labels" / f"{index}.png")
     settings = [f"segmenter.network={name}-d", f"segmenter.input={seen}", "segmenter.width=0.0625"]
     settings += ["schedule.steps=2", "data.batch=2", "data.held_out=1", "data.crop=64"]
-    call = ["train", "segmenter", "segmenter-0.0983", "--data", tmp_path / "street", "--init", tmp_path / "m" / "start"]
+    call = ["train", "segmenter", "segmenter-0.0983", "--data", street, "--init", tmp_path / "m" / "start"]
     call += ["--runs", tmp_path / "runs", "--out", tmp_path / "m" / "new", *(f"--set={each}" for each in settings)]
     done = dcu(*call)
     assert done.code == 0, done.err

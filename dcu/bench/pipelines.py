@@ -25,7 +25,6 @@ from dcu.evaluate.pipeline import Pipeline
 from dcu.geometry import CROP, LATENT_CROP
 from dcu.image import ImageArray
 from dcu.nets.efficientnet import EfficientNetLite
-from dcu.nets.operating_point import with_point
 from dcu.nets.rgb import to_input
 from dcu.tasks.classify import Classifier
 from dcu.tasks.rgb import rgb_network
@@ -182,12 +181,7 @@ def latent_parts(network: nn.Module, channels: int, entropy: int) -> PipelineMac
 
 def latents_of(codec: Codec, planes: int) -> Callable[[Sequence[Any]], Tensor]:
     """What networks on latents get of streams."""
-
-    def network_input(streams: Sequence[Any]) -> Tensor:
-        points = torch.tensor([stream.full.operating_point for stream in streams], device=codec.device)
-        return with_point(torch.cat(codec.latents(streams)), points, planes, codec.kinds)
-
-    return network_input
+    return lambda streams: torch.cat(codec.latents(streams, planes))
 
 
 def rgb_decoder(codec: Codec) -> Callable[[Sequence[Any]], Tensor]:

@@ -13,6 +13,7 @@ from dcu.cli import console, options, places
 from dcu.cli.training import (
     Data,
     ForceModel,
+    Given,
     Init,
     Minutes,
     Options,
@@ -24,6 +25,8 @@ from dcu.cli.training import (
     check_place,
     destination,
     left_out,
+    on_images,
+    opened,
     train,
 )
 from dcu.errors import DcuError, UsageError
@@ -38,70 +41,41 @@ RESNETS = "paper"
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train codecs, classifiers and segmenters.")
 
 
-@app.command("codec")
-def train_codec(
-    recipe: Recipe,
-    data: Data,
-    out: Out = None,
-    runs: Runs = Path("runs"),
-    init: Init = None,
-    settings: Set = None,
-    resume: Resume = False,
-    force: ForceModel = False,
-    minutes: Minutes = None,
-    threads: options.Threads = None,
-    device: options.Device = "auto",
-) -> int:
+@on_images(app, "codec")
+def train_codec(given: Given) -> int:
     """Train a codec on images.
 
     Example: dcu train codec codec-0.330 --data images/ --out mine
     """
-    chosen_device = options.start(threads, device)
     from dcu.data import gather, replaceable
     from dcu.train import parallel
     from dcu.train.codec import CodecTask, CodecTraining
     from dcu.train.export import codec_model, variable_rate_model
-    from dcu.train.recipe import find_recipe
     from dcu.train.variable_rate import VariableRateTask, VariableRateTraining
 
-    found, chosen = find_recipe(recipe, settings or []), Options(init, resume, minutes, force)
-    place = runs / found.name
-    check_place(place, chosen)
+    found, place = opened(given.recipe, given.settings, given.runs, given.options)
+    parts: Any
+    make: Any
+    model: Any
     if found.has("variable_rate"):
-        every = found.sections(VariableRateTraining)
-        items, directory = replaceable(gather(data)), destination(every.variable_rate.name, out, chosen)
-        with parallel.processes(chosen_device):
-            variable = VariableRateTask(every.variable_rate, every.data, items, every.schedule.seed, chosen_device)
-
-            def write_variable(run: Run[Any]) -> Path:
-                return variable_rate_model(run, variable, items, directory).directory
-
-            return train(variable, every.schedule, place, items, directory, chosen, write_variable)
-    parts = found.sections(CodecTraining)
-    items, directory = replaceable(gather(data)), destination(parts.codec.name, out, chosen)
-    with parallel.processes(chosen_device):
-        task = CodecTask(parts.codec, parts.data, items, parts.schedule.seed, chosen_device)
+        parts = found.sections(VariableRateTraining)
+        recipe, make, model = parts.variable_rate, VariableRateTask, variable_rate_model
+    else:
+        parts = found.sections(CodecTraining)
+        recipe, make, model = parts.codec, CodecTask, codec_model
+    items, directory = replaceable(gather(given.data)), destination(recipe.name, given.out, given.options)
+    with parallel.processes(given.device):
+        task = make(recipe, parts.data, items, parts.schedule.seed, given.device)
 
         def write(run: Run[Any]) -> Path:
-            return codec_model(run, task, items, directory).directory
+            written: store.Model = model(run, task, items, directory)
+            return written.directory
 
-        return train(task, parts.schedule, place, items, directory, chosen, write)
+        return train(task, parts.schedule, place, items, directory, given.options, write)
 
 
-@app.command("joint")
-def train_joint(
-    recipe: Recipe,
-    data: Data,
-    out: Out = None,
-    runs: Runs = Path("runs"),
-    init: Init = None,
-    settings: Set = None,
-    resume: Resume = False,
-    force: ForceModel = False,
-    minutes: Minutes = None,
-    threads: options.Threads = None,
-    device: options.Device = "auto",
-) -> int:
+@on_images(app, "joint")
+def train_joint(given: Given) -> int:
     """Train streams for machines with a classifier.
 
     Begins with the checkpoint of a codec of many operating points (--init);
@@ -110,28 +84,24 @@ def train_joint(
 
     Example: dcu train joint mine.toml --data images/ --init a.safetensors
     """
-    chosen_device = options.start(threads, device)
     from dcu.data import gather, replaceable
     from dcu.train import parallel
     from dcu.train.export import is_earlier_state, joint_models
     from dcu.train.joint import JointTask, JointTraining
-    from dcu.train.recipe import find_recipe
 
-    found, chosen = find_recipe(recipe, settings or []), Options(init, resume, minutes, force)
-    parts, place = found.sections(JointTraining), runs / found.name
-    check_place(place, chosen)
-    if not (init or resume):
+    found, place = opened(given.recipe, given.settings, given.runs, given.options)
+    parts, chosen = found.sections(JointTraining), given.options
+    if not (chosen.init or chosen.resume):
         raise UsageError("--init with the checkpoint of a codec is required")
-    items, directory = replaceable(gather(data)), destination(parts.variable_rate.name, out, chosen)
-    classifier = directory.with_name(f"{directory.name}-classifier")
-    if not resume:
-        install.check_free(classifier, force)
-    with parallel.processes(chosen_device):
-        common = (parts.data, items, parts.schedule.seed, chosen_device)
+    items, directory = replaceable(gather(given.data)), destination(parts.variable_rate.name, given.out, chosen)
+    classifier = destination(directory.name, directory.with_name(f"{directory.name}-classifier"), chosen)
+    with parallel.processes(given.device):
+        common = (parts.data, items, parts.schedule.seed, given.device)
         task = JointTask(parts.variable_rate, parts.reader, *common)
 
         def write(run: Run[Any]) -> Path:
-            install.check_free(classifier, force or (resume and is_earlier_state(classifier, run, items)))
+            same = chosen.resume and is_earlier_state(classifier, run, items)
+            install.check_free(classifier, chosen.force or same)
             return joint_models(run, task, items, directory, classifier)[0].directory
 
         return train(task, parts.schedule, place, items, directory, chosen, write)
@@ -296,12 +266,11 @@ def train_segmenter(
     from dcu.data import pairs, readable
     from dcu.train import parallel
     from dcu.train.export import segmenter_model
-    from dcu.train.recipe import find_recipe
     from dcu.train.segmenter import SegmenterTask, SegmenterTraining
 
-    found, chosen = find_recipe(recipe, settings or []), Options(init, resume, minutes, force)
-    parts, place = found.sections(SegmenterTraining), runs / found.name
-    check_place(place, chosen)
+    chosen = Options(init, resume, minutes, force)
+    found, place = opened(recipe, settings, runs, chosen)
+    parts = found.sections(SegmenterTraining)
     labeled, directory = readable(pairs(data)), destination(parts.segmenter.name, out, chosen)
     places.refuse(directory, [store.find(parts.segmenter.codec, "codec").directory], "--out")
     with parallel.processes(chosen_device):

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
 import typer
 
 from dcu import install
-from dcu.cli import console
+from dcu.cli import console, options
 from dcu.errors import DcuError, UsageError
 
 if TYPE_CHECKING:
     from dcu.data import Item
     from dcu.train.loop import Run, Task
+    from dcu.train.recipe import Recipe as FoundRecipe
     from dcu.train.recipe import Schedule
 
 B = TypeVar("B")
@@ -60,6 +61,53 @@ class Options(NamedTuple):
     resume: bool
     minutes: float | None
     force: bool
+
+
+class Given(NamedTuple):
+    """What a training on images is given on the command line, its device started."""
+
+    recipe: str
+    data: list[Path]
+    out: Path | None
+    runs: Path
+    settings: list[str] | None
+    options: Options
+    device: str
+
+
+def on_images(app: typer.Typer, name: str) -> Callable[[Callable[[Given], int]], None]:
+    """Register what trains a recipe on images as a command with the options of all such; its help is the docstring."""
+
+    def register(work: Callable[[Given], int]) -> None:
+        def command(
+            recipe: Recipe,
+            data: Data,
+            out: Out = None,
+            runs: Runs = Path("runs"),
+            init: Init = None,
+            settings: Set = None,
+            resume: Resume = False,
+            force: ForceModel = False,
+            minutes: Minutes = None,
+            threads: options.Threads = None,
+            device: options.Device = "auto",
+        ) -> int:
+            chosen = Options(init, resume, minutes, force)
+            return work(Given(recipe, data, out, runs, settings, chosen, options.start(threads, device)))
+
+        command.__doc__ = work.__doc__
+        app.command(name)(command)
+
+    return register
+
+
+def opened(recipe: str, settings: list[str] | None, runs: Path, chosen: Options) -> tuple[FoundRecipe, Path]:
+    """A recipe and the directory of its run; raises what :func:`check_place` and reading it raise."""
+    from dcu.train.recipe import find_recipe
+
+    found = find_recipe(recipe, settings or [])
+    check_place(runs / found.name, chosen)
+    return found, runs / found.name
 
 
 def check_place(place: Path, chosen: Options) -> None:

@@ -30,9 +30,9 @@ from torch.nn import functional as F
 from dcu.entropy import _native
 from dcu.entropy.coder import CLIP, TABLE_BITS, VALUE_BITS, WEIGHT_BITS, padded_index, position_index
 from dcu.errors import InvalidInputError, UnavailableError
+from dcu.geometry import POINTS
 from dcu.nets.context import REACH, Pass, UnboundedGroup, schedule
 from dcu.nets.logistic_context import LOG2_SCALES, LogisticContext
-from dcu.nets.operating_point import POINTS
 
 SCALES, FRACTIONS, PER_OCTAVE = 64, 16, 6
 COMPRESSED_SIZE = 4096

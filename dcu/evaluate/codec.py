@@ -138,7 +138,7 @@ def bits_per_symbol(codec: Codec, items: Iterable[Item]) -> BitsPerSymbol:
 def measured_rates(codec: Codec, dataset: str, images: Iterable[ImageArray]) -> Rates:
     """The mean rate of each operating point of a codec, as its card states it."""
     rates, estimates = [], []
-    codec.of_estimate = [(1.0,) * codec.points] * codec.kinds
+    codec.of_estimate = (1.0,) * codec.points
     for image in images:
         encoding, area = Encoding(codec, image), image.shape[0] * image.shape[1]
         rates.append([8 * len(encoding.write(q)) / area for q in range(codec.points)])

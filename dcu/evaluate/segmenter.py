@@ -23,7 +23,7 @@ from dcu.nets import channels_last
 from dcu.nets.resnet import DilatedResNet, shape_of
 from dcu.nets.rgb import to_input
 from dcu.nets.segmenter import RgbSegmenter
-from dcu.tasks.segment import LAST_OF_RESNET, Segmenter, enlarged
+from dcu.tasks.segment import Segmenter, enlarged
 
 BANDS = (4, 8, 16)
 """Distances to a boundary in pixels at which bands end; the last band is all that lies further off."""
@@ -97,7 +97,7 @@ class RgbCounterpart:
 
     def empty_network(self, tensors: Mapping[str, torch.Tensor], card: Card) -> RgbSegmenter | DilatedResNet:
         """A network of the shape of these weights."""
-        if LAST_OF_RESNET in tensors:
+        if card.network == "resnet":
             return DilatedResNet(shape_of(tensors, card.stride_in), len(self.labels))
         return RgbSegmenter(len(tensors["pyramid.mix.bias"]), len(self.labels))
 

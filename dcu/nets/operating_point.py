@@ -8,8 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-POINTS = 64
-"""Operating points of a kind of stream, from the lowest rate to the highest: 0..63 for people, 64..127 for machines."""
+from dcu.geometry import POINTS
 
 
 class AnchorVectors(nn.Module):

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dcu.geometry import BLOCK
-from dcu.nets.operating_point import POINTS, AnchorLinear, AnchorVectors, per_channel
+from dcu.geometry import BLOCK, POINTS
+from dcu.nets.operating_point import AnchorLinear, AnchorVectors, per_channel
 
 BLOCK_CHANNELS = 3 * BLOCK * BLOCK
 LEAK = 0.1

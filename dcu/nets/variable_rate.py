@@ -16,9 +16,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from dcu.geometry import POINTS
 from dcu.nets.context import UnboundedGroup
 from dcu.nets.logistic_context import LogisticContext, logistic_bits
-from dcu.nets.operating_point import POINTS, AnchorVectors, per_channel
+from dcu.nets.operating_point import AnchorVectors, per_channel
 from dcu.nets.quantizer import soft_assignment
 from dcu.nets.transforms import ConditionalAnalysis, ConditionalSynthesis, exact
 

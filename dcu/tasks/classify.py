@@ -23,7 +23,6 @@ from dcu.errors import UnavailableError
 from dcu.geometry import LATENT_CROP, LATENT_RESIZE
 from dcu.nets import channels_last
 from dcu.nets.latent import LatentClassifier, adapter_shape, removed_blocks
-from dcu.nets.operating_point import with_point
 from dcu.nets.resnet import ResNet, shape_of
 from dcu.regions import Box, grid, positions, whole
 from dcu.tables import DIMENSIONS
@@ -172,15 +171,8 @@ class Classifier:
         others = [(layer, box) for layer, box in boxes if layer not in once]
         rest = iter(self.codec.symbols([layer for layer, _ in others], [box for _, box in others]))
         parts = [decoded[layer][:, *box] if layer in once else next(rest) for layer, box in boxes]
-        return self.network_inputs([part[None] for part in parts], [layer.operating_point for layer, _ in boxes])
-
-    def network_inputs(self, symbols: Sequence[Tensor], points: Sequence[int]) -> list[Tensor]:
-        """What the network gets of symbols (1, C, h, w), each at its operating point."""
-        latents = self.codec.dequantize(symbols, points)
-        return [
-            with_point(latent, torch.tensor([q], device=latent.device), self.planes, self.codec.kinds)
-            for latent, q in zip(latents, points, strict=True)
-        ]
+        points = [layer.operating_point for layer, _ in boxes]
+        return self.codec.dequantize([part[None] for part in parts], points, self.planes)
 
     def embed(self, images: Sequence[Views]) -> Tensor:
         """(n, 1280) float32, the features from which the classes are predicted, each the mean over an image's views.
@@ -355,7 +347,7 @@ VIEWS: dict[str, Callable[[int, int], list[Box]]] = {
 
 
 def build_network(model: store.Model) -> LatentClassifier | ResNet:
-    """The network of a classifier's weights, which alone say of what shape it is, but for a ResNet's strides."""
+    """The network of a classifier: of the kind that its card says, of the shape of its weights."""
     tensors = {name: tensor.float() for name, tensor in model.weights().items()}
     try:
         with torch.device("meta"):  # nothing is allocated for what the weights do not hold
@@ -368,7 +360,7 @@ def build_network(model: store.Model) -> LatentClassifier | ResNet:
 
 def empty_network(tensors: Mapping[str, Tensor], card: Card) -> LatentClassifier | ResNet:
     """A network of the shape of these weights; LookupError, TypeError or ValueError if they are no classifier's."""
-    if "fc.weight" in tensors:
+    if card.network == "resnet":
         return ResNet(shape_of(tensors, card.stride_in), len(tensors["fc.weight"]))
     network = LatentClassifier(*adapter_shape(tensors), tensors["backbone.classifier.bias"].shape[0])
     network.backbone.remove_blocks(removed_blocks(tensors))

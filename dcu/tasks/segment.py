@@ -24,7 +24,6 @@ from dcu.geometry import BLOCK
 from dcu.image import ImageArray
 from dcu.nets import channels_last
 from dcu.nets.latent import adapter_shape
-from dcu.nets.operating_point import with_point
 from dcu.nets.resnet import DilatedResNet, shape_of
 from dcu.nets.segmenter import STRIDE, LatentSegmenter
 from dcu.regions import common, grid, in_pieces, moved, size, whole
@@ -39,8 +38,6 @@ BAND = 2**24
 """Logits at the image's size that are in memory at once, 64 MiB: those of 11 classes and 2^20 pixels in one piece."""
 ROWS = 64
 """Rows of a segmentation map that are counted, or colored, together: bounds memory."""
-LAST_OF_RESNET = "aspp.0.bias"
-"""A tensor that only dilated ResNets have."""
 OPACITY = 0.5
 """Of the colors over the image."""
 
@@ -138,9 +135,8 @@ class Segmenter:
         symbols = Lines(self.codec, layer)
 
         def piece(rows: slice, columns: slice) -> Tensor:
-            (latent,) = self.codec.dequantize([symbols.box(rows, columns)], [layer.operating_point])
-            point = torch.tensor([layer.operating_point], device=latent.device)
-            seen = with_point(latent, point, self.planes, self.codec.kinds)
+            box = symbols.box(rows, columns)
+            (seen,) = self.codec.dequantize([box], [layer.operating_point], self.planes)
             return most_probable(finite(self.run(seen), self.name)).cpu()
 
         h, w = latent_size(layer.width, layer.height)
@@ -209,7 +205,7 @@ def color(text: str) -> tuple[int, int, int]:
 
 
 def build_network(model: store.Model) -> LatentSegmenter | DilatedResNet:
-    """The network of a segmenter's weights, which alone say how wide and deep it is."""
+    """The network of a segmenter: of the kind that its card says, as wide and deep as its weights."""
     tensors = {name: tensor.float() for name, tensor in model.weights().items()}
     try:
         with torch.device("meta"):  # nothing is allocated for what the weights do not hold
@@ -222,8 +218,8 @@ def build_network(model: store.Model) -> LatentSegmenter | DilatedResNet:
 
 def empty_network(tensors: Mapping[str, Tensor], card: Card) -> LatentSegmenter | DilatedResNet:
     """A network of the shape of these weights; LookupError, TypeError or ValueError if they are no segmenter's."""
-    if LAST_OF_RESNET in tensors:
-        return DilatedResNet(shape_of(tensors, card.stride_in), len(tensors[LAST_OF_RESNET]))
+    if card.network == "resnet":
+        return DilatedResNet(shape_of(tensors, card.stride_in), len(tensors["aspp.0.bias"]))
     classes = len(tensors["head.answer.bias"]) // (BLOCK // STRIDE) ** 2
     return LatentSegmenter(*adapter_shape(tensors), len(tensors["pyramid.mix.bias"]), classes)
 

@@ -16,9 +16,9 @@ from dcu.data import Item
 from dcu.entropy import integer_tensors, logistic
 from dcu.errors import UnavailableError
 from dcu.evaluate.cost import classifier_cost, codec_cost, resnet_cost, segmenter_cost
+from dcu.geometry import POINTS
 from dcu.labels import IMAGENET, Label, labels_of
 from dcu.nets.norms import NORM_BATCHES, fold_norms, measure_norms
-from dcu.nets.operating_point import POINTS
 from dcu.nets.variable_rate import VariableRateCodec
 from dcu.tasks.classify import Classifier
 from dcu.train.adapter import AdapterTask

@@ -92,7 +92,8 @@ def views_of(classifier: Classifier, item: Item, count: int, rng: np.random.Gene
     views = [standard_crop(image)]
     views += [random_view(image, SMALLEST, rng) for _ in range(count - 1)]
     codec = classifier.codec
-    return classifier.network_inputs([codec.analyze(view)[None] for view in views], [codec.point(None)] * len(views))
+    symbols = [codec.analyze(view)[None] for view in views]
+    return codec.dequantize(symbols, [codec.point(None)] * len(views), classifier.planes)
 
 
 def examples(

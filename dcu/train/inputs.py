@@ -9,6 +9,7 @@ from torch import Tensor
 from dcu.codec import Codec, analysis_input
 from dcu.nets.operating_point import with_point
 from dcu.nets.rgb import to_input
+from dcu.train.views import spread
 
 
 @torch.no_grad()
@@ -64,4 +65,4 @@ def random_points(codec: Codec, count: int, rng: np.random.Generator) -> Tensor:
     """Random operating points (count,), spread over all that a codec has; of a codec of one rate nothing is drawn."""
     if codec.points == 1:
         return torch.zeros(count, dtype=torch.int64)
-    return torch.from_numpy((rng.permutation(count) + rng.random(count)) * (codec.points / count)).long()
+    return torch.from_numpy(spread(count, rng) * codec.points).long()

@@ -19,8 +19,8 @@ from torch import Tensor
 from dcu.codec import analysis_input
 from dcu.data import Item
 from dcu.errors import UsageError
-from dcu.geometry import BLOCK, CROP, LATENT_CROP
-from dcu.nets.operating_point import POINTS, AnchorVectors, per_channel, with_point
+from dcu.geometry import BLOCK, CROP, LATENT_CROP, POINTS
+from dcu.nets.operating_point import AnchorVectors, per_channel, with_point
 from dcu.nets.variable_rate import VariableRateCodec
 from dcu.schema import Between, Share
 from dcu.train.classifier import distillation
@@ -144,7 +144,7 @@ class JointTask(VariableRateTask):
     def start(self) -> None:
         """What the teacher's features vary by; the codec's weights come from a checkpoint."""
         self.teacher = Teacher(self.device, self.reader.lite2)
-        views = torch.cat([self.joint_batch(step).views for step in range(STARTED)]).to(self.device)
+        views = torch.cat([self.batch(step).views for step in range(STARTED)]).to(self.device)
         self.spread = self.teacher.rgb(views).features.var((0, 2, 3), keepdim=True)
 
     def own(self) -> list[torch.nn.Parameter]:
@@ -179,7 +179,7 @@ class JointTask(VariableRateTask):
         """What streams for machines have of their own, and the reader's groups."""
         return [ParameterGroup(self.own()), *student_groups(self.module.reader, self.reader.backbone_scale)]
 
-    def joint_batch(self, step: int) -> JointBatch:
+    def batch(self, step: int) -> JointBatch:  # type: ignore[override]
         """Views of random images at operating points for machines, and a random window."""
         chosen, rng = self.sampler.draw(step, self.views.batch)
         views = [random_view(item.image(), self.views.smallest, rng) for item in chosen]
@@ -191,7 +191,7 @@ class JointTask(VariableRateTask):
     @torch.no_grad()
     def look(self, index: int) -> None:
         """Send views that nothing is learned from through the reader."""
-        batch = self.joint_batch(-1 - index)
+        batch = self.batch(-1 - index)
         x, q = (part.to(self.device) for part in (analysis_input(batch.views), batch.points))
         self.module.reader.split_features(self.read(self.module.scaled(x, q).round(), q))
 
@@ -199,9 +199,6 @@ class JointTask(VariableRateTask):
         """What the reader gets of symbols at operating points."""
         latent = symbols * per_channel(self.module.log_ungain(q).exp())
         return with_point(latent, q, KINDS * self.recipe.anchors, KINDS)
-
-    def batch(self, step: int) -> JointBatch:  # type: ignore[override]
-        return self.joint_batch(step)
 
     def loss(self, batch: JointBatch) -> tuple[Tensor, dict[str, float]]:  # type: ignore[override]
         """Rate and distortion, and what the reader misses; raises UsageError where no codec's checkpoint was loaded."""

@@ -16,11 +16,10 @@ from torch import Tensor
 
 from dcu.codec import analysis_input
 from dcu.data import Item
-from dcu.geometry import BLOCK
+from dcu.geometry import BLOCK, POINTS
 from dcu.image import ImageArray
 from dcu.nets import channels_last
 from dcu.nets.context import UnboundedGroup
-from dcu.nets.operating_point import POINTS
 from dcu.nets.transforms import BLOCK_CHANNELS
 from dcu.nets.variable_rate import VariableRateCodec, evenly_spaced
 from dcu.schema import Between, Name, Share
@@ -40,7 +39,7 @@ from dcu.train.recipe import (
     Width,
     check_crop,
 )
-from dcu.train.views import Sampler, hold_out, random_crop
+from dcu.train.views import Sampler, hold_out, random_crop, spread
 
 STEP_OF_LAMBDA = 15.0
 """Square of the quantization step over lambda to begin with; 26 is that of a Gaussian source at high rates."""
@@ -226,8 +225,7 @@ class VariableRateTask:
 
 def spread_points(count: int, rng: np.random.Generator) -> Tensor:
     """Operating points (count,) float, spread over 0 to 63 in random order."""
-    share = (rng.permutation(count) + rng.random(count)) / count
-    return torch.from_numpy(share * (POINTS - 1)).float()
+    return torch.from_numpy(spread(count, rng) * (POINTS - 1)).float()
 
 
 def cropped_to_blocks(image: ImageArray) -> ImageArray:

@@ -73,6 +73,11 @@ def generator_of(seed: int, step: int) -> np.random.Generator:
     return np.random.default_rng((seed, abs(step), int(step < 0)))
 
 
+def spread(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Numbers (count,) in [0, 1), one in each of as many equal parts, in random order."""
+    return (rng.permutation(count) + rng.random(count)) / count
+
+
 class Sampler:
     """Draws items, data sets weighted, as a function of (seed, step)."""
 
