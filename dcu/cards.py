@@ -74,16 +74,17 @@ class Difference:
 class Result:
     """What was measured on a data set of ``count`` images; ``*_se`` is a standard error.
 
-    Means over files: ``bytes``, ``bpp``, ``psnr`` in dB, ``ms_ssim``. Fractions of 1: ``top1``, ``top5``;
-    ``agreement`` of the predicted label with that of the RGB network on the original; ``miou``, ``pixel_accuracy``,
-    ``iou`` of each class, ``by_distance``: mIoU at so many pixels from a boundary. ``ece``: expected calibration
-    error at ``temperature``. ``against``: other formats at equal bits.
+    ``machines``: of streams for machines. Means over files: ``bytes``, ``bpp``, ``psnr`` in dB, ``ms_ssim``. Fractions
+    of 1: ``top1``, ``top5``; ``agreement`` of the predicted label with that of the RGB network on the original;
+    ``miou``, ``pixel_accuracy``, ``iou`` of each class, ``by_distance``: mIoU at so many pixels from a boundary.
+    ``ece``: expected calibration error at ``temperature``. ``against``: other formats at equal bits.
     """
 
     dataset: str
     count: Count
     date: str | None = None
     quality: Annotated[int, Between(0, MOST_POINTS - 1)] | None = None
+    machines: bool = False
     engine: str | None = None
     bytes: Size | None = None
     bpp: Size | None = None
@@ -109,8 +110,12 @@ class Result:
 
     def replaces(self, other: Result) -> bool:
         """Whether it measures anew what another states: the same data set, engine, operating point and kind."""
-        same = (self.dataset, self.engine, self.quality) == (other.dataset, other.engine, other.quality)
-        return same and (self.agreement is None) == (other.agreement is None)
+
+        def key(result: Result) -> tuple[object, ...]:
+            kind = result.agreement is None
+            return result.dataset, result.engine, result.quality, result.machines, kind
+
+        return key(self) == key(other)
 
 
 @dataclass(frozen=True)
@@ -122,10 +127,11 @@ class BdRate:
     against: str
     psnr: Signed | None = None
     ms_ssim: Signed | None = None
+    machines: bool = False
 
     def replaces(self, other: BdRate) -> bool:
         """Whether it measures anew what another states."""
-        return (self.dataset, self.against) == (other.dataset, other.against)
+        return (self.dataset, self.against, self.machines) == (other.dataset, other.against, other.machines)
 
 
 @dataclass(frozen=True)
@@ -218,8 +224,8 @@ class Training:
 class Card:
     """A model card; of a ``preview``, whose files a later version may not read, the card says so.
 
-    ``machines``: a codec makes streams for machines, too. ``stride_in``: the convolution of a ResNet's bottlenecks that
-    reduces the resolution.
+    ``machines``: a codec makes streams for machines, too, whose rates are ``machine_rates``. ``stride_in``: the
+    convolution of a ResNet's bottlenecks that reduces the resolution.
     ``license`` is that of the weights; empty where none is stated, as on the cards of newly trained models.
     """
 
@@ -229,6 +235,7 @@ class Card:
     codec: Name | None = None
     rate: Rate | None = None
     rates: Rates | None = None
+    machine_rates: Rates | None = None
     preview: bool = False
     machines: bool = False
     input: Input = "latent"

@@ -22,6 +22,7 @@ from torch import Tensor
 from dcu import arguments, bitstream, engines, rate_control, store
 from dcu.batching import MOST_POSITIONS
 from dcu.bitstream import Layer, Stream
+from dcu.cards import Rates
 from dcu.coding import Coding, coding_of
 from dcu.encoding import Encoding
 from dcu.errors import InvalidInputError, UnavailableError, UsageError
@@ -62,7 +63,7 @@ class Codec:
         self.syntheses = engines.ready(self.coding.synthesize, device, self.precision)
         self.channels, self.points, self.fingerprint = self.coding.channels, self.coding.points, self.coding.fingerprint
         self.kinds = self.coding.kinds
-        self.of_estimate: tuple[float, ...] = (1.0,) * self.points
+        self.rates: list[Rates | None] = [None] * self.kinds
         self.analysis_halo = 2 * (len(self.analysis.blocks) + ADAPTER_BLOCKS * (self.kinds - 1))
         self.synthesis_halo = 2 * len(self.coding.synthesis.blocks) + 1
 
@@ -91,8 +92,8 @@ class Codec:
         if codec.fingerprint != model.fingerprint:
             raise UnavailableError(f"{model.name}: its fingerprint is not that of its card")
         codec.model = model
-        if model.card.rates and len(model.card.rates.bpp) == codec.points:
-            codec.of_estimate = model.card.rates.of_estimate
+        stated = model.card.rates, model.card.machine_rates
+        codec.rates = [rates if rates and len(rates.bpp) == codec.points else None for rates in stated[: codec.kinds]]
         return codec
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -150,8 +151,8 @@ class Codec:
             raise ValueError("quality, target_bytes and target_psnr exclude each other")
         if fit and target_bytes is None:
             raise ValueError("fit needs target_bytes")
-        self.check_kind(machines)
         encode = partial(Encoding, self, metadata=metadata, machines=machines)
+        self.check_kind(machines)
         encoding = encode(image)
         if target_bytes is not None:
             arguments.at_least_one(target_bytes, "target_bytes")
@@ -160,38 +161,39 @@ class Codec:
             return rate_control.within_bytes(encoding, target_bytes)
         if target_psnr is not None:
             return rate_control.reaching_psnr(encoding, target_psnr)
-        return encoding.write(self.point(quality))
+        return encoding.write(self.point(quality, machines))
 
     def check_kind(self, machines: bool) -> None:
         """Refuse streams for machines where there are none; raises TypeError and ValueError."""
         if arguments.instance(machines, bool, "machines") and self.kinds == 1:
             raise ValueError(f"{self.name} makes no streams for machines")
 
-    def point(self, quality: int | None) -> int:
+    def point(self, quality: int | None, machines: bool = False) -> int:
         """An operating point that a caller named, or the default; raises TypeError and ValueError."""
+        self.check_kind(machines)
         if quality is None:
-            return 0 if self.points == 1 else self.point_of_rate(RATE)
+            return 0 if self.points == 1 else self.point_of_rate(RATE, machines)
         if not 0 <= arguments.instance(quality, int, "quality") < self.points:
             raise ValueError(f"quality is 0 to {self.points - 1}, not {quality}")
         return quality
 
     def network_point(self, quality: int | None, machines: bool) -> int:
-        """The same as the networks count it; raises as :meth:`point`, and where there are no streams for machines."""
-        self.check_kind(machines)
-        return self.point(quality) + POINTS * machines
+        """The same as the networks count it; raises as :meth:`point`."""
+        return self.point(quality, machines) + POINTS * machines
 
-    def point_of_rate(self, rate: float) -> int:
+    def point_of_rate(self, rate: float, machines: bool = False) -> int:
         """The operating point whose mean rate, by the codec's card, is nearest to one in bits per pixel.
 
         Raises
         ------
         ValueError
-            The card states no rates.
+            The card states no rates of these streams; the codec makes none for machines.
         """
-        rates = self.model.card.rates.bpp if self.model and self.model.card.rates else ()
-        if len(rates) != self.points:
+        self.check_kind(machines)
+        rates = self.rates[machines]
+        if rates is None:
             raise ValueError(f"the card of {self.name} states no rates: name the quality, 0 to {self.points - 1}")
-        return rate_control.nearest(rates, rate)
+        return rate_control.nearest(rates.bpp, rate)
 
     def quality(self, data: arguments.Data | Stream) -> int:
         """The operating point of a bitstream of this codec; raises as :meth:`read`."""

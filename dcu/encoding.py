@@ -55,5 +55,6 @@ class Encoding:
 
     def estimated_bits(self) -> list[float]:
         """About how many bits each operating point takes: by histograms, corrected as the codec's card says."""
+        rates = self.codec.rates[self.machines]
         layers = [self.codec.coding.estimated_bits(features, self.first) for _, _, features in self.layers]
-        return [float(bits) for bits in np.sum(layers, 0) * self.codec.of_estimate]
+        return [float(bits) for bits in np.sum(layers, 0) * (rates.of_estimate if rates else 1.0)]

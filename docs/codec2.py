@@ -45,7 +45,7 @@ def with_error(value: float | None, error: float | None, digits: int) -> str:
 
 def curve(card: Card, dataset: str) -> list[Result]:
     """The results at each operating point, by rising rate."""
-    results = (result for result in card.results if result.dataset == dataset and result.quality is not None)
+    results = (result for result in card.results if result.dataset == dataset and not result.machines)
     return sorted(results, key=lambda result: result.quality or 0)
 
 
@@ -87,6 +87,7 @@ def savings(card: Card) -> list[Cells]:
             "at equal MS-SSIM (%)": "" if rate.ms_ssim is None else f"{rate.ms_ssim:+.1f}",
         }
         for rate in card.bd_rates
+        if not rate.machines
     ]
 
 

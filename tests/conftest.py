@@ -74,10 +74,13 @@ def fixed(codec: Codec) -> FixedRate:
     return codec.coding
 
 
-def random_variable_rate_codec(seed: int = 0) -> dict[str, torch.Tensor]:
-    """Weights of an untrained codec of 64 operating points whose bytes rise with them; its last channel starts late."""
+def random_variable_rate_codec(seed: int = 0, adapter: int = 0) -> dict[str, torch.Tensor]:
+    """Weights of an untrained codec of 64 operating points whose bytes rise with them; its last channel starts late.
+
+    With an ``adapter`` it makes streams for machines, too.
+    """
     torch.manual_seed(seed)
-    network = VariableRateCodec((UnboundedGroup(1, 3), UnboundedGroup(2, 2)), 8, 1, 1, 8, 3)
+    network = VariableRateCodec((UnboundedGroup(1, 3), UnboundedGroup(2, 2)), 8, 1, 1, 8, 3, adapter)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
@@ -85,15 +88,21 @@ def random_variable_rate_codec(seed: int = 0) -> dict[str, torch.Tensor]:
     crops = torch.from_numpy(smooth_image(64, 64))[None]
     use_components(network.analysis, network.synthesis, crops, unlimited, 1.0)
     network.begin_at_steps(2.0, 0.05)
-    coded = torch.ones(64, 3, dtype=torch.bool)
+    coded = torch.ones(64 * (2 if adapter else 1), 3, dtype=torch.bool)
     coded[:9, 2] = False
     return variable_rate_tensors(network.eval(), coded)
 
 
-def write_variable_rate_codec(directory: Path, rates: Rates | None = None) -> store.Model:
-    tensors = random_variable_rate_codec()
+def write_variable_rate_codec(directory: Path, rates: Rates | None = None, adapter: int = 0) -> store.Model:
+    tensors = random_variable_rate_codec(adapter=adapter)
     codec = Codec(tensors, directory.name)
-    card = Card(kind="codec", rates=rates, fingerprint=codec.fingerprint, macs_per_pixel=codec_cost(codec))
+    card = Card(
+        kind="codec",
+        rates=rates,
+        machines=adapter > 0,
+        fingerprint=codec.fingerprint,
+        macs_per_pixel=codec_cost(codec),
+    )
     return store.write_model(directory, card, tensors)
 
 

@@ -202,6 +202,7 @@ def test_joint_training_on_the_command_line(dcu: Dcu, pictures: list[Item], tmp_
     [
         "variable_rate.adapter=0",
         "variable_rate.similarity=0.1",
+        "variable_rate.exponent=0.5",
         "schedule.optimizer=soap",
         "data.held_out=1",
         "data.window=400",

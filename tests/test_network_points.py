@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,13 @@ from dcu.data import items
 from dcu.errors import UnavailableError
 from dcu.evaluate.cost import macs
 from dcu.labels import Label
-from dcu.nets.latent import LatentClassifier
+from dcu.nets.latent import LatentClassifier, adapter_shape
 from dcu.nets.operating_point import with_point
 from dcu.nets.segmenter import LatentSegmenter
 from dcu.tasks.classify import Classifier
 from dcu.tasks.segment import Segmenter
 from dcu.train.classifier import ClassifierTask
+from dcu.train.init import initialize, translated
 from dcu.train.inputs import network_input, random_points
 from dcu.train.student import ClassifierRecipe
 from dcu.train.views import ViewData
@@ -161,3 +163,37 @@ def test_trained_at_all_operating_points(dcu: Dcu, many: Codec, own_models: Path
     segmenter = Segmenter(store.read_model(own_models / "new"), many)
     assert segmenter.planes == ANCHORS
     assert segmenter(many.compress(smooth_image(40, 56), quality=3)).classes.shape == (40, 56)
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_first_layer_is_translated_between_latents(kernel: int) -> None:
+    """Where one codec's latent is an affine map of another's, the network says the same of both."""
+    torch.manual_seed(0)
+    stem = torch.nn.Conv2d(3, 4, kernel, padding=kernel // 2)
+    ours = [torch.randn(2, 5, 6, 7) for _ in range(3)]
+    matrix, shift = torch.randn(3, 5), torch.randn(3, 1, 1)
+    theirs = [torch.einsum("dc,bchw->bdhw", matrix, x) + shift for x in ours]
+    other = torch.nn.Conv2d(5, 4, kernel, padding=kernel // 2)
+    other.load_state_dict(
+        {n.removeprefix("stem."): t for n, t in translated(stem, zip(ours, theirs, strict=True)).items()}
+    )
+    inside = (..., slice(1, -1), slice(1, -1))
+    assert torch.allclose(other(ours[0])[inside], stem(theirs[0])[inside], atol=1e-2)
+
+
+@pytest.mark.usefixtures("random_rgb")
+def test_network_begins_with_one_of_another_codec(many: Codec, codec: Codec, own_models: Path, tmp_path: Path) -> None:
+    shipped = store.find("classifier-0.0983")
+    _, width, depth, hidden = adapter_shape(shipped.weights())
+    recipe = ClassifierRecipe("x", many.name, width=width, depth=depth, hidden=hidden, anchors=ANCHORS)
+    pictures = items(write_classes(tmp_path / "pictures", ["any"], 3))
+    task = ClassifierTask(recipe, ViewData(batch=2, held_out=1), many, pictures, 0)
+    before = task.module.state_dict()["stem.convolution.weight"].clone()
+    assert initialize(task, [shipped.name]) == {"name": shipped.name, "sha256": shipped.sha256}
+    begun = task.module.state_dict()
+    assert not torch.equal(begun["stem.convolution.weight"], before)
+    assert torch.equal(begun["join.convolution.weight"], shipped.weights()["join.weight"].float())
+    model = write_classifier(many, own_models / "classifier-9")
+    back = ClassifierTask(replace(recipe, codec=codec.name, anchors=0), ViewData(batch=2), codec, pictures, 0)
+    with pytest.raises(UnavailableError, match="many operating points"):
+        initialize(back, [model.name])

@@ -170,3 +170,41 @@ def test_curve_of_its_own(dcu: Dcu, tmp_path: Path, codec_2: store.Model) -> Non
     assert [result.quality for result in results] == points
     assert {name for result in results for name in result.against} == {"webp"}
     assert (tmp_path / "rd.png").stat().st_size > 1000
+
+
+def test_streams_for_machines(dcu: Dcu, photo: Path, tmp_path: Path, own_models: Path) -> None:
+    """Their rates are their own, measured and recorded apart from those of streams for people."""
+    model = write_variable_rate_codec(own_models / "codec-7", RATES, adapter=2)
+    out, call = tmp_path / "photo.bin", ("compress", photo, "--codec", "codec-7", "--for", "machines", "--force", "-o")
+    assert "no rates" in dcu(*call, out, "--rate", "0.5").err
+    assert dcu(*call, out, "--quality", "40").code == 0
+    written = out.read_bytes()
+    assert stream_of(out).header.machines
+    assert written == Codec.from_model(model).compress(read_image(photo), quality=40, machines=True)
+    assert dcu("decode", out, "-o", tmp_path / "back.png").code == 0
+    assert dcu("info", out, "--json").lines[0]["machines"] is True
+    measured = dcu("eval", "rates", photo.parent, "--codec", "codec-7", "--for", "machines", "--record", "--json").lines
+    card = store.read_model(model.directory).card
+    assert card.rates == RATES
+    assert card.machine_rates is not None
+    assert list(card.machine_rates.bpp) == [line["bpp"] for line in measured]
+    (line,) = dcu(*call, out, "--rate", str(card.machine_rates.bpp[20]), "--json").lines
+    assert (line["quality"], stream_of(out).header.machines) == (20, True)
+    for made_for in ("people", "machines"):
+        call = ("eval", "codec", photo.parent, "--codec", "codec-7", "--baselines", "webp", "--record")
+        assert dcu(*call, "--for", made_for).code == 0
+    card = store.read_model(model.directory).card
+    assert [result.machines for result in card.results] == 10 * [False] + 10 * [True]
+    assert [rate.machines for rate in card.bd_rates] == [False, True]
+
+
+@pytest.mark.parametrize("codec", ["codec-2", "codec-0.0983"])
+def test_no_streams_for_machines(dcu: Dcu, photo: Path, tmp_path: Path, codec: str) -> None:
+    for call in (
+        ("compress", photo, "-o", tmp_path / "a.bin"),
+        ("eval", "codec", photo.parent),
+        ("eval", "rates", photo.parent),
+    ):
+        ran = dcu(*call, "--codec", codec, "--for", "machines")
+        assert (ran.code, ran.out) == (2, "")
+        assert f"{codec} makes no streams for machines" in ran.err

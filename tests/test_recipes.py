@@ -36,7 +36,7 @@ from .conftest import Dcu, write_classes
 CONFIGS = paths.shipped("configs")
 FILES = sorted(path for path in CONFIGS.glob("*.toml") if path.stem != "mixtures")
 RATES = ("0.0983", "0.330", "0.635")
-WITHOUT_RATES = ("codec-2", "codec-2-machines", "codec-2-ms-ssim", "paper", "paper-small")
+WITHOUT_RATES = ("classifier-2", "codec-2", "codec-2-machines", "codec-2-ms-ssim", "paper", "paper-small")
 """Recipes of one model each."""
 NAMES = [path.stem if path.stem in WITHOUT_RATES else f"{path.stem}-{rate}" for path in FILES for rate in RATES]
 SMALL = ("schedule.steps=2", "data.batch=2", "data.held_out=1")
@@ -52,6 +52,7 @@ RUNS = {
     "rgb-classifier-0.0983": ("classifier", VIEWS),
     "adapter-0.0983": ("classifier", ["schedule.steps=20", "adapter.views=4", *SMALL[1:]]),
     "classifier-0.0983": ("classifier", VIEWS),
+    "classifier-2": ("classifier", ["classifier.codec=codec-0.0983", "classifier.anchors=0", *VIEWS]),
     "classifier-lite0-0.0983": ("classifier", ["--init", "classifier-0.0983", *VIEWS]),
     "segmenter-0.0983": ("segmenter", ["data.crop=64", *SMALL]),
 }

@@ -264,6 +264,19 @@ def test_lambda_falls_and_weights_rise_with_the_operating_point() -> None:
     assert RECIPE.weight(q).tolist() == pytest.approx([0.0015**0.2, 1.0, 0.0015**-0.2], rel=1e-5)
 
 
+@torch.no_grad()
+def test_exponent_is_that_of_each_crops_distortion(tar: Path) -> None:
+    free = replace(RECIPE, largest_lambda=2e-12, smallest_lambda=1e-12, balance=0.0)
+    tasks = [VariableRateTask(replace(free, exponent=exponent), DATA, items(tar), 0) for exponent in (1.0, 0.5)]
+    batch = tasks[0].batch(0)
+    crops = [batch._replace(crops=batch.crops[i : i + 1], points=batch.points[i : i + 1]) for i in range(3)]
+    errors, roots = ([float(task.loss(crop)[0]) for crop in crops] for task in tasks)
+    assert roots == pytest.approx(np.sqrt(errors), rel=1e-4)
+    assert float(tasks[1].loss(batch)[0]) == pytest.approx(np.mean(np.sqrt(errors)), rel=1e-4)
+    errors, roots = (task.validate()["held_out_loss"] for task in tasks)
+    assert 0.8 * errors**0.5 < roots <= errors**0.5  # the mean of roots
+
+
 def test_batches_cover_the_range_of_rates(tar: Path) -> None:
     q = VariableRateTask(RECIPE, DATA, items(tar), 0).batch(0).points.sort().values
     assert bool((q // 21 == torch.tensor([0.0, 1.0, 2.0])).all())

@@ -45,11 +45,12 @@ class Goal:
     target_psnr: float | None
     fit: bool
     metadata: bool
+    machines: bool
 
     @property
     def variable(self) -> bool:
         """Whether a codec of many operating points is implied."""
-        return self.quality is not None or self.fit
+        return self.quality is not None or self.fit or self.machines
 
     def __reduce__(self) -> tuple[type[Goal], tuple[object, ...]]:
         """Without what was looked up: another machine has its own models."""
@@ -73,7 +74,9 @@ class Goal:
     def models(self) -> list[store.Model]:
         """The codecs that may be used, by rising rate; raises UsageError, UnavailableError."""
         if self.codec or self.variable:
-            return [store.find(self.codec or VARIABLE, "codec")]
+            found = [store.find(self.codec or VARIABLE, "codec")]
+            options.for_machines("machines" if self.machines else "people", found)
+            return found
         if self.target_bytes is not None or self.target_psnr is not None:
             return store.codecs_of_every_rate()
         if self.rate is not None:
@@ -119,9 +122,9 @@ class Goal:
     def variable_writer(self, codec: Codec) -> Writer:
         """The same with a codec of many operating points."""
         try:
-            quality = codec.point_of_rate(self.rate) if self.rate is not None else self.quality
+            quality = codec.point_of_rate(self.rate, self.machines) if self.rate is not None else self.quality
             if self.target_bytes is None and self.target_psnr is None:
-                quality = codec.point(quality)
+                quality = codec.point(quality, self.machines)
         except ValueError as error:
             raise UsageError(str(error)) from error
         compress = partial(
@@ -130,6 +133,7 @@ class Goal:
             target_bytes=self.target_bytes,
             target_psnr=self.target_psnr,
             fit=self.fit,
+            machines=self.machines,
         )
         return lambda image, metadata: (codec, compress(image, metadata=metadata))
 
@@ -174,6 +178,7 @@ def compress(
     fit: Annotated[
         bool, typer.Option("--fit", help="With --target-bytes: reduce images that are too large even at quality 0.")
     ] = False,
+    made_for: options.Readers = "people",
     thumbnail_only: Annotated[
         bool, typer.Option("--thumbnail-only", help="Compress the image reduced to 256 pixels on its short side.")
     ] = False,
@@ -208,7 +213,7 @@ def compress(
     """
     from dcu.image import SUFFIXES, parse_color
 
-    goal = Goal(codec, quality, rate, target_bytes, target_psnr, fit, keep_metadata)
+    goal = Goal(codec, quality, rate, target_bytes, target_psnr, fit, keep_metadata, made_for == "machines")
     goal.check()
     parse_color(background)
     found = files.sources(inputs, SUFFIXES, "images", files_from)

@@ -54,6 +54,7 @@ def eval_classifier(
             show_default="that of 0.0983 bpp",
         ),
     ] = None,
+    made_for: options.Readers = "people",
     engine: options.EngineName = "auto",
     json: options.Json = False,
     record: Record = False,
@@ -86,21 +87,22 @@ def eval_classifier(
 
     classifier = Classifier(model, codec_of(model.identity, chosen_device, "float32"), chosen_device, engine)
     compressed = all(item.is_bitstream for item in found)
-    if compressed and quality is not None:
-        raise UsageError("--quality: bitstreams have an operating point already")
+    machines = made_for == "machines"
+    if compressed and (quality is not None or machines):
+        raise UsageError(f"{'--for' if machines else '--quality'}: bitstreams have an operating point already")
     try:
-        point = None if compressed else classifier.codec.point(quality)
+        point = None if compressed else classifier.codec.point(quality, machines)
     except ValueError as error:
         raise UsageError(f"{classifier.codec.name}: {error}") from error
     if agreement:
         numbers = rgb_numbers(classifier, console.progress(found, "running the RGB network", quiet))
     else:
         numbers = class_numbers(classifier, found)
-    outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), native, point)
+    outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), native, point, machines)
     metrics, used = evaluate(outputs, classifier.temperature), "pytorch" if native else classifier.engine
     facts: dict[str, Any] = {"dataset": dataset_name(data)}
     if classifier.codec.points > 1 and not compressed:
-        facts["quality"] = point
+        facts |= {"quality": point, "machines": machines}
     if agreement:
         facts |= {"count": metrics.count, "bytes": metrics.bytes, "bpp": metrics.bpp, "engine": used}
         facts |= {"agreement": metrics.top1, "agreement_se": metrics.top1_se}

@@ -55,6 +55,7 @@ def eval_codec(
     published: Published = False,
     compressai: CompressAi = None,
     bits: Bits = False,
+    made_for: options.Readers = "people",
     force: options.Force = False,
     json: options.Json = False,
     record: Record = False,
@@ -80,6 +81,7 @@ def eval_codec(
     models = [store.find(name, "codec") for name in codec] if codec else store.installed_codecs()
     if compressai is not None:
         check_one_curve(models)
+    machines = options.for_machines(made_for, models)
     found = items(data)
     for option, (path, _) in written.items():
         places.refuse(path, [item.path for item in found], option)
@@ -104,7 +106,7 @@ def eval_codec(
         for quality in measured_points(loaded):
             at = "" if quality is None else f" at quality {quality}"
             shown = console.progress(found, f"measuring {model.name}{at}", quiet)
-            ours.append(evaluate(loaded, (item.image() for item in shown), quality))
+            ours.append(evaluate(loaded, (item.image() for item in shown), quality, machines))
             console.print_rows([{"dataset": dataset} | ours[-1].row()], json)
         if bits and loaded.points == 1:
             saved = asdict(bits_per_symbol(loaded, found))
@@ -121,7 +123,8 @@ def eval_codec(
     console.print_rows([saving.row() for saving in savings], json)
     if record:
         for model in models:
-            record_codec(model, dataset, [point for point in ours if point.name == model.name], gains, savings)
+            own = [point for point in ours if point.name == model.name]
+            record_codec(model, dataset, machines, own, gains, savings)
     if plot is not None:
         title, beside = f"{dataset}, {len(found)} images", published_points() if published else []
         files.put(plot, curves.plot(drawn, title, plot.suffix.removeprefix("."), beside), force)
@@ -143,14 +146,19 @@ def check_one_curve(models: Sequence[store.Model]) -> None:
 
 
 def record_codec(
-    model: store.Model, dataset: str, points: Sequence[Point], gains: Sequence[Gain], savings: Sequence[Saving]
+    model: store.Model,
+    dataset: str,
+    machines: bool,
+    points: Sequence[Point],
+    gains: Sequence[Gain],
+    savings: Sequence[Saving],
 ) -> None:
     """Write a codec's metrics on its card, what it gains over other formats, and the mean savings of its curve."""
     for point in points:
         metrics = {key: value for key, value in asdict(point).items() if key not in NOT_RECORDED}
         against = {gain.against: gain.difference for gain in gains if gain.point is point}
-        model = store.record(model, Result(dataset, **metrics, against=against))
-    rates = [saving.on_card(dataset, points[0].count) for saving in savings if saving.name == model.name]
+        model = store.record(model, Result(dataset, **metrics, machines=machines, against=against))
+    rates = [saving.on_card(dataset, points[0].count, machines) for saving in savings if saving.name == model.name]
     if rates:
         kept = [old for old in model.card.bd_rates if not any(rate.replaces(old) for rate in rates)]
         store.amend(model, replace(model.card, bd_rates=(*kept, *rates)))
@@ -162,6 +170,7 @@ def eval_rates(
     images: Annotated[
         int, typer.Option(metavar="N", min=1, help="Use at most N images, spread evenly over the data.")
     ] = 500,
+    made_for: options.Readers = "people",
     json: options.Json = False,
     record: Record = False,
     quiet: options.Quiet = False,
@@ -177,6 +186,7 @@ def eval_rates(
     from dcu.data import dataset_name, items, shown
 
     model = store.find(codec, "codec")
+    machines = options.for_machines(made_for, [model])
     found = shown(items(data), images)
     chosen_device = options.start(threads, device)
     from dcu.codec import Codec
@@ -188,8 +198,9 @@ def eval_rates(
     if record:
         console.outlive_stdout()
     progress = console.progress(found, f"measuring {model.name}", quiet)
-    rates = measured_rates(loaded, dataset_name(data), (item.image() for item in progress))
+    rates = measured_rates(loaded, dataset_name(data), (item.image() for item in progress), machines)
     common = {"dataset": rates.dataset, "name": model.name, "count": rates.count}
     console.print_rows([common | {"quality": q, "bpp": bpp} for q, bpp in enumerate(rates.bpp)], json)
     if record:
-        store.amend(model, replace(model.card, rates=rates))
+        changed = {"machine_rates": rates} if machines else {"rates": rates}
+        store.amend(model, replace(model.card, **changed))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -101,6 +101,14 @@ KeepExtension = Annotated[
 ]
 FORMATS = ("avif", "avif-psnr", "avif-psnr-444", "jpeg", "jpeg2000", "jxl", "webp")
 """As `dcu.evaluate.baselines.FORMATS`, which needs torch."""
+Readers = Annotated[
+    Literal["people", "machines"],
+    typer.Option(
+        "--for",
+        help="Optimize bitstreams of codec-2 for people, who look at decoded images, or for machines, which classify "
+        "and segment them better then.",
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the files that would be written, without writing them.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Suppress progress, notes and the summary.")]
@@ -184,3 +192,11 @@ def chosen_view(view: str, views: int) -> str:
     if view == "full" and views == 5:
         raise UsageError("--view full and --views 5 cannot be combined")
     return "five" if views == 5 else view
+
+
+def for_machines(made_for: str, models: Sequence[store.Model]) -> bool:
+    """Whether ``--for`` names machines; raises UsageError where a codec makes no streams for them."""
+    without = [model.name for model in models if not model.card.machines]
+    if made_for == "machines" and without:
+        raise UsageError(f"--for machines: {without[0]} makes no streams for machines")
+    return made_for == "machines"

@@ -85,7 +85,7 @@ class Outputs:
     bpp: float
 
 
-def stream_of(codec: Codec, item: Item, native: bool, quality: int | None = None) -> Stream:
+def stream_of(codec: Codec, item: Item, native: bool, quality: int | None = None, machines: bool = False) -> Stream:
     """An item's bitstream as it is, or an image's: of its center 224 of short side 256, or with ``native`` of all.
 
     Raises
@@ -95,7 +95,8 @@ def stream_of(codec: Codec, item: Item, native: bool, quality: int | None = None
     """
     if not item.is_bitstream:
         image = item.image()
-        return codec.read(codec.compress(image if native else standard_crop(image), quality=quality))
+        shown = image if native else standard_crop(image)
+        return codec.read(codec.compress(shown, quality=quality, machines=machines))
     with item.named():
         return codec.read(item.read())
 
@@ -106,16 +107,18 @@ def run_dataset(
     progress: Iterable[Item],
     native: bool,
     quality: int | None = None,
+    machines: bool = False,
 ) -> Outputs:
     """The field's protocol: center 224 of short side 256, compressed to a whole file, read back, classified.
 
     ``numbers`` are the right classes of the items that ``progress`` gives. With ``native`` an image is compressed as
-    it is; bitstreams always are what they are. ``quality`` is the codec's operating point, by default its own.
+    it is; bitstreams always are what they are. ``quality`` is the codec's operating point, by default its own;
+    ``machines``: of streams for machines.
     """
     size, bpp, logits = 0, 0.0, []
     remaining = iter(progress)
     while batch := list(islice(remaining, BATCH)):
-        streams = [stream_of(classifier.codec, item, native, quality) for item in batch]
+        streams = [stream_of(classifier.codec, item, native, quality, machines) for item in batch]
         size += sum(stream.size for stream in streams)
         bpp += sum(8 * stream.size / (stream.full.width * stream.full.height) for stream in streams)
         logits.append(classifier.through(classifier.logits, classifier.look(streams)))

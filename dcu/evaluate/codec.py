@@ -135,12 +135,12 @@ def bits_per_symbol(codec: Codec, items: Iterable[Item]) -> BitsPerSymbol:
     return BitsPerSymbol(int(total), *(round(bits / total, 4) for bits in (integer, floating, float(plain))))
 
 
-def measured_rates(codec: Codec, dataset: str, images: Iterable[ImageArray]) -> Rates:
-    """The mean rate of each operating point of a codec, as its card states it."""
+def measured_rates(codec: Codec, dataset: str, images: Iterable[ImageArray], machines: bool = False) -> Rates:
+    """The mean rate of each operating point of a codec as its card states it, of streams for machines or for people."""
     rates, estimates = [], []
-    codec.of_estimate = (1.0,) * codec.points
+    codec.rates[machines] = None
     for image in images:
-        encoding, area = Encoding(codec, image), image.shape[0] * image.shape[1]
+        encoding, area = Encoding(codec, image, machines=machines), image.shape[0] * image.shape[1]
         rates.append([8 * len(encoding.write(q)) / area for q in range(codec.points)])
         estimates.append([bits / area for bits in encoding.estimated_bits()])
     rate, estimate = np.mean(rates, 0), np.mean(estimates, 0)
@@ -152,6 +152,7 @@ def measured_points(codec: Codec) -> list[int | None]:
     return [None] if codec.points == 1 else [round(q) for q in np.linspace(0, codec.points - 1, MEASURED_POINTS)]
 
 
-def evaluate(codec: Codec, images: Iterable[ImageArray], quality: int | None = None) -> Point:
-    """A codec's metrics on images at an operating point."""
-    return measure(codec.name, quality, None, partial(codec.compress, quality=quality), lambda _: codec.decode, images)
+def evaluate(codec: Codec, images: Iterable[ImageArray], quality: int | None = None, machines: bool = False) -> Point:
+    """A codec's metrics on images at an operating point, of streams for machines or for people."""
+    compress = partial(codec.compress, quality=quality, machines=machines)
+    return measure(codec.name, quality, None, compress, lambda _: codec.decode, images)

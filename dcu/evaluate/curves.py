@@ -70,9 +70,9 @@ class Saving:
         rates = {f"bd_rate_{measure}": rate for measure, rate in self.bd_rate.items()}
         return {"name": self.name, "against": self.against, **rates}
 
-    def on_card(self, dataset: str, count: int) -> BdRate:
+    def on_card(self, dataset: str, count: int, machines: bool) -> BdRate:
         """The same for the codec's card."""
-        return BdRate(dataset, count, self.against, self.bd_rate.get("psnr"), self.bd_rate.get("ms_ssim"))
+        return BdRate(dataset, count, self.against, self.bd_rate.get("psnr"), self.bd_rate.get("ms_ssim"), machines)
 
 
 def value(point: Point, measure: str) -> float:

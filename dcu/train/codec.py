@@ -174,7 +174,7 @@ class CodecTask:
         error = (reconstruction.float() - x).square().mean()
         distortion = error
         if self.recipe.similarity:
-            distortion = error + self.recipe.similarity * dissimilarity(x, reconstruction)
+            distortion = error + self.recipe.similarity * dissimilarity(x, reconstruction).mean()
         rate = mean(float(bpp.detach()), self.device)
         off = max(-1.0, min(1.0, rate / self.scalars["crop_target"] - 1))
         self.scalars["lambda"] *= math.exp(self.recipe.steer * off)
@@ -199,14 +199,20 @@ class CodecTask:
 
 
 def dissimilarity(x: Tensor, reconstruction: Tensor) -> Tensor:
-    """1 - MS-SSIM (Wang et al. 2003) of images (B, 3, H, W) in [-1, 1]; raises UsageError under 161 pixels a side."""
+    """1 - MS-SSIM (Wang et al. 2003), (B,), of images (B, 3, H, W) in [-1, 1].
+
+    Raises
+    ------
+    UsageError
+        A side has less than 161 pixels.
+    """
     from pytorch_msssim import ms_ssim
 
     if min(x.shape[2:]) < MS_SSIM_SHORT:
         raise UsageError(f"similarity: MS-SSIM needs crops of {MS_SSIM_SHORT} pixels")
     with torch.autocast(x.device.type, enabled=False):
         one, two = ((image.float().clamp(-1, 1) + 1) / 2 for image in (x, reconstruction))
-        return 1 - ms_ssim(one, two, data_range=1.0)  # type: ignore[no-any-return]
+        return 1 - ms_ssim(one, two, data_range=1.0, size_average=False)  # type: ignore[no-any-return]
 
 
 def psnr_of_mse(error: float) -> float:

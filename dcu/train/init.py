@@ -6,15 +6,16 @@ segmenters with the classifier of their codec; then with what ``--init`` names: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dcu import store
-from dcu.codec import Codec, analysis_input
+from dcu.codec import Codec, analysis_input, codec_of
 from dcu.errors import InvalidInputError, UnavailableError, UsageError
 from dcu.geometry import BLOCK
 from dcu.labels import IMAGENET
@@ -32,6 +33,10 @@ from dcu.train.foreign import PICKLED, digest, is_checkpoint, read_tensors
 
 READER = "reader."
 """How the names of a joint run's classifier begin."""
+FITTED = 8
+"""Batches that the first layer is fitted to where a network begins with one of another codec."""
+RIDGE = 1e-4
+"""Added to the diagonal of that fit, relative to its mean: channels that are always zero have no weights."""
 
 
 class Initialized(Protocol):
@@ -56,6 +61,9 @@ class Adaptable(Initialized, Protocol):
 
     def look(self, index: int) -> None:
         """Send a batch through the network."""
+
+    def seen_beside(self, codec: Codec, index: int) -> tuple[Tensor, Tensor]:
+        """Of the same batch what the network gets, and the latents of another codec of one rate."""
 
 
 @runtime_checkable
@@ -218,15 +226,24 @@ def from_weights(task: Matching, source: str, is_file: bool) -> Origin:
 def from_model(task: Adaptable, name: str) -> Origin:
     """Load an installed network's weights; the adapter's norms leave them alone at first, or there are none.
 
-    Of one that names other classes all but its last layer.
+    Of one that names other classes all but its last layer; of one that reads another codec of one rate with a first
+    layer that reads this codec's latents.
 
     Raises
     ------
     UnavailableError
-        It is not installed, not a classifier, of another codec or of another shape.
+        It is not installed, not a classifier, of another codec of many operating points or of another shape.
     """
-    network, model = installed_network(name, task.codec)
+    model, codec = store.find(name), task.codec
+    foreign = model.kind == "classifier" and model.fingerprint != codec.fingerprint
+    if foreign:
+        codec = codec_of(model.identity, codec.device)
+    network, model = installed_network(name, codec)
     found = network.state_dict()
+    if foreign:
+        if codec.points > 1:
+            raise UnavailableError(f"{name}: reads {codec.name}, which has many operating points")
+        found |= translated(network.stem, (task.seen_beside(codec, index) for index in range(FITTED)))
     same = model.card.labels == IMAGENET
     wanted = {
         n: t
@@ -239,3 +256,21 @@ def from_model(task: Adaptable, name: str) -> Origin:
     task.module.load_state_dict(taken, strict=False)
     restore_norms(task.module, task.look, NORM_BATCHES)
     return {"name": model.name, "sha256": model.sha256}
+
+
+@torch.no_grad()
+def translated(stem: nn.Conv2d, pairs: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """A network's first layer for other inputs: behind the affine map (least squares) from them to what it reads now.
+
+    ``pairs``: what it is to read (B, C, h, w) and what it reads now (B, D, h, w) of the same images.
+    """
+    products, targets = torch.zeros(()), torch.zeros(())
+    for ours, theirs in pairs:
+        x, y = (latents.double().transpose(0, 1).flatten(1).cpu() for latents in (ours, theirs))
+        x = torch.cat([x, torch.ones_like(x[:1])])
+        products, targets = products + x @ x.T, targets + x @ y.T
+    ridge = RIDGE * products.diagonal().mean() * torch.eye(len(products), dtype=products.dtype)
+    fitted = torch.linalg.solve(products + ridge, targets).to(stem.weight)
+    weight = torch.einsum("odij,cd->ocij", stem.weight, fitted[:-1])
+    assert stem.bias is not None
+    return {"stem.weight": weight, "stem.bias": stem.bias + stem.weight.sum((2, 3)) @ fitted[-1]}

@@ -93,8 +93,8 @@ class JointTraining:
     def __post_init__(self) -> None:
         if not self.variable_rate.adapter:
             raise ValueError("variable_rate.adapter must be at least 1")
-        if self.variable_rate.similarity:
-            raise ValueError("variable_rate.similarity must be 0")
+        if self.variable_rate.similarity or self.variable_rate.exponent != 1:
+            raise ValueError("variable_rate.similarity must be 0, and variable_rate.exponent 1")
         if self.schedule.optimizer != "adam":  # others change what has no gradient: streams for people
             raise ValueError("schedule.optimizer must be adam")
 

@@ -29,7 +29,7 @@ from dcu.nets.norms import NORM_BATCHES, fold_norms, measure_norms
 from dcu.schema import Between, Name, Share
 from dcu.tasks import rgb
 from dcu.train import init
-from dcu.train.inputs import network_input, point_of, random_points
+from dcu.train.inputs import default_points, network_input, point_of, random_points
 from dcu.train.optimizers import ParameterGroup
 from dcu.train.recipe import Depth, Width, check_size
 from dcu.train.teacher import SHARPER, Teacher
@@ -144,6 +144,14 @@ class StudentTask:
         """Send views that nothing is learned from as far as the split point."""
         views = self.views(-1 - index)
         self.module.split_features(self.seen(views.images.to(self.device), views.points))
+
+    @torch.no_grad()
+    def seen_beside(self, codec: Codec, index: int) -> tuple[Tensor, Tensor]:
+        """Of views that nothing is learned from what the network gets, and the latents of another codec of one rate."""
+        views = self.views(-1 - index)
+        images = views.images.to(self.device)
+        theirs = network_input(codec, "latent", images, default_points(codec, images))
+        return self.seen(images, views.points), theirs
 
     def seen(self, views: Tensor, points: Tensor) -> Tensor:
         """What the network gets of views (B, side, side, 3) uint8 at operating points (B,)."""

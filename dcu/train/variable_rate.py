@@ -1,7 +1,11 @@
-"""Training a codec for every rate: squared error + lambda * bits, lambda drawn for each crop.
+"""Training a codec for every rate: distortion + lambda * bits, lambda drawn for each crop.
 
-The loss of a crop is (MSE + lambda bpp) (lambda_0 / lambda)^balance: without the second factor low rates, whose errors
-are large, would decide alone; at 0.6 the high ones would.
+::
+
+    loss of a crop = (D + lambda bpp) (lambda_0 / lambda)^balance,   D = (MSE + similarity (1 - MS-SSIM))^exponent
+
+Without the last factor low rates, whose errors are large, would decide alone. An exponent of 1/2 gives crops with small
+errors more weight: the PSNR of an operating point then differs less from image to image.
 """
 
 from __future__ import annotations
@@ -45,6 +49,8 @@ STEP_OF_LAMBDA = 15.0
 """Square of the quantization step over lambda to begin with; 26 is that of a Gaussian source at high rates."""
 FIRST_SHARE = 0.1
 """Of lambda at the first step, while it grows in."""
+LEAST_DISTORTION = 1e-8
+"""Below it the distortion has no gradient: that of a root is infinite at 0."""
 LEAST_NONZERO = 5e-3
 """Share of a channel's symbols that are not zero, from which on the channel is coded."""
 
@@ -67,6 +73,7 @@ class VariableRateRecipe:
     blocks_rate: Share = 0.25  # of the learning rate, for residual blocks: at all of it their units die
     grow_steps: Steps = 1000  # in which lambda grows in from a tenth
     similarity: Annotated[float, Between(0, 1e6)] = 0.0  # weight of 1 - MS-SSIM beside the squared error
+    exponent: Share = 1.0  # of the distortion; lambda is in its units
 
     def __post_init__(self) -> None:
         depth = self.analysis_depth + self.synthesis_depth
@@ -186,6 +193,7 @@ class VariableRateTask:
         distortion = error
         if self.recipe.similarity:
             distortion = error + self.recipe.similarity * dissimilarity(x, reconstruction)
+        distortion = distortion.clamp(min=LEAST_DISTORTION) ** self.recipe.exponent
         loss = ((distortion + lambda_ * bpp) * self.recipe.weight(q)).mean()
         return loss, {"crop_bpp": float(bpp.detach().mean()), "crop_psnr": psnr_of_mse(float(error.detach().mean()))}
 
@@ -193,8 +201,9 @@ class VariableRateTask:
         """Loss, bpp and PSNR of held-out images at five operating points, rounded as in files."""
         points = evenly_spaced(5)
         error, bpp = self.measure(points.to(self.device) + self.first)
-        loss = (error + self.recipe.lambda_of(points) * bpp) * self.recipe.weight(points)
+        loss = (error**self.recipe.exponent + self.recipe.lambda_of(points) * bpp) * self.recipe.weight(points)
         metrics = {"held_out_loss": float(loss.mean())}
+        error, bpp = error.mean(0), bpp.mean(0)
         for q, error_there, bpp_there in zip(points.int().tolist(), error.tolist(), bpp.tolist(), strict=True):
             metrics |= {f"bpp_{q}": bpp_there, f"psnr_{q}": psnr_of_mse(error_there)}
         return metrics
@@ -213,14 +222,14 @@ class VariableRateTask:
         return torch.cat(coded)
 
     def measure(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean squared error (of [-1, 1]) and bpp of the held-out images at each of some operating points."""
+        """Mean squared error (of [-1, 1]) and bpp of each held-out image (rows) at each of some operating points."""
         errors, rates = [], []
         for item in self.held_out:
             x = analysis_input(torch.from_numpy(np.array(cropped_to_blocks(item.image()))[None]).to(self.device))
             reconstruction, bits = self.module(x, points)
             errors.append((reconstruction.clamp(-1, 1) - x).square().mean((1, 2, 3)).cpu())
             rates.append(bits.cpu() / (x.shape[2] * x.shape[3]))
-        return torch.stack(errors).mean(0), torch.stack(rates).mean(0)
+        return torch.stack(errors), torch.stack(rates)
 
 
 def spread_points(count: int, rng: np.random.Generator) -> Tensor:
