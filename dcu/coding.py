@@ -167,7 +167,7 @@ class VariableRate(Coding):
     version, points, dtype, kept_dtype = 2, POINTS, torch.int16, torch.float16
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
-        context = part(tensors, "context.")
+        context = {n: t.int() if t.dtype == torch.int16 else t for n, t in part(tensors, "context.").items()}
         self.entropy = LogisticCoder(context)
         self.channels = self.entropy.channels
         self.gain, self.ungain = tensors["gain"].float(), tensors["ungain"].float()

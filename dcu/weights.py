@@ -23,7 +23,7 @@ MOST_HEADER = 2**20
 MOST_DIMENSIONS = 8
 MOST_WIDTH = 2**12
 """Rows of an empty matrix, which no size of a file bounds."""
-ITEM_BYTES = {"F16": 2, "BF16": 2, "F32": 4, "I32": 4}
+ITEM_BYTES = {"F16": 2, "BF16": 2, "F32": 4, "I16": 2, "I32": 4}
 INTEGERS = "context."
 """How the names of integer tensors begin: those of a codec's context model, which are exact."""
 
@@ -88,7 +88,7 @@ def check_header(data: bytes) -> None:
             continue
         entry = build(Entry, value)
         integers = name.startswith(INTEGERS)
-        if entry.dtype not in ITEM_BYTES or integers != (entry.dtype == "I32"):
+        if entry.dtype not in ITEM_BYTES or integers != entry.dtype.startswith("I"):
             raise ValueError(f"{name[:80]!r} is of type {entry.dtype[:20]}")
         if 0 in entry.shape and not (integers and max(entry.shape) <= MOST_WIDTH):  # a first pass has no context
             raise ValueError(f"{name[:80]!r} is empty")

@@ -144,6 +144,11 @@ def test_usage_errors(dcu: Dcu, photo: Path) -> None:
         assert one_line(answer.err), answer.err
 
 
+def test_choices_are_listed(dcu: Dcu, photo: Path) -> None:
+    ran = dcu("compress", photo, "--device", "tpu")
+    assert (ran.code, ran.err) == (2, "dcu: Invalid value for '--device': 'tpu' is not one of 'auto', 'cpu', 'cuda'.\n")
+
+
 def test_binary_is_not_written_to_a_terminal(photo: Path) -> None:
     ours, theirs = pty.openpty()
     answer = subprocess.run(

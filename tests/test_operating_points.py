@@ -200,6 +200,16 @@ def test_every_step_and_integer_has_its_part_in_the_fingerprint(variable: Codec)
     assert Codec(tensors, "changed").fingerprint == variable.fingerprint
 
 
+def test_integers_that_fit_are_stored_in_16_bits(variable: Codec) -> None:
+    tensors = random_variable_rate_codec()
+    types = {name: tensor.dtype for name, tensor in tensors.items() if name.startswith("context.")}
+    assert types["context.00.1.weight"] == torch.int16
+    assert types["context.ends"] == torch.int32  # up to 65536
+    wide = {name: tensor.int() if name in types else tensor for name, tensor in tensors.items()}
+    assert Codec(wide, "wide").fingerprint == variable.fingerprint
+    assert Codec(wide, "wide").compress(IMAGE, quality=9) == variable.compress(IMAGE, quality=9)
+
+
 @pytest.mark.parametrize("name", ["gain", "ungain", "context.coded", "synthesis.bias.anchors"])
 def test_weights_of_other_shapes(name: str) -> None:
     tensors = random_variable_rate_codec()

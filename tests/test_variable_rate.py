@@ -262,6 +262,8 @@ def test_lambda_falls_and_weights_rise_with_the_operating_point() -> None:
     q = torch.tensor([0.0, 31.5, 63.0])
     assert RECIPE.lambda_of(q).tolist() == pytest.approx([1.0, 0.0015**0.5, 0.0015])
     assert RECIPE.weight(q).tolist() == pytest.approx([0.0015**0.2, 1.0, 0.0015**-0.2], rel=1e-5)
+    similar = replace(RECIPE, similarity=0.2, similarity_at_0=0.25)
+    assert similar.similarity_of(q).tolist() == pytest.approx([0.05, 0.1, 0.2])
 
 
 @torch.no_grad()

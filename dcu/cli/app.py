@@ -188,7 +188,7 @@ def answer(error: Exception) -> int:
         complain(str(error))
         return error.exit_code
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # of click, or of typer's copy of it
-        message = error.format_message()
+        message = error.format_message().replace(": Value error, ", ": ")  # the class that typer's parser raised
         if type(error).__name__ == "NoArgsIsHelpError":
             say(*message.splitlines())
         elif message:  # none where help was shown instead

@@ -116,7 +116,13 @@ def variable_rate_tensors(module: VariableRateCodec, coded: Tensor) -> dict[str,
     }
     tensors |= {"gain": module.log_gain(points).exp(), "ungain": module.log_ungain(points).exp()}
     integers = logistic.integer_tensors(module.context, coded)
-    return {name: t.detach() for name, t in (tensors | {f"context.{n}": t for n, t in integers.items()}).items()}
+    tensors |= {f"context.{name}": in_16_bits(tensor) for name, tensor in integers.items()}
+    return {name: tensor.detach() for name, tensor in tensors.items()}
+
+
+def in_16_bits(integers: Tensor) -> Tensor:
+    """The int32 tensor as int16 where that holds it, which halves the file's part."""
+    return integers.short() if bool((integers.abs() < 2**15).all()) else integers
 
 
 def joint_models(

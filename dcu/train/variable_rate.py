@@ -72,7 +72,8 @@ class VariableRateRecipe:
     balance: Share = 0.4
     blocks_rate: Share = 0.25  # of the learning rate, for residual blocks: at all of it their units die
     grow_steps: Steps = 1000  # in which lambda grows in from a tenth
-    similarity: Annotated[float, Between(0, 1e6)] = 0.0  # weight of 1 - MS-SSIM beside the squared error
+    similarity: Annotated[float, Between(0, 1e6)] = 0.0  # at q = 63, the weight of 1 - MS-SSIM beside squared error
+    similarity_at_0: Share = 1.0  # the same at q = 0, as a share of it
     exponent: Share = 1.0  # of the distortion; lambda is in its units
 
     def __post_init__(self) -> None:
@@ -87,6 +88,10 @@ class VariableRateRecipe:
     def lambda_of(self, q: Tensor) -> Tensor:
         """lambda(q), log-linear."""
         return self.largest_lambda * (self.smallest_lambda / self.largest_lambda) ** (q / (POINTS - 1))
+
+    def similarity_of(self, q: Tensor) -> Tensor:
+        """The weight of 1 - MS-SSIM, log-linear."""
+        return self.similarity * self.similarity_at_0 ** (1 - q / (POINTS - 1))
 
     def weight(self, q: Tensor) -> Tensor:
         """What the loss of an operating point is multiplied by; 1 in the middle of the range."""
@@ -192,7 +197,7 @@ class VariableRateTask:
         lambda_ = self.recipe.lambda_of(q) * FIRST_SHARE ** max(0.0, 1 - batch.step / self.recipe.grow_steps)
         distortion = error
         if self.recipe.similarity:
-            distortion = error + self.recipe.similarity * dissimilarity(x, reconstruction)
+            distortion = error + self.recipe.similarity_of(q) * dissimilarity(x, reconstruction)
         distortion = distortion.clamp(min=LEAST_DISTORTION) ** self.recipe.exponent
         loss = ((distortion + lambda_ * bpp) * self.recipe.weight(q)).mean()
         return loss, {"crop_bpp": float(bpp.detach().mean()), "crop_psnr": psnr_of_mse(float(error.detach().mean()))}
