@@ -76,11 +76,12 @@ def test_models_are_as_their_cards_say(dcu: Dcu) -> None:
 def test_cards_state_measured_metrics_and_costs_within_the_design() -> None:
     for model in installed():
         assert model.card.results, model.name
-        assert model.card.bytes <= {"codec": 8e6, "classifier": 10e6, "segmenter": 10e6}[model.kind]
+        largest, analysis, synthesis = (10e6, 30_000, 35_000) if model.card.points > 1 else (8e6, 25_000, 30_000)
+        assert model.card.bytes <= (largest if model.kind == "codec" else 10e6)
         if model.kind == "codec":
             assert model.card.macs_per_pixel
-            assert model.card.macs_per_pixel.analysis <= 25_000
-            assert model.card.macs_per_pixel.synthesis <= 30_000
+            assert model.card.macs_per_pixel.analysis <= analysis
+            assert model.card.macs_per_pixel.synthesis <= synthesis
 
 
 def test_cards_are_short_and_state_standard_errors_and_data() -> None:
