@@ -191,8 +191,8 @@ def test_streams_for_machines(dcu: Dcu, photo: Path, tmp_path: Path, own_models:
     (line,) = dcu(*call, out, "--rate", str(card.machine_rates.bpp[20]), "--json").lines
     assert (line["quality"], stream_of(out).header.machines) == (20, True)
     for made_for in ("people", "machines"):
-        call = ("eval", "codec", photo.parent, "--codec", "codec-7", "--baselines", "webp", "--record")
-        assert dcu(*call, "--for", made_for).code == 0
+        evaluate = ("eval", "codec", photo.parent, "--codec", "codec-7", "--baselines", "webp", "--record")
+        assert dcu(*evaluate, "--for", made_for).code == 0
     card = store.read_model(model.directory).card
     assert [result.machines for result in card.results] == 10 * [False] + 10 * [True]
     assert [rate.machines for rate in card.bd_rates] == [False, True]

@@ -275,8 +275,8 @@ def test_exponent_is_that_of_each_crops_distortion(tar: Path) -> None:
     errors, roots = ([float(task.loss(crop)[0]) for crop in crops] for task in tasks)
     assert roots == pytest.approx(np.sqrt(errors), rel=1e-4)
     assert float(tasks[1].loss(batch)[0]) == pytest.approx(np.mean(np.sqrt(errors)), rel=1e-4)
-    errors, roots = (task.validate()["held_out_loss"] for task in tasks)
-    assert 0.8 * errors**0.5 < roots <= errors**0.5  # the mean of roots
+    error, root = (task.validate()["held_out_loss"] for task in tasks)
+    assert 0.8 * error**0.5 < root <= error**0.5  # the mean of roots
 
 
 def test_batches_cover_the_range_of_rates(tar: Path) -> None:

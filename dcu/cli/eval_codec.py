@@ -202,5 +202,5 @@ def eval_rates(
     common = {"dataset": rates.dataset, "name": model.name, "count": rates.count}
     console.print_rows([common | {"quality": q, "bpp": bpp} for q, bpp in enumerate(rates.bpp)], json)
     if record:
-        changed = {"machine_rates": rates} if machines else {"rates": rates}
-        store.amend(model, replace(model.card, **changed))
+        card = replace(model.card, machine_rates=rates) if machines else replace(model.card, rates=rates)
+        store.amend(model, card)

@@ -123,10 +123,15 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: OptimizerState
 
 
 def pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Json:
-    """A nested value as JSON; each tensor goes into ``tensors`` under the name that stands in its place."""
+    """A nested value as JSON; each tensor goes into ``tensors`` under the name that stands in its place.
+
+    A tensor's order in memory is kept with it: rounding of matrix products depends on it.
+    """
     if isinstance(value, Tensor):
-        tensors[name] = value
-        return {"tensor": name}
+        strides = value.stride()
+        order: list[Json] = [*sorted(range(value.ndim), key=lambda axis: -strides[axis])]
+        tensors[name] = value.permute(order)  # type: ignore[arg-type]
+        return {"tensor": name, "order": order}
     if isinstance(value, dict):
         return {"dict": {str(key): pack(item, f"{name}{key}.", tensors) for key, item in value.items()}}
     if isinstance(value, list | tuple):
@@ -141,6 +146,8 @@ def unpack(packed: Any, tensors: dict[str, Tensor]) -> Any:
         return [unpack(item, tensors) for item in packed]
     if isinstance(packed, dict):
         if "tensor" in packed:
-            return tensors[packed["tensor"]]
+            tensor = tensors[packed["tensor"]]
+            order = packed.get("order", range(tensor.ndim))
+            return tensor.permute(sorted(range(tensor.ndim), key=order.__getitem__))
         return {key: unpack(item, tensors) for key, item in packed["dict"].items()}
     return packed
