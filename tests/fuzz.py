@@ -8,6 +8,7 @@ damaged stream that is accepted, more than ``LIMIT`` seconds for a case, ``MEMOR
 from __future__ import annotations
 
 import argparse
+import copy
 import faulthandler
 import hashlib
 import io
@@ -291,11 +292,11 @@ def altered_json(rng: Rng, text: bytes) -> bytes:
                 continue
             match int(rng.integers(3)):
                 case 0:
-                    owner[key] = pick(rng, VALUES)
+                    owner[key] = copy.deepcopy(pick(rng, VALUES))  # else a later change is one of VALUES
                 case 1:
                     del owner[key]
                 case 2:
-                    owner[key] = owner[pick(rng, keys)]
+                    owner[key] = copy.deepcopy(owner[pick(rng, keys)])
             break
     return json.dumps(root).encode()
 
