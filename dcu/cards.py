@@ -112,8 +112,7 @@ class Result:
         """Whether it measures anew what another states: the same data set, engine, operating point and kind."""
 
         def key(result: Result) -> tuple[object, ...]:
-            kind = result.agreement is None
-            return result.dataset, result.engine, result.quality, result.machines, kind
+            return result.dataset, result.engine, result.quality, result.machines, result.agreement is None
 
         return key(self) == key(other)
 

@@ -208,3 +208,5 @@ def test_no_streams_for_machines(dcu: Dcu, photo: Path, tmp_path: Path, codec: s
         ran = dcu(*call, "--codec", codec, "--for", "machines")
         assert (ran.code, ran.out) == (2, "")
         assert f"{codec} makes no streams for machines" in ran.err
+    ran = dcu("eval", "classifier", photo.parent, "--network", "classifier-0.0983", "--for", "machines")
+    assert "codec-0.0983 makes no streams for machines" in ran.err

@@ -45,7 +45,12 @@ class Goal:
     target_psnr: float | None
     fit: bool
     metadata: bool
-    machines: bool
+    made_for: str
+
+    @property
+    def machines(self) -> bool:
+        """Whether streams for machines are wanted."""
+        return self.made_for == "machines"
 
     @property
     def variable(self) -> bool:
@@ -75,7 +80,7 @@ class Goal:
         """The codecs that may be used, by rising rate; raises UsageError, UnavailableError."""
         if self.codec or self.variable:
             found = [store.find(self.codec or VARIABLE, "codec")]
-            options.for_machines("machines" if self.machines else "people", found)
+            options.for_machines(self.made_for, found)
             return found
         if self.target_bytes is not None or self.target_psnr is not None:
             return store.codecs_of_every_rate()
@@ -116,7 +121,7 @@ class Goal:
         """The goal as shards state it."""
         codecs = "+".join(model.identity.hex() for model in self.models)
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "codec"}
-        chosen = [f"{name}={value}" for name, value in values.items() if value not in (None, False)]
+        chosen = [f"{name}={value}" for name, value in values.items() if value not in (None, False, "people")]
         return " ".join(["dcu compress", codecs, *chosen])
 
     def variable_writer(self, codec: Codec) -> Writer:
@@ -178,7 +183,7 @@ def compress(
     fit: Annotated[
         bool, typer.Option("--fit", help="With --target-bytes: reduce images that are too large even at quality 0.")
     ] = False,
-    made_for: options.Readers = "people",
+    made_for: options.MadeFor = "people",
     thumbnail_only: Annotated[
         bool, typer.Option("--thumbnail-only", help="Compress the image reduced to 256 pixels on its short side.")
     ] = False,
@@ -213,7 +218,7 @@ def compress(
     """
     from dcu.image import SUFFIXES, parse_color
 
-    goal = Goal(codec, quality, rate, target_bytes, target_psnr, fit, keep_metadata, made_for == "machines")
+    goal = Goal(codec, quality, rate, target_bytes, target_psnr, fit, keep_metadata, made_for)
     goal.check()
     parse_color(background)
     found = files.sources(inputs, SUFFIXES, "images", files_from)

@@ -54,7 +54,7 @@ def eval_classifier(
             show_default="that of 0.0983 bpp",
         ),
     ] = None,
-    made_for: options.Readers = "people",
+    made_for: options.MadeFor = "people",
     engine: options.EngineName = "auto",
     json: options.Json = False,
     record: Record = False,
@@ -87,9 +87,10 @@ def eval_classifier(
 
     classifier = Classifier(model, codec_of(model.identity, chosen_device, "float32"), chosen_device, engine)
     compressed = all(item.is_bitstream for item in found)
-    machines = made_for == "machines"
+    machines = options.for_machines(made_for, [store.find_codec(model.identity)])
     if compressed and (quality is not None or machines):
-        raise UsageError(f"{'--for' if machines else '--quality'}: bitstreams have an operating point already")
+        option = "--for" if machines else "--quality"
+        raise UsageError(f"{option}: DATA contains bitstreams, which are not compressed again")
     try:
         point = None if compressed else classifier.codec.point(quality, machines)
     except ValueError as error:

@@ -55,7 +55,7 @@ def eval_codec(
     published: Published = False,
     compressai: CompressAi = None,
     bits: Bits = False,
-    made_for: options.Readers = "people",
+    made_for: options.MadeFor = "people",
     force: options.Force = False,
     json: options.Json = False,
     record: Record = False,
@@ -170,7 +170,7 @@ def eval_rates(
     images: Annotated[
         int, typer.Option(metavar="N", min=1, help="Use at most N images, spread evenly over the data.")
     ] = 500,
-    made_for: options.Readers = "people",
+    made_for: options.MadeFor = "people",
     json: options.Json = False,
     record: Record = False,
     quiet: options.Quiet = False,

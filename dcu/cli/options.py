@@ -101,12 +101,12 @@ KeepExtension = Annotated[
 ]
 FORMATS = ("avif", "avif-psnr", "avif-psnr-444", "jpeg", "jpeg2000", "jxl", "webp")
 """As `dcu.evaluate.baselines.FORMATS`, which needs torch."""
-Readers = Annotated[
+MadeFor = Annotated[
     Literal["people", "machines"],
     typer.Option(
         "--for",
-        help="Optimize bitstreams of codec-2 for people, who look at decoded images, or for machines, which classify "
-        "and segment them better then.",
+        help="Optimize bitstreams for people (quality of decoded images) or for machines (accuracy of networks, with "
+        "codecs that support it).",
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
@@ -196,7 +196,9 @@ def chosen_view(view: str, views: int) -> str:
 
 def for_machines(made_for: str, models: Sequence[store.Model]) -> bool:
     """Whether ``--for`` names machines; raises UsageError where a codec makes no streams for them."""
-    without = [model.name for model in models if not model.card.machines]
-    if made_for == "machines" and without:
-        raise UsageError(f"--for machines: {without[0]} makes no streams for machines")
-    return made_for == "machines"
+    if made_for == "people":
+        return False
+    for model in models:
+        if not model.card.machines:
+            raise UsageError(f"--for machines: {model.name} makes no streams for machines")
+    return True

@@ -62,7 +62,7 @@ def interval_tables() -> tuple[Ints, Ints]:
 
 
 def integer_tensors(context: LogisticContext, coded: Tensor) -> dict[str, Tensor]:
-    """A trained context model in fixed point: the int32 tensors that a codec's weights file holds.
+    """A trained context model in fixed point, int32; a codec's weights file holds them in 16 bits where they fit.
 
     ``groups`` (G, 3): channels, passes, reach; ``coded`` (64 * kinds, C): whether a channel is coded at an operating
     point; ``compressed`` (4096,); ``radii`` and ``ends`` as :func:`interval_tables` gives them; of each pass, PP = 00,

@@ -129,9 +129,9 @@ def pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Json:
     """
     if isinstance(value, Tensor):
         strides = value.stride()
-        order: list[Json] = [*sorted(range(value.ndim), key=lambda axis: -strides[axis])]
-        tensors[name] = value.permute(order)  # type: ignore[arg-type]
-        return {"tensor": name, "order": order}
+        order = sorted(range(value.ndim), key=lambda axis: -strides[axis])
+        tensors[name] = value.permute(order)
+        return {"tensor": name, "order": [*order]}
     if isinstance(value, dict):
         return {"dict": {str(key): pack(item, f"{name}{key}.", tensors) for key, item in value.items()}}
     if isinstance(value, list | tuple):

@@ -235,12 +235,11 @@ def from_model(task: Adaptable, name: str) -> Origin:
         It is not installed, not a classifier, of another codec of many operating points or of another shape.
     """
     model, codec = store.find(name), task.codec
-    foreign = model.kind == "classifier" and model.fingerprint != codec.fingerprint
-    if foreign:
+    if model.kind == "classifier" and model.fingerprint != codec.fingerprint:
         codec = codec_of(model.identity, codec.device)
     network, model = installed_network(name, codec)
     found = network.state_dict()
-    if foreign:
+    if codec is not task.codec:
         if codec.points > 1:
             raise UnavailableError(f"{name}: reads {codec.name}, which has many operating points")
         found |= translated(network.stem, (task.seen_beside(codec, index) for index in range(FITTED)))
