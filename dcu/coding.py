@@ -30,9 +30,9 @@ from dcu.nets.transforms import BLOCK_CHANNELS, Analysis, ConditionalAnalysis, C
 from dcu.regions import in_pieces
 
 T = TypeVar("T", bound=nn.Module)
-ESTIMATED = 6
+ESTIMATED = 21
 """Every how many operating points bits are estimated."""
-ESTIMATED_FROM = 2**12
+ESTIMATED_FROM = 2**8
 """Latent positions, at most twice as many, from which they are."""
 HISTOGRAM = 128
 """Largest symbol that a histogram tells from others."""
@@ -238,7 +238,7 @@ class VariableRate(Coding):
 
 
 def histogram_bits(symbols: Tensor) -> float:
-    """Bits of symbols (C, N), floats that are integers, by how often each channel has each of them."""
+    """Bits of symbols (C, N), floats that are integers, from the counts of each symbol in each channel."""
     levels = 2 * HISTOGRAM + 1
     index = symbols.clamp_(-HISTOGRAM, HISTOGRAM).int() + HISTOGRAM
     first = torch.arange(0, len(symbols) * levels, levels, dtype=torch.int32, device=symbols.device)

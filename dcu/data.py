@@ -265,10 +265,10 @@ def sample_items() -> list[Item]:
     return directory_items(paths.shipped("samples"), SUFFIXES, LeftOut())
 
 
-def shown(found: Sequence[Item], most: int) -> list[Item]:
-    """At most so many items of a data set, spread over it; without one, the photographs that dcu carries."""
+def shown(found: Sequence[Item], most: int | None) -> list[Item]:
+    """At most so many items of a data set, spread over it, or all; without one, the photographs that dcu carries."""
     found = found or sample_items()
-    return [found[i] for i in np.linspace(0, len(found) - 1, min(most, len(found))).astype(int)]
+    return [found[i] for i in np.linspace(0, len(found) - 1, min(most or len(found), len(found))).astype(int)]
 
 
 def gather(sources: Sequence[Path]) -> list[Item]:

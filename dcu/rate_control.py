@@ -82,7 +82,7 @@ def search(encoding: Encoding, most: int) -> tuple[bytes | None, int]:
 def reaching_psnr(encoding: Encoding, least: float) -> bytes:
     """The bitstream of the lowest operating point with at least so many dB; raises UsageError where none has."""
     low, high, reached = -1, encoding.points, 0.0
-    for _ in range(SYNTHESES):  # of 64 operating points all are told apart, but for the lowest two
+    for _ in range(SYNTHESES):  # of 64 operating points each is distinguished, but for the lowest two
         if low + 1 < high:
             q = (low + high + 1) // 2
             reached = encoding.psnr(q)

@@ -63,7 +63,7 @@ def test_golden_payloads_are_as_long_as_their_symbols(path: Path, monkeypatch: p
     codec.symbols([stream.full])
     for more in (b"\0", b"\0" * 8, b"x"):
         tiles = [*stream.full.tiles[:-1], stream.full.tiles[-1] + more]
-        data = bitstream.write(bitstream.Header(stream.codec), stream.full.width, stream.full.height, [tiles])
+        data = bitstream.write(stream.header, stream.full.width, stream.full.height, [tiles])
         with pytest.raises(InvalidInputError, match="after the last symbol"):
             codec.decode(data)
 

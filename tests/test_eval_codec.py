@@ -75,6 +75,12 @@ def test_savings_are_on_the_card(dcu: Dcu, images: Path, codec_2: store.Model) -
     assert list(on_card()) == ["avif", "avif-psnr", "jpeg"], "those of other formats stay"
 
 
+def test_some_of_the_images_are_measured(dcu: Dcu, images: Path) -> None:
+    call = ("eval", "codec", images, "--codec", "codec-0.0983", "--json")
+    assert [dcu(*call, *some).lines[0]["count"] for some in ((), ("--images", "1"), ("--images", "9"))] == [2, 1, 2]
+    assert dcu(*call, "--images", "0").code == 2
+
+
 def test_rate_replaces_one_of_the_same_images_and_format() -> None:
     rate = cards.BdRate("kodak-odd", 12, "avif", -3.0)
     assert rate.replaces(replace(rate, psnr=4.0))

@@ -36,7 +36,15 @@ from .conftest import Dcu, write_classes
 CONFIGS = paths.shipped("configs")
 FILES = sorted(path for path in CONFIGS.glob("*.toml") if path.stem != "mixtures")
 RATES = ("0.0983", "0.330", "0.635")
-WITHOUT_RATES = ("classifier-2", "codec-2", "codec-2-machines", "codec-2-ms-ssim", "paper", "paper-small")
+WITHOUT_RATES = (
+    "classifier-2",
+    "codec-2",
+    "codec-2-machines",
+    "codec-2-ms-ssim",
+    "codec-2-sharp",
+    "paper",
+    "paper-small",
+)
 """Recipes of one model each."""
 NAMES = [path.stem if path.stem in WITHOUT_RATES else f"{path.stem}-{rate}" for path in FILES for rate in RATES]
 SMALL = ("schedule.steps=2", "data.batch=2", "data.held_out=1")
@@ -45,6 +53,7 @@ RUNS = {
     "codec-0.0983": ("codec", ["schedule.steps=20", "data.crop=32", *SMALL[1:]]),
     "codec-2": ("codec", ["data.validate_on=1", *SMALL]),
     "codec-2-ms-ssim": ("codec", ["data.validate_on=1", *SMALL]),
+    "codec-2-sharp": ("codec", ["data.validate_on=1", *SMALL]),
     "paper": ("classifier", ["schedule.steps=20", "data.crop=32", "resnet.width=0.0625", *SMALL[1:]]),
     "paper-small": ("classifier", ["data.crop=32", *SMALL]),
     "codec-2-machines": ("joint", ["data.validate_on=1", "data.window=64", *SMALL]),
@@ -183,6 +192,12 @@ def test_rates_bases_mixtures_and_settings(tmp_path: Path) -> None:
     assert (found.name, parts.codec.name, parts.codec.rate) == ("other-0.5", "new-0.5", 0.6)
     assert (parts.schedule.steps, parts.schedule.seed) == (9, 7)
     assert parts.data.weights == {"a": 2, "b": 3, "c": 1}
+    (tmp_path / "third.toml").write_text('base = "other"\n[schedule]\nseed = 8')
+    parts = find_recipe(f"{tmp_path}/third-0.5").sections(CodecTraining)
+    assert (parts.codec.rate, parts.codec.width, parts.schedule.steps, parts.schedule.seed) == (0.6, 8, 4, 8)
+    (tmp_path / "own.toml").write_text('base = "third"\n')
+    with pytest.raises(UsageError, match="base leads back to third"):
+        find_recipe(f"{tmp_path}/third-0.5")
     shutil.copy(CONFIGS / "codec.toml", tmp_path)  # a copy of a shipped one finds the mixtures that dcu ships
     (tmp_path / "mixtures.toml").unlink()
     assert find_recipe(f"{tmp_path}/codec-0.330").sections(CodecTraining).data.weights["imagenet1000-train"] == 4

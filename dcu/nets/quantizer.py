@@ -80,8 +80,8 @@ class Quantizer(nn.Module):
         return self.centers.flatten().index_select(0, (symbols + first).flatten()).view(symbols.shape)
 
 
-def soft_assignment(distance: Tensor, dim: int) -> Tensor:
+def soft_assignment(distance: Tensor, dim: int, sigma: float = SIGMA) -> Tensor:
     """One-hot: the least of squared distances along a dimension; its gradient is that of the soft assignment."""
-    soft = torch.softmax(-SIGMA * distance, dim)
+    soft = torch.softmax(-sigma * distance, dim)
     hard = torch.zeros_like(soft).scatter_(dim, distance.min(dim, keepdim=True).indices, 1.0)
     return soft - soft.detach() + hard

@@ -20,7 +20,7 @@ from dcu.geometry import POINTS
 from dcu.nets.context import UnboundedGroup
 from dcu.nets.logistic_context import LogisticContext, logistic_bits
 from dcu.nets.operating_point import AnchorVectors, per_channel
-from dcu.nets.quantizer import soft_assignment
+from dcu.nets.quantizer import SIGMA, soft_assignment
 from dcu.nets.transforms import ConditionalAnalysis, ConditionalSynthesis, exact
 
 
@@ -38,6 +38,9 @@ class VariableRateCodec(nn.Module):
     adapter : int
         Channels inside the adapter of streams for machines; 0 for a codec of streams for people alone.
     """
+
+    sigma = SIGMA
+    """Sharpness of the soft assignment whose gradients the encoder gets."""
 
     def __init__(
         self,
@@ -92,7 +95,7 @@ class VariableRateCodec(nn.Module):
         nearest = y.detach().round()
         offsets = (0, -1, 1) if torch.is_grad_enabled() else (0,)
         candidates = torch.stack([nearest + offset for offset in offsets])
-        assignment = soft_assignment((y - candidates).square(), 0)
+        assignment = soft_assignment((y - candidates).square(), 0, self.sigma)
         symbols = (assignment * candidates).sum(0)
         with exact(x):
             mean, log2_scale = self.context(symbols, q)

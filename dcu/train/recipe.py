@@ -129,15 +129,17 @@ def beside(path: Path, name: str) -> Path:
     return own if own.exists() else paths.shipped("configs") / own.name
 
 
-def with_base(path: Path) -> Tables:
-    """The tables of a recipe over those of the recipe that its ``base`` names, which has none itself."""
+def with_base(path: Path, above: tuple[Path, ...] = ()) -> Tables:
+    """The tables of a recipe over those of the recipe that its ``base`` names; ``above``: the recipes based on it."""
     tables = read_tables(path)
     base = tables.pop("base", None)
     if base is None:
         return tables
     if not isinstance(base, str) or store.is_path(base):
         raise UsageError(f"{path}: base must be the name of a recipe")
-    return merged(read_tables(beside(path, base)), tables)
+    if (found := beside(path, base)) in (above := (*above, path)):
+        raise UsageError(f"{path}: base leads back to {base}")
+    return merged(with_base(found, above), tables)
 
 
 def of_rate(path: Path, tables: Tables, rate: str) -> Tables:

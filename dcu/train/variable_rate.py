@@ -24,6 +24,7 @@ from dcu.geometry import BLOCK, POINTS
 from dcu.image import ImageArray
 from dcu.nets import channels_last
 from dcu.nets.context import UnboundedGroup
+from dcu.nets.quantizer import SIGMA
 from dcu.nets.transforms import BLOCK_CHANNELS
 from dcu.nets.variable_rate import VariableRateCodec, evenly_spaced
 from dcu.schema import Between, Name, Share
@@ -75,6 +76,7 @@ class VariableRateRecipe:
     similarity: Annotated[float, Between(0, 1e6)] = 0.0  # at q = 63, the weight of 1 - MS-SSIM beside squared error
     similarity_at_0: Share = 1.0  # the same at q = 0, as a share of it
     exponent: Share = 1.0  # of the distortion; lambda is in its units
+    sigma: Positive = SIGMA  # of the soft assignment: soft at first, sharp at the end (see Quantizer)
 
     def __post_init__(self) -> None:
         depth = self.analysis_depth + self.synthesis_depth
@@ -154,6 +156,7 @@ class VariableRateTask:
         self.sampler = Sampler(train, data.weights, seed)
         torch.manual_seed(seed)
         self.module = self.network()
+        self.module.sigma = recipe.sigma
         self.start()
         channels_last(self.module).to(device)
         self.scalars: dict[str, float] = {}
