@@ -77,7 +77,8 @@ class Result:
     ``machines``: of streams for machines. Means over files: ``bytes``, ``bpp``, ``psnr`` in dB, ``ms_ssim``. Fractions
     of 1: ``top1``, ``top5``; ``agreement`` of the predicted label with that of the RGB network on the original;
     ``miou``, ``pixel_accuracy``, ``iou`` of each class, ``by_distance``: mIoU at so many pixels from a boundary.
-    ``ece``: expected calibration error at ``temperature``. ``against``: other formats at equal bits.
+    ``ece``: expected calibration error at ``temperature``. ``against``: other formats at equal bits. ``macs``: of a
+    classifier and the entropy decoding of a 224x224 image.
     """
 
     dataset: str
@@ -101,6 +102,7 @@ class Result:
     agreement_se: Share | None = None
     ece: Share | None = None
     temperature: Size | None = None
+    macs: Count | None = None
     miou: Share | None = None
     miou_se: Share | None = None
     pixel_accuracy: Share | None = None
@@ -152,11 +154,20 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Baselines:
-    """Baselines of about as many bytes as a classifier's bitstreams."""
+    """Baselines of about as many bytes as a classifier's bitstreams.
+
+    ``quality``: the operating point of these, of codecs of many; ``machines``: they are streams for machines.
+    """
 
     dataset: str
     count: Count
     rows: Annotated[tuple[Baseline, ...], Between(1, 2**10)]
+    quality: Annotated[int, Between(0, MOST_POINTS - 1)] | None = None
+    machines: bool = False
+
+    def replaces(self, other: Baselines) -> bool:
+        """Whether it measures anew what another states: beside the same bitstreams."""
+        return (self.dataset, self.quality, self.machines) == (other.dataset, other.quality, other.machines)
 
 
 @dataclass(frozen=True)
@@ -254,7 +265,7 @@ class Card:
     training: Training | None = None
     results: tuple[Result, ...] = ()
     bd_rates: tuple[BdRate, ...] = ()
-    baselines: Baselines | None = None
+    baselines: tuple[Baselines, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind in ("classifier", "segmenter", "rgb-segmenter", "resnet") and not self.labels:
@@ -268,6 +279,12 @@ class Card:
     def points(self) -> int:
         """Operating points of a codec, as far as the card states them."""
         return len(self.rates.bpp) if self.rates else MOST_POINTS if self.kind == "codec" and self.rate is None else 1
+
+    def beside(self, stated: Baselines) -> Result | None:
+        """What the network reached on the bitstreams of baselines, in PyTorch as they did; None if not measured."""
+        wanted = (stated.dataset, stated.quality, stated.machines, "pytorch")
+        found = (each for each in self.results if (each.dataset, each.quality, each.machines, each.engine) == wanted)
+        return next((each for each in found if each.top1 is not None), None)
 
     @property
     def classes(self) -> tuple[Label, ...]:

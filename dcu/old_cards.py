@@ -116,10 +116,10 @@ class OldRows:
     dataset: str
     rows: Annotated[tuple[OldRow, ...], Between(1, 2**10)]
 
-    def today(self) -> Baselines | None:
+    def today(self) -> tuple[Baselines, ...]:
         """The same without the classifier's own row."""
         rows = tuple(row for each in self.rows if (row := each.today()))
-        return Baselines(self.dataset, self.rows[0].count, rows) if rows else None
+        return (Baselines(self.dataset, self.rows[0].count, rows),) if rows else ()
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ def parse(raw: dict[str, Any]) -> Card:
         macs_per_pixel=old.macs_per_pixel,
         training=old.training(),
         results=old.results(),
-        baselines=old.rivals.today() if old.rivals else None,
+        baselines=old.rivals.today() if old.rivals else (),
     )
 
 

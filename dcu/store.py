@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import difflib
 import functools
 import hashlib
 import itertools
@@ -217,8 +218,10 @@ def find(name: str | Path, kind: str | None = None) -> Model:
     else:
         there = [path for path in directories() if path.name == name]
         if not there:
-            near = f"; ./{name} is a path" if name and os.path.isfile(os.path.join(name, CARD)) else ""
-            raise UnavailableError(f"{name}: model not installed{near}")
+            is_there = name and os.path.isfile(os.path.join(name, CARD))
+            near = difflib.get_close_matches(str(name), [path.name for path in directories()], 1, 0.8)
+            hint = f"; ./{name} is a path" if is_there else f"; did you mean {near[0]}?" if near else ""
+            raise UnavailableError(f"{name}: model not installed{hint}")
         model = read_model(there[0])
     log.debug("%s: %s", name, model.directory)
     if kind is not None and model.kind != kind:

@@ -37,9 +37,9 @@ def with_error(row: dict[str, str], column: str, digits: int, factor: float = 1.
 
 
 def pipeline(row: dict[str, str], own: str) -> str:
-    """A pipeline's name, in bold where it is the network of column ``own``."""
+    """A pipeline's name, in bold and with its operating point where it is the network of column ``own``."""
     name = row["pipeline"]
-    return f"**{name}**" if name == row[own] else name
+    return f"**{at_point(name, row)}**" if name == row[own] else name
 
 
 def by_name(name: str) -> dict[str, dict[str, str]]:
@@ -48,9 +48,15 @@ def by_name(name: str) -> dict[str, dict[str, str]]:
 
 
 def on(name: str, dataset: str, **wanted: str) -> dict[str, dict[str, str]]:
-    """The rows of a file of results/ on a data set, by model."""
+    """The rows of a file of results/ on a data set, by model and operating point."""
     rows = (row for row in read(name) if row["dataset"] == dataset)
-    return {row["name"]: row for row in rows if all(row[key] == value for key, value in wanted.items())}
+    return {at_point(row["name"], row): row for row in rows if all(row[key] == value for key, value in wanted.items())}
+
+
+def at_point(name: str, row: dict[str, str]) -> str:
+    """A name with the operating point that a row is about, of codecs of many."""
+    kind = " for machines" if row.get("machines") == "True" else ""
+    return f"{name}, quality {row['quality']}{kind}" if row.get("quality") else name
 
 
 def codecs() -> list[Cells]:
@@ -93,7 +99,7 @@ def classifiers() -> list[Cells]:
     """Accuracy, agreement and cost."""
     breadth, twenty = (on("classifiers", name, engine="pytorch") for name in ("imagenet1000-val", "imagenet20-val"))
     caltech, eight = on("classifiers", "caltech101-val"), on("classifiers", "imagenet1000-val", engine="int8")
-    context = {row["name"]: float(row["context_macs_per_pixel"]) * 224**2 for row in by_name("codec").values()}
+    models = by_name("classifier")
     return [
         {
             "name": name,
@@ -101,21 +107,16 @@ def classifiers() -> list[Cells]:
             "top-1 (%)": with_error(breadth[name], "top1", 1, 100),
             "top-5 (%)": with_error(breadth[name], "top5", 1, 100),
             **({"int8 top-1 (%)": with_error(eight.get(name, {}), "top1", 1, 100)} if eight else {}),
-            "imagenet20-val top-1 (%)": with_error(twenty[name], "top1", 1, 100),
-            "top-5 (%) ": with_error(twenty[name], "top5", 1, 100),
+            "imagenet20-val top-1 (%)": with_error(twenty.get(name, {}), "top1", 1, 100),
+            "top-5 (%) ": with_error(twenty.get(name, {}), "top5", 1, 100),
             "agreement, caltech101-val (%)": with_error(caltech.get(name, {}), "agreement", 1, 100),
-            "ECE (both)": f"{number(breadth[name]['ece'], 3)}, {number(twenty[name]['ece'], 3)}",
-            "M MACs": f"{number(model['macs'], 0, 1e-6)} + {context[codec_of(name)] / 1e6:.0f}",
+            "ECE (both)": ", ".join(number(each[name]["ece"], 3) for each in (breadth, twenty) if name in each),
+            "M MACs": f"{number(model['macs'], 0, 1e-6)} + {(float(row['macs']) - float(model['macs'])) / 1e6:.0f}",
             "MB": number(model["bytes"], 1, 1e-6),
             "training images": number(model["training_images"], 0),
         }
-        for name, model in by_name("classifier").items()
+        for name, row, model in ((name, row, models[row["name"]]) for name, row in breadth.items())
     ]
-
-
-def codec_of(name: str) -> str:
-    """The codec whose latents a released network reads."""
-    return f"codec-{name.partition('-')[2]}"
 
 
 def segmenters() -> list[Cells]:
@@ -165,8 +166,9 @@ def comparison() -> list[Cells]:
     """The README's table of classifiers: each beside the RGB network on files of equal size, and on the original."""
     rows = read("baselines")
     chosen = []
-    for name in dict.fromkeys(row["classifier"] for row in rows):
-        own, *others = [row for row in rows if row["classifier"] == name and row["pipeline"] != ORIGINAL]
+    for name in dict.fromkeys(at_point(row["classifier"], row) for row in rows):
+        beside_it = (row for row in rows if at_point(row["classifier"], row) == name)
+        own, *others = (row for row in beside_it if row["pipeline"] != ORIGINAL)
         formats = [row for row in others if "codec-" not in row["pipeline"]]
         tuned = [row for row in others if row["pipeline"].startswith("RGB tuned")]
         chosen += [own, *tuned, max(formats, key=lambda row: float(row["top1"]))]

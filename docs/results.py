@@ -22,7 +22,19 @@ Row = dict[str, Value]
 MEASURED = {
     "codec": ("bytes", "bpp", "bpp_se", "psnr", "psnr_se", "ms_ssim", "ms_ssim_se"),
     "classifier": (
-        *("engine", "bytes", "bpp", "top1", "top1_se", "top5", "top5_se", "agreement", "agreement_se"),
+        *(
+            "quality",
+            "machines",
+            "engine",
+            "bytes",
+            "bpp",
+            "top1",
+            "top1_se",
+            "top5",
+            "top5_se",
+            "agreement",
+            "agreement_se",
+        ),
         *("ece", "temperature"),
     ),
     "segmenter": ("bpp", "miou", "miou_se", "pixel_accuracy"),
@@ -40,12 +52,15 @@ def cards() -> list[Card]:
 
 def measured(cards: Sequence[Card], kind: str) -> Iterator[Row]:
     """One row per result of the models of a kind."""
+    context = context_macs(cards)
     for card, result in results(cards, kind):
         if kind == "codec" and result.quality is not None:
             continue  # one of many operating points: docs/codec-2.md
         values = asdict(result)
         row: Row = {"name": card.name, "dataset": result.dataset, "count": result.count, "date": result.date}
         row |= {column: values[column] for column in MEASURED[kind]}
+        if kind == "classifier":
+            row |= {"macs": path_macs(card, result, context)}
         if kind == "codec":
             for name in AGAINST:
                 beside = result.against.get(name, Difference())
@@ -70,18 +85,27 @@ def classes(cards: Sequence[Card]) -> Iterator[Row]:
 
 def baselines(cards: Sequence[Card]) -> Iterator[Row]:
     """Each classifier, and then the RGB network on other files of about as many bytes."""
-    context = {card.fingerprint: card.macs_per_pixel.context for card in cards if card.macs_per_pixel}
+    context = context_macs(cards)
     for card in cards:
-        if stated := card.baselines:
-            for result in card.results:
-                if (result.dataset, result.engine) == (stated.dataset, "pytorch") and result.top1 is not None:
-                    own: Row = {"classifier": card.name, "pipeline": card.name, "dataset": stated.dataset}
-                    macs = card.macs + context[card.fingerprint] * CROP**2
-                    yield own | accuracy(result.count, result, macs)
+        for stated in card.baselines:
+            about: Row = {"classifier": card.name, "quality": stated.quality, "machines": stated.machines}
+            if result := card.beside(stated):
+                own: Row = about | {"pipeline": card.name, "dataset": stated.dataset}
+                yield own | accuracy(result.count, result, path_macs(card, result, context))
             for row in stated.rows:
                 pipeline = Pipeline(row.input, row.source, row.side, row.tuned)
-                other: Row = {"classifier": card.name, "pipeline": pipeline.name, "dataset": stated.dataset}
+                other: Row = about | {"pipeline": pipeline.name, "dataset": stated.dataset}
                 yield other | accuracy(stated.count, row, row.macs)
+
+
+def context_macs(cards: Sequence[Card]) -> dict[str, int]:
+    """MACs per pixel of the context model of each codec, by its fingerprint."""
+    return {card.fingerprint: card.macs_per_pixel.context for card in cards if card.macs_per_pixel}
+
+
+def path_macs(card: Card, result: Result, context: dict[str, int]) -> int:
+    """MACs from the bitstream of a 224x224 image to its label; a result states those at an operating point."""
+    return result.macs or card.macs + context[card.fingerprint] * CROP**2
 
 
 def accuracy(count: int, reached: Result | Baseline, macs: int) -> Row:

@@ -176,8 +176,9 @@ def test_baselines_are_recorded_for_the_bench(
     call = ["eval", "baselines", tmp_path / "set", "--network", "classifier-0.0983", "--formats", "webp", "--record"]
     assert dcu(*call).code == 0
     card = json.loads((own_models / "classifier-0.0983" / "card.json").read_text())
-    (row,) = card["baselines"]["rows"]
-    assert (card["baselines"]["dataset"], card["baselines"]["count"]) == ("set", 1)
+    (stated,) = card["baselines"]
+    (row,) = stated["rows"]
+    assert (stated["dataset"], stated["count"]) == ("set", 1)
     assert row == {"input": "format", "source": "webp", "side": 64} | {k: v for k, v in reached.items() if k != "count"}
 
 

@@ -35,9 +35,9 @@ def test_classifier_of_0_1() -> None:
     first = card.results[0]
     assert (first.dataset, first.count, first.top1, first.top1_se) == ("imagenet1000-val", 500, 0.826, 0.01695)
     assert card.results[2].agreement_se == pytest.approx((0.801 * 0.199 / 1608) ** 0.5, abs=1e-4)
-    assert card.baselines
-    assert (card.baselines.dataset, card.baselines.count) == ("imagenet1000-val", 500)
-    kinds = [(row.input, row.source, row.side, row.tuned) for row in card.baselines.rows]
+    (stated,) = card.baselines
+    assert (stated.dataset, stated.count, stated.quality) == ("imagenet1000-val", 500, None)
+    kinds = [(row.input, row.source, row.side, row.tuned) for row in stated.rows]
     assert kinds == [
         ("decoded", "codec-0.635", 224, False),
         ("decoded", "codec-0.635", 224, True),

@@ -200,6 +200,23 @@ def test_known_photographs_give_no_windows(photos: tuple[PhotoSource, Clones]) -
     assert not list(photographs.training_windows(clones, "w", [replace(source, name="again")], known=[source]))
 
 
+def test_imagenet50_leaves_out_what_validates_and_is_held_out(photos: tuple[PhotoSource, Clones]) -> None:
+    _, clones = photos
+    validates = Image.open(io.BytesIO(KODAK_FILES["PhotoCD_PCD0992/1.png"]))
+    images = {
+        "train/n01/n01_1.JPEG": textured(60),  # the first of its class is held out
+        "train/n01/n01_2.JPEG": textured(61),
+        "train/n01/n01_3.JPEG": textured(61, (280, 230)),
+        "train/n01/n01_4.JPEG": validates.resize((400, 300)),
+        "test/n01/n01_5.JPEG": textured(62),
+        "val/n01/ILSVRC2012_val_00000003.JPEG": textured(63),
+    }
+    files = {f"data/{name}": encoded(image, "JPEG") for name, image in images.items()}
+    clone(clones.directory, "Advanced-Vision-Image-Classification", files)
+    (tar,) = build(DATA_SETS["imagenet50"], clones, clones.directory)
+    assert sorted(members(tar.path)) == ["n01/n01_2.JPEG", "n01/n01_5.JPEG"]
+
+
 def test_windows_of_an_image() -> None:
     image = textured(1, (1600, 1200))
     cuts = windows(image, "seed")

@@ -236,9 +236,8 @@ def test_a_recorded_comparison_stays_when_other_formats_are_measured(
 
     def recorded(formats: str) -> tuple[Baseline, ...]:
         assert dcu("eval", "baselines", dataset, "--formats", formats, "--record").code == 0
-        found = store.find("classifier-0.0983").card.baselines
-        assert found is not None
-        assert found.dataset == dataset.name
+        (found,) = store.find("classifier-0.0983").card.baselines
+        assert (found.dataset, found.quality) == (dataset.name, None)
         return found.rows
 
     decoded, jpeg, original = recorded("jpeg")

@@ -89,7 +89,10 @@ def test_mistyped_names_get_a_suggestion(dcu: Dcu, typed: list[str], meant: str)
         ("dcu train se", ["segmenter"]),
         ("dcu classify --vie", ["--view", "--views"]),
         ("dcu classify --engine p", ["pytorch"]),
-        ("dcu classify --network classifier", ["classifier-0.0983", "classifier-0.330", "classifier-0.635"]),
+        (
+            "dcu classify --network classifier",
+            ["classifier-0.0983", "classifier-0.330", "classifier-0.635", "classifier-2"],
+        ),
     ],
 )
 def test_completion(line: str, expected: list[str]) -> None:

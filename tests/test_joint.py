@@ -13,11 +13,15 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from dcu import bitstream, store
+from dcu.cards import Card
 from dcu.codec import Codec, analysis_input
 from dcu.coding import VariableRate
 from dcu.data import Item, items
 from dcu.errors import InvalidInputError, UsageError
+from dcu.labels import IMAGENET
 from dcu.nets.context import UnboundedGroup
+from dcu.nets.latent import LatentClassifier, adapter_shape
+from dcu.nets.norms import fold_norms
 from dcu.nets.operating_point import AnchorVectors, between, with_point
 from dcu.nets.variable_rate import VariableRateCodec
 from dcu.tasks.classify import Classifier
@@ -166,6 +170,33 @@ def test_codec_and_classifier_are_written(pictures: list[Item], tmp_path: Path, 
 
 
 @pytest.mark.usefixtures("random_rgb")
+def test_the_reader_begins_with_an_installed_classifier(pictures: list[Item], tmp_path: Path, own_models: Path) -> None:
+    """One that reads streams for people alone reads both kinds alike, as it read those before."""
+    start = codec_checkpoint(pictures, tmp_path / "codec")
+    run = joint_run(pictures, tmp_path / "joint", start)
+    task, q = run.task, torch.tensor([70.0])
+    assert isinstance(task, JointTask)
+    fold_norms(task.module.reader)
+    tensors = task.module.reader.state_dict()
+    stem = tensors["stem.weight"]
+    tensors["stem.weight"] = stem[:, : -task.recipe.anchors].clone()
+    card = Card("classifier", "0" * 64, labels=IMAGENET)
+    model = store.write_model(own_models / "classifier-9", card, tensors)
+    begun = JointTask(ADAPTED, READS, DATA, pictures, 0)
+    origin = initialize(begun, [str(start), model.name])
+    assert origin is not None
+    assert origin["reader"] == {"name": "classifier-9", "sha256": model.sha256}
+    symbols = torch.randint(-3, 4, (1, stem.shape[1] - 2 * task.recipe.anchors, 28, 28)).float()
+    seen = begun.read(symbols, q)
+    alone = LatentClassifier(*adapter_shape(tensors), 1000)
+    alone.load_state_dict(tensors)
+    people = torch.cat([seen[:, : symbols.shape[1]], seen[:, -task.recipe.anchors :]], 1)
+    with torch.no_grad():
+        expected, found = (network.eval()(x) for network, x in ((alone, people), (begun.module.reader, seen)))
+    assert torch.allclose(found, expected, atol=1e-2)
+
+
+@pytest.mark.usefixtures("random_rgb")
 def test_joint_training_on_the_command_line(dcu: Dcu, pictures: list[Item], tmp_path: Path) -> None:
     """From a codec's checkpoint and a classifier's; neither model is overwritten; a resumed run writes both."""
     start = codec_checkpoint(pictures, tmp_path / "codec")
@@ -188,6 +219,10 @@ def test_joint_training_on_the_command_line(dcu: Dcu, pictures: list[Item], tmp_
     both = ("--init", start, "--init", path)
     done = dcu(*call[:-4], "--runs", tmp_path / "r3", "--out", tmp_path / "m3", *both)
     assert done.code == 0, done.err
+    model = out.with_name("codec-9-classifier")
+    done = dcu(*call[:-4], "--runs", tmp_path / "r4", "--out", tmp_path / "m4", "--init", start, "--init", model)
+    assert done.code == 0, done.err
+    assert dcu(*call[:-4], "--runs", tmp_path / "r5", "--out", tmp_path / "m5", "--init", model).code == 2
     (out.with_name("codec-9-classifier") / "card.json").rename(tmp_path / "card.json")
     (out.with_name("codec-9-classifier") / "card.json").write_text("{}")
     assert dcu(*call, "--resume").code == 73

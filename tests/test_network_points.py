@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 
 from dcu import store
-from dcu.cards import Card
+from dcu.cards import Card, Training
 from dcu.codec import Codec
 from dcu.data import items
 from dcu.errors import UnavailableError
+from dcu.evaluate import baselines
 from dcu.evaluate.cost import macs
 from dcu.labels import Label
 from dcu.nets.latent import LatentClassifier, adapter_shape
@@ -23,6 +25,7 @@ from dcu.nets.segmenter import LatentSegmenter
 from dcu.tasks.classify import Classifier
 from dcu.tasks.segment import Segmenter
 from dcu.train.classifier import ClassifierTask
+from dcu.train.export import training_of
 from dcu.train.init import initialize, translated
 from dcu.train.inputs import network_input, random_points
 from dcu.train.student import ClassifierRecipe
@@ -86,25 +89,65 @@ def test_networks_of_a_codec_of_one_rate_have_no_planes(codec: Codec, own_models
         Classifier(model, codec)
 
 
-def test_accuracy_at_an_operating_point(dcu: Dcu, many: Codec, own_models: Path, tmp_path: Path, codec: Codec) -> None:
-    model = write_classifier(many, own_models / "classifier-9")
+@pytest.fixture
+def labeled(tmp_path: Path) -> Path:
+    """One image of each class."""
     for index, label in enumerate(("cat", "dog", "tea")):
         (tmp_path / "data" / label).mkdir(parents=True)
         (tmp_path / "data" / label / "0.png").write_bytes(png(smooth_image(64, 64, seed=index)))
+    return tmp_path / "data"
+
+
+def test_accuracy_at_an_operating_point(dcu: Dcu, many: Codec, own_models: Path, labeled: Path, codec: Codec) -> None:
+    model = write_classifier(many, own_models / "classifier-9")
     sizes = []
     for quality in (5, 60):
-        done = dcu(
-            "eval", "classifier", tmp_path / "data", "--network", model.name, "--quality", quality, "--record", "--json"
-        )
+        done = dcu("eval", "classifier", labeled, "--network", model.name, "--quality", quality, "--record", "--json")
         assert done.code == 0, done.err
         row = json.loads(done.out)
         assert row["quality"] == quality
         sizes.append(row["bytes"])
     assert sizes[0] < sizes[1]
-    assert [result.quality for result in store.find(model.name).card.results] == [5, 60]
-    done = dcu("eval", "classifier", tmp_path / "data", "--network", "classifier-0.0983", "--quality", "5")
+    low, high = store.find(model.name).card.results
+    assert (low.quality, high.quality) == (5, 60)
+    assert model.card.macs < (low.macs or 0) < (high.macs or 0)
+    done = dcu("eval", "classifier", labeled, "--network", "classifier-0.0983", "--quality", "5")
     assert done.code == 2
     assert one_line(done.err)
+
+
+@pytest.mark.usefixtures("random_rgb")
+def test_baselines_at_an_operating_point(
+    dcu: Dcu, many: Codec, own_models: Path, labeled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_classifier(many, own_models / "classifier-9")
+    monkeypatch.setattr("dcu.evaluate.classifier.check_imagenet", lambda _: None)
+    monkeypatch.setattr("dcu.evaluate.classifier.SIDES", (64,))
+    monkeypatch.setitem(baselines.FORMATS, "jpeg", replace(baselines.FORMATS["jpeg"], fine=(1, 80)))
+    for quality in (60, 5, 60):
+        call = ("eval", "baselines", labeled, "--network", model.name, "--formats", "jpeg", "--quality", quality)
+        assert dcu(*call, "--record").code == 0
+    low, high = store.find(model.name).card.baselines
+    assert (low.quality, high.quality) == (5, 60)
+    assert low.rows[0].bytes < high.rows[0].bytes
+    done = dcu("eval", "baselines", labeled, "--network", model.name, "--for", "machines")
+    assert (done.code, one_line(done.err)) == (2, True)
+
+
+def test_the_temperature_is_fitted_at_all_operating_points(
+    dcu: Dcu, many: Codec, own_models: Path, labeled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_classifier(many, own_models / "classifier-9")
+    points: list[int] = []
+    compress = Codec.compress
+
+    def watched(codec: Codec, image: object, **named: object) -> bytes:
+        points.append(cast(int, named["quality"]))
+        return compress(codec, image, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Codec, "compress", watched)
+    assert dcu("eval", "calibrate", labeled, "--network", model.name).code == 0
+    assert points == list(range(len(points)))
 
 
 def test_segmenter_is_told_the_operating_point(many: Codec, own_models: Path) -> None:
@@ -197,3 +240,11 @@ def test_network_begins_with_one_of_another_codec(many: Codec, codec: Codec, own
     back = ClassifierTask(replace(recipe, codec=codec.name, anchors=0), ViewData(batch=2), codec, pictures, 0)
     with pytest.raises(UnavailableError, match="many operating points"):
         initialize(back, [model.name])
+
+
+def test_a_card_lists_the_images_of_the_model_that_training_began_with(own_models: Path) -> None:
+    model = store.find("classifier-0.0983")
+    how = Training(images={"a": 5}, test_images={"a": 2})
+    store.amend(model, replace(model.card, training=how))
+    assert training_of({"name": model.name, "sha256": model.sha256}) == how
+    assert training_of({"sha256": "0" * 64, "steps": 3}) == training_of(None) == Training()

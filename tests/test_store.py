@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,17 @@ def test_a_bare_name_is_none_of_the_current_directory(tmp_path: Path, monkeypatc
             store.find(name)
     for path in ("./mine", "mine/", str(tmp_path / "here" / "mine"), Path("mine")):
         assert store.find(path).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("codec0.0983", "; did you mean codec-0.0983?"), ("Codec-0.0983", "; did you mean codec-0.0983?")],
+)
+def test_a_mistyped_name_is_answered_with_the_nearest(models: Path, name: str, meant: str) -> None:
+    with pytest.raises(UnavailableError, match=f"^{re.escape(name + ': model not installed' + meant)}$"):
+        store.find(name)
+    with pytest.raises(UnavailableError, match=r"installed$"):
+        store.find("resnet50")
 
 
 def test_models_that_are_hidden_are_found_by_fingerprint(

@@ -104,18 +104,18 @@ def quoted(point: OperatingPoint) -> Accuracy:
     """What ``dcu eval --record`` wrote on the cards; nothing of labels where ``dcu eval baselines`` did not."""
     codec = point.model
     network = store.default_network("classifier", codec.fingerprint)
-    stated = network.card.baselines if network else None
+    wanted = (point.quality, False)
+    stated = network and next((b for b in network.card.baselines if (b.quality, b.machines) == wanted), None)
     if not network or not stated:
         return accuracy_of(point, {}, None)
     source = f"quoted from the card: {stated.dataset}, {stated.count} images"
     metrics = {
         Pipeline(row.input, row.source, row.side, row.tuned): metrics_of(row, row.macs, source) for row in stated.rows
     }
-    for result in network.card.results:
-        if (result.dataset, result.engine) == (stated.dataset, "pytorch") and result.top1 is not None:
-            context = codec.card.macs_per_pixel.context * CROP**2 if codec.card.macs_per_pixel else 0
-            own = metrics_of(result, network.card.macs + context, source)
-            metrics = {Pipeline("latent", network.name): own} | metrics
+    if result := network.card.beside(stated):
+        context = codec.card.macs_per_pixel.context * CROP**2 if codec.card.macs_per_pixel else 0
+        own = metrics_of(result, result.macs or network.card.macs + context, source)
+        metrics = {Pipeline("latent", network.name): own} | metrics
     return accuracy_of(point, metrics, source)
 
 

@@ -15,10 +15,22 @@ from dcu.cli.eval_retrieval import eval_retrieval
 from dcu.errors import UsageError
 
 if TYPE_CHECKING:
+    from dcu.codec import Codec
     from dcu.data import Item
 
 CLASSIFIER = "classifier-0.0983"
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Evaluate models on data sets.")
+Quality = Annotated[
+    int | None,
+    typer.Option(
+        "--quality",
+        metavar="Q",
+        min=0,
+        max=63,
+        help="Operating point at which a codec of many compresses the images.",
+        show_default="that of 0.0983 bpp",
+    ),
+]
 NetworkName = Annotated[
     str | None,
     options.model("--network", "classifier", show_default=f"{CLASSIFIER}, or matching the bitstreams"),
@@ -43,17 +55,7 @@ def eval_classifier(
     network: NetworkName = None,
     agreement: Agreement = False,
     native: Native = False,
-    quality: Annotated[
-        int | None,
-        typer.Option(
-            "--quality",
-            metavar="Q",
-            min=0,
-            max=63,
-            help="Operating point at which a codec of many compresses the images.",
-            show_default="that of 0.0983 bpp",
-        ),
-    ] = None,
+    quality: Quality = None,
     made_for: options.MadeFor = "people",
     engine: options.EngineName = "auto",
     json: options.Json = False,
@@ -83,6 +85,7 @@ def eval_classifier(
     chosen_device = options.start(threads, device)
     from dcu.codec import codec_of
     from dcu.evaluate.classifier import class_numbers, evaluate, rgb_numbers, run_dataset
+    from dcu.evaluate.cost import path_cost
     from dcu.tasks.classify import Classifier
 
     classifier = Classifier(model, codec_of(model.identity, chosen_device, "float32"), chosen_device, engine)
@@ -91,19 +94,16 @@ def eval_classifier(
     if compressed and (quality is not None or machines):
         option = "--for" if machines else "--quality"
         raise UsageError(f"{option}: DATA contains bitstreams, which are not compressed again")
-    try:
-        point = None if compressed else classifier.codec.point(quality, machines)
-    except ValueError as error:
-        raise UsageError(f"{classifier.codec.name}: {error}") from error
+    points = [] if compressed else [point_of(classifier.codec, quality, machines)]
     if agreement:
         numbers = rgb_numbers(classifier, console.progress(found, "running the RGB network", quiet))
     else:
         numbers = class_numbers(classifier, found)
-    outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), native, point, machines)
+    outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), native, points, machines)
     metrics, used = evaluate(outputs, classifier.temperature), "pytorch" if native else classifier.engine
     facts: dict[str, Any] = {"dataset": dataset_name(data)}
     if classifier.codec.points > 1 and not compressed:
-        facts |= {"quality": point, "machines": machines}
+        facts |= {"quality": points[0], "machines": machines}
     if agreement:
         facts |= {"count": metrics.count, "bytes": metrics.bytes, "bpp": metrics.bpp, "engine": used}
         facts |= {"agreement": metrics.top1, "agreement_se": metrics.top1_se}
@@ -111,6 +111,8 @@ def eval_classifier(
         facts |= asdict(metrics) | {"temperature": classifier.temperature, "engine": used}
     console.print_rows([{"network": model.name} | facts], json)
     if record:
+        if points:
+            facts["macs"] = path_cost(classifier, points[0], machines)
         store.record(model, Result(**facts))
 
 
@@ -126,7 +128,8 @@ def eval_calibrate(
 ) -> None:
     """Fit the temperature of a classifier's probabilities.
 
-    The fit uses labeled images; the result is written to the model card.
+    The fit uses labeled images, at all operating points of the codec in turn;
+    the result is written to the model card.
 
     Example: dcu eval calibrate held-out.tar --network classifier-0.330
     """
@@ -141,7 +144,8 @@ def eval_calibrate(
 
     classifier = Classifier(model, codec_of(model.identity, chosen_device, "float32"), chosen_device, engine)
     numbers = class_numbers(classifier, found)
-    outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), native=False)
+    points = range(classifier.codec.points)
+    outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), False, points)
     temperature = best_temperature(outputs)
     store.amend(model, replace(model.card, temperature=temperature, calibration=Sample(dataset, len(found))))
     facts = {"network": model.name, "dataset": dataset} | asdict(evaluate(outputs, temperature))
@@ -153,6 +157,8 @@ def eval_baselines(
     data: Data,
     formats: Annotated[str, options.formats("--formats")] = "avif,webp,jpeg",
     network: NetworkName = None,
+    quality: Quality = None,
+    made_for: options.MadeFor = "people",
     json: options.Json = False,
     record: Record = False,
     quiet: options.Quiet = False,
@@ -181,13 +187,24 @@ def eval_baselines(
     codec = codec_of(model.identity, chosen_device, "float32")
     classifier = Classifier(model, codec, chosen_device, "pytorch")  # as the RGB network
     tuned = store.networks("rgb-classifier", model.fingerprint)
+    machines = options.for_machines(made_for, [store.find_codec(model.identity)])
+    point = point_of(codec, quality, machines)
     progress = console.progress(found, "measuring", quiet)
-    rows = compare(classifier.codec, [classifier], found, progress, chosen, next(iter(tuned), None))
+    rows = compare(codec, [classifier], found, progress, chosen, next(iter(tuned), None), point, machines)
     console.print_rows([{"dataset": dataset} | row.row() for row in rows], json)
     if record:
         others = tuple(row.baseline() for row in rows if row.pipeline.input != "latent")
-        baselines = merged(model.card.baselines, cards.Baselines(dataset, len(found), others))
-        store.amend(model, replace(model.card, baselines=baselines))
+        named = point if codec.points > 1 else None
+        measured = cards.Baselines(dataset, len(found), others, named, machines)
+        store.amend(model, replace(model.card, baselines=merged(model.card.baselines, measured)))
+
+
+def point_of(codec: Codec, quality: int | None, machines: bool) -> int:
+    """The operating point that the user named, or a codec's default; raises UsageError."""
+    try:
+        return codec.point(quality, machines)
+    except ValueError as error:
+        raise UsageError(f"{codec.name}: {error}") from error
 
 
 def classifier_model(name: str | None, item: Item) -> store.Model:

@@ -15,10 +15,11 @@ import PIL
 
 from dcu.datasets.builders import LABELED, Builder, Member
 from dcu.datasets.files import Clones, TarWriter, sha256
-from dcu.datasets.photographs import training_windows
+from dcu.datasets.photographs import imagenet50, training_windows
 from dcu.datasets.table import MORE_PHOTO_SOURCES, PHOTO_SOURCES, PILLOW, DataSet, Purpose, TarFile
 
 BUILDERS: dict[str, Builder] = LABELED | {
+    "imagenet50": imagenet50,
     "codec-windows": partial(training_windows, name="codec-windows", sources=PHOTO_SOURCES),
     "codec-windows2": partial(training_windows, name="codec-windows2", sources=MORE_PHOTO_SOURCES, known=PHOTO_SOURCES),
 }

@@ -1,4 +1,4 @@
-"""Photographs that training windows are cut from: readable, large enough, in no validation set, each one once."""
+"""Photographs to train on: readable, large enough, in no validation set, each one once; windows of them for codecs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from multiprocessing.pool import ThreadPool
 from pathlib import PurePosixPath
 from typing import NamedTuple, TypeVar
 
-from dcu.datasets.builders import LABELED, Member, is_ilsvrc_validation
+from dcu.datasets.builders import LABELED, Member, imagenet1000_held, is_ilsvrc_validation
 from dcu.datasets.files import Clones
 from dcu.datasets.fingerprint import NEAR_DUPLICATE_BITS, Hashes, HashIndex, fingerprint, mirrored_fingerprint
 from dcu.datasets.images import png, read_image
-from dcu.datasets.table import PhotoSource
+from dcu.datasets.table import FIFTY_SOURCE, PhotoSource
 from dcu.datasets.windows import MAX_WINDOWS, MIN_SHORT_SIDE, digest, windows
 from dcu.errors import InvalidInputError
 
@@ -53,6 +53,16 @@ def training_windows(
         for held_out, path, number, window in source_windows(clones, source, chosen[source.name]):
             tar = f"{name}-held.tar" if held_out else f"{name}-train.tar"
             yield Member(tar, window_name(source, path, number), window)
+
+
+def imagenet50(clones: Clones) -> Iterator[Member]:
+    """Up to 50 training images of each of the 1000 classes, without those of ``imagenet1000-held``."""
+    held_out = {member.name for member in imagenet1000_held(clones)}
+    chosen = select(clones, [FIFTY_SOURCE])[FIFTY_SOURCE.name]
+    for path, data in photographs(clones, FIFTY_SOURCE):
+        name = "/".join(PurePosixPath(path).parts[-2:])
+        if path in chosen and name not in held_out:
+            yield Member("imagenet50-train.tar", name, data)
 
 
 def source_windows(

@@ -110,6 +110,9 @@ MORE_PHOTO_SOURCES = (
     PhotoSource("scenes", SCENES, ("data",), r"data/[^/]+/[^/]+\.jpg", 0),
     PhotoSource("voc2007", VOC2007, ("JPEGImages",), r"JPEGImages/[^/]+\.jpg", 0),
 )
+FIFTY_SOURCE = PhotoSource(
+    "imagenet50", FIFTY_PER_CLASS, ("data/train", "data/val", "data/test"), r"data/[^/]+/n\d+/[^/]+\.JPEG", 0
+)
 
 PILLOW = "13.0.0"
 """The version of Pillow that the recorded tars were encoded with."""
@@ -240,6 +243,20 @@ DATA_SETS = {
             ),
             (KODAK,),
             "released by Kodak for unrestricted use",
+        ),
+        DataSet(
+            "imagenet50",
+            "up to 50 training images of each of the 1000 ImageNet classes at 224x224",
+            (
+                TarFile(
+                    "imagenet50-train.tar",
+                    TRAIN,
+                    48809,
+                    "c23c56e4080eba9e05f12b11e98f446a9aa67fa28cc637a44dda8171c8a4da9d",
+                ),
+            ),
+            (FIFTY_PER_CLASS, SAMPLES, IMAGENETTE, IMAGEWOOF, KODAK, SEGNET),
+            "research only, not redistributable (ImageNet)",
         ),
         DataSet(
             "codec-windows",

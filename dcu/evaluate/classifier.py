@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
+from itertools import cycle, islice
 
 import numpy as np
 import torch
@@ -106,19 +106,21 @@ def run_dataset(
     numbers: Sequence[int],
     progress: Iterable[Item],
     native: bool,
-    quality: int | None = None,
+    points: Sequence[int] = (),
     machines: bool = False,
 ) -> Outputs:
     """The field's protocol: center 224 of short side 256, compressed to a whole file, read back, classified.
 
     ``numbers`` are the right classes of the items that ``progress`` gives. With ``native`` an image is compressed as
-    it is; bitstreams always are what they are. ``quality`` is the codec's operating point, by default its own;
-    ``machines``: of streams for machines.
+    it is; bitstreams always are what they are. ``points`` are the codec's operating points, image by image in turn, by
+    default its own; ``machines``: of streams for machines.
     """
     size, bpp, logits = 0, 0.0, []
-    remaining = iter(progress)
+    remaining, turn = iter(progress), cycle(points or (None,))
     while batch := list(islice(remaining, BATCH)):
-        streams = [stream_of(classifier.codec, item, native, quality, machines) for item in batch]
+        streams = [
+            stream_of(classifier.codec, item, native, point, machines) for item, point in zip(batch, turn, strict=False)
+        ]
         size += sum(stream.size for stream in streams)
         bpp += sum(8 * stream.size / (stream.full.width * stream.full.height) for stream in streams)
         logits.append(classifier.through(classifier.logits, classifier.look(streams)))
@@ -261,13 +263,18 @@ def pick(contenders: Sequence[Contender], most: int) -> Contender:
     return min(contenders, key=lambda contender: sum(contender.sizes))
 
 
-def merged(before: Baselines | None, now: Baselines) -> Baselines:
-    """Baselines, and those measured earlier on the same images of formats that are not among them."""
-    if before is None or (before.dataset, before.count) != (now.dataset, now.count):
-        return now
+def merged(before: Sequence[Baselines], now: Baselines) -> tuple[Baselines, ...]:
+    """Baselines beside the others of a card, with those measured earlier on the same images of further formats."""
+    others = [each for each in before if not now.replaces(each)]
     measured = {row.source for row in now.rows if row.input == "format"}
-    kept = (row for row in before.rows if row.input == "format" and row.source not in measured)
-    return replace(now, rows=(*now.rows[:-1], *kept, now.rows[-1]))
+    kept = [
+        row
+        for each in before
+        if now.replaces(each) and each.count == now.count
+        for row in each.rows
+        if row.input == "format" and row.source not in measured
+    ]
+    return (*others, replace(now, rows=(*now.rows[:-1], *kept, now.rows[-1])))
 
 
 def compare(
@@ -278,10 +285,12 @@ def compare(
     formats: Sequence[str],
     tuned: store.Model | None = None,
     quality: int | None = None,
+    machines: bool = False,
 ) -> list[Comparison]:
     """Networks on latents, and the RGB network on other files of the same images and as many bytes each.
 
-    ``classifiers`` read the codec's latents; a codec may have none. ``quality`` is its operating point.
+    ``classifiers`` read the codec's latents; a codec may have none. ``quality`` is its operating point; ``machines``:
+    of streams for machines.
 
     Every format may reduce the image first to one of ``SIDES``, enlarged again (bicubic) before the network: what a
     clever user would do. Of the sides that take no more bytes than dcu on the whole, the one that names most is shown;
@@ -307,7 +316,7 @@ def compare(
         check_imagenet(classifier)
     rgb = RgbClassifier(codec.device)
     cost = macs(rgb.network, torch.zeros(1, 3, CROP, CROP))
-    per_pixel = codec_cost(codec, quality)
+    per_pixel = codec_cost(codec, quality, machines)
     entropy, synthesis = per_pixel.context * CROP**2, per_pixel.synthesis * CROP**2
 
     def look(image: ImageArray, network: RgbClassifier = rgb) -> torch.Tensor:
@@ -337,7 +346,7 @@ def compare(
     }
     for item, number in zip(progress, numbers, strict=False):  # progress may end early
         image = standard_crop(item.image())
-        data = codec.compress(image, quality=quality)
+        data = codec.compress(image, quality=quality, machines=machines)
         for contender in ours:
             contender.enter(data, number)
         original.enter(PNG.encode(image, 1, 1.0), number)

@@ -27,23 +27,29 @@ def macs(module: nn.Module, *inputs: Tensor, part: str = "forward") -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def codec_cost(codec: Codec, quality: int | None = None) -> CodecMacs:
+def codec_cost(codec: Codec, quality: int | None = None, machines: bool = False) -> CodecMacs:
     """MACs per pixel of each part of a codec, of the context model at an operating point, by default the highest."""
+    point = codec.network_point(codec.points - 1 if quality is None else quality, machines)
     pixels = (CODEC_SIDE * BLOCK) ** 2
     image = torch.zeros(1, 3, CODEC_SIDE * BLOCK, CODEC_SIDE * BLOCK)
     latent = torch.zeros(1, codec.channels, CODEC_SIDE, CODEC_SIDE)
-    point = [torch.zeros(1)] if codec.points > 1 else []  # on which both transforms depend
-    analysis = "latent" if point else "forward"
+    at = [torch.zeros(1)] if codec.points > 1 else []  # both transforms depend on the operating point
+    analysis = "latent" if at else "forward"
     return CodecMacs(
-        analysis=macs(codec.analysis, image, *point, part=analysis) // pixels,
-        synthesis=macs(codec.coding.synthesis, latent, *point) // pixels,
-        context=codec.coding.macs(CODEC_SIDE, CODEC_SIDE, codec.points - 1 if quality is None else quality) // pixels,
+        analysis=macs(codec.analysis, image, *at, part=analysis) // pixels,
+        synthesis=macs(codec.coding.synthesis, latent, *at) // pixels,
+        context=codec.coding.macs(CODEC_SIDE, CODEC_SIDE, point) // pixels,
     )
 
 
 def classifier_cost(classifier: Classifier) -> int:
     """MACs of a classifier on the latent of a 224x224 image."""
     return macs(classifier.network, torch.zeros(1, classifier.network.channels, LATENT_CROP, LATENT_CROP))
+
+
+def path_cost(classifier: Classifier, quality: int | None = None, machines: bool = False) -> int:
+    """MACs from the bitstream of a 224x224 image to its label."""
+    return codec_cost(classifier.codec, quality, machines).context * CROP**2 + classifier_cost(classifier)
 
 
 def resnet_cost(network: ResNet, side: int = CROP) -> int:

@@ -86,7 +86,7 @@ def reads_and_tells(card: Card) -> tuple[object, ...]:
 def of_mean(card: Card, of: tuple[Origin, ...], rgb_share: float) -> Card:
     """The card of a mean, from that of one of its models, without what holds for the weights of that one only."""
     how = replace(card.training or Training(), mean_of=of, rgb_share=rgb_share, minutes=None)
-    return replace(card, training=how, results=(), baselines=None, temperature=1.0, calibration=None, int8=True)
+    return replace(card, training=how, results=(), baselines=(), temperature=1.0, calibration=None, int8=True)
 
 
 def mean_model(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -34,18 +35,25 @@ from dcu.train.variable_rate import VariableRateTask
 
 
 def training(run: Run[Any], task: Any, items: list[Item]) -> Training:
-    """What a card says of how a model came to be."""
-    counts: dict[str, int] = {}
-    for item in items:
-        counts[item.dataset] = counts.get(item.dataset, 0) + 1
+    """What a card says of how a model came to be; the images of a model that it began with are its own, too."""
+    before, counts = training_of(run.origin), Counter(item.dataset for item in items)
     return Training(
         recipe=task.recipe.name,
         settings=settings_of(task) | {"schedule": asdict(run.schedule)},
         seed=run.schedule.seed,
         steps=run.step,
         start=origins(run.origin),
-        images=counts,
+        images=dict(counts | Counter(before.images)),  # of each data set the larger number
+        test_images=before.test_images,
+        validation_duplicates=before.validation_duplicates,
     )
+
+
+def training_of(origin: Origin | None) -> Training:
+    """How the installed model came to be that a run began with; what is empty where it began otherwise."""
+    wanted = origin["sha256"] if origin else None
+    found = (model.card.training for model in store.installed() if model.card.sha256 == wanted)
+    return (next(found, None) if wanted else None) or Training()
 
 
 def settings_of(task: Any) -> dict[str, object]:

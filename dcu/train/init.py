@@ -76,10 +76,13 @@ class Matching(Initialized, Protocol):
 
 @runtime_checkable
 class Widening(Initialized, Protocol):
-    """What begins with a checkpoint that lacks some of its parts."""
+    """What begins with a checkpoint that lacks some of its parts, its reader with an installed classifier too."""
 
     def widened(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The tensors of a checkpoint, and those that it lacks."""
+
+    def look(self, index: int) -> None:
+        """Send a batch through the reader."""
 
 
 def use_components(
@@ -148,7 +151,7 @@ def installed_network(name: str, codec: Codec) -> tuple[LatentClassifier | Effic
 
 
 def initialize(task: Initialized, sources: Sequence[str]) -> Origin | None:
-    """Load initial weights of ``sources`` in turn: files of checkpoints, or one installed classifier by name or path.
+    """Load initial weights of ``sources`` in turn: files of checkpoints, or an installed classifier by name or path.
 
     Raises
     ------
@@ -165,6 +168,8 @@ def initialize(task: Initialized, sources: Sequence[str]) -> Origin | None:
             found = from_checkpoint(task, Path(source))
         elif isinstance(task, Adaptable):
             found = from_model(task, source)
+        elif isinstance(task, Widening) and origin:
+            found = reader_from_model(task, source)
         else:
             raise UsageError(f"--init {source}: not a checkpoint file; only classifiers can be initialized from models")
         origin = {**origin, "reader": found} if origin else found
@@ -243,18 +248,41 @@ def from_model(task: Adaptable, name: str) -> Origin:
         if codec.points > 1:
             raise UnavailableError(f"{name}: reads {codec.name}, which has many operating points")
         found |= translated(network.stem, (task.seen_beside(codec, index) for index in range(FITTED)))
-    same = model.card.labels == IMAGENET
-    wanted = {
-        n: t
-        for n, t in task.module.state_dict().items()
-        if ".norm." not in n and (same or not n.startswith("backbone.classifier."))
-    }
-    taken = {n: t for n in wanted if (t := found.get(n.replace(".convolution.", "."))) is not None}
-    if taken.keys() != wanted.keys() or any(t.shape != wanted[n].shape for n, t in taken.items()):
-        raise UnavailableError(f"{name}: network has another shape than the recipe's")
-    task.module.load_state_dict(taken, strict=False)
+    wanted = task.module.state_dict()
+    if model.card.labels != IMAGENET:
+        wanted = {n: t for n, t in wanted.items() if not n.startswith("backbone.classifier.")}
+    load_folded(task.module, wanted, with_norms(wanted, found), name)
     restore_norms(task.module, task.look, NORM_BATCHES)
     return {"name": model.name, "sha256": model.sha256}
+
+
+def reader_from_model(task: Widening, name: str) -> Origin:
+    """Load an installed classifier's weights into the reader of a joint run, whose codec has begun.
+
+    Raises
+    ------
+    UnavailableError
+        It is not installed, not a classifier, or of another shape.
+    """
+    model = store.find(name, "classifier")
+    wanted = {n: t for n, t in task.module.state_dict().items() if n.startswith(READER)}
+    found = {f"{READER}{n}": t.float() for n, t in model.weights().items()}
+    load_folded(task.module, wanted, task.widened(with_norms(wanted, found)), name)
+    restore_norms(task.module.get_submodule(READER.rstrip(".")), task.look, NORM_BATCHES)
+    return {"name": model.name, "sha256": model.sha256}
+
+
+def with_norms(wanted: Mapping[str, Tensor], folded: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a network without norms by the names of one that has them."""
+    return {n: t for n in wanted if (t := folded.get(n.replace(".convolution.", "."))) is not None}
+
+
+def load_folded(module: nn.Module, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], name: str) -> None:
+    """Load all wanted tensors but the norms'; raises UnavailableError where one is missing or has another shape."""
+    taken = {n: found[n] for n, t in wanted.items() if n in found and found[n].shape == t.shape}
+    if any(".norm." not in n for n in wanted.keys() - taken.keys()):
+        raise UnavailableError(f"{name}: network has another shape than the recipe's")
+    module.load_state_dict(taken, strict=False)
 
 
 @torch.no_grad()

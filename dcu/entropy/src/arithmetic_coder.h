@@ -87,12 +87,26 @@ class ArithmeticDecoder {
     // Whether the coded number lies before the point `end` of [0, 2^16]: the next symbol's interval starts before it.
     bool before(uint32_t end) const { return (ahead_ + 1) << PRECISION <= width_ * end; }
 
+    // Whether the next symbol's interval is [start, end); if so, go on behind it.
+    bool take(uint32_t start, uint32_t end) {
+        const uint64_t first = width_ * start >> PRECISION, behind = width_ * end >> PRECISION;
+        const bool inside = first <= ahead_ && ahead_ < behind;
+        if (inside) go_on(first, behind);
+        return inside;
+    }
+
     // Go on behind the next symbol, whose interval is [start, end).
-    void skip(uint32_t start, uint32_t end) {
-        const uint64_t skipped = width_ * start >> PRECISION;
-        width_ = (width_ * end >> PRECISION) - skipped;
-        low_ += static_cast<uint32_t>(skipped);
-        ahead_ -= skipped;
+    void skip(uint32_t start, uint32_t end) { go_on(width_ * start >> PRECISION, width_ * end >> PRECISION); }
+
+    // Bytes that the encoder writes of the symbols until here: a bit for each that is settled, and two to finish.
+    size_t length() const { return static_cast<size_t>((settled_ + 2 + 7) / 8); }
+
+  private:
+    // Go on behind what begins and ends so far from the lower end.
+    void go_on(uint64_t first, uint64_t behind) {
+        width_ = behind - first;
+        low_ += static_cast<uint32_t>(first);
+        ahead_ -= first;
         const uint32_t high = low_ + static_cast<uint32_t>(width_ - 1);
         if ((low_ ^ high) >> 31 && !((low_ & ~high) >> 30)) return;  // as mostly: no bit is settled
         const Settled settled(low_, high);
@@ -103,10 +117,6 @@ class ArithmeticDecoder {
         ahead_ = ahead_ << shift | read(shift);
     }
 
-    // Bytes that the encoder writes of the symbols until here: a bit for each that is settled, and two to finish.
-    size_t length() const { return static_cast<size_t>((settled_ + 2 + 7) / 8); }
-
-  private:
     // The next `n` bits, n <= 32.
     uint64_t read(int n) {
         for (; count_ < n; count_ += 8) {

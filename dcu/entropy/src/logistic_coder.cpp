@@ -58,22 +58,20 @@ void put_symbol(ArithmeticEncoder &encoder, const IntervalTable &table, int32_t 
 }
 
 int32_t get_symbol(ArithmeticDecoder &decoder, const IntervalTable &table) {
+    const auto end = [&](int32_t index) { return index < 0 ? 0 : static_cast<uint32_t>(table.ends[index]); };
+    if (decoder.take(end(table.radius - 1), end(table.radius))) return 0;  // as mostly
     const int32_t escape = 2 * table.radius + 1;
-    int32_t low = 0, high = escape;  // the first index whose interval ends behind the coded number
-    if (!decoder.before(static_cast<uint32_t>(table.ends[table.radius])))
-        low = table.radius + 1;
-    else if (table.radius > 0 && decoder.before(static_cast<uint32_t>(table.ends[table.radius - 1])))
-        high = table.radius - 1;
-    else
-        low = high = table.radius;  // the offset 0: as mostly
+    const bool above = !decoder.before(end(table.radius));
+    // the first index whose interval ends behind the coded number
+    int32_t low = above ? table.radius + 1 : 0, high = above ? escape : table.radius - 1;
     while (low < high) {
         const int32_t middle = (low + high) / 2;
-        if (decoder.before(static_cast<uint32_t>(table.ends[middle])))
+        if (decoder.before(end(middle)))
             high = middle;
         else
             low = middle + 1;
     }
-    decoder.skip(low == 0 ? 0 : static_cast<uint32_t>(table.ends[low - 1]), static_cast<uint32_t>(table.ends[low]));
+    decoder.skip(end(low - 1), end(low));
     if (low < escape) return low - table.radius;
     const bool negative = get_bit(decoder);
     const auto magnitude = static_cast<int32_t>(get_number(decoder)) + table.radius + 1;
@@ -113,6 +111,7 @@ void LogisticCoder::run(const Next &next, const Done &done) const {
                 const Center center(prediction->mean);
                 const IntervalTable table = model_.table(prediction->scale, center.fraction);
                 const int32_t symbol = next(channel, positions.plain[i], center.nearest, table);
+                if (symbol == 0) continue;  // as mostly; so the planes begin
                 planes.set(channel, positions.padded[i], model_.value(symbol));
                 symbols[channel * planes.stride + positions.padded[i]] = symbol;
             }
@@ -159,7 +158,7 @@ void LogisticCoder::decode(const std::vector<std::string_view> &payloads, int16_
     share(static_cast<int64_t>(payloads.size()), threads, [&](int64_t tile) {
         int16_t *out = symbols + tile * size;
         const auto set = [&](int32_t channel, int64_t position, int32_t symbol) {
-            out[channel * height_ * width_ + position] = static_cast<int16_t>(symbol);
+            if (symbol != 0) out[channel * height_ * width_ + position] = static_cast<int16_t>(symbol);
         };
         read(payloads[tile], set, [](int64_t) {});
     });

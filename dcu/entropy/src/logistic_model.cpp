@@ -70,11 +70,12 @@ void LogisticModel::predict(const LogisticPass &pass, const Positions &positions
         for (int64_t channel = 0; channel < count; ++channel) {
             const int32_t *linear = pass.linear.data() + channel * static_cast<int64_t>(own.size());
             const int32_t *plane = symbols.data() + pass.channels[channel] * planes.stride;
+            const size_t neighbors = planes.used[pass.channels[channel]] ? own.size() : 0;
             for (int64_t p = 0; p < last; ++p) {
                 const int64_t i = chunk * CHUNK + p;
                 int64_t mean = outputs.at(channel, p) * 16;  // 2^-8 to 2^-12
                 const int32_t *here = plane + positions.padded[i];
-                for (size_t k = 0; k < own.size(); ++k) mean += int64_t{linear[k]} * here[own[k]];
+                for (size_t k = 0; k < neighbors; ++k) mean += int64_t{linear[k]} * here[own[k]];
                 const int64_t sixteenths = (mean + 128) >> 8;
                 const int64_t scale = (PER_OCTAVE * outputs.at(count + channel, p) + FIRST + 128) >> 8;
                 out[channel * places + i] = {
