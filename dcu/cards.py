@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Annotated, Any, Literal
 
+from dcu.geometry import CROP
 from dcu.labels import SETS, Label, label_set
 from dcu.schema import Between, Count, Matching, Name, OneOf, Share, build
 
@@ -280,11 +281,16 @@ class Card:
         """Operating points of a codec, as far as the card states them."""
         return len(self.rates.bpp) if self.rates else MOST_POINTS if self.kind == "codec" and self.rate is None else 1
 
-    def beside(self, stated: Baselines) -> Result | None:
-        """What the network reached on the bitstreams of baselines, in PyTorch as they did; None if not measured."""
+    def result_beside(self, stated: Baselines) -> Result | None:
+        """The network's own result, in PyTorch, on the bitstreams that baselines compare with; None if not measured."""
         wanted = (stated.dataset, stated.quality, stated.machines, "pytorch")
         found = (each for each in self.results if (each.dataset, each.quality, each.machines, each.engine) == wanted)
         return next((each for each in found if each.top1 is not None), None)
+
+    def path_macs(self, result: Result, codec: Card) -> int:
+        """MACs from the bitstream of a 224x224 image to its label; a result states those at an operating point."""
+        context = codec.macs_per_pixel.context if codec.macs_per_pixel else 0
+        return result.macs or self.macs + context * CROP**2
 
     @property
     def classes(self) -> tuple[Label, ...]:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from dcu.cards import Baseline, Card, Difference, Result, parse
 from dcu.evaluate.pipeline import Pipeline
-from dcu.geometry import CROP
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
@@ -22,20 +21,8 @@ Row = dict[str, Value]
 MEASURED = {
     "codec": ("bytes", "bpp", "bpp_se", "psnr", "psnr_se", "ms_ssim", "ms_ssim_se"),
     "classifier": (
-        *(
-            "quality",
-            "machines",
-            "engine",
-            "bytes",
-            "bpp",
-            "top1",
-            "top1_se",
-            "top5",
-            "top5_se",
-            "agreement",
-            "agreement_se",
-        ),
-        *("ece", "temperature"),
+        *("quality", "machines", "engine", "bytes", "bpp"),
+        *("top1", "top1_se", "top5", "top5_se", "agreement", "agreement_se", "ece", "temperature"),
     ),
     "segmenter": ("bpp", "miou", "miou_se", "pixel_accuracy"),
 }
@@ -52,7 +39,7 @@ def cards() -> list[Card]:
 
 def measured(cards: Sequence[Card], kind: str) -> Iterator[Row]:
     """One row per result of the models of a kind."""
-    context = context_macs(cards)
+    codecs = by_fingerprint(cards)
     for card, result in results(cards, kind):
         if kind == "codec" and result.quality is not None:
             continue  # one of many operating points: docs/codec-2.md
@@ -60,7 +47,7 @@ def measured(cards: Sequence[Card], kind: str) -> Iterator[Row]:
         row: Row = {"name": card.name, "dataset": result.dataset, "count": result.count, "date": result.date}
         row |= {column: values[column] for column in MEASURED[kind]}
         if kind == "classifier":
-            row |= {"macs": path_macs(card, result, context)}
+            row |= {"macs": card.path_macs(result, codecs[card.fingerprint])}
         if kind == "codec":
             for name in AGAINST:
                 beside = result.against.get(name, Difference())
@@ -85,27 +72,22 @@ def classes(cards: Sequence[Card]) -> Iterator[Row]:
 
 def baselines(cards: Sequence[Card]) -> Iterator[Row]:
     """Each classifier, and then the RGB network on other files of about as many bytes."""
-    context = context_macs(cards)
+    codecs = by_fingerprint(cards)
     for card in cards:
         for stated in card.baselines:
             about: Row = {"classifier": card.name, "quality": stated.quality, "machines": stated.machines}
-            if result := card.beside(stated):
+            if result := card.result_beside(stated):
                 own: Row = about | {"pipeline": card.name, "dataset": stated.dataset}
-                yield own | accuracy(result.count, result, path_macs(card, result, context))
+                yield own | accuracy(result.count, result, card.path_macs(result, codecs[card.fingerprint]))
             for row in stated.rows:
                 pipeline = Pipeline(row.input, row.source, row.side, row.tuned)
                 other: Row = about | {"pipeline": pipeline.name, "dataset": stated.dataset}
                 yield other | accuracy(stated.count, row, row.macs)
 
 
-def context_macs(cards: Sequence[Card]) -> dict[str, int]:
-    """MACs per pixel of the context model of each codec, by its fingerprint."""
-    return {card.fingerprint: card.macs_per_pixel.context for card in cards if card.macs_per_pixel}
-
-
-def path_macs(card: Card, result: Result, context: dict[str, int]) -> int:
-    """MACs from the bitstream of a 224x224 image to its label; a result states those at an operating point."""
-    return result.macs or card.macs + context[card.fingerprint] * CROP**2
+def by_fingerprint(cards: Sequence[Card]) -> dict[str, Card]:
+    """The codecs among cards."""
+    return {card.fingerprint: card for card in cards if card.kind == "codec"}
 
 
 def accuracy(count: int, reached: Result | Baseline, macs: int) -> Row:

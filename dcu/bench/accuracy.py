@@ -112,9 +112,8 @@ def quoted(point: OperatingPoint) -> Accuracy:
     metrics = {
         Pipeline(row.input, row.source, row.side, row.tuned): metrics_of(row, row.macs, source) for row in stated.rows
     }
-    if result := network.card.beside(stated):
-        context = codec.card.macs_per_pixel.context * CROP**2 if codec.card.macs_per_pixel else 0
-        own = metrics_of(result, result.macs or network.card.macs + context, source)
+    if result := network.card.result_beside(stated):
+        own = metrics_of(result, network.card.path_macs(result, codec.card), source)
         metrics = {Pipeline("latent", network.name): own} | metrics
     return accuracy_of(point, metrics, source)
 

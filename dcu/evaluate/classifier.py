@@ -18,7 +18,7 @@ from dcu.codec import Codec
 from dcu.data import Item
 from dcu.errors import InvalidInputError, UsageError
 from dcu.evaluate.baselines import FORMATS, PNG, at_side
-from dcu.evaluate.cost import classifier_cost, codec_cost, macs
+from dcu.evaluate.cost import codec_cost, macs, path_cost
 from dcu.evaluate.pipeline import Pipeline
 from dcu.geometry import CROP
 from dcu.image import ImageArray, standard_crop
@@ -317,7 +317,6 @@ def compare(
     rgb = RgbClassifier(codec.device)
     cost = macs(rgb.network, torch.zeros(1, 3, CROP, CROP))
     per_pixel = codec_cost(codec, quality, machines)
-    entropy, synthesis = per_pixel.context * CROP**2, per_pixel.synthesis * CROP**2
 
     def look(image: ImageArray, network: RgbClassifier = rgb) -> torch.Tensor:
         return network(torch.from_numpy(image.copy())[None].to(rgb.device)).logits[0].cpu()
@@ -329,9 +328,9 @@ def compare(
         def label(data: bytes) -> torch.Tensor:
             return classifier.probabilities(classifier.look([codec.read(data)]))[0]
 
-        return Contender(Pipeline("latent", classifier.name), entropy + classifier_cost(classifier), label)
+        return Contender(Pipeline("latent", classifier.name), path_cost(classifier, quality, machines), label)
 
-    rebuilt = entropy + synthesis + cost
+    rebuilt = (per_pixel.context + per_pixel.synthesis) * CROP**2 + cost
     decoded = Contender(Pipeline("decoded", codec.name), rebuilt, lambda data: look(codec.decode(data)))
     ours = [*map(latent, classifiers), decoded]
     if tuned is not None:

@@ -35,7 +35,7 @@ from dcu.train.variable_rate import VariableRateTask
 
 
 def training(run: Run[Any], task: Any, items: list[Item]) -> Training:
-    """What a card says of how a model came to be; the images of a model that it began with are its own, too."""
+    """What a card says of how a model came to be; it counts the images of the model that initialized it, too."""
     before, counts = training_of(run.origin), Counter(item.dataset for item in items)
     return Training(
         recipe=task.recipe.name,
@@ -50,10 +50,10 @@ def training(run: Run[Any], task: Any, items: list[Item]) -> Training:
 
 
 def training_of(origin: Origin | None) -> Training:
-    """How the installed model came to be that a run began with; what is empty where it began otherwise."""
-    wanted = origin["sha256"] if origin else None
-    found = (model.card.training for model in store.installed() if model.card.sha256 == wanted)
-    return (next(found, None) if wanted else None) or Training()
+    """How the installed model came to be whose weights a run, or its reader, was initialized with; else empty."""
+    wanted = {each.sha256 for each in origins(origin)}
+    found = (model.card.training for model in store.installed() if wanted and model.card.sha256 in wanted)
+    return next(filter(None, found), Training())
 
 
 def settings_of(task: Any) -> dict[str, object]:
