@@ -63,6 +63,7 @@ class Codec:
         self.syntheses = engines.ready(self.coding.synthesize, device, self.precision)
         self.channels, self.points, self.fingerprint = self.coding.channels, self.coding.points, self.coding.fingerprint
         self.kinds = self.coding.kinds
+        self.network_points = range(POINTS * (self.kinds - 1) + self.points)  # those for people, then for machines
         self.rates: list[Rates | None] = [None] * self.kinds
         self.analysis_halo = 2 * (len(self.analysis.blocks) + ADAPTER_BLOCKS * (self.kinds - 1))
         self.synthesis_halo = 2 * len(self.coding.synthesis.blocks) + 1

@@ -15,7 +15,7 @@ from dcu import store
 from dcu.cards import Card, Training
 from dcu.codec import Codec
 from dcu.data import items
-from dcu.errors import UnavailableError
+from dcu.errors import UnavailableError, UsageError
 from dcu.evaluate import baselines
 from dcu.evaluate.cost import macs
 from dcu.labels import Label
@@ -27,7 +27,7 @@ from dcu.tasks.segment import Segmenter
 from dcu.train.classifier import ClassifierTask
 from dcu.train.export import training_of
 from dcu.train.init import initialize, translated
-from dcu.train.inputs import network_input, random_points
+from dcu.train.inputs import network_input, point_of, points_of, random_points
 from dcu.train.student import ClassifierRecipe
 from dcu.train.views import ViewData
 
@@ -177,12 +177,36 @@ def test_bitstreams_keep_their_operating_point(dcu: Dcu, many: Codec, own_models
     assert dcu("models", "verify", model.directory).code == 0
 
 
-def test_points_are_spread_over_the_range(many: Codec, codec: Codec) -> None:
-    points = random_points(many, 32, np.random.default_rng(0))
-    assert sorted((points // 2).tolist()) == list(range(32))
+@pytest.fixture
+def both(own_models: Path) -> Codec:
+    """The same, with streams for machines."""
+    return Codec.from_model(write_variable_rate_codec(own_models / "codec-8", adapter=4))
+
+
+def test_points_are_spread_over_the_range(many: Codec, both: Codec, codec: Codec) -> None:
+    for streams, first in (("people", 0), ("machines", 64)):
+        points = random_points(points_of(both, streams), 32, np.random.default_rng(0))  # type: ignore[arg-type]
+        assert sorted((points // 2).tolist()) == list(range(first // 2, first // 2 + 32))
+    assert sorted((random_points(points_of(both), 64, np.random.default_rng(0)) // 2).tolist()) == list(range(64))
+    assert points_of(many) == points_of(both, "people") == range(64)
+    assert [int(point_of(points_of(both, "machines"), number, 3)) for number in range(3)] == [64, 95, 127]
+    with pytest.raises(UsageError, match="makes no streams for machines"):
+        points_of(many, "machines")
     rng = np.random.default_rng(0)
-    assert random_points(codec, 5, rng).tolist() == [0] * 5
+    assert random_points(points_of(codec), 5, rng).tolist() == [0] * 5
     assert rng.random() == np.random.default_rng(0).random()  # runs of codecs of one rate stay as they were
+
+
+def test_networks_are_trained_on_what_files_of_both_kinds_contain(both: Codec) -> None:
+    views = torch.from_numpy(np.stack([smooth_image(24, 16, seed=index) for index in range(4)]))
+    points = torch.tensor([70, 9, 127, 63])
+    seen = network_input(both, "latent", views, points, 2 * ANCHORS)
+    for index, point in enumerate(points.tolist()):
+        data = both.compress(views[index].numpy(), quality=point % 64, machines=point >= 64)
+        (expected,) = both.latents([both.read(data)], 2 * ANCHORS)
+        assert torch.equal(seen[index], expected[0])
+    one_kind = network_input(both, "latent", views[::2], points[::2], 2 * ANCHORS)
+    assert torch.equal(one_kind, seen[::2])
 
 
 @pytest.mark.usefixtures("random_rgb")
@@ -206,6 +230,18 @@ def test_trained_at_all_operating_points(dcu: Dcu, many: Codec, own_models: Path
     segmenter = Segmenter(store.read_model(own_models / "new"), many)
     assert segmenter.planes == ANCHORS
     assert segmenter(many.compress(smooth_image(40, 56), quality=3)).classes.shape == (40, 56)
+    measured = [
+        dcu("eval", "segmenter", street, "--network", own_models / "new", "--record", "--json", f"--quality={q}").lines[
+            0
+        ]
+        for q in (3, 50)
+    ]
+    assert [(line["quality"], line["machines"]) for line in measured] == [(3, False), (50, False)]
+    assert measured[0]["bpp"] != measured[1]["bpp"]
+    assert len(store.read_model(own_models / "new").card.results) == 2
+    refused = dcu("eval", "segmenter", street, "--network", own_models / "new", "--for", "machines")
+    assert refused.code == 2
+    assert one_line(refused.err)
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
@@ -238,8 +274,28 @@ def test_network_begins_with_one_of_another_codec(many: Codec, codec: Codec, own
     assert torch.equal(begun["join.convolution.weight"], shipped.weights()["join.weight"].float())
     model = write_classifier(many, own_models / "classifier-9")
     back = ClassifierTask(replace(recipe, codec=codec.name, anchors=0), ViewData(batch=2), codec, pictures, 0)
-    with pytest.raises(UnavailableError, match="many operating points"):
+    with pytest.raises(UsageError, match="states no rates"):
         initialize(back, [model.name])
+
+
+@pytest.mark.usefixtures("random_rgb")
+def test_network_begins_with_one_that_reads_streams_for_people_alone(
+    many: Codec, both: Codec, own_models: Path, tmp_path: Path
+) -> None:
+    """What it is to read is fitted to what it read, operating point by operating point."""
+    torch.manual_seed(0)
+    network = LatentClassifier(many.channels + ANCHORS, 4, 1, 8, 1000)
+    card = Card("classifier", many.fingerprint, codec=many.name, labels="imagenet-1k")
+    model = store.write_model(own_models / "classifier-9", card, network.state_dict())
+    recipe = ClassifierRecipe("x", both.name, width=4, depth=1, hidden=8, anchors=2 * ANCHORS)
+    pictures = items(write_classes(tmp_path / "pictures", ["any"], 3))
+    task = ClassifierTask(recipe, ViewData(batch=4, held_out=1), both, pictures, 0)
+    ours, theirs = task.seen_beside(many, ANCHORS, 0)
+    assert ours.shape[1] == both.channels + 2 * ANCHORS
+    assert theirs.shape[1] == many.channels + ANCHORS
+    points = task.views(-1).points
+    assert torch.equal(theirs[:, -ANCHORS:], with_point(theirs[:, :0], points % 64, ANCHORS))
+    assert initialize(task, [model.name]) == {"name": model.name, "sha256": model.sha256}
 
 
 def test_a_card_lists_the_images_of_the_model_that_training_began_with(own_models: Path) -> None:

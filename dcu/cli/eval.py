@@ -95,11 +95,12 @@ def eval_classifier(
         option = "--for" if machines else "--quality"
         raise UsageError(f"{option}: DATA contains bitstreams, which are not compressed again")
     points = [] if compressed else [point_of(classifier.codec, quality, machines)]
+    seen_at = [classifier.codec.network_point(point, machines) for point in points]
     if agreement:
         numbers = rgb_numbers(classifier, console.progress(found, "running the RGB network", quiet))
     else:
         numbers = class_numbers(classifier, found)
-    outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), native, points, machines)
+    outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), native, seen_at)
     metrics, used = evaluate(outputs, classifier.temperature), "pytorch" if native else classifier.engine
     facts: dict[str, Any] = {"dataset": dataset_name(data)}
     if classifier.codec.points > 1 and not compressed:
@@ -128,8 +129,8 @@ def eval_calibrate(
 ) -> None:
     """Fit the temperature of a classifier's probabilities.
 
-    The fit uses labeled images, at all operating points of the codec in turn;
-    the result is written to the model card.
+    The fit uses labeled images, at all operating points of the codec in turn, of
+    streams for people and for machines; the result is written to the model card.
 
     Example: dcu eval calibrate held-out.tar --network classifier-0.330
     """
@@ -144,7 +145,7 @@ def eval_calibrate(
 
     classifier = Classifier(model, codec_of(model.identity, chosen_device, "float32"), chosen_device, engine)
     numbers = class_numbers(classifier, found)
-    points = range(classifier.codec.points)
+    points = classifier.codec.network_points
     outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), False, points)
     temperature = best_temperature(outputs)
     store.amend(model, replace(model.card, temperature=temperature, calibration=Sample(dataset, len(found))))
@@ -231,6 +232,8 @@ def eval_segmenter(
         str,
         options.model("--network", "segmenter", "rgb-segmenter"),
     ] = "segmenter-0.0983",
+    quality: Quality = None,
+    made_for: options.MadeFor = "people",
     json: options.Json = False,
     record: Record = False,
     quiet: options.Quiet = False,
@@ -251,13 +254,17 @@ def eval_segmenter(
     from dcu.evaluate.segmenter import LatentAnswer, RgbCounterpart, evaluate
     from dcu.tasks.segment import Segmenter
 
+    machines = options.for_machines(made_for, [store.find_codec(model.identity)])
     asked: LatentAnswer | RgbCounterpart
     if model.kind == "rgb-segmenter":
         asked = RgbCounterpart(model, codec_of(model.identity, precision="float32"))
     else:
         asked = LatentAnswer(Segmenter(model, codec_of(model.identity, chosen_device, "float32"), chosen_device))
-    metrics = evaluate(asked, found, console.progress(found, "measuring", quiet))
-    facts = {"dataset": dataset_name(data)} | asdict(metrics)
+    point = point_of(asked.codec, quality, machines)
+    metrics = evaluate(asked, found, console.progress(found, "measuring", quiet), point, machines)
+    facts: dict[str, Any] = {"dataset": dataset_name(data)} | asdict(metrics)
+    if asked.codec.points > 1:
+        facts |= {"quality": point, "machines": machines}
     console.print_rows([facts], json)
     if record:
         store.record(model, Result(**facts))

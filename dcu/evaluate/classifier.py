@@ -20,7 +20,7 @@ from dcu.errors import InvalidInputError, UsageError
 from dcu.evaluate.baselines import FORMATS, PNG, at_side
 from dcu.evaluate.cost import codec_cost, macs, path_cost
 from dcu.evaluate.pipeline import Pipeline
-from dcu.geometry import CROP
+from dcu.geometry import CROP, POINTS
 from dcu.image import ImageArray, standard_crop
 from dcu.labels import IMAGENET, Label, indices_by_key, label_set
 from dcu.tasks.classify import Classifier
@@ -85,8 +85,10 @@ class Outputs:
     bpp: float
 
 
-def stream_of(codec: Codec, item: Item, native: bool, quality: int | None = None, machines: bool = False) -> Stream:
+def stream_of(codec: Codec, item: Item, native: bool, point: int | None = None) -> Stream:
     """An item's bitstream as it is, or an image's: of its center 224 of short side 256, or with ``native`` of all.
+
+    ``point``: the operating point, as networks count it; by default the codec's for people.
 
     Raises
     ------
@@ -96,7 +98,9 @@ def stream_of(codec: Codec, item: Item, native: bool, quality: int | None = None
     if not item.is_bitstream:
         image = item.image()
         shown = image if native else standard_crop(image)
-        return codec.read(codec.compress(shown, quality=quality, machines=machines))
+        if point is None:
+            return codec.read(codec.compress(shown))
+        return codec.read(codec.compress(shown, quality=point % POINTS, machines=point >= POINTS))
     with item.named():
         return codec.read(item.read())
 
@@ -107,20 +111,17 @@ def run_dataset(
     progress: Iterable[Item],
     native: bool,
     points: Sequence[int] = (),
-    machines: bool = False,
 ) -> Outputs:
     """The field's protocol: center 224 of short side 256, compressed to a whole file, read back, classified.
 
     ``numbers`` are the right classes of the items that ``progress`` gives. With ``native`` an image is compressed as
-    it is; bitstreams always are what they are. ``points`` are the codec's operating points, image by image in turn, by
-    default its own; ``machines``: of streams for machines.
+    it is; bitstreams always are what they are. ``points`` are operating points as networks count them, image by image
+    in turn; by default the codec's own.
     """
     size, bpp, logits = 0, 0.0, []
     remaining, turn = iter(progress), cycle(points or (None,))
     while batch := list(islice(remaining, BATCH)):
-        streams = [
-            stream_of(classifier.codec, item, native, point, machines) for item, point in zip(batch, turn, strict=False)
-        ]
+        streams = [stream_of(classifier.codec, item, native, point) for item, point in zip(batch, turn, strict=False)]
         size += sum(stream.size for stream in streams)
         bpp += sum(8 * stream.size / (stream.full.width * stream.full.height) for stream in streams)
         logits.append(classifier.through(classifier.logits, classifier.look(streams)))

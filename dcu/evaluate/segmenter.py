@@ -144,9 +144,15 @@ class SegmenterMetrics:
 
 
 def evaluate(
-    segmenter: RgbCounterpart | LatentAnswer, pairs: Sequence[Pair], progress: Iterable[Pair]
+    segmenter: RgbCounterpart | LatentAnswer,
+    pairs: Sequence[Pair],
+    progress: Iterable[Pair],
+    quality: int | None = None,
+    machines: bool = False,
 ) -> SegmenterMetrics:
     """Metrics of a data set: each image compressed as it is to a whole file, read back, segmented.
+
+    ``quality``: the codec's operating point, by default its own; ``machines``: of streams for machines.
 
     Raises
     ------
@@ -159,7 +165,7 @@ def evaluate(
     bits, images = 0.0, []
     for pair in progress:
         image, truth = pair.image.image(), pair.classes()
-        data = segmenter.codec.compress(image)
+        data = segmenter.codec.compress(image, quality=quality, machines=machines)
         bits += 8 * len(data) / truth.size
         answer, band = segmenter.answer(image, data), boundary_distance(truth)
         images.append(confusion(truth, answer, classes))

@@ -62,8 +62,8 @@ class Adaptable(Initialized, Protocol):
     def look(self, index: int) -> None:
         """Send a batch through the network."""
 
-    def seen_beside(self, codec: Codec, index: int) -> tuple[Tensor, Tensor]:
-        """Of the same batch what the network gets, and the latents of another codec of one rate."""
+    def seen_beside(self, codec: Codec, planes: int, index: int) -> tuple[Tensor, Tensor]:
+        """Of the same batch what the network gets, and what one of another codec does, with so many planes."""
 
 
 @runtime_checkable
@@ -231,13 +231,13 @@ def from_weights(task: Matching, source: str, is_file: bool) -> Origin:
 def from_model(task: Adaptable, name: str) -> Origin:
     """Load an installed network's weights; the adapter's norms leave them alone at first, or there are none.
 
-    Of one that names other classes all but its last layer; of one that reads another codec of one rate with a first
-    layer that reads this codec's latents.
+    Of one that names other classes all but its last layer; of one that reads another codec with a first layer that
+    reads this codec's latents.
 
     Raises
     ------
     UnavailableError
-        It is not installed, not a classifier, of another codec of many operating points or of another shape.
+        It is not installed, not a classifier, or of another shape.
     """
     model, codec = store.find(name), task.codec
     if model.kind == "classifier" and model.fingerprint != codec.fingerprint:
@@ -245,9 +245,8 @@ def from_model(task: Adaptable, name: str) -> Origin:
     network, model = installed_network(name, codec)
     found = network.state_dict()
     if codec is not task.codec:
-        if codec.points > 1:
-            raise UnavailableError(f"{name}: reads {codec.name}, which has many operating points")
-        found |= translated(network.stem, (task.seen_beside(codec, index) for index in range(FITTED)))
+        planes = codec.planes(network.stem.in_channels, name)
+        found |= translated(network.stem, (task.seen_beside(codec, planes, index) for index in range(FITTED)))
     wanted = task.module.state_dict()
     if model.card.labels != IMAGENET:
         wanted = {n: t for n, t in wanted.items() if not n.startswith("backbone.classifier.")}

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from dcu.codec import Codec, analysis_input
+from dcu.errors import UsageError
+from dcu.geometry import POINTS
 from dcu.nets.operating_point import with_point
 from dcu.nets.rgb import to_input
 from dcu.train.views import spread
+
+Streams = Literal["people", "machines", "both"]
+"""Which of a codec's streams a network is trained on; of a codec without streams for machines ``both`` are one kind."""
 
 
 @torch.no_grad()
@@ -31,7 +38,18 @@ def network_input(codec: Codec, input: str, views: Tensor, points: Tensor, plane
 def symbols_of(codec: Codec, views: Tensor, points: Tensor) -> Tensor:
     """Symbols (B, C, h, w) of views (B, 8h, 8w, 3) uint8 at operating points (B,)."""
     x = analysis_input(views).contiguous(memory_format=torch.channels_last)
-    return codec.coding.symbols(codec.coding.kept(codec.analysis(x).float()), points)
+    return codec.coding.symbols(codec.coding.kept(analyzed(codec, x, points >= POINTS)), points)
+
+
+def analyzed(codec: Codec, x: Tensor, machines: Tensor) -> Tensor:
+    """What the analysis makes of x (B, 3, 8h, 8w), for the kind of stream of each, (B,) bool; float32."""
+    if machines.any() and not machines.all():
+        people, others = (analyzed(codec, x[chosen], machines[chosen]) for chosen in (~machines, machines))
+        out = people.new_empty(len(x), *people.shape[1:])
+        out[~machines], out[machines] = people, others
+        return out
+    found: Tensor = codec.analysis(x, machines=True) if machines.any() else codec.analysis(x)
+    return found.float()
 
 
 def latent_of(codec: Codec, symbols: Tensor, points: Tensor) -> Tensor:
@@ -52,17 +70,28 @@ def rebuilt_input(codec: Codec, latent: Tensor, points: Tensor) -> Tensor:
 
 
 def default_points(codec: Codec, batch: Tensor) -> Tensor:
-    """A codec's default operating point for each of a batch, (B,)."""
-    return torch.full((len(batch),), codec.point(None), device=batch.device)
+    """A codec's default operating point for each of a batch, (B,); raises UsageError where its card states no rates."""
+    try:
+        return torch.full((len(batch),), codec.point(None), device=batch.device)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
-def point_of(codec: Codec, number: int, count: int) -> Tensor:
-    """The operating point (1,) at which one of ``count`` held-out images is measured: evenly over all of a codec's."""
-    return torch.tensor([number * (codec.points - 1) // max(1, count - 1)])
+def points_of(codec: Codec, streams: Streams = "both") -> range:
+    """The operating points that a codec has for these streams; raises UsageError where it has none for machines."""
+    if streams == "machines" and codec.kinds == 1:
+        raise UsageError(f'streams = "machines": {codec.name} makes no streams for machines')
+    parts = {"people": slice(codec.points), "machines": slice(POINTS, None), "both": slice(None)}
+    return codec.network_points[parts[streams]]
 
 
-def random_points(codec: Codec, count: int, rng: np.random.Generator) -> Tensor:
-    """Random operating points (count,), spread over all that a codec has; of a codec of one rate nothing is drawn."""
-    if codec.points == 1:
-        return torch.zeros(count, dtype=torch.int64)
-    return torch.from_numpy(spread(count, rng) * codec.points).long()
+def point_of(points: range, number: int, count: int) -> Tensor:
+    """The operating point (1,) at which one of ``count`` held-out images is measured: evenly over all."""
+    return torch.tensor([points.start + number * (len(points) - 1) // max(1, count - 1)])
+
+
+def random_points(points: range, count: int, rng: np.random.Generator) -> Tensor:
+    """Random operating points (count,), spread over all; where there is one, nothing is drawn."""
+    if len(points) == 1:
+        return torch.full((count,), points.start)
+    return torch.from_numpy(points.start + spread(count, rng) * len(points)).long()

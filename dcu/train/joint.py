@@ -46,7 +46,8 @@ class ReaderRecipe:
     width: Width = 64
     depth: Depth = 2
     hidden: Annotated[int, Between(0, 1024)] = 0  # width inside fused blocks; 0: plain ones
-    backbone_scale: Annotated[float, Between(0, 1e3)] = 0.3  # its learning rate, relative to the adapter's
+    scale: Annotated[float, Between(0, 1e3)] = 1.0  # its learning rate, relative to the codec's
+    backbone_scale: Annotated[float, Between(0, 1e3)] = 0.3  # that of its backbone, relative to its adapter's
     lite2: Share = 0.5  # Lite2's share in the target, beside Lite0's
 
     def __post_init__(self) -> None:
@@ -177,7 +178,8 @@ class JointTask(VariableRateTask):
 
     def groups(self) -> list[ParameterGroup]:
         """What streams for machines have of their own, and the reader's groups."""
-        return [ParameterGroup(self.own()), *student_groups(self.module.reader, self.reader.backbone_scale)]
+        reader = student_groups(self.module.reader, self.reader.backbone_scale)
+        return [ParameterGroup(self.own()), *(ParameterGroup(g.params, self.reader.scale * g.scale) for g in reader)]
 
     def batch(self, step: int) -> JointBatch:  # type: ignore[override]
         """Views of random images at operating points for machines, and a random window."""

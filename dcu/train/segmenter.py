@@ -31,7 +31,7 @@ from dcu.nets.segmenter import LatentSegmenter, RgbSegmenter
 from dcu.schema import Between, Name
 from dcu.tasks.segment import enlarged
 from dcu.train.init import segmenter_network
-from dcu.train.inputs import network_input, point_of, random_points
+from dcu.train.inputs import Streams, network_input, point_of, points_of, random_points
 from dcu.train.optimizers import ParameterGroup
 from dcu.train.recipe import Batch, HeldOut, Schedule, Side, check_crop, check_size
 from dcu.train.views import generator_of, hold_out, other_light
@@ -59,6 +59,7 @@ class SegmenterRecipe:
     labels: Annotated[tuple[Label, ...], Between(2, MOST_COLORS)]
     void: Annotated[int, Between(0, 255)] = VOID  # the number in label maps that is no class
     input: Input = "latent"  # or decoded, or original: the RGB counterpart
+    streams: Streams = "both"  # those for people and those for machines, of codecs that make the latter
     network: Literal["efficientnet"] | resnet.DilatedName = "efficientnet"
     width: Annotated[float, Between(1 / 64, resnet.MOST_WIDTH)] = 1.0  # of a ResNet: factor on the channels
     stride_in: resnet.StrideIn = "3x3"  # of a ResNet
@@ -128,6 +129,7 @@ class SegmenterTask:
 
     def __init__(self, recipe: SegmenterRecipe, data: SegmentData, codec: Codec, pairs: list[Pair], seed: int) -> None:
         self.recipe, self.data, self.codec, self.device, self.seed = recipe, data, codec, codec.device, seed
+        self.points = points_of(codec, recipe.streams)
         counts = check_labels(pairs, len(recipe.labels), recipe.void)
         if not counts.all():
             raise UsageError(f"no label map has a pixel of {recipe.labels[int(np.argmin(counts))].label}")
@@ -179,7 +181,7 @@ class SegmenterTask:
             numbers = np.where(numbers == self.recipe.void, VOID, numbers).astype(np.uint8)
             parts.append(random_part(self.pairs[index].image.image(), numbers, self.data, rng))
         images, classes = (np.stack(side) for side in zip(*parts, strict=True))
-        points = random_points(self.codec, len(images), rng)
+        points = random_points(self.points, len(images), rng)
         return SegmenterBatch(torch.from_numpy(images), torch.from_numpy(classes), points)
 
     def seen(self, images: Tensor, points: Tensor) -> Tensor:
@@ -198,7 +200,7 @@ class SegmenterTask:
         for number, pair in enumerate(self.held_out):
             truth = pair.classes()
             image = torch.from_numpy(pad(pair.image.image(), BLOCK).copy())[None].to(self.device)
-            seen = self.seen(image, point_of(self.codec, number, len(self.held_out)))
+            seen = self.seen(image, point_of(self.points, number, len(self.held_out)))
             answer = enlarged(self.module(seen)).argmax(1)[0].to(torch.uint8).cpu().numpy()
             counts += confusion(truth, answer[: truth.shape[0], : truth.shape[1]], classes)
         return {"held_miou": float(np.nanmean(intersection_over_union(counts))) if self.held_out else float("nan")}

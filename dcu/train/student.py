@@ -19,7 +19,7 @@ from dcu.codec import Codec
 from dcu.data import Item
 from dcu.errors import UnavailableError, UsageError
 from dcu.evaluate.classifier import standard_view
-from dcu.geometry import BLOCK, CROP, LATENT_CROP
+from dcu.geometry import BLOCK, CROP, LATENT_CROP, POINTS
 from dcu.image import ImageArray, standard_resize
 from dcu.labels import IMAGENET, indices_by_key, label_set
 from dcu.nets import channels_last
@@ -29,7 +29,7 @@ from dcu.nets.norms import NORM_BATCHES, fold_norms, measure_norms
 from dcu.schema import Between, Name, Share
 from dcu.tasks import rgb
 from dcu.train import init
-from dcu.train.inputs import default_points, network_input, point_of, random_points
+from dcu.train.inputs import Streams, default_points, network_input, point_of, points_of, random_points
 from dcu.train.optimizers import ParameterGroup
 from dcu.train.recipe import Depth, Width, check_size
 from dcu.train.teacher import SHARPER, Teacher
@@ -50,6 +50,7 @@ class ClassifierRecipe:
     depth: Depth = 2
     hidden: Annotated[int, Between(0, 1024)] = 0  # width inside fused blocks; 0: plain ones
     anchors: Annotated[int, Between(0, 64)] = 0  # planes that tell the operating point, of codecs that have several
+    streams: Streams = "both"  # those for people and those for machines, of codecs that make the latter
     without: Annotated[tuple[int, ...], Between(0, 16)] = ()  # blocks of the backbone, from the split point
     feature_weight: Annotated[float, Between(0, 1e6)] = 1.0  # alpha
     backbone_scale: Annotated[float, Between(0, 1e3)] = 0.3  # the backbone's learning rate, relative to the adapter's
@@ -106,6 +107,7 @@ class StudentTask:
             codec.planes(codec.channels + recipe.anchors, recipe.name)
         except UnavailableError as error:
             raise UsageError(f"anchors = {recipe.anchors}: {error}") from error
+        self.points = points_of(codec, recipe.streams)
         train, self.held_out = hold_out(items, data.held_out, data.held_out_from)
         self.sampler = Sampler(train, data.weights, seed)
         self.larger = Sampler(large_enough(train, data), data.weights, seed)
@@ -146,12 +148,17 @@ class StudentTask:
         self.module.split_features(self.seen(views.images.to(self.device), views.points))
 
     @torch.no_grad()
-    def seen_beside(self, codec: Codec, index: int) -> tuple[Tensor, Tensor]:
-        """Of views that nothing is learned from what the network gets, and the latents of another codec of one rate."""
+    def seen_beside(self, codec: Codec, planes: int, index: int) -> tuple[Tensor, Tensor]:
+        """Of views that nothing is learned from what the network gets, and what one of another codec does.
+
+        ``planes``: that the other network reads beside the latents. Operating points are the same, of streams for
+        people where the other codec makes no others; of a codec of many beside one of one rate the default.
+        """
         views = self.views(-1 - index)
-        images = views.images.to(self.device)
-        theirs = network_input(codec, "latent", images, default_points(codec, images))
-        return self.seen(images, views.points), theirs
+        images, points = views.images.to(self.device), views.points.to(self.device)
+        alike = codec.points == self.codec.points
+        there = points % (POINTS * codec.kinds) if alike else default_points(codec, images)
+        return self.seen(images, views.points), network_input(codec, "latent", images, there, planes)
 
     def seen(self, views: Tensor, points: Tensor) -> Tensor:
         """What the network gets of views (B, side, side, 3) uint8 at operating points (B,)."""
@@ -165,7 +172,7 @@ class StudentTask:
         views = np.stack([self.view(item.image(), rng, side) for item in chosen])
         views, alone = mixed(views, rng)
         classes = np.where(alone, [self.number(item) for item in chosen], -1)
-        points = random_points(self.codec, len(views), rng)
+        points = random_points(self.points, len(views), rng)
         return LabeledViews(torch.from_numpy(views), torch.from_numpy(classes), points)
 
     def number(self, item: Item) -> int:
@@ -185,7 +192,7 @@ class StudentTask:
         agree = divergence = 0.0
         for number, item in enumerate(self.held_out):
             view = standard_view(item.image()).to(self.device)
-            seen = self.seen(view, point_of(self.codec, number, len(self.held_out)))
+            seen = self.seen(view, point_of(self.points, number, len(self.held_out)))
             answer, target = self.module(seen).float(), self.teacher(view).target
             agree += float(answer.argmax(1) == target.argmax(1))
             divergence += float(divergence_from(target, answer))
