@@ -122,28 +122,29 @@ def classifiers() -> list[Cells]:
 def segmenters() -> list[Cells]:
     """Mean intersection over union."""
     validation, test = on("segmenters", "camvid-val"), on("segmenters", "camvid-test")
+    models = by_name("segmenter")
     return [
         {
             "name": name,
-            "bpp (camvid-val)": number(validation[name]["bpp"], 4),
-            "mIoU (%)": with_error(validation[name], "miou", 1, 100),
-            "pixel accuracy (%)": number(validation[name]["pixel_accuracy"], 1, 100),
-            "camvid-test mIoU (%)": with_error(test[name], "miou", 1, 100),
-            "pixel accuracy (%) ": number(test[name]["pixel_accuracy"], 1, 100),
+            "bpp (camvid-val)": number(row["bpp"], 4),
+            "mIoU (%)": with_error(row, "miou", 1, 100),
+            "pixel accuracy (%)": number(row["pixel_accuracy"], 1, 100),
+            "camvid-test mIoU (%)": with_error(test.get(name, {}), "miou", 1, 100),
+            "pixel accuracy (%) ": number(test.get(name, {}).get("pixel_accuracy", ""), 1, 100),
             "G MACs (480x360)": number(model["macs"], 1, 1e-9),
             "MB": number(model["bytes"], 1, 1e-6),
             "training images": number(model["training_images"], 0),
         }
-        for name, model in by_name("segmenter").items()
+        for name, row, model in ((name, row, models[row["name"]]) for name, row in validation.items())
     ]
 
 
 def iou() -> list[Cells]:
     """Intersection over union of each class."""
-    rows = [row for row in read("classes") if row["dataset"] == "camvid-val"]
+    rows = [(at_point(row["name"], row), row) for row in read("classes") if row["dataset"] == "camvid-val"]
     return [
-        {"name": name} | {row["label"]: number(row["iou"], 1, 100) for row in rows if row["name"] == name}
-        for name in dict.fromkeys(row["name"] for row in rows)
+        {"name": name} | {row["label"]: number(row["iou"], 1, 100) for each, row in rows if each == name}
+        for name in dict.fromkeys(name for name, _ in rows)
     ]
 
 

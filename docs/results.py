@@ -24,7 +24,7 @@ MEASURED = {
         *("quality", "machines", "engine", "bytes", "bpp"),
         *("top1", "top1_se", "top5", "top5_se", "agreement", "agreement_se", "ece", "temperature"),
     ),
-    "segmenter": ("bpp", "miou", "miou_se", "pixel_accuracy"),
+    "segmenter": ("quality", "machines", "bpp", "miou", "miou_se", "pixel_accuracy"),
 }
 """Columns of each kind's results."""
 PARTS = ("analysis", "synthesis", "context")
@@ -67,7 +67,8 @@ def classes(cards: Sequence[Card]) -> Iterator[Row]:
     """Intersection over union of each class."""
     for card, result in results(cards, "segmenter"):
         for label, iou in result.iou.items():
-            yield {"name": card.name, "dataset": result.dataset, "count": result.count, "label": label, "iou": iou}
+            row: Row = {"name": card.name, "dataset": result.dataset, "quality": result.quality}
+            yield row | {"machines": result.machines, "count": result.count, "label": label, "iou": iou}
 
 
 def baselines(cards: Sequence[Card]) -> Iterator[Row]:
