@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -230,6 +231,8 @@ def test_joint_training_on_the_command_line(dcu: Dcu, pictures: list[Item], tmp_
     done = dcu(*call, "--resume")
     assert done.code == 0, done.err
     assert store.read_model(out).card.machines
+    last = json.loads((runs / "machines" / "log.jsonl").read_text().splitlines()[-1])
+    assert {"held_agreement", "held_divergence", "held_out_loss", "bpp_0"} <= set(last)
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,10 @@ from dcu.nets.variable_rate import VariableRateCodec
 from dcu.schema import Between, Share
 from dcu.train.classifier import distillation
 from dcu.train.init import READER, student_network
+from dcu.train.inputs import point_of
 from dcu.train.optimizers import ParameterGroup
 from dcu.train.recipe import Batch, DatasetWeights, Depth, HeldOut, Schedule, Side, Width, check_crop, check_size
-from dcu.train.student import STARTED, let_learn, student_groups
+from dcu.train.student import STARTED, agreement, let_learn, student_groups
 from dcu.train.teacher import Teacher
 from dcu.train.variable_rate import VariableRateData, VariableRateRecipe, VariableRateTask, spread_points
 from dcu.train.views import mixed, random_view
@@ -201,6 +202,16 @@ class JointTask(VariableRateTask):
         """What the reader gets of symbols at operating points."""
         latent = symbols * per_channel(self.module.log_ungain(q).exp())
         return with_point(latent, q, KINDS * self.recipe.anchors, KINDS)
+
+    def validate(self) -> dict[str, float]:
+        """The codec's metrics, and the reader's agreement with the teacher, of streams for machines."""
+
+        def answer(view: Tensor, number: int) -> Tensor:
+            q = POINTS + point_of(range(POINTS), number, len(self.held_out)).to(self.device)
+            logits: Tensor = self.module.reader(self.read(self.module.scaled(analysis_input(view), q).round(), q))
+            return logits
+
+        return super().validate() | agreement(self.teacher, self.held_out, answer)
 
     def loss(self, batch: JointBatch) -> tuple[Tensor, dict[str, float]]:  # type: ignore[override]
         """Rate and distortion, and what the reader misses; raises UsageError where no codec's checkpoint was loaded."""

@@ -6,6 +6,7 @@ on the images that the codec decodes. Its teachers see the same views as images.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
@@ -98,6 +99,21 @@ def divergence_from(target: Tensor, logits: Tensor) -> Tensor:
     return F.kl_div(F.log_softmax(SHARPER["lite0"] * logits, 1), target, reduction="batchmean")
 
 
+def agreement(teacher: Teacher, held_out: Sequence[Item], answer: Callable[[Tensor, int], Tensor]) -> dict[str, float]:
+    """How often a network agrees with the teacher on held-out images, and its divergence from it.
+
+    ``answer``: the network's logits (1, classes) of a view (1, 224, 224, 3) uint8 and the image's number.
+    """
+    agree = divergence = 0.0
+    for number, item in enumerate(held_out):
+        view = standard_view(item.image()).to(teacher.device)
+        logits, target = answer(view, number).float(), teacher(view).target
+        agree += float(logits.argmax(1) == target.argmax(1))
+        divergence += float(divergence_from(target, logits))
+    count = max(1, len(held_out))
+    return {"held_agreement": agree / count, "held_divergence": divergence / count}
+
+
 class StudentTask:
     """A classifier that is trained: the part that does not depend on how."""
 
@@ -188,16 +204,13 @@ class StudentTask:
         return random_view(image, self.data.smallest, rng, side)
 
     def validate(self) -> dict[str, float]:
-        """Agreement with the teacher on images that are held out, and their divergence, over all operating points."""
-        agree = divergence = 0.0
-        for number, item in enumerate(self.held_out):
-            view = standard_view(item.image()).to(self.device)
-            seen = self.seen(view, point_of(self.points, number, len(self.held_out)))
-            answer, target = self.module(seen).float(), self.teacher(view).target
-            agree += float(answer.argmax(1) == target.argmax(1))
-            divergence += float(divergence_from(target, answer))
-        count = max(1, len(self.held_out))
-        return {"held_agreement": agree / count, "held_divergence": divergence / count}
+        """Agreement with the teacher on images that are held out, over all operating points."""
+
+        def answer(view: Tensor, number: int) -> Tensor:
+            logits: Tensor = self.module(self.seen(view, point_of(self.points, number, len(self.held_out))))
+            return logits
+
+        return agreement(self.teacher, self.held_out, answer)
 
     def measure_norms(self) -> None:
         """Set the adapter's norms for the weights as they are now."""

@@ -29,7 +29,7 @@ class Teacher:
     """Both networks on views of 224x224; ``rgb`` is Lite0 alone, ``lite2`` the other's share in the target."""
 
     def __init__(self, device: str, lite2: float = 0.5) -> None:
-        self.rgb = RgbClassifier(device)
+        self.device, self.rgb = device, RgbClassifier(device)
         self.second = RgbClassifier(device, variant="lite2") if lite2 else None
         self.lite2 = lite2
 
