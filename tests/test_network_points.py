@@ -230,16 +230,12 @@ def test_trained_at_all_operating_points(dcu: Dcu, many: Codec, own_models: Path
     segmenter = Segmenter(store.read_model(own_models / "new"), many)
     assert segmenter.planes == ANCHORS
     assert segmenter(many.compress(smooth_image(40, 56), quality=3)).classes.shape == (40, 56)
-    measured = [
-        dcu("eval", "segmenter", street, "--network", own_models / "new", "--record", "--json", f"--quality={q}").lines[
-            0
-        ]
-        for q in (3, 50)
-    ]
+    call = ["eval", "segmenter", street, "--network", own_models / "new"]
+    measured = [dcu(*call, "--record", "--json", "--quality", q).lines[0] for q in ("3", "50")]
     assert [(line["quality"], line["machines"]) for line in measured] == [(3, False), (50, False)]
     assert measured[0]["bpp"] != measured[1]["bpp"]
     assert len(store.read_model(own_models / "new").card.results) == 2
-    refused = dcu("eval", "segmenter", street, "--network", own_models / "new", "--for", "machines")
+    refused = dcu(*call, "--for", "machines")
     assert refused.code == 2
     assert one_line(refused.err)
 

@@ -95,12 +95,12 @@ def eval_classifier(
         option = "--for" if machines else "--quality"
         raise UsageError(f"{option}: DATA contains bitstreams, which are not compressed again")
     points = [] if compressed else [point_of(classifier.codec, quality, machines)]
-    seen_at = [classifier.codec.network_point(point, machines) for point in points]
+    network_points = [classifier.codec.network_point(point, machines) for point in points]
     if agreement:
         numbers = rgb_numbers(classifier, console.progress(found, "running the RGB network", quiet))
     else:
         numbers = class_numbers(classifier, found)
-    outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), native, seen_at)
+    outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), native, network_points)
     metrics, used = evaluate(outputs, classifier.temperature), "pytorch" if native else classifier.engine
     facts: dict[str, Any] = {"dataset": dataset_name(data)}
     if classifier.codec.points > 1 and not compressed:

@@ -20,7 +20,7 @@ from dcu.errors import InvalidInputError, UsageError
 from dcu.evaluate.baselines import FORMATS, PNG, at_side
 from dcu.evaluate.cost import codec_cost, macs, path_cost
 from dcu.evaluate.pipeline import Pipeline
-from dcu.geometry import CROP, POINTS
+from dcu.geometry import CROP, quality_of
 from dcu.image import ImageArray, standard_crop
 from dcu.labels import IMAGENET, Label, indices_by_key, label_set
 from dcu.tasks.classify import Classifier
@@ -88,7 +88,7 @@ class Outputs:
 def stream_of(codec: Codec, item: Item, native: bool, point: int | None = None) -> Stream:
     """An item's bitstream as it is, or an image's: of its center 224 of short side 256, or with ``native`` of all.
 
-    ``point``: the operating point, as networks count it; by default the codec's for people.
+    ``point``: an operating point of the networks; by default the codec's own for people.
 
     Raises
     ------
@@ -100,7 +100,8 @@ def stream_of(codec: Codec, item: Item, native: bool, point: int | None = None) 
         shown = image if native else standard_crop(image)
         if point is None:
             return codec.read(codec.compress(shown))
-        return codec.read(codec.compress(shown, quality=point % POINTS, machines=point >= POINTS))
+        quality, machines = quality_of(point)
+        return codec.read(codec.compress(shown, quality=quality, machines=machines))
     with item.named():
         return codec.read(item.read())
 
@@ -115,8 +116,8 @@ def run_dataset(
     """The field's protocol: center 224 of short side 256, compressed to a whole file, read back, classified.
 
     ``numbers`` are the right classes of the items that ``progress`` gives. With ``native`` an image is compressed as
-    it is; bitstreams always are what they are. ``points`` are operating points as networks count them, image by image
-    in turn; by default the codec's own.
+    it is; bitstreams always are what they are. ``points`` are operating points of the networks, image by image in turn;
+    by default the codec's own.
     """
     size, bpp, logits = 0, 0.0, []
     remaining, turn = iter(progress), cycle(points or (None,))

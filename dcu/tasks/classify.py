@@ -21,7 +21,7 @@ from dcu.cards import Card
 from dcu.codec import Codec, codec_of
 from dcu.data import sample_items
 from dcu.errors import UnavailableError
-from dcu.geometry import LATENT_CROP, LATENT_RESIZE, POINTS
+from dcu.geometry import LATENT_CROP, LATENT_RESIZE, quality_of
 from dcu.nets import channels_last
 from dcu.nets.latent import LatentClassifier, adapter_shape, removed_blocks
 from dcu.nets.resnet import ResNet, shape_of
@@ -251,10 +251,10 @@ class Classifier:
             return engines.exported(self.network, torch.zeros(1, self.network.channels, LATENT_CROP, LATENT_CROP))
 
         def quantized() -> bytes:
-            points = self.codec.network_points[::CALIBRATED]
+            points = itertools.cycle(map(quality_of, self.codec.network_points[::CALIBRATED]))
             streams = [
-                self.codec.read(self.codec.compress(item.image(), quality=point % POINTS, machines=point >= POINTS))
-                for item, point in zip(sample_items(), itertools.cycle(points))
+                self.codec.read(self.codec.compress(item.image(), quality=quality, machines=machines))
+                for item, (quality, machines) in zip(sample_items(), points, strict=False)
             ]
             views = [view for views in self.look(streams, "five") for view in views if isinstance(view, Tensor)]
             return engines.quantized(exported(), torch.cat(views).clone())

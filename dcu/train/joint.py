@@ -25,7 +25,6 @@ from dcu.nets.variable_rate import VariableRateCodec
 from dcu.schema import Between, Share
 from dcu.train.classifier import distillation
 from dcu.train.init import READER, student_network
-from dcu.train.inputs import point_of
 from dcu.train.optimizers import ParameterGroup
 from dcu.train.recipe import Batch, DatasetWeights, Depth, HeldOut, Schedule, Side, Width, check_crop, check_size
 from dcu.train.student import STARTED, agreement, let_learn, student_groups
@@ -206,12 +205,12 @@ class JointTask(VariableRateTask):
     def validate(self) -> dict[str, float]:
         """The codec's metrics, and the reader's agreement with the teacher, of streams for machines."""
 
-        def answer(view: Tensor, number: int) -> Tensor:
-            q = POINTS + point_of(range(POINTS), number, len(self.held_out)).to(self.device)
+        def predict(view: Tensor, q: Tensor) -> Tensor:
             logits: Tensor = self.module.reader(self.read(self.module.scaled(analysis_input(view), q).round(), q))
             return logits
 
-        return super().validate() | agreement(self.teacher, self.held_out, answer)
+        points = range(POINTS, KINDS * POINTS)
+        return super().validate() | agreement(self.teacher, self.held_out, points, predict)
 
     def loss(self, batch: JointBatch) -> tuple[Tensor, dict[str, float]]:  # type: ignore[override]
         """Rate and distortion, and what the reader misses; raises UsageError where no codec's checkpoint was loaded."""

@@ -99,15 +99,18 @@ def divergence_from(target: Tensor, logits: Tensor) -> Tensor:
     return F.kl_div(F.log_softmax(SHARPER["lite0"] * logits, 1), target, reduction="batchmean")
 
 
-def agreement(teacher: Teacher, held_out: Sequence[Item], answer: Callable[[Tensor, int], Tensor]) -> dict[str, float]:
-    """How often a network agrees with the teacher on held-out images, and its divergence from it.
+def agreement(
+    teacher: Teacher, held_out: Sequence[Item], points: range, predict: Callable[[Tensor, Tensor], Tensor]
+) -> dict[str, float]:
+    """Agreement of a network with the teacher on held-out images, over operating points, and its KL divergence.
 
-    ``answer``: the network's logits (1, classes) of a view (1, 224, 224, 3) uint8 and the image's number.
+    ``predict``: logits (1, classes) of a view (1, 224, 224, 3) uint8 at an operating point (1,).
     """
     agree = divergence = 0.0
     for number, item in enumerate(held_out):
         view = standard_view(item.image()).to(teacher.device)
-        logits, target = answer(view, number).float(), teacher(view).target
+        q = point_of(points, number, len(held_out)).to(teacher.device)
+        logits, target = predict(view, q).float(), teacher(view).target
         agree += float(logits.argmax(1) == target.argmax(1))
         divergence += float(divergence_from(target, logits))
     count = max(1, len(held_out))
@@ -205,12 +208,7 @@ class StudentTask:
 
     def validate(self) -> dict[str, float]:
         """Agreement with the teacher on images that are held out, over all operating points."""
-
-        def answer(view: Tensor, number: int) -> Tensor:
-            logits: Tensor = self.module(self.seen(view, point_of(self.points, number, len(self.held_out))))
-            return logits
-
-        return agreement(self.teacher, self.held_out, answer)
+        return agreement(self.teacher, self.held_out, self.points, lambda view, q: self.module(self.seen(view, q)))
 
     def measure_norms(self) -> None:
         """Set the adapter's norms for the weights as they are now."""

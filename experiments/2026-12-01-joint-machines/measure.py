@@ -1,8 +1,8 @@
-"""Files and classifiers of codecs of many operating points, at the three named rates, on labeled images.
+"""Files and classifiers of codecs of many operating points, on labeled images.
 
-    python measure.py TAR CLASSIFIER[:machines] ...
+    python measure.py TAR EVERY CLASSIFIER:people|machines:Q,Q ...
 
-Each image is the center 224x224 of short side 256. Prints CSV: means over whole files, standard errors behind them.
+Of the images every so many, center 224x224 of short side 256. Prints CSV: means over whole files, then standard errors.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from pytorch_msssim import ms_ssim, ssim
 
 from dcu import store
 from dcu.codec import codec_of
-from dcu.data import LABELLED, items
+from dcu.data import LABELLED, Item, items
 from dcu.evaluate.classifier import class_numbers
 from dcu.image import ImageArray, psnr, standard_crop
 from dcu.tasks.classify import Classifier
 
-RATES = (0.0983, 0.330, 0.635)
 MEASURES = ("bpp", "psnr", "ssim", "ms_ssim", "top1", "top5")
 
 
@@ -33,9 +32,9 @@ def similarities(image: ImageArray, decoded: ImageArray) -> tuple[float, float]:
     return float(ssim(x, y, data_range=255)), float(ms_ssim(x, y, data_range=255))
 
 
-def measured(classifier: Classifier, tar: Path, point: int, machines: bool) -> list[list[float]]:
+def measured(classifier: Classifier, found: list[Item], point: int, machines: bool) -> list[list[float]]:
     """The measures of each image, in the order of ``MEASURES``."""
-    codec, found, rows = classifier.codec, items(tar, LABELLED), []
+    codec, rows = classifier.codec, []
     for item, number in zip(found, class_numbers(classifier, found), strict=True):
         image = standard_crop(item.image())
         data = codec.compress(image, quality=point, machines=machines)
@@ -47,24 +46,24 @@ def measured(classifier: Classifier, tar: Path, point: int, machines: bool) -> l
     return rows
 
 
-def main(tar: Path, names: list[str]) -> None:
-    """Print a line for each network and rate."""
+def main(tar: Path, every: int, wanted: list[str]) -> None:
+    """Print a line for each network and operating point."""
+    found = items(tar, LABELLED)[::every]
     writer = csv.writer(sys.stdout, lineterminator="\n")
     columns = [name for measure in MEASURES for name in (measure, f"{measure}_se")]
-    writer.writerow(["classifier", "codec", "streams", "rate", "quality", "images", *columns])
-    for given in names:
-        name, _, streams = given.partition(":")
+    writer.writerow(["classifier", "codec", "streams", "quality", "images", *columns])
+    for each in wanted:
+        name, streams, qualities = each.split(":")
         model, machines = store.find(name, "classifier"), streams == "machines"
         classifier = Classifier(model, codec_of(model.identity), engine="pytorch")
-        for rate in RATES:
-            point = classifier.codec.point_of_rate(rate, machines)
-            table = np.array(measured(classifier, tar, point, machines), float)
+        for point in map(int, qualities.split(",")):
+            table = np.array(measured(classifier, found, point, machines), float)
             errors = table.std(0, ddof=1) / math.sqrt(len(table))
             figures = [f"{value:.4f}" for pair in zip(table.mean(0), errors, strict=True) for value in pair]
-            kind = "machines" if machines else "people"
-            writer.writerow([name, f"{classifier.codec.fingerprint[:8]}", kind, rate, point, len(table), *figures])
+            codec = classifier.codec.fingerprint[:8]
+            writer.writerow([name, codec, streams, point, len(table), *figures])
             sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
