@@ -26,7 +26,7 @@ from dcu.nets.norms import fold_norms
 from dcu.nets.operating_point import AnchorVectors, between, with_point
 from dcu.nets.variable_rate import VariableRateCodec
 from dcu.tasks.classify import Classifier
-from dcu.train.checkpoint import Checkpoint, OptimizerState, State
+from dcu.train.checkpoint import OPTIMIZER, Checkpoint, OptimizerState, State
 from dcu.train.export import joint_models, variable_rate_tensors
 from dcu.train.init import READER, initialize
 from dcu.train.joint import STEM, JointData, JointTask, JointTraining, ReaderRecipe
@@ -41,7 +41,7 @@ RECIPE = VariableRateRecipe(
 )
 ADAPTED = replace(RECIPE, adapter=4)
 READS = ReaderRecipe(weight=0.1, width=4, depth=1)
-DATA = JointData(batch=2, window=64, held_out=2, validate_on=1)
+DATA = JointData(batch=4, window=64, held_out=2, validate_on=1)
 SCHEDULE = Schedule(steps=3, learning_rate=1e-2, warmup=1, validate_every=3, checkpoint_every=3)
 
 
@@ -60,7 +60,7 @@ groups = [{ channels = 1, passes = 2 }, { channels = 2, passes = 1 }]
 width = 4
 depth = 1
 [data]
-batch = 2
+batch = 4
 window = 64
 held_out = 2
 validate_on = 1
@@ -103,7 +103,7 @@ def test_anchors_of_each_kind() -> None:
 
 
 @pytest.mark.usefixtures("random_rgb")
-def test_begins_as_the_codec_and_leaves_streams_for_people_alone(pictures: list[Item], tmp_path: Path) -> None:
+def test_begins_as_the_codec_and_leaves_images_for_people_alone(pictures: list[Item], tmp_path: Path) -> None:
     start = codec_checkpoint(pictures, tmp_path / "codec")
     run = joint_run(pictures, tmp_path / "joint")
     task = run.task
@@ -120,8 +120,9 @@ def test_begins_as_the_codec_and_leaves_streams_for_people_alone(pictures: list[
     task.module.load_state_dict(run.average.tensors)
     with torch.no_grad():
         after, changed = task.module(x, people), task.module(x, machines)
-    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
-    assert not torch.allclose(before[1], changed[1])
+    assert torch.equal(before[0], after[0])
+    assert not torch.equal(before[1], after[1])  # the context model learns from both kinds
+    assert not torch.allclose(before[0], changed[0])
     assert not torch.equal(task.module.analysis.adapter[0].conv2.weight, torch.zeros(8, 4, 3, 3))
 
 
@@ -135,7 +136,8 @@ def test_resumed_run_is_the_same_run(pictures: list[Item], tmp_path: Path) -> No
     assert resumed.step == 1
     resumed.train(None, quiet())
     a, b = (load_file(tmp_path / name / "checkpoint.safetensors") for name in "ab")
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    names = [name for name in a if not name.startswith(OPTIMIZER)]
+    assert all(torch.equal(a[name], b[name]) for name in names)
 
 
 @pytest.mark.usefixtures("random_rgb")
@@ -244,6 +246,7 @@ def test_joint_training_on_the_command_line(dcu: Dcu, pictures: list[Item], tmp_
         "schedule.optimizer=soap",
         "data.held_out=1",
         "data.window=400",
+        "data.batch=3",
     ],
 )
 def test_joint_recipes_that_are_refused(tmp_path: Path, setting: str) -> None:

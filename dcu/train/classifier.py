@@ -33,7 +33,9 @@ from dcu.train.views import ViewData, fewer
 def distillation(
     network: LatentClassifier | EfficientNetLite, seen: Tensor, target: Tensor, wanted: Tensor, spread: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Divergence from target probabilities, and distance from the wanted features in units of their variance.
+    """Of each image the divergence from target probabilities, and the distance from the wanted features.
+
+    The distance is in units of the features' variance.
 
     Of latents larger than the standard square the logits are brought to its scale, and features are means over places.
     """
@@ -43,7 +45,7 @@ def distillation(
         network.backbone.classifier(network.backbone.pool(features)).float(), split_features[0, 0].numel()
     )
     at_wanted = F.adaptive_avg_pool2d(features.float(), (wanted.shape[-2], wanted.shape[-1]))
-    distance = ((at_wanted - wanted).square() / spread).mean()
+    distance = ((at_wanted - wanted).square() / spread).mean((1, 2, 3))
     return divergence_from(target, logits), distance
 
 
@@ -116,6 +118,6 @@ class ClassifierTask(StudentTask):
             earlier = self.distilled(LabeledViews(*(part[:again] for part in batch.earlier)))
         if earlier:
             distilled = Distillation(*(torch.cat(parts) for parts in zip(distilled, earlier, strict=True)))
-        divergence, distance = distillation(self.module, *distilled, self.spread)
+        divergence, distance = (part.mean() for part in distillation(self.module, *distilled, self.spread))
         metrics = {"divergence": float(divergence.detach()), "distance": float(distance.detach())}
         return divergence + self.recipe.feature_weight * distance, metrics

@@ -1,10 +1,12 @@
 """Training a codec of many operating points together with a classifier that reads its latents.
 
-    loss = (MSE + lambda bpp) (lambda_0 / lambda)^balance + weight (divergence + distance)
+    loss = (distortion MSE + lambda bpp + weight (divergence + distance)) (lambda_0 / lambda)^balance
 
-The first part is that of :mod:`dcu.train.variable_rate`, the second that of :mod:`dcu.train.classifier`. Streams for
-machines change alone: the adapter of the analysis, and the vectors of each operating point. The weights that streams
-for people need stay as they are. Of each view a window is synthesized: distortion needs fewer pixels than names.
+MSE and lambda bpp are those of :mod:`dcu.train.variable_rate`, divergence and distance those of
+:mod:`dcu.train.classifier`. Most of each batch are streams for machines. What makes them differ learns: the adapter of
+the analysis, and the vectors of each operating point. Of each view a window is synthesized: distortion needs fewer
+pixels than names. A quarter are streams for people, whose symbols and images stay as they are: the context model,
+which both kinds share, and the classifier learn from them.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ from dcu.train.views import mixed, random_view
 
 KINDS = 2
 """Of streams: for people, for machines."""
+PER_PEOPLE = 4
+"""So many images of a batch have one among them whose stream is for people."""
 STEM = f"{READER}stem.convolution.weight"
 """Of the reader, which reads the planes."""
 
@@ -42,11 +46,13 @@ STEM = f"{READER}stem.convolution.weight"
 class ReaderRecipe:
     """The classifier, and how much it counts beside rate and distortion."""
 
-    weight: Annotated[float, Between(0, 1e6)] = 0.3
+    weight: Annotated[float, Between(0, 1e6)] = 0.014  # of what it misses
+    distortion: Share = 0.1  # weight of the squared error
     width: Width = 64
     depth: Depth = 2
     hidden: Annotated[int, Between(0, 1024)] = 0  # width inside fused blocks; 0: plain ones
-    scale: Annotated[float, Between(0, 1e3)] = 1.0  # its learning rate, relative to the codec's
+    scale: Annotated[float, Between(0, 1e3)] = 1.0  # its learning rate, relative to that of the codec's adapter
+    context_scale: Annotated[float, Between(0, 1e3)] = 0.5  # that of the context model
     backbone_scale: Annotated[float, Between(0, 1e3)] = 0.3  # that of its backbone, relative to its adapter's
     lite2: Share = 0.5  # Lite2's share in the target, beside Lite0's
 
@@ -68,6 +74,8 @@ class JointData:
 
     def __post_init__(self) -> None:
         check_crop(self.window, self.batch, BLOCK)
+        if self.batch < PER_PEOPLE:
+            raise ValueError(f"batch = {self.batch} must be {PER_PEOPLE} at least: a quarter are streams for people")
         if self.window > CROP:
             raise ValueError(f"window = {self.window} must be {CROP} at most")
         self.crops()
@@ -111,18 +119,25 @@ class JointNetwork(VariableRateCodec):
 
 
 class JointBatch(NamedTuple):
-    """Views (B, 224, 224, 3) uint8, operating points (B,), and the window's corner in latent positions (2,)."""
+    """Views (B, 224, 224, 3) uint8, operating points (B,), and the window's corner in latent positions (2,).
+
+    The first ``people`` are for people, the others for machines.
+    """
 
     views: Tensor
     points: Tensor
     corner: Tensor
+
+    @property
+    def people(self) -> int:
+        """How many are for people."""
+        return len(self.points) // PER_PEOPLE
 
 
 class JointTask(VariableRateTask):
     """Codec and reader as the training loop sees them; begins with a codec's checkpoint."""
 
     module: JointNetwork
-    first = POINTS
 
     def __init__(
         self,
@@ -136,8 +151,10 @@ class JointTask(VariableRateTask):
         self.reader, self.views = reader, data
         super().__init__(recipe, data.crops(), items, seed, device)
         self.scalars["begun"] = 0.0
-        for parameter in self.shared():
+        for parameter in [*self.module.analysis.parameters(), *self.module.synthesis.parameters()]:
             parameter.requires_grad_(False)
+        for parameter in self.own():
+            parameter.requires_grad_(True)
 
     def network(self) -> VariableRateCodec:
         return JointNetwork(self.recipe, self.reader)
@@ -153,11 +170,10 @@ class JointTask(VariableRateTask):
         vectors = [part for part in self.module.modules() if isinstance(part, AnchorVectors) and part.kinds > 1]
         return [*self.module.analysis.adapter.parameters(), *(p for part in vectors for p in part.parameters())]
 
-    def shared(self) -> list[torch.nn.Parameter]:
-        """What streams for people are made of, too."""
+    def context(self) -> list[torch.nn.Parameter]:
+        """The weights of the context model, which both kinds of stream share."""
         own = set(map(id, self.own()))
-        named = self.module.named_parameters()
-        return [p for name, p in named if not name.startswith("reader.") and id(p) not in own]
+        return [parameter for parameter in self.module.context.parameters() if id(parameter) not in own]
 
     def widened(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """A checkpoint's tensors, and those that it lacks: streams for machines begin as those for people.
@@ -177,25 +193,34 @@ class JointTask(VariableRateTask):
         return found
 
     def groups(self) -> list[ParameterGroup]:
-        """What streams for machines have of their own, and the reader's groups."""
+        """What streams for machines have of their own, the context model, and the reader's groups."""
         reader = student_groups(self.module.reader, self.reader.backbone_scale)
-        return [ParameterGroup(self.own()), *(ParameterGroup(g.params, self.reader.scale * g.scale) for g in reader)]
+        codec = [ParameterGroup(self.own()), ParameterGroup(self.context(), self.reader.context_scale)]
+        return [*codec, *(ParameterGroup(g.params, self.reader.scale * g.scale) for g in reader)]
 
     def batch(self, step: int) -> JointBatch:  # type: ignore[override]
-        """Views of random images at operating points for machines, and a random window."""
+        """Views of random images, the first quarter at operating points for people, the rest for machines; a window."""
         chosen, rng = self.sampler.draw(step, self.views.batch)
         views = [random_view(item.image(), self.views.smallest, rng) for item in chosen]
         shown, _ = mixed(np.stack(views), rng)
-        points = POINTS + spread_points(len(views), rng)
+        people = len(views) // PER_PEOPLE
+        points = torch.cat([spread_points(people, rng), POINTS + spread_points(len(views) - people, rng)])
         corner = torch.from_numpy(rng.integers(LATENT_CROP - self.views.window // BLOCK + 1, size=2))
         return JointBatch(torch.from_numpy(shown), points, corner)
 
     @torch.no_grad()
     def look(self, index: int) -> None:
         """Send views that nothing is learned from through the reader."""
-        batch = self.batch(-1 - index)
-        x, q = (part.to(self.device) for part in (analysis_input(batch.views), batch.points))
-        self.module.reader.split_features(self.read(self.module.scaled(x, q).round(), q))
+        batch = JointBatch(*(part.to(self.device) for part in self.batch(-1 - index)))
+        symbols = self.scaled(batch, analysis_input(batch.views)).round()
+        self.module.reader.split_features(self.read(symbols, batch.points))
+
+    def scaled(self, batch: JointBatch, x: Tensor) -> Tensor:
+        """Latents of a batch before rounding, x its views; nothing learns from those of streams for people."""
+        people, q = batch.people, batch.points
+        with torch.no_grad():
+            fixed = self.module.scaled(x[:people], q[:people])
+        return torch.cat([fixed, self.module.scaled(x[people:], q[people:])])
 
     def read(self, symbols: Tensor, q: Tensor) -> Tensor:
         """What the reader gets of symbols at operating points."""
@@ -203,30 +228,40 @@ class JointTask(VariableRateTask):
         return with_point(latent, q, KINDS * self.recipe.anchors, KINDS)
 
     def validate(self) -> dict[str, float]:
-        """The codec's metrics, and the reader's agreement with the teacher, of streams for machines."""
+        """The codec's metrics, and the reader's agreement with the teacher; streams for machines have a prefix."""
 
         def predict(view: Tensor, q: Tensor) -> Tensor:
             logits: Tensor = self.module.reader(self.read(self.module.scaled(analysis_input(view), q).round(), q))
             return logits
 
-        points = range(POINTS, KINDS * POINTS)
-        return super().validate() | agreement(self.teacher, self.held_out, points, predict)
+        found: dict[str, float] = {}
+        for prefix, first in (("", 0), ("machines_", POINTS)):
+            points = range(first, first + POINTS)
+            metrics = self.rates(first) | agreement(self.teacher, self.held_out, points, predict)
+            found |= {f"{prefix}{name}": value for name, value in metrics.items()}
+        return found
+
+    def distortion(self, batch: JointBatch, x: Tensor, symbols: Tensor) -> Tensor:
+        """Squared error of the window of each view that is for machines, 0 of the others."""
+        people, (top, left), side = batch.people, batch.corner.tolist(), self.views.window // BLOCK
+        coded = symbols[people:, :, top : top + side, left : left + side]
+        shown = x[people:, :, BLOCK * top : BLOCK * (top + side), BLOCK * left : BLOCK * (left + side)]
+        error = (self.module.reconstruct(coded, batch.points[people:]).float() - shown).square().mean((1, 2, 3))
+        return torch.cat([error.new_zeros(people), error])
 
     def loss(self, batch: JointBatch) -> tuple[Tensor, dict[str, float]]:  # type: ignore[override]
-        """Rate and distortion, and what the reader misses; raises UsageError where no codec's checkpoint was loaded."""
+        """Rate, distortion and what the reader misses; raises UsageError where no codec's checkpoint was loaded."""
         if not self.scalars["begun"]:
             raise UsageError("--init: the checkpoint of a codec is required")
-        x, q = analysis_input(batch.views), batch.points
-        symbols, bits = self.module.coded(x, self.module.scaled(x, q), q)
-        top, left = batch.corner.tolist()
-        side = self.views.window // BLOCK
-        window = self.module.reconstruct(symbols[:, :, top : top + side, left : left + side], q).float()
-        shown = x[:, :, BLOCK * top : BLOCK * (top + side), BLOCK * left : BLOCK * (left + side)]
-        error = (window - shown).square().mean((1, 2, 3))
-        bpp = bits / (x.shape[2] * x.shape[3])
-        coding = ((error + self.recipe.lambda_of(q - POINTS) * bpp) * self.recipe.weight(q - POINTS)).mean()
-        seen = self.read(symbols, q)
+        x, q, people = analysis_input(batch.views), batch.points, batch.people
+        symbols, bits = self.module.coded(x, self.scaled(batch, x), q)
+        with torch.no_grad():
+            fixed = self.read(symbols[:people], q[:people])
+        seen = torch.cat([fixed, self.read(symbols[people:], q[people:])])
         divergence, distance = distillation(self.module.reader, seen, *self.teacher(batch.views), self.spread)
-        metrics = {"crop_bpp": float(bpp.detach().mean()), "coding": float(coding.detach())}
-        metrics |= {"divergence": float(divergence.detach()), "distance": float(distance.detach())}
-        return coding + self.reader.weight * (divergence + distance), metrics
+        bpp, at = bits / (x.shape[2] * x.shape[3]), q % POINTS
+        distortion = self.reader.distortion * self.distortion(batch, x, symbols)
+        missed = self.reader.weight * (divergence + distance)
+        loss = (self.recipe.weight(at) * (distortion + self.recipe.lambda_of(at) * bpp + missed)).mean()
+        parts = {"crop_bpp": bpp, "divergence": divergence, "distance": distance}
+        return loss, {name: float(part.detach().mean()) for name, part in parts.items()}

@@ -95,8 +95,8 @@ def student_groups(network: LatentClassifier | EfficientNetLite, backbone_scale:
 
 
 def divergence_from(target: Tensor, logits: Tensor) -> Tensor:
-    """KL(target || student), the mean over a batch; its logits are on Lite0's scale, as its last layer is."""
-    return F.kl_div(F.log_softmax(SHARPER["lite0"] * logits, 1), target, reduction="batchmean")
+    """KL(target || student) of each image; the logits are on Lite0's scale, as the student's last layer is."""
+    return F.kl_div(F.log_softmax(SHARPER["lite0"] * logits, 1), target, reduction="none").sum(1)
 
 
 def agreement(

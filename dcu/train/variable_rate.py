@@ -144,8 +144,6 @@ class VariableRateTask:
 
     start_batches = 40
     """How many batches the principal components come from."""
-    first = 0
-    """The first operating point of the kind that is trained."""
 
     def __init__(
         self, recipe: VariableRateRecipe, data: VariableRateData, items: list[Item], seed: int, device: str = "cpu"
@@ -206,9 +204,13 @@ class VariableRateTask:
         return loss, {"crop_bpp": float(bpp.detach().mean()), "crop_psnr": psnr_of_mse(float(error.detach().mean()))}
 
     def validate(self) -> dict[str, float]:
-        """Loss, bpp and PSNR of held-out images at five operating points, rounded as in files."""
+        """The metrics of its only kind of stream."""
+        return self.rates()
+
+    def rates(self, first: int = 0) -> dict[str, float]:
+        """Loss, bpp and PSNR of held-out images at five operating points of the kind that begins at ``first``."""
         points = evenly_spaced(5)
-        error, bpp = self.measure(points.to(self.device) + self.first)
+        error, bpp = self.measure(points.to(self.device) + first)
         loss = (error**self.recipe.exponent + self.recipe.lambda_of(points) * bpp) * self.recipe.weight(points)
         metrics = {"held_out_loss": float(loss.mean())}
         error, bpp = error.mean(0), bpp.mean(0)
