@@ -56,7 +56,7 @@ RUNS = {
     "codec-2-sharp": ("codec", ["data.validate_on=1", *SMALL]),
     "paper": ("classifier", ["schedule.steps=20", "data.crop=32", "resnet.width=0.0625", *SMALL[1:]]),
     "paper-small": ("classifier", ["data.crop=32", *SMALL]),
-    "codec-2-machines": ("joint", ["data.validate_on=1", "data.window=64", *SMALL]),
+    "codec-2-machines": ("joint", ["data.validate_on=1", "data.window=64", *SMALL, "data.batch=4"]),
     "codec-ms-ssim-0.0983": ("codec", SMALL),
     "rgb-classifier-0.0983": ("classifier", VIEWS),
     "adapter-0.0983": ("classifier", ["schedule.steps=20", "adapter.views=4", *SMALL[1:]]),
