@@ -147,7 +147,7 @@ class FixedRate(Coding):
         return self.entropy.decode(payloads, height, width)
 
     def group_bytes(self, payload: bytes, height: int, width: int, q: int) -> list[int]:
-        return [len(payload)]  # its passes are not told apart
+        return [len(payload)]  # its passes are not distinguished
 
     def coded(self, q: int) -> Tensor:
         return torch.ones(self.channels, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Files in directories: one rule for what is taken, what is left out, and how that is told."""
+"""Files in directories: one rule for what is taken, what is left out, and how that is reported."""
 
 from __future__ import annotations
 

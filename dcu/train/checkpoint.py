@@ -125,11 +125,12 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: OptimizerState
 def pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Json:
     """A nested value as JSON; each tensor goes into ``tensors`` under the name that stands in its place.
 
-    A tensor's order in memory is kept with it: rounding of matrix products depends on it.
+    A tensor's order in memory is kept with it: rounding of matrix products depends on it. Axes of length 1 come last,
+    as their strides may be anything.
     """
     if isinstance(value, Tensor):
         strides = value.stride()
-        order = sorted(range(value.ndim), key=lambda axis: -strides[axis])
+        order = sorted(range(value.ndim), key=lambda axis: (value.shape[axis] == 1, -strides[axis]))
         tensors[name] = value.permute(order)
         return {"tensor": name, "order": [*order]}
     if isinstance(value, dict):

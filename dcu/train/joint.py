@@ -1,16 +1,17 @@
 """Training a codec of many operating points together with a classifier that reads its latents.
 
-    loss = (distortion MSE + lambda bpp + weight (divergence + distance)) (lambda_0 / lambda)^balance
+    loss = (d MSE + lambda bpp + w (divergence + distance)) (lambda_0 / lambda)^balance
 
 MSE and lambda bpp are those of :mod:`dcu.train.variable_rate`, divergence and distance those of
-:mod:`dcu.train.classifier`. Most of each batch are streams for machines. What makes them differ learns: the adapter of
-the analysis, and the vectors of each operating point. Of each view a window is synthesized: distortion needs fewer
-pixels than names. A quarter are streams for people, whose symbols and images stay as they are: the context model,
-which both kinds share, and the classifier learn from them.
+:mod:`dcu.train.classifier`; d and w are ``distortion`` and ``weight`` of the recipe. Three quarters of each batch are
+compressed for machines: the adapter of the analysis and the vectors of each operating point learn. One quarter is
+compressed for people: only the context model, which both kinds of stream share, and the classifier learn from it. Of
+each view for machines a window is synthesized: distortion needs fewer pixels than classification.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, NamedTuple
 
@@ -36,8 +37,8 @@ from dcu.train.views import mixed, random_view
 
 KINDS = 2
 """Of streams: for people, for machines."""
-PER_PEOPLE = 4
-"""So many images of a batch have one among them whose stream is for people."""
+PEOPLE_EVERY = 4
+"""One image of so many is compressed for people."""
 STEM = f"{READER}stem.convolution.weight"
 """Of the reader, which reads the planes."""
 
@@ -46,8 +47,8 @@ STEM = f"{READER}stem.convolution.weight"
 class ReaderRecipe:
     """The classifier, and how much it counts beside rate and distortion."""
 
-    weight: Annotated[float, Between(0, 1e6)] = 0.014  # of what it misses
-    distortion: Share = 0.1  # weight of the squared error
+    weight: Annotated[float, Between(0, 1e6)] = 0.014  # of its loss
+    distortion: Share = 0.05  # weight of the squared error
     width: Width = 64
     depth: Depth = 2
     hidden: Annotated[int, Between(0, 1024)] = 0  # width inside fused blocks; 0: plain ones
@@ -74,8 +75,8 @@ class JointData:
 
     def __post_init__(self) -> None:
         check_crop(self.window, self.batch, BLOCK)
-        if self.batch < PER_PEOPLE:
-            raise ValueError(f"batch = {self.batch} must be {PER_PEOPLE} at least: a quarter are streams for people")
+        if self.batch < PEOPLE_EVERY:
+            raise ValueError(f"batch = {self.batch} must be {PEOPLE_EVERY} at least: a quarter is for people")
         if self.window > CROP:
             raise ValueError(f"window = {self.window} must be {CROP} at most")
         self.crops()
@@ -131,7 +132,15 @@ class JointBatch(NamedTuple):
     @property
     def people(self) -> int:
         """How many are for people."""
-        return len(self.points) // PER_PEOPLE
+        return len(self.points) // PEOPLE_EVERY
+
+
+def by_kind(batch: JointBatch, function: Callable[[Tensor, Tensor], Tensor], inputs: Tensor) -> Tensor:
+    """A function of inputs (B, ...) and their operating points, without gradients where they are for people."""
+    people, q = batch.people, batch.points
+    with torch.no_grad():
+        fixed = function(inputs[:people], q[:people])
+    return torch.cat([fixed, function(inputs[people:], q[people:])])
 
 
 class JointTask(VariableRateTask):
@@ -151,8 +160,8 @@ class JointTask(VariableRateTask):
         self.reader, self.views = reader, data
         super().__init__(recipe, data.crops(), items, seed, device)
         self.scalars["begun"] = 0.0
-        for parameter in [*self.module.analysis.parameters(), *self.module.synthesis.parameters()]:
-            parameter.requires_grad_(False)
+        for transform in (self.module.analysis, self.module.synthesis):
+            transform.requires_grad_(False)
         for parameter in self.own():
             parameter.requires_grad_(True)
 
@@ -203,7 +212,7 @@ class JointTask(VariableRateTask):
         chosen, rng = self.sampler.draw(step, self.views.batch)
         views = [random_view(item.image(), self.views.smallest, rng) for item in chosen]
         shown, _ = mixed(np.stack(views), rng)
-        people = len(views) // PER_PEOPLE
+        people = len(views) // PEOPLE_EVERY
         points = torch.cat([spread_points(people, rng), POINTS + spread_points(len(views) - people, rng)])
         corner = torch.from_numpy(rng.integers(LATENT_CROP - self.views.window // BLOCK + 1, size=2))
         return JointBatch(torch.from_numpy(shown), points, corner)
@@ -212,15 +221,8 @@ class JointTask(VariableRateTask):
     def look(self, index: int) -> None:
         """Send views that nothing is learned from through the reader."""
         batch = JointBatch(*(part.to(self.device) for part in self.batch(-1 - index)))
-        symbols = self.scaled(batch, analysis_input(batch.views)).round()
+        symbols = by_kind(batch, self.module.scaled, analysis_input(batch.views)).round()
         self.module.reader.split_features(self.read(symbols, batch.points))
-
-    def scaled(self, batch: JointBatch, x: Tensor) -> Tensor:
-        """Latents of a batch before rounding, x its views; nothing learns from those of streams for people."""
-        people, q = batch.people, batch.points
-        with torch.no_grad():
-            fixed = self.module.scaled(x[:people], q[:people])
-        return torch.cat([fixed, self.module.scaled(x[people:], q[people:])])
 
     def read(self, symbols: Tensor, q: Tensor) -> Tensor:
         """What the reader gets of symbols at operating points."""
@@ -237,7 +239,7 @@ class JointTask(VariableRateTask):
         found: dict[str, float] = {}
         for prefix, first in (("", 0), ("machines_", POINTS)):
             points = range(first, first + POINTS)
-            metrics = self.rates(first) | agreement(self.teacher, self.held_out, points, predict)
+            metrics = self.metrics(first) | agreement(self.teacher, self.held_out, points, predict)
             found |= {f"{prefix}{name}": value for name, value in metrics.items()}
         return found
 
@@ -250,18 +252,16 @@ class JointTask(VariableRateTask):
         return torch.cat([error.new_zeros(people), error])
 
     def loss(self, batch: JointBatch) -> tuple[Tensor, dict[str, float]]:  # type: ignore[override]
-        """Rate, distortion and what the reader misses; raises UsageError where no codec's checkpoint was loaded."""
+        """Rate, distortion and the reader's loss; raises UsageError where no codec's checkpoint was loaded."""
         if not self.scalars["begun"]:
             raise UsageError("--init: the checkpoint of a codec is required")
-        x, q, people = analysis_input(batch.views), batch.points, batch.people
-        symbols, bits = self.module.coded(x, self.scaled(batch, x), q)
-        with torch.no_grad():
-            fixed = self.read(symbols[:people], q[:people])
-        seen = torch.cat([fixed, self.read(symbols[people:], q[people:])])
+        x, q = analysis_input(batch.views), batch.points
+        symbols, bits = self.module.coded(x, by_kind(batch, self.module.scaled, x), q)
+        seen = by_kind(batch, self.read, symbols)
         divergence, distance = distillation(self.module.reader, seen, *self.teacher(batch.views), self.spread)
         bpp, at = bits / (x.shape[2] * x.shape[3]), q % POINTS
         distortion = self.reader.distortion * self.distortion(batch, x, symbols)
-        missed = self.reader.weight * (divergence + distance)
-        loss = (self.recipe.weight(at) * (distortion + self.recipe.lambda_of(at) * bpp + missed)).mean()
+        reading = self.reader.weight * (divergence + distance)
+        loss = (self.recipe.weight(at) * (distortion + self.recipe.lambda_of(at) * bpp + reading)).mean()
         parts = {"crop_bpp": bpp, "divergence": divergence, "distance": distance}
         return loss, {name: float(part.detach().mean()) for name, part in parts.items()}

@@ -205,9 +205,9 @@ class VariableRateTask:
 
     def validate(self) -> dict[str, float]:
         """The metrics of its only kind of stream."""
-        return self.rates()
+        return self.metrics()
 
-    def rates(self, first: int = 0) -> dict[str, float]:
+    def metrics(self, first: int = 0) -> dict[str, float]:
         """Loss, bpp and PSNR of held-out images at five operating points of the kind that begins at ``first``."""
         points = evenly_spaced(5)
         error, bpp = self.measure(points.to(self.device) + first)
