@@ -209,6 +209,7 @@ def test_recipes_that_do_not_exist(name: str) -> None:
         find_recipe(name)
     assert "\n" not in str(caught.value)
     assert name != "codec-0.5" or "codec-0.330" in str(caught.value)
+    assert name != "codec-2-0.5" or "codec-2-0.5: no such recipe" in str(caught.value)
 
 
 @pytest.mark.parametrize("setting", ["", "=3", "steps", "steps=3", "schedule.steps=x", "schedule=3", "a.b=1", "..=3"])

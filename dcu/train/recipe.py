@@ -147,10 +147,12 @@ def of_rate(path: Path, tables: Tables, rate: str) -> Tables:
     rates = tables.pop("rate", {})
     if not isinstance(rates, dict) or not all(isinstance(table, dict) for table in rates.values()):
         raise UsageError(f"{path}: rate must be a table of tables")
-    if not rate and not rates:
+    if not rates:
+        if rate:
+            raise UsageError(f"{path.stem}-{rate}: no such recipe; {path} has no rates to choose from")
         return tables
     if rate not in rates:
-        there = ", ".join(f"{path.stem}-{known}" for known in rates) or "none"
+        there = ", ".join(f"{path.stem}-{known}" for known in rates)
         raise UsageError(f"{path}: has several rates; choose one of: {there}")
     return merged(tables, rates[rate])
 
