@@ -233,7 +233,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Card:
-    """A model card; of a ``preview``, whose files a later version may not read, the card says so.
+    """A model card.
 
     ``machines``: a codec makes streams for machines, too, whose rates are ``machine_rates``. ``stride_in``: the
     convolution of a ResNet's bottlenecks that reduces the resolution.
@@ -247,7 +247,6 @@ class Card:
     rate: Rate | None = None
     rates: Rates | None = None
     machine_rates: Rates | None = None
-    preview: bool = False
     machines: bool = False
     input: Input = "latent"
     network: Literal["efficientnet", "resnet"] = "efficientnet"
@@ -311,6 +310,7 @@ def parse(text: bytes) -> Card:
     if schema != SCHEMA or isinstance(schema, bool):
         newer = type(schema) is int and schema > SCHEMA
         raise ValueError("written by a newer version of dcu" if newer else "unknown schema")
+    raw.pop("preview", None)  # of codecs that were trained before codec-2 was released
     return build(Card, raw)
 
 

@@ -163,7 +163,6 @@ def variable_rate_model(run: Run[Any], task: VariableRateTask, items: list[Item]
     codec = Codec(tensors, task.recipe.name)
     card = Card(
         kind="codec",
-        preview=True,
         machines=codec.kinds > 1,
         fingerprint=codec.fingerprint,
         macs_per_pixel=codec_cost(codec),

@@ -1,6 +1,6 @@
 """Writes the checkpoint of codec-2 for ``--init``: checkpoint.py OUTPUT.
 
-The transforms are those of models/codec-2, in float16; context.safetensors has what is not in a model: the context
+The transforms are those of codec-2's preview, in float16; context.safetensors has what is not in a model: the context
 model before it became integers, and the gains at the anchors. Run with ``PYTHONPATH=.``.
 """
 
@@ -10,7 +10,8 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-tensors = {f"average.{name}": tensor for name, tensor in load_file("models/codec-2/weights.safetensors").items()}
+PREVIEW = Path(__file__).parents[1] / "2026-12-01-joint-machines" / "preview" / "codec-2"
+tensors = {f"average.{name}": tensor for name, tensor in load_file(PREVIEW / "weights.safetensors").items()}
 tensors = {
     name: tensor for name, tensor in tensors.items() if name.startswith(("average.analysis", "average.synthesis"))
 }
