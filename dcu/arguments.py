@@ -94,8 +94,10 @@ def one_of(value: object, choices: Iterable[str], name: str) -> str:
     return word
 
 
-def model_name(value: object) -> str | Path:
-    """The name or path of a model; raises TypeError and ValueError."""
+def model_name(value: object) -> str | Path | None:
+    """The name or path of a model, None for the default; raises TypeError and ValueError."""
+    if value is None:
+        return None
     if not isinstance(value, str | os.PathLike):
         raise TypeError(f"a model name must be str or a path, not {type(value).__name__}")
     name = os.fspath(value)

@@ -25,9 +25,9 @@ from dcu.bitstream import Layer, Stream
 from dcu.cards import Rates
 from dcu.coding import Coding, coding_of
 from dcu.encoding import Encoding
-from dcu.errors import InvalidInputError, UnavailableError, UsageError
+from dcu.errors import InvalidInputError, UnavailableError
 from dcu.geometry import BLOCK, POINTS
-from dcu.image import ImageArray, pad, psnr, without_color
+from dcu.image import ImageArray, pad, without_color
 from dcu.nets.operating_point import with_point
 from dcu.nets.transforms import ADAPTER_BLOCKS
 from dcu.precision import NAMES as PRECISIONS
@@ -69,8 +69,8 @@ class Codec:
         self.synthesis_halo = 2 * len(self.coding.synthesis.blocks) + 1
 
     @classmethod
-    def load(cls, name: str | Path = store.DEFAULT_CODEC, device: str = "cpu", precision: str = "auto") -> Codec:
-        """An installed codec by name or path, whose transforms run in one of ``dcu.precision.NAMES``.
+    def load(cls, name: str | Path | None = None, device: str = "cpu", precision: str = "auto") -> Codec:
+        """An installed codec by name or path (default: codec-2), to run in one of ``dcu.precision.NAMES``.
 
         Raises
         ------
@@ -372,29 +372,3 @@ def analysis_input(images: Tensor) -> Tensor:
 def codec_of(identity: bytes, device: str = "cpu", precision: str = "auto") -> Codec:
     """The installed codec that a stream names, loaded once."""
     return Codec.from_model(store.find_codec(identity), device, precision)
-
-
-def compress_within(codecs: Sequence[Codec], image: ImageArray, most: int) -> tuple[Codec, bytes]:
-    """The codec of the highest rate whose bitstream has at most so many bytes, and that bitstream.
-
-    ``codecs`` come by rising rate; raises UsageError where none fits.
-    """
-    streams = [(codec, codec.compress(image)) for codec in codecs]
-    fitting = [(codec, data) for codec, data in streams if len(data) <= most]
-    if not fitting:
-        smallest = min(len(data) for _, data in streams)
-        raise UsageError(f"no operating point fits into {most} bytes: the smallest file has {smallest}")
-    return fitting[-1]
-
-
-def compress_to(codecs: Sequence[Codec], image: ImageArray, least: float) -> tuple[Codec, bytes]:
-    """The codec of the lowest rate whose bitstream gives at least so many dB of PSNR, and that bitstream.
-
-    ``codecs`` come by rising rate; raises UsageError where none has.
-    """
-    for codec in codecs:
-        data = codec.compress(image)
-        reached = psnr(image, codec.decode(data))
-        if reached >= least:
-            return codec, data
-    raise UsageError(f"no operating point reaches {least:g} dB: {codec.name} gives {reached:.2f}")

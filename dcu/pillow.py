@@ -102,7 +102,7 @@ def save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
 
     options: dict[str, Any] = image.encoderinfo
     with pillow_errors():
-        codec = codec_of(store.find(options.get("codec", store.DEFAULT_CODEC), "codec").identity)
+        codec = codec_of(store.find(options.get("codec"), "codec").identity)
         file.write(codec.compress(image, quality=options.get("quality")))
 
 

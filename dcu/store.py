@@ -13,6 +13,7 @@ import functools
 import hashlib
 import itertools
 import logging
+import math
 import os
 import struct
 from collections.abc import Iterable, Iterator
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from dcu import cards, paths, weights
 from dcu.cards import Card, Difference, Result
-from dcu.errors import InvalidInputError, OutputError, UnavailableError, UsageError
+from dcu.errors import InvalidInputError, OutputError, UnavailableError
 from dcu.io import read_regular, write_atomic
 
 if TYPE_CHECKING:  # cards are read without torch
@@ -33,7 +34,8 @@ if TYPE_CHECKING:  # cards are read without torch
 log = logging.getLogger(__name__)
 CARD, WEIGHTS = "card.json", "weights.safetensors"
 ID_BYTES = 4
-DEFAULT_CODEC = "codec-0.0983"
+DEFAULTS = {"codec": "codec-2", "classifier": "classifier-2", "segmenter": "segmenter-2"}
+"""The models that are used where none is named, by kind."""
 TENSOR_NAMES = {"backbone": "trunk", "adapter": "front", "centers": "centres"}
 """Parts of tensors' names in memory, and what files of weights and checkpoints call them."""
 places_of_codecs: dict[tuple[object, ...], Path] = {}
@@ -146,26 +148,17 @@ def installed() -> Iterator[Model]:
 
 
 def installed_codecs() -> list[Model]:
-    """The installed codecs, by rising rate; of several of one rate, first the one that has its name, codec-RATE.
+    """The installed codecs: those of one rate by rising rate, then those of many.
 
     Raises
     ------
     UnavailableError
         There is none.
     """
-    found = first_of_each_name(installed())
-    codecs = [(model.card.rate, model) for model in found if model.kind == "codec" and model.card.rate]
+    codecs = [model for model in first_of_each_name(installed()) if model.kind == "codec"]
     if not codecs:
         raise UnavailableError("no codec is installed")
-    return [model for _, model in sorted(codecs, key=lambda each: (each[0], not is_named_after(*each)))]
-
-
-def is_named_after(rate: float, model: Model) -> bool:
-    """Whether a codec is called codec-RATE."""
-    try:
-        return float(model.name.removeprefix("codec-")) == rate
-    except ValueError:
-        return False
+    return sorted(codecs, key=lambda model: (model.card.rate or math.inf, model.name))
 
 
 def first_of_each_name(models: Iterable[Model]) -> list[Model]:
@@ -176,43 +169,22 @@ def first_of_each_name(models: Iterable[Model]) -> list[Model]:
     return list(found.values())
 
 
-def codecs_of_every_rate() -> list[Model]:
-    """The installed codecs, by rising rate; of several of one rate, the first."""
-    models: dict[float, Model] = {}
-    for model in installed_codecs():
-        models.setdefault(model.card.rate or 0.0, model)
-    return list(models.values())
-
-
-def codec_of_rate(rate: float) -> Model:
-    """The installed codec of an operating point, by the rate that names it.
-
-    Raises
-    ------
-    UsageError
-        No installed codec has that rate.
-    """
-    models = installed_codecs()
-    for model in models:
-        if model.card.rate == rate:
-            return model
-    there = ", ".join(dict.fromkeys(f"{model.card.rate:g}" for model in models))
-    raise UsageError(f"no codec for {rate:g} bpp; installed: {there}")
-
-
 def is_path(name: str | Path) -> bool:
     """Whether a model is named by its place: by what contains a separator."""
     return isinstance(name, Path) or any(separator in name for separator in (os.sep, os.altsep) if separator)
 
 
-def find(name: str | Path, kind: str | None = None) -> Model:
-    """A model by name or path; a name is never one of the current directory.
+def find(name: str | Path | None, kind: str | None = None) -> Model:
+    """A model by name or path; a name is never one of the current directory. None for the default of a kind.
 
     Raises
     ------
     UnavailableError
         There is none, or it is of another kind.
     """
+    if name is None:
+        assert kind, "the default of which kind?"
+        name = DEFAULTS[kind]
     if is_path(name):
         model = read_model(Path(os.path.abspath(name)))
     else:

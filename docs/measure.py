@@ -24,7 +24,7 @@ from dcu import store
 from dcu.bench.accuracy import quoted
 from dcu.bench.measure import runners, time_runners
 from dcu.bench.pipelines import pipelines
-from dcu.bench.points import OperatingPoint
+from dcu.bench.points import points_of
 from dcu.bench.table import processor
 from dcu.data import dataset_name, items
 from dcu.engines import TITLES
@@ -175,7 +175,7 @@ def command_row(setting: Setting, step: str, rate: str) -> Row:
     return setting.row(
         step,
         rate,
-        engine_of(step, rate),
+        engine_of(step),
         per_image(seconds, seconds_one, setting.images),
         size(source) / setting.images,
         size(place / OUTPUTS[step]) / setting.images,
@@ -183,11 +183,10 @@ def command_row(setting: Setting, step: str, rate: str) -> Row:
     )
 
 
-def engine_of(step: str, rate: str) -> str:
+def engine_of(step: str) -> str:
     """What a command's networks run on, by default."""
     if step == "classify":
-        network = Classifier.load(store.find_network("classifier", store.codec_of_rate(float(rate)).fingerprint).name)
-        return TITLES[network.engine]
+        return TITLES[Classifier.load().engine]
     precision = chosen("auto", "cpu") if step in ("compress", "decode") else "float32"
     return f"PyTorch {precision}"
 
@@ -195,7 +194,7 @@ def engine_of(step: str, rate: str) -> str:
 def avif_rows(setting: Setting, rate: str, most: float) -> Iterator[Row]:
     """AVIF at the bytes of a rate, reduced as for the RGB network's accuracy, and labels from it."""
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # images in parallel, as dcu's
-    point = OperatingPoint(store.codec_of_rate(float(rate)))
+    (point,) = points_of(store.find(None, "codec"), [float(rate)], [])
     side = quoted(point).sides["avif"]
     images = [read_image(path.read_bytes()) for path in setting.files[:FITTED]]
     quality = fitting(images, side, most)

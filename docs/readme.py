@@ -7,15 +7,21 @@ those of ``TABLES`` that it wants.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 
+from dcu import store
+from dcu.bench.points import RATES
 from dcu.bench.table import Row, fastest
 from dcu.geometry import CROP
 from docs import results
 from docs.results import ROOT, read
 
-PAGES = (ROOT / "README.md", ROOT / "docs" / "models.md", ROOT / "docs" / "guide" / "search.md")
+DOCS = ROOT / "docs"
+PAGES = (ROOT / "README.md", DOCS / "models.md", DOCS / "joint-training.md", DOCS / "guide" / "search.md")
 ORIGINAL = "RGB on the original"
+KINDS = ("people", "machines")
+"""Of streams."""
 Cells = dict[str, str]
 
 
@@ -47,7 +53,7 @@ def by_name(name: str) -> dict[str, dict[str, str]]:
     return {row["name"]: row for row in read("models") if row["kind"] == name}
 
 
-def on(name: str, dataset: str, **wanted: str) -> dict[str, dict[str, str]]:
+def on(name: str, dataset: str, /, **wanted: str) -> dict[str, dict[str, str]]:
     """The rows of a file of results/ on a data set, by model and operating point."""
     rows = (row for row in read(name) if row["dataset"] == dataset)
     return {at_point(row["name"], row): row for row in rows if all(row[key] == value for key, value in wanted.items())}
@@ -61,7 +67,7 @@ def at_point(name: str, row: dict[str, str]) -> str:
 
 def codecs() -> list[Cells]:
     """Rate and distortion."""
-    kodak, imagenet = on("codecs", "kodak-odd"), on("codecs", "imagenet20-val")
+    kodak, imagenet = (on("codecs", name, quality="") for name in ("kodak-odd", "imagenet20-val"))
     return [
         {
             "name": name,
@@ -91,7 +97,7 @@ def against() -> list[Cells]:
             for title in ("WebP", "AVIF")
             for measure, column, digits in (("PSNR (dB)", "psnr", 2), ("MS-SSIM", "ms_ssim", 4))
         }
-        for name, row in on("codecs", "kodak-odd").items()
+        for name, row in on("codecs", "kodak-odd", quality="").items()
     ]
 
 
@@ -149,38 +155,88 @@ def iou() -> list[Cells]:
 
 
 def compression() -> list[Cells]:
-    """The README's table of codecs."""
+    """The README's table of the default codec: of each named rate the measured operating point nearest to it."""
+    people, _ = by_streams("codecs", "kodak-odd")
+    rows = (min(people, key=lambda row: abs(math.log(float(row["bpp"]) / rate))) for rate in RATES)
     return [
         {
-            "codec": name,
+            "codec": at_point(row["name"], row),
             "bpp": number(row["bpp"], 3),
             "PSNR (dB)": with_error(row, "psnr", 2),
             "MS-SSIM": with_error(row, "ms_ssim", 4),
             "PSNR against WebP (dB)": number(row["webp_psnr"], 2, sign=True),
             "against AVIF (dB)": number(row["avif_psnr"], 2, sign=True),
         }
-        for name, row in on("codecs", "kodak-odd").items()
+        for row in rows
     ]
 
 
 def comparison() -> list[Cells]:
-    """The README's table of classifiers: each beside the RGB network on files of equal size, and on the original."""
-    rows = read("baselines")
+    """The README's table of the default classifier: its files of both kinds beside the best format of equal size."""
+    rows = [row for row in read("baselines") if row["classifier"] == store.DEFAULTS["classifier"]]
+    machines = iter(by_streams("classifiers", "imagenet1000-val", engine="pytorch")[1])
     chosen = []
-    for name in dict.fromkeys(at_point(row["classifier"], row) for row in rows):
-        beside_it = (row for row in rows if at_point(row["classifier"], row) == name)
-        own, *others = (row for row in beside_it if row["pipeline"] != ORIGINAL)
+    for quality in dict.fromkeys(row["quality"] for row in rows):
+        own, *others = (row for row in rows if row["quality"] == quality and row["pipeline"] != ORIGINAL)
         formats = [row for row in others if "codec-" not in row["pipeline"]]
-        tuned = [row for row in others if row["pipeline"].startswith("RGB tuned")]
-        chosen += [own, *tuned, max(formats, key=lambda row: float(row["top1"]))]
-    return [beside(row) for row in [*chosen, next(row for row in rows if row["pipeline"] == ORIGINAL)]]
+        for_machines = next(machines)
+        for_machines |= {"pipeline": for_machines["name"], "classifier": for_machines["name"]}
+        chosen += [beside(own), beside(for_machines), beside(max(formats, key=lambda row: float(row["top1"])))]
+    return [*chosen, beside(next(row for row in rows if row["pipeline"] == ORIGINAL))]
+
+
+def by_streams(name: str, dataset: str, **wanted: str) -> list[list[dict[str, str]]]:
+    """The rows of a file of results/ that are about the default models: of streams for people, then for machines."""
+    rows = [row for row in on(name, dataset, **wanted).values() if row["name"] in store.DEFAULTS.values()]
+    return [[row for row in rows if row["machines"] == machines] for machines in ("False", "True")]
+
+
+def streams() -> list[Cells]:
+    """Both kinds of stream at the named rates: what they cost, and what networks read from them."""
+    classified = by_streams("classifiers", "imagenet1000-val", engine="pytorch")
+    segmented = by_streams("segmenters", "camvid-val")
+    return [
+        {"rate": f"{rate:g}", "streams for": title} | accuracy(classified[kind][place], segmented[kind][place])
+        for place, rate in enumerate(RATES)
+        for kind, title in enumerate(KINDS)
+    ]
+
+
+def accuracy(classified: dict[str, str], segmented: dict[str, str]) -> Cells:
+    """The default networks' accuracy at an operating point."""
+    return {
+        "bytes (imagenet1000-val)": number(classified["bytes"], 0),
+        "top-1 (%)": with_error(classified, "top1", 1, 100),
+        "top-5 (%)": with_error(classified, "top5", 1, 100),
+        "bpp (camvid-val)": number(segmented["bpp"], 3),
+        "mIoU (%)": with_error(segmented, "miou", 1, 100),
+    }
+
+
+def distortion() -> list[Cells]:
+    """Both kinds of stream at each measured operating point."""
+    pairs = zip(*by_streams("codecs", "imagenet20-val"), strict=True)
+    return [
+        {"quality": people["quality"]}
+        | {
+            f"{title}: {measure}": with_error(row, column, digits)
+            for title, row in zip(KINDS, (people, machines), strict=True)
+            for measure, column, digits in (("bpp", "bpp", 3), ("PSNR (dB)", "psnr", 2), ("MS-SSIM", "ms_ssim", 4))
+        }
+        for people, machines in pairs
+    ]
 
 
 def segmentation() -> list[Cells]:
-    """The README's table of segmenters."""
+    """The README's table of the default segmenter."""
+    people, _ = by_streams("segmenters", "camvid-val")
     return [
-        {"segmenter": name, "bpp": number(row["bpp"], 3), "mIoU (%)": with_error(row, "miou", 1, 100)}
-        for name, row in on("segmenters", "camvid-val").items()
+        {
+            "segmenter": at_point(row["name"], row),
+            "bpp": number(row["bpp"], 3),
+            "mIoU (%)": with_error(row, "miou", 1, 100),
+        }
+        for row in people
     ]
 
 
@@ -229,7 +285,7 @@ def retrieval() -> list[Cells]:
 
 def latency() -> list[Cells]:
     """Milliseconds from file to label or map, each pipeline on its fastest engine, by `dcu bench --json`."""
-    lines = map(json.loads, (ROOT / "docs" / "bench.jsonl").read_text("utf-8").splitlines())
+    lines = map(json.loads, (DOCS / "bench.jsonl").read_text("utf-8").splitlines())
     bench = [Row(**line) for line in lines if "engine" in line]
     batches = sorted({row.batch for row in bench})
     rows = []
@@ -249,7 +305,7 @@ TABLES: dict[str, Callable[[], list[Cells]]] = {
     make.__name__: make
     for make in (
         *(codecs, against, classifiers, segmenters, iou),
-        *(compression, comparison, segmentation, baselines, latency, search, retrieval),
+        *(compression, comparison, segmentation, baselines, latency, search, retrieval, streams, distortion),
     )
 }
 """Tables by their names in pages."""

@@ -19,7 +19,7 @@ RESULTS = ROOT / "results"
 Value = str | float | None
 Row = dict[str, Value]
 MEASURED = {
-    "codec": ("bytes", "bpp", "bpp_se", "psnr", "psnr_se", "ms_ssim", "ms_ssim_se"),
+    "codec": ("quality", "machines", "bytes", "bpp", "bpp_se", "psnr", "psnr_se", "ms_ssim", "ms_ssim_se"),
     "classifier": (
         *("quality", "machines", "engine", "bytes", "bpp"),
         *("top1", "top1_se", "top5", "top5_se", "agreement", "agreement_se", "ece", "temperature"),
@@ -41,8 +41,6 @@ def measured(cards: Sequence[Card], kind: str) -> Iterator[Row]:
     """One row per result of the models of a kind."""
     codecs = by_fingerprint(cards)
     for card, result in results(cards, kind):
-        if kind == "codec" and result.quality is not None:
-            continue  # one of many operating points: docs/codec-2.md
         values = asdict(result)
         row: Row = {"name": card.name, "dataset": result.dataset, "count": result.count, "date": result.date}
         row |= {column: values[column] for column in MEASURED[kind]}

@@ -47,7 +47,7 @@ def written(path: Path, found: Iterator[NDArray[np.float32]]) -> Path:
     with tables.writing(path, tables.EMBEDDINGS) as table:
         for number, vector in enumerate(found):
             row = {"input": f"bins/{number:06}.bin", "key": f"{number:06}", "shard": None, "label": None}
-            table.add(row | {"codec": "codec-0.0983", "network": "classifier-0.0983", "embedding": vector})
+            table.add(row | {"codec": "codec-2", "network": "classifier-2", "embedding": vector})
     return path
 
 

@@ -47,6 +47,8 @@ from dcu.train.init import use_components
 settings.register_profile("dcu", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("dcu")  # how long an example takes says how busy the machine is
 
+SHIPPED_DEFAULTS = store.DEFAULTS
+"""The models that users get where they name none."""
 SEGMENTER_LABELS = (Label("sky", color="#0000ff"), Label("road", color="#102030"))
 GROUPS = (Group(1, 9, 3), Group(2, 5, 2))
 RECIPE = CodecRecipe("codec-0.0983", 0.0983, GROUPS, width=8, analysis_depth=1, synthesis_depth=1, context_hidden=8)
@@ -153,9 +155,10 @@ def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def models(model_directory: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Every test sees the tiny models first, an empty user directory, and one engine: exporting takes seconds."""
+    """Every test sees the tiny models first, as the default, no models of a user, and one engine: exporting is slow."""
     monkeypatch.setattr("dcu.engines.ONNX_PACKAGES", ("no_such_package",))
     monkeypatch.setenv("DCU_MODELS", str(model_directory))
+    monkeypatch.setattr(store, "DEFAULTS", {kind: f"{kind}-0.0983" for kind in SHIPPED_DEFAULTS})
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data-home"))
     codec_of.cache_clear()
     classifier_for.cache_clear()

@@ -193,7 +193,7 @@ def test_classes_of_ones_own_are_not_what_the_report_shows(own_models: Path, cod
     labels = tuple(map(Label, ("mine", "yours", "theirs")))
     weights = store.read_model(own_models / "classifier-0.0983").weights()
     store.write_model(own_models / "animals", replace(card, labels=labels), weights)
-    (row,) = gallery({"photo": smooth_image(64, 64)}, [store.find("codec-0.0983")], [])
+    (row,) = gallery({"photo": smooth_image(64, 64)}, [OperatingPoint(store.find("codec-0.0983"))], [])
     named = {label for shown in row[1:] for label, _ in shown.names}
     assert named == {"cat", "dog", "tea"}
     rows = pipelines(OperatingPoint(store.find("codec-0.0983")), [smooth_image(224, 224)], [], {}, "cpu")

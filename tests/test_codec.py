@@ -1,16 +1,12 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-from dcu import bitstream, install, regions, store
-from dcu import codec as codec_module
+from dcu import bitstream, install, regions
 from dcu.codec import Codec
-from dcu.errors import InvalidInputError, UnavailableError, UsageError
-from dcu.image import psnr
+from dcu.errors import InvalidInputError, UnavailableError
 from dcu.nets.quantizer import Quantizer
 
 from .conftest import fixed, random_codec, smooth_image, write_codec
@@ -120,30 +116,3 @@ def test_weights_of_something_else(codec: Codec) -> None:
     del tensors["synthesis.stem.weight"]
     with pytest.raises(UnavailableError):
         Codec(tensors, "broken")
-
-
-def test_by_rate(own_models: Path) -> None:
-    write_codec(install.place_for("another-of-this-rate", None), seed=8)
-    write_codec(own_models / "a-third", seed=9)  # found before codec-0.0983, which has the name of the rate
-    assert store.codec_of_rate(0.0983).fingerprint == store.read_model(own_models / "codec-0.0983").fingerprint
-    with pytest.raises(UsageError, match=r"0\.0983"):
-        store.codec_of_rate(0.5)
-
-
-def test_highest_rate_that_fits_and_lowest_that_is_good_enough(codec: Codec) -> None:
-    image = smooth_image(64, 64)
-    codecs = sorted((codec, Codec(random_codec(8), "other")), key=lambda c: len(c.compress(image)))
-    streams = [c.compress(image) for c in codecs]
-    small, large = map(len, streams)
-    assert small < large
-    assert codec_module.compress_within(codecs, image, large) == (codecs[1], streams[1])
-    assert codec_module.compress_within(codecs, image, large - 1) == (codecs[0], streams[0])
-    assert codec_module.compress_within(codecs[::-1], image, large - 1) == (codecs[0], streams[0])
-    with pytest.raises(UsageError, match=f"has {small}"):
-        codec_module.compress_within(codecs, image, small - 1)
-    quality = [psnr(image, c.decode(stream)) for c, stream in zip(codecs, streams, strict=True)]
-    assert codec_module.compress_to(codecs, image, quality[0]) == (codecs[0], streams[0])
-    ordered = codecs if quality[1] > quality[0] else codecs[::-1]
-    assert codec_module.compress_to(ordered, image, max(quality))[1] == streams[quality.index(max(quality))]
-    with pytest.raises(UsageError, match="reaches"):
-        codec_module.compress_to(codecs, image, max(quality) + 1)

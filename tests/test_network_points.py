@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dcu import store
-from dcu.cards import Card, Training
+from dcu.cards import Card, Rates, Training
 from dcu.codec import Codec
 from dcu.data import items
 from dcu.errors import UnavailableError, UsageError
@@ -26,6 +26,7 @@ from dcu.tasks.classify import Classifier
 from dcu.tasks.segment import Segmenter
 from dcu.train.classifier import ClassifierTask
 from dcu.train.export import training_of
+from dcu.train.head import views_of
 from dcu.train.init import initialize, translated
 from dcu.train.inputs import network_input, point_of, points_of, random_points
 from dcu.train.student import ClassifierRecipe
@@ -300,3 +301,22 @@ def test_a_card_lists_the_images_of_the_model_that_training_began_with(own_model
     store.amend(model, replace(model.card, training=how))
     assert training_of({"name": model.name, "sha256": model.sha256}) == how
     assert training_of({"sha256": "0" * 64, "steps": 3}) == training_of(None) == Training()
+
+
+def test_own_classes_are_learned_at_many_operating_points(many: Codec, own_models: Path, tmp_path: Path) -> None:
+    """The center at the default, other views at random ones: what the network is told differs."""
+    many.rates = [Rates("waves", 2, tuple(0.04 * 1.06**q for q in range(64)), (1.0,) * 64)]
+    classifier = Classifier(write_classifier(many, own_models / "classifier-9"), many)
+    item = items(write_classes(tmp_path / "classes", ["a"], 1))[0]
+    views = cast(list[torch.Tensor], views_of(classifier, item, 4, np.random.default_rng(0)))
+    told = [view[0, many.channels :, 0, 0] for view in views]
+    default = with_point(torch.zeros(1, 1, 1, 1), torch.tensor([many.point(None)]), ANCHORS)[0, 1:, 0, 0]
+    assert torch.allclose(told[0], default)
+    assert len({tuple(each.tolist()) for each in told}) == 4
+
+
+def test_own_classes_need_a_codec_that_states_rates(many: Codec, own_models: Path, dcu: Dcu, tmp_path: Path) -> None:
+    write_classifier(many, own_models / "classifier-9")
+    ran = dcu("train", "head", write_classes(tmp_path / "classes", ["a", "b"], 4), "--codec", "codec-9")
+    assert ran.code == 2
+    assert "states no rates" in ran.err.splitlines()[-1]

@@ -17,7 +17,8 @@ RATES = Rates("waves", 2, tuple(0.04 * 1.06**q for q in range(64)), (1.0,) * 64)
 
 
 @pytest.fixture(autouse=True)
-def codec_2(own_models: Path) -> store.Model:
+def codec_2(own_models: Path, monkeypatch: pytest.MonkeyPatch) -> store.Model:
+    monkeypatch.setitem(store.DEFAULTS, "codec", "codec-2")
     return write_variable_rate_codec(own_models / "codec-2", RATES)
 
 

@@ -47,6 +47,7 @@ WITHOUT_RATES = (
 )
 """Recipes of one model each."""
 NAMES = [path.stem if path.stem in WITHOUT_RATES else f"{path.stem}-{rate}" for path in FILES for rate in RATES]
+NAMES += ["segmenter-2"]
 SMALL = ("schedule.steps=2", "data.batch=2", "data.held_out=1")
 VIEWS = (*SMALL, "data.again=1")
 RUNS = {

@@ -434,3 +434,12 @@ def test_no_network_no_files_and_no_remarks_of_others(archive: Path, tmp_path: P
         assert "connect(" not in trace.read_text()
         assert "sendmsg(" not in trace.read_text()
     assert {path for path in set(tmp_path.rglob("*")) - before if archive not in path.parents} == {trace}
+
+
+def test_an_image_is_compressed_as_it_is_said(archive: Path, dcu: Dcu) -> None:
+    assert dcu("search", archive, "1.png", "--quality", "0", "--json").code == 0
+    for query, words in (("1.png", "quality is 0 to 0, not 7"), ("bins/1.bin", "QUERY is a bitstream")):
+        answer = dcu("search", archive, query, "--quality", "7")
+        assert answer.code == 2
+        assert one_line(answer.err)
+        assert words in answer.err

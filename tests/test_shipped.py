@@ -20,19 +20,20 @@ from dcu.paths import shipped
 from dcu.store import installed
 from dcu.tasks import rgb
 from dcu.tasks.classify import Classifier
+from dcu.tasks.segment import Segmenter
 from docs import readme, results
 
-from .conftest import Dcu, fixed
+from .conftest import SHIPPED_DEFAULTS, Dcu, fixed
 
 GOLDEN = Path(__file__).parent / "golden"
-RATES = (0.0983, 0.33, 0.635)
-NAMES = ("0.0983", "0.330", "0.635")
+RATES = ("0.0983", "0.330", "0.635")
 SAMPLES = sorted(shipped("samples").glob("*.jpg"))
 
 
 @pytest.fixture(autouse=True)
 def shipped_models(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DCU_MODELS")
+    monkeypatch.setattr(store, "DEFAULTS", SHIPPED_DEFAULTS)
 
 
 def digest(symbols: torch.Tensor) -> str:
@@ -87,7 +88,7 @@ def test_cards_state_measured_metrics_and_costs_within_the_design() -> None:
 def test_cards_are_short_and_state_standard_errors_and_data() -> None:
     for model in installed():
         path = model.directory / "card.json"
-        assert path.stat().st_size < (24_000 if model.card.points > 1 else 8_000), model.name
+        assert path.stat().st_size < (24_000 if model.name in SHIPPED_DEFAULTS.values() else 8_000), model.name
         assert json.loads(path.read_text())["schema"] == 2
         assert model.card.license == "Apache-2.0; trained on images for research"
         for result in model.card.results:
@@ -126,7 +127,7 @@ def test_sample_photographs_survive() -> None:
 
 def test_more_bits_show_more() -> None:
     image = read_image((shipped("samples") / "cat.jpg").read_bytes())
-    streams = [(codec, codec.compress(image)) for codec in map(Codec.from_model, store.codecs_of_every_rate())]
+    streams = [(codec, codec.compress(image)) for codec in (Codec.load(f"codec-{rate}") for rate in RATES)]
     sizes, shown = zip(*((len(data), psnr(image, codec.decode(data))) for codec, data in streams), strict=True)
     assert len(streams) == len(RATES)
     assert list(sizes) == sorted(sizes)
@@ -136,12 +137,18 @@ def test_more_bits_show_more() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rate", RATES)
-def test_file_is_as_long_as_the_context_model_says(rate: float) -> None:
-    codec = Codec.from_model(store.codec_of_rate(rate))
+def test_file_is_as_long_as_the_context_model_says(rate: str) -> None:
+    codec = Codec.load(f"codec-{rate}")
     opened = Image.open(shipped("samples") / "barn.jpg").resize((768, 512), Image.Resampling.BICUBIC)
     image = np.asarray(opened.convert("RGB"))
     expected = fixed(codec).entropy.cross_entropy(codec.analyze(image)) / 8
     assert abs(len(codec.compress(image)) - expected) <= 0.01 * expected + 20
+
+
+def test_defaults_fit_together() -> None:
+    codec, classifier, segmenter = Codec.load(), Classifier.load(), Segmenter.load()
+    assert (codec.name, classifier.name, segmenter.name) == tuple(SHIPPED_DEFAULTS.values())
+    assert classifier.model.fingerprint == segmenter.model.fingerprint == codec.fingerprint
 
 
 def test_a_cat_is_a_cat() -> None:
@@ -174,5 +181,5 @@ def test_tables_of_pages_are_those_of_the_results(page: Path) -> None:
 def test_models_page_states_how_many_test_images_were_trained_on() -> None:
     text = " ".join((results.ROOT / "docs" / "models.md").read_text("utf-8").split())
     counts = {row["name"]: int(row["training_test_images"]) for row in results.read("models")}
-    assert "at most {:,}, {:,} and {:,} images".format(*(counts[f"classifier-{rate}"] for rate in NAMES)) in text
-    assert f"at most {max(counts[f'codec-{rate}'] for rate in NAMES):,} images of such sets" in text
+    assert "at most {:,}, {:,} and {:,} images".format(*(counts[f"classifier-{rate}"] for rate in RATES)) in text
+    assert f"at most {max(counts[f'codec-{rate}'] for rate in RATES):,} images of such sets" in text

@@ -9,6 +9,7 @@ from functools import partial
 from PIL import Image
 
 from dcu import store
+from dcu.bench.points import OperatingPoint
 from dcu.codec import Codec
 from dcu.errors import UnavailableError
 from dcu.evaluate.baselines import FORMATS, SCALES, reduced
@@ -73,22 +74,25 @@ def rgb_names() -> Callable[[ImageArray], Names]:
     return names
 
 
-def gallery(images: dict[str, ImageArray], models: Sequence[store.Model], formats: Sequence[str]) -> list[list[Shown]]:
-    """A row for each image and codec: original, dcu, other formats in as many bytes, classes where they are known."""
+def gallery(
+    images: dict[str, ImageArray], points: Sequence[OperatingPoint], formats: Sequence[str]
+) -> list[list[Shown]]:
+    """A row for each image and operating point: original, dcu, other formats in as many bytes; classes if known."""
     names, rows, readers = rgb_names(), [], []
-    for codec in map(Codec.from_model, models):
+    for point in points:
+        codec = Codec.from_model(point.model)
         named, mapped = (store.default_network(kind, codec.fingerprint) for kind in ("classifier", "segmenter"))
         classifiers = [Classifier(named, codec)] if named else []
-        readers.append((codec, classifiers, [Segmenter(mapped, codec)] if mapped else []))
+        readers.append((point, codec, classifiers, [Segmenter(mapped, codec)] if mapped else []))
     for title, image in images.items():
-        for codec, classifiers, segmenters in readers:
-            data = codec.compress(image)
+        for point, codec, classifiers, segmenters in readers:
+            data = codec.compress(image, quality=point.quality)
             decoded = codec.decode(data)
             ours = [(p.label, p.probability) for each in classifiers for p in each(data, TOP).predictions]
             described = partial(caption, image)
             row = [
                 show(image, f"{title}, the original", "original", names(image)),
-                show(decoded, f"{title} after {codec.name}", described(codec.name, len(data), decoded), ours),
+                show(decoded, f"{title} after {point.name}", described(point.name, len(data), decoded), ours),
             ]
             for format in formats:
                 theirs, rebuilt = best_within(format, image, len(data))

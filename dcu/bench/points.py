@@ -47,3 +47,9 @@ def points_of(model: store.Model, rates: Sequence[float], qualities: Sequence[in
     if max(qualities) >= model.card.points:
         raise UsageError(f"{model.name}: quality is 0 to {model.card.points - 1}, not {max(qualities)}")
     return [OperatingPoint(model, quality) for quality in dict.fromkeys(qualities)]
+
+
+def default_point(model: store.Model) -> OperatingPoint:
+    """The operating point at which a codec compresses by default; raises UsageError as :func:`points_of`."""
+    (point,) = points_of(model, RATES[:1] if model.card.points > 1 else (), ())
+    return point

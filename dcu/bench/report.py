@@ -107,7 +107,7 @@ def report(
         gains=curves.table(curves.gains(ours, drawn)),
         codecs=codec_table.columns([section.codec for section in sections]),
         crops=crops(images, [section.point for section in sections], formats[:1]),
-        gallery=gallery(images, models, formats),
+        gallery=gallery(images, [section.point for section in sections], formats),
     )
 
 

@@ -11,7 +11,6 @@ import typer
 
 from dcu import store
 from dcu.cli import console, files, options, places
-from dcu.cli.compress import VARIABLE
 from dcu.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,14 +22,14 @@ Rates = Annotated[
     typer.Option(
         "--rate",
         metavar="BPP",
-        help="Rate in bits per pixel: 0.0983, 0.330 or 0.635; with --codec codec-2, any; repeatable.",
-        show_default="0.0983; with --codec codec-2, all three",
+        help="Mean rate in bits per pixel; repeatable.",
+        show_default="0.0983, 0.330 and 0.635",
     ),
 ]
 CodecName = Annotated[str | None, options.model("--codec", "codec")]
 Qualities = Annotated[
     list[int] | None,
-    typer.Option("--quality", metavar="Q", min=0, max=63, help="Operating point of codec-2, 0 to 63; repeatable."),
+    typer.Option("--quality", metavar="Q", min=0, max=63, help="Operating point, 0 to 63; repeatable."),
 ]
 Labelled = Annotated[
     Path | None,
@@ -137,13 +136,11 @@ def bench(
 
 def chosen_points(codec: str | None, rates: list[float], qualities: list[int]) -> list[OperatingPoint]:
     """What the options name: codecs by their rates, or operating points of one codec; raises UsageError."""
-    from dcu.bench.points import OperatingPoint, points_of
+    from dcu.bench.points import points_of
 
     if rates and qualities:
         raise UsageError("--rate and --quality cannot be combined")
-    if codec or qualities:
-        return points_of(store.find(codec or VARIABLE, "codec"), rates, qualities)
-    return [OperatingPoint(store.codec_of_rate(rate)) for rate in rates or [0.0983]]
+    return points_of(store.find(codec, "codec"), rates, qualities)
 
 
 def note(text: str, quiet: bool) -> None:

@@ -26,11 +26,9 @@ if TYPE_CHECKING:
     from dcu.codec import Codec
     from dcu.image import ImageArray
 
-    Writer = Callable[[ImageArray, bytes], tuple[Codec, bytes]]
-    """What compresses an image with its metadata, and says by which codec."""
+    Writer = Callable[[ImageArray, bytes], bytes]
+    """What compresses an image with its metadata."""
 
-VARIABLE = "codec-2"
-"""The codec of many operating points that --quality implies."""
 app = typer.Typer(add_completion=False)
 
 
@@ -52,11 +50,6 @@ class Goal:
         """Whether streams for machines are wanted."""
         return self.made_for == "machines"
 
-    @property
-    def variable(self) -> bool:
-        """Whether a codec of many operating points is implied."""
-        return self.quality is not None or self.fit or self.machines
-
     def __reduce__(self) -> tuple[type[Goal], tuple[object, ...]]:
         """Without what was looked up: another machine has its own models."""
         return Goal, tuple(getattr(self, field.name) for field in fields(self))
@@ -76,36 +69,18 @@ class Goal:
             raise UsageError("--fit needs --target-bytes")
 
     @functools.cached_property
-    def models(self) -> list[store.Model]:
-        """The codecs that may be used, by rising rate; raises UsageError, UnavailableError."""
-        if self.codec or self.variable:
-            found = [store.find(self.codec or VARIABLE, "codec")]
-            options.for_machines(self.made_for, found)
-            return found
-        if self.target_bytes is not None or self.target_psnr is not None:
-            return store.codecs_of_every_rate()
-        if self.rate is not None:
-            return [store.codec_of_rate(self.rate)]
-        return [store.find(store.DEFAULT_CODEC, "codec")]
+    def model(self) -> store.Model:
+        """The codec; raises UsageError, UnavailableError."""
+        found = store.find(self.codec, "codec")
+        options.for_machines(self.made_for, [found])
+        return found
 
-    def writer(self, device: str, precision: str) -> Writer:
-        """What compresses images to this goal; raises UsageError, UnavailableError."""
-        from dcu.codec import Codec, compress_to, compress_within
-
-        codecs = [Codec.from_model(model, device, precision) for model in self.models]
-        if self.codec or self.variable:
-            if codecs[0].points > 1:
-                return self.variable_writer(codecs[0])
-            self.check_fixed()
-        elif self.metadata:
-            raise UsageError("--metadata needs --codec codec-2 or --quality")
-        elif self.target_bytes is not None:
-            within = partial(compress_within, codecs, most=self.target_bytes)
-            return lambda image, _: within(image)
-        elif self.target_psnr is not None:
-            reaching = partial(compress_to, codecs, least=self.target_psnr)
-            return lambda image, _: reaching(image)
-        return lambda image, _: (codecs[0], codecs[0].compress(image))
+    def writer(self, codec: Codec) -> Writer:
+        """What compresses images to this goal with the codec; raises UsageError."""
+        if codec.points > 1:
+            return self.variable_writer(codec)
+        self.check_fixed()
+        return lambda image, _: codec.compress(image)
 
     def recognize(self, head: bytes) -> str | None:
         """Why a bitstream that exists is none of this goal, by its first bytes; None where it may be."""
@@ -113,16 +88,15 @@ class Goal:
             made_by = read_head(memoryview(head)).header.codec
         except InvalidInputError:
             return "exists already and is not a bitstream; --force overwrites it"
-        if made_by not in {model.identity for model in self.models}:
+        if made_by != self.model.identity:
             return "exists already, made by another codec; --force overwrites it"
         return None
 
     def described(self) -> str:
         """The goal as shards state it."""
-        codecs = "+".join(model.identity.hex() for model in self.models)
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "codec"}
         chosen = [f"{name}={value}" for name, value in values.items() if value not in (None, False, "people")]
-        return " ".join(["dcu compress", codecs, *chosen])
+        return " ".join(["dcu compress", self.model.identity.hex(), *chosen])
 
     def variable_writer(self, codec: Codec) -> Writer:
         """The same with a codec of many operating points."""
@@ -140,7 +114,7 @@ class Goal:
             fit=self.fit,
             machines=self.machines,
         )
-        return lambda image, metadata: (codec, compress(image, metadata=metadata))
+        return lambda image, metadata: compress(image, metadata=metadata)
 
     def check_fixed(self) -> None:
         """Refuse what a codec of one rate cannot be asked for; raises UsageError."""
@@ -154,7 +128,7 @@ class Goal:
         for option, given in asked.items():
             if given:
                 what = "keeps no metadata" if option == "--metadata" else "has one rate"
-                raise UsageError(f"{option} and --codec {self.codec} cannot be combined: it {what}")
+                raise UsageError(f"{option} and --codec {self.model.name} cannot be combined: it {what}")
 
 
 @app.command()
@@ -165,14 +139,14 @@ def compress(
         float | None,
         typer.Option(
             metavar="BPP",
-            help="Target rate in bits per pixel: 0.0983, 0.330 or 0.635; with --codec codec-2, any.",
+            help="Target mean rate in bits per pixel, 0.04 to 1.3.",
             show_default="0.0983",
         ),
     ] = None,
     codec: Annotated[str | None, options.model("--codec", "codec")] = None,
     quality: Annotated[
         int | None,
-        typer.Option(metavar="Q", min=0, max=63, help="Operating point of codec-2, 0 (smallest files) to 63."),
+        typer.Option(metavar="Q", min=0, max=63, help="Operating point, 0 (smallest files) to 63."),
     ] = None,
     target_bytes: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Use the highest rate whose file has at most N bytes.")
@@ -188,7 +162,7 @@ def compress(
         bool, typer.Option("--thumbnail-only", help="Compress the image reduced to 256 pixels on its short side.")
     ] = False,
     keep_metadata: Annotated[
-        bool, typer.Option("--metadata", help="Keep when and where the photograph was taken; with codec-2 only.")
+        bool, typer.Option("--metadata", help="Keep when and where the photograph was taken.")
     ] = False,
     background: Annotated[str, typer.Option(metavar="COLOR", help="Background color of transparent images.")] = "white",
     extension: Annotated[
@@ -214,7 +188,7 @@ def compress(
 ) -> int:
     """Compress images to bitstreams.
 
-    Example: dcu compress photos/ -o bins/ --rate 0.330
+    Example: dcu compress photos/ -o bins/ --rate 0.33
     """
     from dcu.image import SUFFIXES, parse_color
 
@@ -232,7 +206,7 @@ def compress(
     report = Report(found, json, quiet, json or piped, json_to_stderr=piped, path=report_file, retried=retry)
     if dry_run:
         return plan.show(found, target, json=json, retry=retry)
-    models = ((goal.codec or model.name, model) for model in goal.models)
+    models = [(goal.codec or goal.model.name, goal.model)]
     ray = cluster.chosen(executor, address, workers, gpus_per_worker, found, outputs, models)
     jobs, device = options.begin(jobs, threads, device, remotely=ray is not None)
     work = partial(Compressor, goal, precision, background, thumbnail_only, keep_metadata)
@@ -255,7 +229,10 @@ class Compressor:
     def __init__(
         self, goal: Goal, precision: str, background: str, thumbnail: bool, keep_metadata: bool, device: str
     ) -> None:
-        self.write = goal.writer(device, precision)
+        from dcu.codec import Codec
+
+        self.codec = Codec.from_model(goal.model, device, precision)
+        self.write = goal.writer(self.codec)
         self.background, self.thumbnail, self.keep_metadata = background, thumbnail, keep_metadata
         self.memory = Pixels()
 
@@ -274,18 +251,18 @@ class Compressor:
             image = read_image(content, self.background)
             if self.thumbnail:
                 image = thumbnail_of(image)
-            used, data = self.write(image, metadata.of_file(content) if self.keep_metadata else b"")
+            data = self.write(image, metadata.of_file(content) if self.keep_metadata else b"")
         area = image.shape[0] * image.shape[1]
         facts = {
             "input": entry.name,
             "output": None,
-            "codec": used.name,
-            "precision": used.precision,
+            "codec": self.codec.name,
+            "precision": self.codec.precision,
             "bytes": len(data),
             "bpp": round(8 * len(data) / area, 6),
             "seconds": None,
         }
-        if used.points > 1:
-            facts |= {"quality": used.quality(data)}
-        made_by = {"codec": used.name, "precision": used.precision}
+        if self.codec.points > 1:
+            facts |= {"quality": self.codec.quality(data)}
+        made_by = {"codec": self.codec.name, "precision": self.codec.precision}
         return Result([data], facts, recorded=made_by | {"width": image.shape[1], "height": image.shape[0]})

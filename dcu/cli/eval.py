@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from dcu.codec import Codec
     from dcu.data import Item
 
-CLASSIFIER = "classifier-0.0983"
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Evaluate models on data sets.")
 Quality = Annotated[
     int | None,
@@ -33,7 +32,7 @@ Quality = Annotated[
 ]
 NetworkName = Annotated[
     str | None,
-    options.model("--network", "classifier", show_default=f"{CLASSIFIER}, or matching the bitstreams"),
+    options.model("--network", "classifier", show_default="classifier-2, or matching the bitstreams"),
 ]
 Agreement = Annotated[
     bool,
@@ -71,7 +70,7 @@ def eval_classifier(
     DATA contains one directory of images or bitstreams per class, named by WNID
     or label.
 
-    Example: dcu eval classifier imagenet1000-val.tar --network classifier-0.330
+    Example: dcu eval classifier imagenet1000-val.tar --quality 36
     """
     from dcu.data import LABELLED, dataset_name, items
     from dcu.image import SUFFIXES
@@ -217,7 +216,7 @@ def classifier_model(name: str | None, item: Item) -> store.Model:
         A broken bitstream, with its name; no such codec or classifier is installed.
     """
     if name is not None or not item.is_bitstream:
-        return store.find(name or CLASSIFIER, "classifier")
+        return store.find(name, "classifier")
     from dcu.bitstream import read
 
     with item.named():
@@ -229,9 +228,9 @@ def classifier_model(name: str | None, item: Item) -> store.Model:
 def eval_segmenter(
     data: Data,
     network: Annotated[
-        str,
-        options.model("--network", "segmenter", "rgb-segmenter"),
-    ] = "segmenter-0.0983",
+        str | None,
+        options.model("--network", "segmenter", "rgb-segmenter", show_default="segmenter-2"),
+    ] = None,
     quality: Quality = None,
     made_for: options.MadeFor = "people",
     json: options.Json = False,
@@ -244,11 +243,11 @@ def eval_segmenter(
 
     DATA contains images/ and labels/.
 
-    Example: dcu eval segmenter camvid-val.tar --network segmenter-0.330
+    Example: dcu eval segmenter camvid-val.tar --quality 36
     """
     from dcu.data import dataset_name, pairs
 
-    model, found = store.find(network), pairs(data)
+    model, found = store.find(store.DEFAULTS["segmenter"] if network is None else network), pairs(data)
     chosen_device = options.start(threads, device)
     from dcu.codec import codec_of
     from dcu.evaluate.segmenter import LatentAnswer, RgbCounterpart, evaluate

@@ -17,7 +17,7 @@ Networks = Annotated[
         "--network",
         "classifier",
         help="Classifier by name or path; repeatable.",
-        show_default="one per codec of one rate",
+        show_default="one per codec",
     ),
 ]
 
@@ -37,14 +37,14 @@ def eval_retrieval(
     others. Compares with embeddings of the RGB network, from the original and
     from other formats at equal file size.
 
-    Example: dcu eval retrieval imagenet20-val.tar --network classifier-0.330
+    Example: dcu eval retrieval imagenet20-val.tar --network classifier-2
     """
     from dcu.data import dataset_name, items
 
     models, found = networks(network), items(data)
     chosen_device = options.start(threads, device)
     from dcu.bench.accuracy import quoted
-    from dcu.bench.points import OperatingPoint
+    from dcu.bench.points import default_point
     from dcu.codec import codec_of
     from dcu.evaluate.baselines import check_available
     from dcu.evaluate.retrieval import retrieval
@@ -58,7 +58,7 @@ def eval_retrieval(
     ]
     compared = {}
     for classifier in classifiers:
-        sides = quoted(OperatingPoint(store.find_codec(classifier.codec.identity))).sides
+        sides = quoted(default_point(store.find_codec(classifier.codec.identity))).sides
         if missing := [name for name in formats if name not in sides]:
             raise UnavailableError(f"{classifier.name}: its card has no accuracy of the RGB network on {missing[0]}")
         compared[classifier.name] = [(name, sides[name]) for name in formats]
@@ -70,4 +70,4 @@ def networks(names: Sequence[str] | None) -> list[store.Model]:
     """The named classifiers, or the default one of each codec that has one; raises UnavailableError."""
     if names:
         return [store.find(name, "classifier") for name in names]
-    return store.default_networks("classifier") or [store.find("classifier-0.0983", "classifier")]
+    return store.default_networks("classifier") or [store.find(None, "classifier")]

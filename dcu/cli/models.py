@@ -57,7 +57,7 @@ def show(
 
     Prints indented JSON, or one line with --json.
 
-    Example: dcu models show codec-0.0983
+    Example: dcu models show codec-2
     """
     card = cards.facts(store.find(name).card)
     if isinstance(card.get("labels"), list):
@@ -72,7 +72,7 @@ def show(
 def verify(names: Names = None, as_json: options.Json = False) -> int:
     """Check weights, fingerprints and costs against model cards.
 
-    Example: dcu models verify classifier-0.0983
+    Example: dcu models verify classifier-2
     """
     directories = [store.find(name).directory for name in names] if names else list(store.directories())
     if not directories:
@@ -134,6 +134,6 @@ def remove(
 ) -> None:
     """Remove a model from the user's data directory.
 
-    Example: dcu models remove flowers-0.0983
+    Example: dcu models remove flowers-2
     """
     say(f"removed {install.remove(name)}")

@@ -13,7 +13,7 @@ from dcu import remote
 from dcu.cli import console, files, options, places
 from dcu.cli.entries import Entry
 from dcu.cli.index import advise
-from dcu.errors import InvalidInputError, named
+from dcu.errors import InvalidInputError, UsageError, named
 from dcu.image import ImageArray, read_image
 from dcu.pages import check_packages
 from dcu.walk import BITSTREAMS
@@ -57,6 +57,16 @@ def search(
             "--network", "classifier", help="Network of the index, by name or path.", show_default="by its name"
         ),
     ] = None,
+    quality: Annotated[
+        int | None,
+        typer.Option(
+            metavar="Q",
+            min=0,
+            max=63,
+            help="Operating point at which an image is compressed; that of the archive finds most.",
+            show_default="that of 0.0983 bpp",
+        ),
+    ] = None,
     force: options.Force = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -80,7 +90,7 @@ def search(
         files.check_free(html, force)
         console.outlive_stdout()
     classifier = network_of(opened, network, options.start(threads, device))
-    stream, image = asked(source, classifier)
+    stream, image = asked(source, classifier, quality)
     vector = classifier.embed(classifier.look([stream]))[0].numpy()
     hits = opened.search(vector, top, where, min_similarity, exact)
     console.print_rows([asdict(hit) if json else cells(hit) for hit in hits], json)
@@ -111,18 +121,25 @@ def network_of(index: Index, named: str | None, device: str) -> Classifier:
     return classifier
 
 
-def asked(source: files.Source, classifier: Classifier) -> tuple[Stream, ImageArray | None]:
+def asked(source: files.Source, classifier: Classifier, quality: int | None) -> tuple[Stream, ImageArray | None]:
     """The bitstream of a query, and the image that it was compressed from, if it is one.
 
     Raises
     ------
     InvalidInputError, MissingInputError, UnavailableError
         Neither an image nor a bitstream of the network's codec; with its name.
+    UsageError
+        The codec has no such operating point; a bitstream, which is not compressed again.
     """
     with named(source.name):
         if source.name != "-" and source.relative.suffix.lower() not in BITSTREAMS:
             image = read_image(source.image())
-            return classifier.codec.read(classifier.codec.compress(image)), image
+            try:
+                return classifier.codec.read(classifier.codec.compress(image, quality=quality)), image
+            except ValueError as error:
+                raise UsageError(f"--quality: {error}") from error
+        if quality is not None:
+            raise UsageError("--quality: QUERY is a bitstream, which is not compressed again")
         stream = Entry(source.name, source.path, source.relative).stream
         classifier.codec.check(stream)
     return stream, None

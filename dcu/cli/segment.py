@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dcu import store
 from dcu.cli import console, files, options, places, plan, run
 from dcu.cli.entries import Entry
 from dcu.cli.outputs import Output, check_report
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from dcu.tasks.segment import SegmentationMap, Segmenter
 
 app = typer.Typer(add_completion=False)
-DEFAULT = "segmenter-0.0983"
-"""Whose classes are listed where no network is named."""
 
 
 @app.command()
@@ -70,7 +69,7 @@ def segment(
     from dcu.image import encoder
 
     if list_classes:
-        print_classes(network or DEFAULT, json)
+        print_classes(store.DEFAULTS["segmenter"] if network is None else network, json)
         return 0
     found = files.sources(inputs, BITSTREAMS, "bitstreams (.bin, .dcu)", files_from)
     optional = output is None and (json or overlay is not None)

@@ -318,9 +318,9 @@ def train_head(
         typer.Argument(metavar="DATA", help="Directory or tar with one directory of images or bitstreams per class."),
     ],
     codec: Annotated[
-        str,
-        options.model("--codec", "codec", help="Codec whose latents are classified."),
-    ] = "codec-0.0983",
+        str | None,
+        options.model("--codec", "codec", help="Codec whose latents are classified.", show_default="codec-2"),
+    ] = None,
     out: Out = None,
     force: ForceModel = False,
     threads: options.Threads = None,

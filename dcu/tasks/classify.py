@@ -78,7 +78,7 @@ class Predictions:
 class Classifier:
     """A network that classifies an image from its latent.
 
-    ``Classifier.load("classifier-0.0983")(data)`` gives :class:`Predictions`.
+    ``Classifier.load("classifier-2")(data)`` gives :class:`Predictions`.
     """
 
     def __init__(self, model: store.Model, codec: Codec, device: str = "cpu", engine: str = "auto") -> None:
@@ -97,8 +97,8 @@ class Classifier:
             raise UnavailableError(f"{model.name}: number of labels differs from number of classes")
 
     @classmethod
-    def load(cls, name: str | Path = "classifier-0.0983", device: str = "cpu", engine: str = "auto") -> Classifier:
-        """Load a classifier by name or path, to run on one of ``dcu.engines.NAMES``.
+    def load(cls, name: str | Path | None = None, device: str = "cpu", engine: str = "auto") -> Classifier:
+        """Load a classifier by name or path (default: classifier-2), to run on one of ``dcu.engines.NAMES``.
 
         Raises
         ------

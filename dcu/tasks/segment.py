@@ -81,7 +81,7 @@ class SegmentationMap:
 class Segmenter:
     """A network that segments an image from its latent.
 
-    ``Segmenter.load("segmenter-0.0983")(data)`` gives a :class:`SegmentationMap`.
+    ``Segmenter.load("segmenter-2")(data)`` gives a :class:`SegmentationMap`.
     """
 
     def __init__(self, model: store.Model, codec: Codec, device: str = "cpu") -> None:
@@ -99,8 +99,8 @@ class Segmenter:
             raise UnavailableError(f"{model.name}: number of labels differs from number of classes")
 
     @classmethod
-    def load(cls, name: str | Path = "segmenter-0.0983", device: str = "cpu") -> Segmenter:
-        """Load a segmenter by name or path; raises UnavailableError, TypeError or ValueError for arguments."""
+    def load(cls, name: str | Path | None = None, device: str = "cpu") -> Segmenter:
+        """Load a segmenter by name or path (default: segmenter-2); raises UnavailableError, TypeError or ValueError."""
         arguments.device(device)
         model = store.find(arguments.model_name(name), "segmenter")
         return cls(model, codec_of(model.identity, device), device)

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from dcu import install, store
 from dcu.cards import Card, Origin, Result, Training, held_out
+from dcu.codec import Codec
 from dcu.data import Item
 from dcu.errors import DcuError, InvalidInputError, MissingInputError, UnavailableError, UsageError
 from dcu.evaluate.classifier import Outputs, best_temperature, evaluate, stream_of
@@ -84,16 +85,26 @@ def class_names(items: Sequence[Item]) -> list[str]:
     return sorted(counts)
 
 
+def points_of(codec: Codec, count: int, rng: np.random.Generator) -> list[int]:
+    """Operating points of views: the default, then random ones; raises UsageError where the card states no rates."""
+    try:
+        return [codec.point(None), *rng.integers(codec.points, size=count - 1).tolist()]
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
 def views_of(classifier: Classifier, item: Item, count: int, rng: np.random.Generator) -> Views:
-    """Views of an image, the center first; a bitstream gives its own latent, no image is computed."""
+    """Views of an image, the center first, the others at random operating points.
+
+    A bitstream gives its own latent; no image is computed.
+    """
     if item.is_bitstream:
         return classifier.look([stream_of(classifier.codec, item, native=True)], "five")[0][:count]
-    image = item.image()
-    views = [standard_crop(image)]
-    views += [random_view(image, SMALLEST, rng) for _ in range(count - 1)]
-    codec = classifier.codec
-    symbols = [codec.analyze(view)[None] for view in views]
-    return codec.dequantize(symbols, [codec.point(None)] * len(views), classifier.planes)
+    image, codec = item.image(), classifier.codec
+    views = [standard_crop(image), *(random_view(image, SMALLEST, rng) for _ in range(count - 1))]
+    points = points_of(codec, count, rng)
+    symbols = [codec.analyze(view, point)[None] for view, point in zip(views, points, strict=True)]
+    return codec.dequantize(symbols, points, classifier.planes)
 
 
 def examples(
