@@ -84,11 +84,11 @@ class Command:
 
 
 COMMANDS = {
-    "compress": Command("compress images -o out"),
+    "compress": Command("compress images --codec codec-0.0983 -o out"),
     "decode": Command("decode bins -o out"),
     "segment": Command("segment bins -o out/maps --overlay out/overlays"),
     "embed": Command("embed bins -o out"),
-    "compress shards": Command("compress shards -o out --jobs 2"),
+    "compress shards": Command("compress shards --codec codec-0.0983 -o out --jobs 2"),
     "embed shards to tables": Command("embed binshards -o out"),
     "classify to a table": Command("classify bins -o out/labels.parquet", again="--force"),
     "data build": Command("data build kodak --clones clones -o out", again="--force"),
@@ -98,12 +98,14 @@ COMMANDS = {
     "train segmenter": Command(
         "train segmenter segmenter.toml --data streets --out out/m --runs runs", ("out", "runs"), trains=True
     ),
-    "train head": Command("train head classes --out out/m", again="--force"),
+    "train head": Command("train head classes --codec codec-0.0983 --out out/m", again="--force"),
     "train mean": Command("train mean classifier-0.0983 models/classifier-0.0983 --out out/m", again="--force"),
     "eval codec": Command("eval codec images --codec codec-0.0983 --record", ("models",)),
-    "eval calibrate": Command("eval calibrate named --engine pytorch", ("models",)),
+    "eval calibrate": Command("eval calibrate named --network classifier-0.0983 --engine pytorch", ("models",)),
     "models prepared for ONNX Runtime": Command("classify squares --engine onnx", ("cache",), by_hand=True),
-    "bench": Command("bench --seconds 0 --baselines jpeg --html out/page.html", again="--force", by_hand=True),
+    "bench": Command(
+        "bench --codec codec-0.0983 --seconds 0 --baselines jpeg --html out/page.html", again="--force", by_hand=True
+    ),
 }
 
 

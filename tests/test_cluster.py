@@ -256,7 +256,18 @@ def test_a_worker_that_is_lost_changes_nothing(dcu: Dcu, tmp_path: Path) -> None
         (place / f"{shard:02}.tar").write_bytes(tar(members))
     assert dcu("compress", place, "-o", tmp_path / "local", "-j", 1, "-q").code == 0
     with two_machines() as (address, kill_one):
-        call = ["compress", str(place), "-o", str(tmp_path / "out"), "--executor", "ray", "--address", address]
+        call = [
+            "compress",
+            str(place),
+            "--codec",
+            "codec-0.0983",
+            "-o",
+            str(tmp_path / "out"),
+            "--executor",
+            "ray",
+            "--address",
+            address,
+        ]
         with subprocess.Popen([sys.executable, "-m", "dcu", *call], stderr=subprocess.PIPE, text=True) as process:
             while not (tmp_path / "out" / "02.tar").exists() and process.poll() is None:
                 time.sleep(0.01)
