@@ -174,8 +174,10 @@ def is_path(name: str | Path) -> bool:
     return isinstance(name, Path) or any(separator in name for separator in (os.sep, os.altsep) if separator)
 
 
-def find(name: str | Path | None, kind: str | None = None) -> Model:
-    """A model by name or path; a name is never one of the current directory. None for the default of a kind.
+def find(name: str | Path | None, *kinds: str) -> Model:
+    """A model by name or path, of one of some kinds; None for the default of the first.
+
+    A name is never one of the current directory.
 
     Raises
     ------
@@ -183,8 +185,7 @@ def find(name: str | Path | None, kind: str | None = None) -> Model:
         There is none, or it is of another kind.
     """
     if name is None:
-        assert kind, "the default of which kind?"
-        name = DEFAULTS[kind]
+        name = DEFAULTS[kinds[0]]
     if is_path(name):
         model = read_model(Path(os.path.abspath(name)))
     else:
@@ -196,8 +197,8 @@ def find(name: str | Path | None, kind: str | None = None) -> Model:
             raise UnavailableError(f"{name}: model not installed{hint}")
         model = read_model(there[0])
     log.debug("%s: %s", name, model.directory)
-    if kind is not None and model.kind != kind:
-        raise UnavailableError(f"{name}: is a {model.kind}, not a {kind}")
+    if kinds and model.kind not in kinds:
+        raise UnavailableError(f"{name}: is a {model.kind}, not a {kinds[0]}")
     return model
 
 

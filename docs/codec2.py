@@ -78,6 +78,11 @@ def against(results: Sequence[Result]) -> list[Cells]:
     ]
 
 
+def compared(card: Card) -> list[str]:
+    """The formats that the codec was compared with."""
+    return [name for name in TITLES if any(name in result.against for result in card.results)]
+
+
 def savings(card: Card) -> list[Cells]:
     """Bjontegaard's mean differences of rate."""
     return [
@@ -131,7 +136,7 @@ Difference of rate at equal quality (Bjontegaard), negative where codec-2 needs 
 
 {table(savings(card))}
 
-Measured by `dcu eval codec DATA --codec codec-2 --baselines {",".join(TITLES)}`, of imagenet20-val with
+Measured by `dcu eval codec DATA --codec codec-2 --baselines {",".join(compared(card))}`, of imagenet20-val with
 `--images {curve(card, "imagenet20-val")[0].count}`, and printed from the model card (`dcu models show codec-2`).
 """
 

@@ -174,14 +174,14 @@ def compression() -> list[Cells]:
 def comparison() -> list[Cells]:
     """The README's table of the default classifier: its files of both kinds beside the best format of equal size."""
     rows = [row for row in read("baselines") if row["classifier"] == store.DEFAULTS["classifier"]]
-    machines = iter(by_streams("classifiers", "imagenet1000-val", engine="pytorch")[1])
+    qualities = dict.fromkeys(row["quality"] for row in rows)
+    machines = by_streams("classifiers", "imagenet1000-val", engine="pytorch")[1]
     chosen = []
-    for quality in dict.fromkeys(row["quality"] for row in rows):
+    for quality, row in zip(qualities, machines, strict=True):
         own, *others = (row for row in rows if row["quality"] == quality and row["pipeline"] != ORIGINAL)
         formats = [row for row in others if "codec-" not in row["pipeline"]]
-        for_machines = next(machines)
-        for_machines |= {"pipeline": for_machines["name"], "classifier": for_machines["name"]}
-        chosen += [beside(own), beside(for_machines), beside(max(formats, key=lambda row: float(row["top1"])))]
+        best = max(formats, key=lambda row: float(row["top1"]))
+        chosen += [beside(own), beside(row | {"pipeline": row["name"], "classifier": row["name"]}), beside(best)]
     return [*chosen, beside(next(row for row in rows if row["pipeline"] == ORIGINAL))]
 
 

@@ -127,3 +127,8 @@ def test_names_of_classes() -> None:
     names = indices_by_name((Label("2"), Label("Tench", "n01440764"), Label("tench")))
     assert (names["n01440764"], names["tench"], names["1"]) == (1, 1, 1)
     assert names["2"] == 0, "a label goes before an index"
+
+
+def test_cards_of_codecs_that_were_previews() -> None:
+    card = {"schema": 2, "kind": "codec", "fingerprint": "0" * 64, "machines": True}
+    assert cards.parse(json.dumps(card | {"preview": True}).encode()) == cards.parse(json.dumps(card).encode())

@@ -135,7 +135,7 @@ def bench(
 
 
 def chosen_points(codec: str | None, rates: list[float], qualities: list[int]) -> list[OperatingPoint]:
-    """What the options name: codecs by their rates, or operating points of one codec; raises UsageError."""
+    """The operating points of a codec that the options name; raises UsageError."""
     from dcu.bench.points import points_of
 
     if rates and qualities:

@@ -247,7 +247,7 @@ def eval_segmenter(
     """
     from dcu.data import dataset_name, pairs
 
-    model, found = store.find(store.DEFAULTS["segmenter"] if network is None else network), pairs(data)
+    model, found = store.find(network, "segmenter", "rgb-segmenter"), pairs(data)
     chosen_device = options.start(threads, device)
     from dcu.codec import codec_of
     from dcu.evaluate.segmenter import LatentAnswer, RgbCounterpart, evaluate

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dcu import store
 from dcu.cli import console, files, options, places, plan, run
 from dcu.cli.entries import Entry
 from dcu.cli.outputs import Output, check_report
@@ -69,7 +68,7 @@ def segment(
     from dcu.image import encoder
 
     if list_classes:
-        print_classes(store.DEFAULTS["segmenter"] if network is None else network, json)
+        print_classes(network, json)
         return 0
     found = files.sources(inputs, BITSTREAMS, "bitstreams (.bin, .dcu)", files_from)
     optional = output is None and (json or overlay is not None)
@@ -117,7 +116,7 @@ def segment(
     return report.finish()
 
 
-def print_classes(network: str, json: bool) -> None:
+def print_classes(network: str | None, json: bool) -> None:
     """The classes of a segmenter, for programs or for people."""
     from dcu.tasks.segment import Segmenter
 

@@ -20,7 +20,6 @@ from torch.nn import functional as F
 
 from dcu import install, store
 from dcu.cards import Card, Origin, Result, Training, held_out
-from dcu.codec import Codec
 from dcu.data import Item
 from dcu.errors import DcuError, InvalidInputError, MissingInputError, UnavailableError, UsageError
 from dcu.evaluate.classifier import Outputs, best_temperature, evaluate, stream_of
@@ -28,6 +27,7 @@ from dcu.evaluate.cost import classifier_cost
 from dcu.image import standard_crop
 from dcu.labels import IMAGENET, Label, label_set, labels_of
 from dcu.tasks.classify import Classifier, Views
+from dcu.train.inputs import default_point
 from dcu.train.views import random_view
 
 LOOKS = 3
@@ -85,14 +85,6 @@ def class_names(items: Sequence[Item]) -> list[str]:
     return sorted(counts)
 
 
-def points_of(codec: Codec, count: int, rng: np.random.Generator) -> list[int]:
-    """Operating points of views: the default, then random ones; raises UsageError where the card states no rates."""
-    try:
-        return [codec.point(None), *rng.integers(codec.points, size=count - 1).tolist()]
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-
-
 def views_of(classifier: Classifier, item: Item, count: int, rng: np.random.Generator) -> Views:
     """Views of an image, the center first, the others at random operating points.
 
@@ -102,7 +94,7 @@ def views_of(classifier: Classifier, item: Item, count: int, rng: np.random.Gene
         return classifier.look([stream_of(classifier.codec, item, native=True)], "five")[0][:count]
     image, codec = item.image(), classifier.codec
     views = [standard_crop(image), *(random_view(image, SMALLEST, rng) for _ in range(count - 1))]
-    points = points_of(codec, count, rng)
+    points = [default_point(codec), *rng.integers(codec.points, size=count - 1).tolist()]
     symbols = [codec.analyze(view, point)[None] for view, point in zip(views, points, strict=True)]
     return codec.dequantize(symbols, points, classifier.planes)
 

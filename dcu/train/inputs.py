@@ -69,12 +69,17 @@ def rebuilt_input(codec: Codec, latent: Tensor, points: Tensor) -> Tensor:
     return to_input(rebuilt(codec, latent, points)).contiguous(memory_format=torch.channels_last)
 
 
-def default_points(codec: Codec, batch: Tensor) -> Tensor:
-    """A codec's default operating point for each of a batch, (B,); raises UsageError where its card states no rates."""
+def default_point(codec: Codec) -> int:
+    """A codec's default operating point; raises UsageError where its card states no rates."""
     try:
-        return torch.full((len(batch),), codec.point(None), device=batch.device)
+        return codec.point(None)
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def default_points(codec: Codec, batch: Tensor) -> Tensor:
+    """The same for each of a batch, (B,)."""
+    return torch.full((len(batch),), default_point(codec), device=batch.device)
 
 
 def points_of(codec: Codec, streams: Streams = "both") -> range:
