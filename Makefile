@@ -20,10 +20,11 @@ $(READY): pyproject.toml $(NATIVE)
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@
 
-readme: $(READY)  ## write the tables of README.md, from the cards and a new benchmark
+readme: $(READY)  ## write results/ and the tables of README.md and docs/, from the cards and a new benchmark
 	$(BIN)/dcu bench --rate 0.0983 --baselines avif,webp --seconds 90 --json > docs/bench.jsonl.part
 	mv docs/bench.jsonl.part docs/bench.jsonl
 	$(BIN)/python -m docs.readme
+	$(BIN)/python -m docs.codec2
 
 scale: $(READY)  ## write docs/scale.md from results/scale.csv; with DATA=TAR, measure first
 	$(BIN)/python -m docs.scale $(if $(DATA),--data $(DATA))

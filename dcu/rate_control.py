@@ -12,6 +12,8 @@ from PIL import Image
 from dcu.errors import UsageError
 from dcu.image import ImageArray, resize
 
+RATE = 0.0983
+"""Bits per pixel that codecs of many operating points use by default."""
 TRIES = 6
 """Images that :func:`fitting` reduces to find a size whose bitstream fits."""
 SYNTHESES = 6

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import astuple
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -102,6 +103,9 @@ def savings(card: Card) -> list[Cells]:
 def page(card: Card) -> str:
     """docs/codec-2.md."""
     assert card.rates
+    assert card.macs_per_pixel
+    assert card.training
+    cost = [f"{value / 1e3:.1f}" for value in astuple(card.macs_per_pixel)]
     sections = []
     for dataset, size in SETS.items():
         results = curve(card, dataset)
@@ -118,6 +122,9 @@ def page(card: Card) -> str:
 One set of weights for 64 operating points ([architecture](architecture.md#operating-points)). `--quality` names one,
 `--rate` the one whose mean rate over {card.rates.count} images of 224x224 is nearest; `--target-bytes` and
 `--target-psnr` choose one for each image.
+
+{card.bytes / 1e6:.1f} MB in float16, trained on {card.training.count:,} images. Analysis, synthesis and context model
+take {", ".join(cost[:-1])} and {cost[-1]} thousand MACs per pixel.
 
 ![Parts of six photographs: the original, then codec-2 and AVIF in as many bytes at three rates](codec-2.jpg)
 

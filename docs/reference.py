@@ -24,7 +24,7 @@ WIDTH = 78
 SHARED = 3
 """Commands with the same option from which on it is described once."""
 METHODS = {
-    "Codec": ("load", "compress", "decode", "latent", "read"),
+    "Codec": ("load", "compress", "decode", "latent", "quality", "read"),
     "Classifier": ("load", "__call__"),
     "Segmenter": ("load", "__call__"),
     "Predictions": ("best",),
@@ -110,12 +110,8 @@ def cli(of_models: bool) -> str:
 def signature(function: Callable[..., Any], name: str) -> str:
     """A function's signature as it is written, without ``self`` and ``cls``."""
     given = inspect.signature(function)
-    parameters = [
-        f"{one.name}: {one.annotation}" + ("" if one.default is one.empty else f" = {one.default!r}")
-        for one in given.parameters.values()
-        if one.name not in ("self", "cls")
-    ]
-    return f"{name}({', '.join(parameters)}) -> {given.return_annotation}"
+    taken = [one for one in given.parameters.values() if one.name not in ("self", "cls")]
+    return re.sub(r"(: |-> )'([^']+)'", r"\1\2", f"{name}{given.replace(parameters=taken)}")  # annotations are strings
 
 
 def prose(documented: Any) -> str:

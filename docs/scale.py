@@ -124,8 +124,9 @@ TEXT = """# What archives cost
 
 <!-- Written by docs/scale.py (`make scale`) from results/scale.csv. -->
 
-{images} images of {dataset}, 224x224, on {machine}, {cores} cores, {date}. Every command runs with its defaults on all
-cores. [Archives](guide/archives.md) has the commands, [models.md](models.md) the accuracy at each rate.
+{images} images of {dataset}, 224x224, on {machine}, {cores} cores, {date}. Every command runs with its defaults, which
+are codec-2, classifier-2 and segmenter-2, on all cores; `compress` with `--rate` of the row.
+[Archives](guide/archives.md) has the commands, [models.md](models.md) the accuracy at each rate.
 
 ## Formula
 

@@ -153,6 +153,33 @@ def test_outputs_of_another_codec_are_no_finished_ones(dcu: Dcu, images: Path, t
     assert (out / "0.bin").read_bytes() == b"text"
 
 
+@pytest.mark.parametrize(
+    ("made", "asked", "why"),
+    [
+        (["--quality", "5"], ["--quality", "6"], "of quality 5, not 6"),
+        (["--rate", "0.3"], [], "of quality"),
+        (["--target-psnr", "15"], ["--quality", "63"], "not 63"),
+        ([], ["--codec", "codec-0.0983"], "made by another codec"),
+        (["--for", "machines"], ["--target-bytes", "1000"], "made for machines"),
+        ([], ["--for", "machines"], "made for people"),
+        (["--quality", "5"], ["--quality", "5"], ""),
+        (["--rate", "0.3"], ["--rate", "0.3"], ""),
+        (["--quality", "5"], ["--target-bytes", "4000"], ""),
+        (["--quality", "5"], ["--target-psnr", "30"], ""),
+    ],
+)
+def test_outputs_of_other_options_are_no_finished_ones(
+    dcu: Dcu, images: Path, tmp_path: Path, made: list[str], asked: list[str], why: str
+) -> None:
+    codec, out = ["--codec", "codec-2"], tmp_path / "out.dcu"
+    assert dcu("compress", images / "0.png", "-o", out, *codec, *made).code == 0
+    before = out.read_bytes()
+    answer = dcu("compress", images / "0.png", "-o", out, "--skip-existing", *codec, *asked)
+    assert answer.code == (73 if why else 0)
+    assert why in answer.err
+    assert out.read_bytes() == before
+
+
 def test_a_report_survives_an_interrupt(
     dcu: Dcu, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dcu.cards import BdRate, Card, Difference, Rates, Result
+from dcu.cards import BdRate, Card, CodecMacs, Difference, Rates, Result, Training
 from docs import codec2, paper
 from docs.paper_networks import NETWORKS
 
@@ -35,9 +35,23 @@ def test_page_of_codec_2() -> None:
         for q in (9, 0)
     )
     rates = Rates("held", 500, tuple(0.04 * 1.05**q for q in range(64)), (1.0,) * 64)
+    macs, training = CodecMacs(23_940, 30_048, 1_610), Training("codec-2", images={"a": 1_000, "b": 234})
     bd_rates = (BdRate("kodak-odd", 12, "avif", -2.04, 3.0),)
-    text = codec2.page(Card("codec", "ab" * 32, rates=rates, results=results, bd_rates=bd_rates))
+    text = codec2.page(
+        Card(
+            "codec",
+            "ab" * 32,
+            rates=rates,
+            results=results,
+            bd_rates=bd_rates,
+            macs_per_pixel=macs,
+            training=training,
+            bytes=9_850_000,
+        )
+    )
     assert text.index("| 0 | 0.050 ± 0.010 | 24.00 ± 0.50 |  |") < text.index("| 9 | 0.500 ± 0.010 | 33.00 ± 0.50 |  |")
     assert "| 0 | 0.050 | +0.25 | +1.50 |" in text
     assert "| kodak-odd | AVIF | -2.0 | +3.0 |" in text
     assert "over 500 images" in text
+    assert "9.8 MB in float16, trained on 1,234 images" in text
+    assert "take 23.9, 30.0 and 1.6 thousand MACs" in text

@@ -21,7 +21,7 @@ from dcu.store import installed
 from dcu.tasks import rgb
 from dcu.tasks.classify import Classifier
 from dcu.tasks.segment import Segmenter
-from docs import readme, results
+from docs import codec2, readme, results
 
 from .conftest import SHIPPED_DEFAULTS, Dcu, fixed
 
@@ -178,8 +178,15 @@ def test_tables_of_pages_are_those_of_the_results(page: Path) -> None:
     assert any(f"<!-- {name} -->\n|" in text for name in readme.TABLES)
 
 
+def test_page_of_codec_2_is_that_of_its_card() -> None:
+    """`make readme` writes it anew."""
+    assert codec2.page(store.find(codec2.NAME, "codec").card) == codec2.PAGE.read_text("utf-8")
+
+
 def test_models_page_states_how_many_test_images_were_trained_on() -> None:
     text = " ".join((results.ROOT / "docs" / "models.md").read_text("utf-8").split())
     counts = {row["name"]: int(row["training_test_images"]) for row in results.read("models")}
     assert "at most {:,}, {:,} and {:,} images".format(*(counts[f"classifier-{rate}"] for rate in RATES)) in text
+    assert f"the same {counts['classifier-2']:,} images" in text
+    assert counts["codec-2"] == 0
     assert f"at most {max(counts[f'codec-{rate}'] for rate in RATES):,} images of such sets" in text

@@ -75,6 +75,19 @@ class Goal:
         options.for_machines(self.made_for, [found])
         return found
 
+    @functools.cached_property
+    def point(self) -> int | None:
+        """The operating point of all files; None where each has its own, or the codec only one; raises UsageError."""
+        from dcu.rate_control import RATE, nearest
+
+        rates = self.model.card.machine_rates if self.machines else self.model.card.rates
+        if self.quality is not None or self.target_bytes is not None or self.target_psnr is not None or rates is None:
+            return self.quality
+        try:
+            return nearest(rates.bpp, RATE if self.rate is None else self.rate)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
     def writer(self, codec: Codec) -> Writer:
         """What compresses images to this goal with the codec; raises UsageError."""
         if codec.points > 1:
@@ -85,12 +98,17 @@ class Goal:
     def recognize(self, head: bytes) -> str | None:
         """Why a bitstream that exists is none of this goal, by its first bytes; None where it may be."""
         try:
-            made_by = read_head(memoryview(head)).header.codec
+            header = read_head(memoryview(head)).header
         except InvalidInputError:
             return "exists already and is not a bitstream; --force overwrites it"
-        if made_by != self.model.identity:
-            return "exists already, made by another codec; --force overwrites it"
-        return None
+        differs = None
+        if header.codec != self.model.identity:
+            differs = "made by another codec"
+        elif header.machines != self.machines:
+            differs = f"made for {'machines' if header.machines else 'people'}"
+        elif self.point is not None and header.operating_point != self.point:
+            differs = f"of quality {header.operating_point}, not {self.point}"
+        return f"exists already, {differs}; --force overwrites it" if differs else None
 
     def described(self) -> str:
         """The goal as shards state it."""
@@ -100,8 +118,8 @@ class Goal:
 
     def variable_writer(self, codec: Codec) -> Writer:
         """The same with a codec of many operating points."""
+        quality = self.point
         try:
-            quality = codec.point_of_rate(self.rate, self.machines) if self.rate is not None else self.quality
             if self.target_bytes is None and self.target_psnr is None:
                 quality = codec.point(quality, self.machines)
         except ValueError as error:

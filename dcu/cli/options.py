@@ -105,8 +105,8 @@ MadeFor = Annotated[
     Literal["people", "machines"],
     typer.Option(
         "--for",
-        help="Optimize bitstreams for people (quality of decoded images) or for machines (accuracy of networks, with "
-        "codecs that support it).",
+        help="Optimize bitstreams for people (quality of decoded images) or for machines (predictions of networks, "
+        "with codecs that support it).",
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]

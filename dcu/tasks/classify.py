@@ -98,7 +98,9 @@ class Classifier:
 
     @classmethod
     def load(cls, name: str | Path | None = None, device: str = "cpu", engine: str = "auto") -> Classifier:
-        """Load a classifier by name or path (default: classifier-2), to run on one of ``dcu.engines.NAMES``.
+        """Load a classifier by name or path (default: classifier-2), to run on "pytorch", "onnx", "int8" or "auto".
+
+        "auto" is the fastest that is installed and that the card allows.
 
         Raises
         ------
@@ -136,7 +138,7 @@ class Classifier:
         top : int
             Number of classes to return, at least 1.
         view : str
-            One of ``VIEWS``.
+            What the network sees: "center" (the central square), "five" (squares, averaged) or "full".
         classes : iterable of str or int, optional
             The only classes that may occur, by label, WNID or index.
         prior : mapping, optional
