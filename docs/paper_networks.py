@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,13 +26,15 @@ from dcu.nets.resnet import ResNet
 from dcu.nets.rgb import to_input
 from dcu.tasks.classify import Classifier, build_network
 from dcu.tasks.segment import Segmenter
-from docs.results import ROOT, Row
+from docs.results import ROOT, Row, as_csv
 
 EXPERIMENT = ROOT / "experiments" / "2026-11-30-paper"
 FIRST = str(EXPERIMENT / "codec-0.0983-first")
 """The codec at 0.0983 bpp before it was trained with a classifier; codec-0.330 never was."""
 SIDE = 128
 """Of the images that are classified."""
+CURVES = EXPERIMENT / "curves.csv"
+"""Metrics on held-out images during the training of each network."""
 BATCH = 32
 TOP = 5
 
@@ -64,6 +68,10 @@ class Compared:
         """Whether it is a segmenter."""
         return self.network.endswith("-d")
 
+    def run(self, runs: Path) -> Path:
+        """The directory of its training."""
+        return runs / self.name / ("segmenter-0.0983" if self.segments else self.name)
+
     def command(self, data: Path, runs: Path) -> list[str]:
         """The training's command, as docs/paper.md states it; resumed where it has begun."""
         common = ["--data", str(data), "--runs", str(runs / self.name), "--out", str(self.directory)]
@@ -71,13 +79,13 @@ class Compared:
             start = EXPERIMENT / f"{self.network.removesuffix('-d')}-{self.rate}"
             chosen = [f"segmenter.{key}={value}" for key, value in self.segmenter().items()]
             call = ["segmenter", "segmenter-0.0983", *(f"--set={setting}" for setting in chosen)]
-            run = runs / self.name / "segmenter-0.0983"
             begin = ["--init", str(start)]
         else:
             call = ["classifier", "paper-small", "--network", self.network, "--input", self.input]
             call += ["--codec", self.codec, f"--set=resnet.name={self.name}"]
-            run, begin = runs / self.name / self.name, []
-        return ["train", *call, *common, *(["--resume"] if (run / "checkpoint.safetensors").exists() else begin)]
+            begin = []
+        begun = (self.run(runs) / "checkpoint.safetensors").exists()
+        return ["train", *call, *common, *(["--resume"] if begun else begin)]
 
     def segmenter(self) -> dict[str, object]:
         """What differs from the recipe of segmenters."""
@@ -103,12 +111,45 @@ def train(data: Path, runs: Path, minutes: float | None) -> None:
     """Train what is not trained yet, for so many minutes each in this call; raises CalledProcessError."""
     for compared in NETWORKS:
         if compared.directory.exists():
+            keep_curve(compared, runs)
             continue
         source = data / ("camvid-train.tar" if compared.segments else "imagenet20-train.tar")
         limit = ["--minutes", str(minutes)] if minutes else []
         subprocess.run([sys.executable, "-m", "dcu", *compared.command(source, runs), *limit], cwd=ROOT, check=True)
         if not compared.directory.exists():
             break
+        keep_curve(compared, runs)
+
+
+def keep_curve(compared: Compared, runs: Path) -> None:
+    """Take a network's learning curve from the log of its training, where that is there, into ``CURVES``."""
+    log = compared.run(runs) / "log.jsonl"
+    if log.exists():
+        kept: list[Row] = [dict(row) for row in curves() if row["name"] != compared.name]
+        CURVES.write_text(as_csv([*kept, *learning_curve(compared.name, log.read_text("utf-8"))]), "utf-8")
+
+
+def curves() -> list[dict[str, str]]:
+    """The rows of ``CURVES``."""
+    if not CURVES.exists():
+        return []
+    with CURVES.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def learning_curve(name: str, log: str) -> list[Row]:
+    """Top-1 or mIoU on held-out images by step, and the minutes of all calls of a training until then."""
+    rows: list[Row] = []
+    before = last = 0.0
+    for line in map(json.loads, log.splitlines()):
+        if line["seconds"] < last:  # of another call
+            before += last
+        last = line["seconds"]
+        metric = line.get("held_top1", line.get("held_miou"))
+        if metric is not None:
+            row: Row = {"name": name, "step": line["step"], "minutes": round((before + last) / 60, 1)}
+            rows.append(row | {"held_out": round(metric, 4)})
+    return rows
 
 
 @dataclass(frozen=True)
@@ -209,11 +250,14 @@ def costs(compared: Compared) -> Row:
     path = own + decoding[compared.input] * width * height
     training = model.card.training
     assert training is not None
+    data = training.settings["data"]
+    assert isinstance(data, dict)
     return {"network": compared.network, "input": compared.input, "codec": codec.fingerprint[:8]} | {
         "parameters": model.card.parameters,
         "macs": own,
         "path_macs": path,
-        "steps": training.steps,
+        "images": training.steps * data["batch"],
+        "minutes": max((float(row["minutes"]) for row in curves() if row["name"] == compared.name), default=None),
     }
 
 

@@ -2,29 +2,73 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
 from dcu.cards import BdRate, Card, CodecMacs, Difference, Rates, Result, Training
 from docs import codec2, paper
-from docs.paper_networks import NETWORKS
+from docs.paper_networks import NETWORKS, learning_curve
 
 
 def row(name: str, value: float, difference: float | None = None) -> dict[str, str]:
     """A row of results/paper.csv; differences have an error of 1 point."""
     row = {"name": name, "bpp": "0.1", "value": str(value), "se": "0.01", "top5": "0.9", "against": "other"}
-    row |= {"macs": "80e6", "path_macs": "40e6" if "39" in name else "100e6", "steps": "10", "parameters": "1000"}
+    row |= {
+        "macs": "80e6",
+        "path_macs": "40e6" if "39" in name else "100e6",
+        "images": "320000",
+        "minutes": "27.5",
+        "parameters": "1000",
+    }
     found = {"difference": "" if difference is None else str(difference), "difference_se": "0.01"}
     return row | found
 
 
-def test_claims_are_judged_by_two_standard_errors() -> None:
+def stages(gains: Sequence[float]) -> str:
+    """The experiment of joint training: what it gained at each rate, with an error of 1 point."""
+    lines = [f"imagenet1000-val,d,0.1,{-gain},0.01\n" for gain in gains]
+    return "".join(["data,stage,bpp,top1_difference,top1_difference_se\n", "imagenet1000-val,c,0.1,0,0.01\n", *lines])
+
+
+@pytest.mark.parametrize(
+    ("gains", "result"),
+    [([0.03, 0.04], "agrees"), ([0.03, 0.0], "not decided"), ([0.03, -0.03], "does not agree")],
+)
+def test_claims_are_judged_by_two_standard_errors(
+    gains: list[float], result: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "results.csv").write_text(stages(gains))
+    monkeypatch.setattr(paper, "ROOT", tmp_path)
+    monkeypatch.setattr(paper, "JOINT", tmp_path / "results.csv")
+    monkeypatch.setattr(paper, "CURVES", tmp_path / "curves.csv")
     rows = {each.name: row(each.name, 0.5, 0.0) for each in NETWORKS}
     rows["cresnet51-0.0983"] = row("cresnet51-0.0983", 0.5, 0.015)
     rows["cresnet51-0.330"] = row("cresnet51-0.330", 0.5, -0.025)
     rows["cresnet51-d-0.0983"] = row("cresnet51-d-0.0983", 0.5, 0.03)
     results = [cells["result"] for cells in paper.claims(rows)]
-    assert results == ["agrees", "does not agree: behind", "agrees", "agrees", "agrees"]
+    assert results == ["agrees", "does not agree: behind", "agrees", "agrees", "agrees", result]
     text = paper.page(rows)
     assert "| cresnet51 | latent, codec at 0.330 | 0.1 | 50.0 ± 1.0 | 90.0 | 64.8 | 85.9 |" in text
     assert text.index("cresnet39-0.0983 | 80 | 40") < text.index("resnet50-0.0983 | 80 | 100")
+
+
+def test_learning_curves_add_up_the_minutes_of_all_calls() -> None:
+    lines = [
+        (100, 60, {"held_top1": 0.25}),
+        (130, 80, {}),
+        (200, 40, {"held_top1": 0.5}),
+        (300, 100, {"held_top1": 0.75}),
+    ]
+    log = "".join(json.dumps({"step": step, "seconds": seconds} | held) + "\n" for step, seconds, held in lines)
+    curve = learning_curve("net", log)
+    assert [(row["step"], row["minutes"], row["held_out"]) for row in curve] == [
+        (100, 1.0, 0.25),
+        (200, 2.0, 0.5),
+        (300, 3.0, 0.75),
+    ]
 
 
 def test_page_of_codec_2() -> None:
