@@ -27,8 +27,10 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
     Raises
     ------
     OSError
-        The temporary file cannot be made or renamed.
+        The temporary file cannot be made or renamed; what is there is no regular file.
     """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file")
     remove_stale(path.parent)
     part, lock = path.with_name(f".dcu-{secrets.token_hex(8)}.part"), -1
     try:

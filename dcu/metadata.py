@@ -6,6 +6,7 @@ no other tags than ``TIMES`` and those of the GPS directory, compressed with zli
 
 from __future__ import annotations
 
+import math
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -110,6 +111,6 @@ def signed(reference: Any, value: Any) -> float | None:
         parts = [float(part) for part in value] if isinstance(value, tuple) else [float(value)]
         number = sum((part / 60.0**index for index, part in enumerate(parts)), 0.0)
         negative = reference in ("S", "W", b"\x01", 1)
-        return round(-number if negative else number, 7)
+        return round(-number if negative else number, 7) if math.isfinite(number) else None
     except (TypeError, ValueError, ZeroDivisionError):
         return None

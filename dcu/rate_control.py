@@ -48,7 +48,7 @@ def nearest(rates: Sequence[float], rate: float) -> int:
 def within_bytes(encoding: Encoding, most: int) -> bytes:
     """The bitstream of the highest operating point that has at most so many bytes.
 
-    The estimates, scaled to the first bitstream, name the second; mostly no third is written.
+    The estimates, scaled to the last bitstream, name the next; the one above the answer is written, too.
 
     Raises
     ------
@@ -76,8 +76,6 @@ def search(encoding: Encoding, most: int) -> tuple[bytes | None, int]:
             high = q
             continue
         low, best = q, data
-        if len(sizes) > 1 or bits[min(q + 1, high - 1)] * scale > 8 * most:
-            break  # the next one would be too large
     return best, min(sizes)
 
 
@@ -102,13 +100,13 @@ def fitting(encoding: Encoding, encode: Callable[[ImageArray], Encoding], most: 
     image = encoding.image
     height, width = image.shape[:2]
     share = 1.0
-    for _ in range(TRIES):
+    for left in reversed(range(TRIES + 1)):
         found, smallest = search(encoding, most)
         if found is not None:
             return found
         share *= max(0.1, 0.97 * math.sqrt(most / smallest))
         size = max(1, round(width * share)), max(1, round(height * share))
-        if min(size) < min(SMALLEST_SIDE, width, height):
+        if not left or min(size) < min(SMALLEST_SIDE, width, height):
             break
         encoding = encode(resize(image, *size, Image.Resampling.LANCZOS))
     raise UsageError(f"nothing fits into {most} bytes, not even a smaller image")

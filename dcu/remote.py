@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
-from urllib.parse import urlsplit
 
 from dcu.errors import MissingInputError, OutputError, UnavailableError
 
@@ -45,7 +44,7 @@ def local(name: str) -> str:
 
 def path_of(url: str) -> str:
     """The path of a URL, without what follows ``?``."""
-    return urlsplit(url).path
+    return "/" + url.partition("://")[2].partition("?")[0].partition("/")[2]
 
 
 def file_system(url: str) -> tuple[Any, str]:
@@ -118,9 +117,12 @@ def write(url: str, data: bytes, force: bool) -> None:
             if system.cat_file(path) == data:
                 return
             raise OutputError(f"{url}: exists already; --force overwrites it")
-        if url.partition("://")[0] not in OBJECTS:
+        if url.partition("://")[0] in OBJECTS:
+            system.pipe_file(path, data)
+        else:
             system.makedirs(path.rpartition("/")[0], exist_ok=True)
-        system.pipe_file(path, data)
+            system.pipe_file(f"{path}.part", data)
+            system.mv(f"{path}.part", path)
     except OutputError:
         raise
     except Exception as error:

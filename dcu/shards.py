@@ -230,7 +230,8 @@ def expanded(pattern: str) -> list[str]:
     if choices is not None:
         parts = choices.split(",")
     else:
-        width = max(len(first), len(last)) if first.startswith("0") or last.startswith("0") else 0
+        padded = any(bound.startswith("0") and len(bound) > 1 for bound in (first, last))
+        width = max(len(first), len(last)) if padded else 0
         step = 1 if int(first) <= int(last) else -1
         if abs(int(last) - int(first)) >= MOST_NAMES:
             raise ValueError(f"{pattern[:80]}: stands for more than {MOST_NAMES} names")

@@ -22,6 +22,8 @@ ROWS_READ = 512
 """Rows that are read together."""
 URL = re.compile(r"[a-z][a-z0-9+.-]*:/")
 """How a URL begins, as a path."""
+MADE_BY = b"dcu"
+"""The metadata of Parquet tables that state what made them."""
 DIMENSIONS = 1280
 """Numbers of an embedding."""
 Schema = Mapping[str, str]
@@ -60,11 +62,14 @@ class JsonLines:
 class Parquet:
     """Columns of a schema; rows are written in groups of ``ROWS_AT_ONCE``."""
 
-    def __init__(self, path: Path, schema: Schema) -> None:
+    def __init__(self, path: Path, schema: Schema, made_by: str) -> None:
         import pyarrow.parquet
 
         self.schema = arrow_schema(schema)
-        self.writer = pyarrow.parquet.ParquetWriter(path, self.schema, compression="zstd")
+        if made_by:
+            self.schema = self.schema.with_metadata({MADE_BY: made_by.encode("utf-8", "surrogateescape")})
+        self.file = path.open("wb")  # pyarrow takes no path that is not UTF-8
+        self.writer = pyarrow.parquet.ParquetWriter(self.file, self.schema, compression="zstd")
         self.rows: list[Mapping[str, Any]] = []
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -83,8 +88,11 @@ class Parquet:
 
     def close(self) -> None:
         """Write what is left."""
-        self.flush()
-        self.writer.close()
+        try:
+            self.flush()
+            self.writer.close()
+        finally:
+            self.file.close()
 
 
 def arrays(rows: Sequence[Mapping[str, Any]], schema: pyarrow.Schema) -> list[pyarrow.Array]:
@@ -156,8 +164,8 @@ def need_pyarrow() -> None:
 
 
 @contextmanager
-def writing(path: Path, schema: Schema) -> Iterator[Writer]:
-    """What takes the rows of a table, which is there once all are written.
+def writing(path: Path, schema: Schema, made_by: str = "") -> Iterator[Writer]:
+    """What takes the rows of a table, which is there once all are written; Parquet states what it was made by.
 
     Raises
     ------
@@ -170,7 +178,7 @@ def writing(path: Path, schema: Schema) -> Iterator[Writer]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part:
-            writer: Writer = JsonLines(part) if path.suffix.lower() == ".jsonl" else Parquet(part, schema)
+            writer: Writer = JsonLines(part) if path.suffix.lower() == ".jsonl" else Parquet(part, schema, made_by)
             try:
                 yield writer
             finally:
@@ -224,7 +232,7 @@ def parquet_batches(path: Path, columns: Sequence[str]) -> Iterator[pyarrow.Reco
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with path.open("rb") as opened, pyarrow.parquet.ParquetFile(opened) as file:
             missing = [column for column in columns if column not in file.schema_arrow.names]
             if missing:
                 raise InvalidInputError(f"{path}: has no column {missing[0]}")
@@ -236,16 +244,33 @@ def parquet_batches(path: Path, columns: Sequence[str]) -> Iterator[pyarrow.Reco
 def columns(path: Path) -> list[str]:
     """The columns of a table, of JSON Lines those of the first row; raises as :func:`read`."""
     check(path)
+    if path.suffix.lower() == ".parquet":
+        return list(parquet_schema(path).names)
     try:
-        if path.suffix.lower() == ".jsonl":
-            with path.open("rb") as file:
-                return list(json.loads(file.readline() or b"{}"))
-        import pyarrow
-        import pyarrow.parquet
-
-        with pyarrow.parquet.ParquetFile(path) as table:
-            return list(table.schema_arrow.names)
+        with path.open("rb") as file:
+            return list(json.loads(file.readline() or b"{}"))
     except OSError as error:
         raise MissingInputError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, TypeError, RecursionError) as error:  # pyarrow's are ValueError too
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidInputError(f"{path}: not a table, or damaged") from error
+
+
+def made_by(path: Path) -> str | None:
+    """What made a table, where it states that: JSON Lines do not; raises as :func:`read`."""
+    if path.suffix.lower() != ".parquet":
+        return None
+    stated = (parquet_schema(path).metadata or {}).get(MADE_BY)
+    return None if stated is None else stated.decode("utf-8", "surrogateescape")
+
+
+def parquet_schema(path: Path) -> pyarrow.Schema:
+    """The schema of a Parquet file; raises MissingInputError, InvalidInputError."""
+    import pyarrow.parquet
+
+    try:
+        with path.open("rb") as file, pyarrow.parquet.ParquetFile(file) as table:
+            return table.schema_arrow
+    except OSError as error:
+        raise MissingInputError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, TypeError) as error:  # pyarrow's are ValueError too
         raise InvalidInputError(f"{path}: not a table, or damaged") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import resource
 import sys
@@ -10,8 +11,11 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from dcu.cli import bounded
 from dcu.codec import Codec
@@ -106,6 +110,20 @@ def test_images_through_a_pipe_and_with_much_else(dcu: Dcu, tmp_path: Path, monk
         answer = dcu("compress", tmp_path / name, "-o", tmp_path / "c.bin")
         assert answer.code == 65
         assert "too large for its pixels" in answer.err
+
+
+@pytest.mark.parametrize(
+    "options", [{"format": "TIFF", "compression": "tiff_lzw"}, {"format": "WEBP", "lossless": True}]
+)
+def test_pixels_of_images_whose_size_is_at_their_end(options: dict[str, Any]) -> None:
+    """Memory is bounded by pixels before an image is decoded; those of narrow ones are of whole blocks."""
+    out = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (800, 704, 3), np.uint8)
+    Image.fromarray(noise).save(out, **options)
+    assert len(out.getvalue()) > bounded.HEAD
+    assert bounded.pixels_of(out.getvalue()) == 800 * 704
+    assert bounded.pixels_of(png(smooth_image(1, 80))) == 8 * 80
+    assert bounded.pixels_of(b"no image") == 0
 
 
 def test_files_of_killed_runs_are_removed(dcu: Dcu, photo: Path, tmp_path: Path) -> None:

@@ -150,6 +150,18 @@ def test_limit_can_be_lowered(format: str, monkeypatch: pytest.MonkeyPatch) -> N
         read_image(data)
 
 
+@pytest.mark.parametrize("size", [(2**28, 1), (3, 2**26 + 8), (2**27 + 1, 1)])
+def test_images_whose_blocks_are_far_larger_are_refused(size: tuple[int, int]) -> None:
+    """Coding takes memory for whole blocks."""
+    with pytest.raises(InvalidInputError, match="too narrow"):
+        check_size(*size)
+
+
+@pytest.mark.parametrize("size", [(2**14, 2**14), (2**14 - 1, 2**14 + 1), (2**26, 1), (1, 1)])
+def test_other_images_within_the_limit_are_not(size: tuple[int, int]) -> None:
+    check_size(*size)
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "1e6", "many", "268435457", "9" * 5000, " 5", "\u0665"])
 def test_limit_is_validated(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DCU_MAX_PIXELS", value)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dcu.errors import InvalidInputError
-from dcu.image import libtiff, read_image
+from dcu.image import libtiff, read_image, samples
 
 from .image_files import chunk, pack, png, saved, tiff
 
@@ -44,6 +44,13 @@ def rows(values: NDArray[Any], bits: int, kind: int, order: str) -> bytes:
         return flat.astype(f"{order}f{bits // 8}").tobytes()
     most = 2 ** (bits - (kind == SIGNED)) - 1
     return pack(np.rint(flat.astype(np.longdouble) * most).astype(np.uint64), bits, order)
+
+
+def test_rows_are_unpacked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tiff(SIZE, 12, 1, [rows(RAMP, 12, UNSIGNED, "<")], order="<")
+    whole = read_image(data)
+    monkeypatch.setattr(samples, "BITS_AT_ONCE", 12 * RAMP.shape[1] * 3)
+    assert np.array_equal(read_image(data), whole)
 
 
 @ORDERS

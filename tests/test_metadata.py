@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from PIL.ExifTags import IFD, Base
+from PIL.TiffImagePlugin import IFDRational
 
 from dcu import bitstream, metadata, store
 from dcu.bitstream import write_number
@@ -69,6 +70,15 @@ def test_damaged_metadata_are_refused_or_empty(value: bytes) -> None:
         assert metadata.facts(record) == {}
     with pytest.raises(InvalidInputError):
         metadata.facts(record[:-1])
+
+
+def test_a_place_that_is_no_number_is_left_out() -> None:
+    """As cameras write it that do not know where they are."""
+    exif, out = Image.Exif(), io.BytesIO()
+    unknown = IFDRational(0, 0)
+    exif.get_ifd(IFD.GPSInfo).update({1: "N", 2: (unknown, unknown, unknown), 5: b"\x00", 6: unknown})
+    Image.fromarray(smooth_image(40, 52)).save(out, "JPEG", exif=exif)
+    assert metadata.facts(metadata.of_file(out.getvalue())) == {}
 
 
 def test_records_of_unknown_types_are_passed_over() -> None:

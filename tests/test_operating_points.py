@@ -243,13 +243,26 @@ class Curve:
 
 
 @pytest.mark.parametrize("tilt", [0.0, 0.03, -0.03])
-def test_two_bitstreams_are_enough_for_a_budget(tilt: float) -> None:
+def test_a_budget_gets_the_highest_operating_point_that_fits_after_few_bitstreams(tilt: float) -> None:
     for most in range(100, 2300, 37):
         curve = Curve(tilt)
         data = rate_control.within_bytes(curve, most)
-        assert len(data) <= most
-        assert len(data) >= 0.88 * min(most, curve.sizes[-1])
-        assert len(curve.written) <= 2 + (tilt != 0)
+        assert len(data) == max(size for size in curve.sizes if size <= most)
+        assert len(curve.written) <= 4
+
+
+def test_fitting_tries_every_reduced_image() -> None:
+    made: list[Curve] = []
+
+    def encode(image: ImageArray) -> Curve:
+        made.append(Curve(0.0))
+        made[-1].sizes = [8 if len(made) == rate_control.TRIES else 9] * 64
+        return made[-1]
+
+    curve = Curve(0.0)
+    curve.image = np.zeros((4096, 4096, 3), np.uint8)
+    assert rate_control.fitting(curve, encode, 8) == bytes(8)
+    assert len(made) == rate_control.TRIES
 
 
 def test_six_images_are_enough_for_a_psnr() -> None:

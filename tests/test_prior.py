@@ -121,6 +121,8 @@ def test_no_label_is_said(dcu: Dcu, file: Path) -> None:
         ("--classes", b"\xff\xfe", "not UTF-8"),
         ("--prior", b"cat\n", "list:1: expected label,weight"),
         ("--prior", b"cat,1,2\n", "list:1: expected label,weight"),
+        ("--prior", b"cat,1\rdog,2\n", "not CSV"),
+        ("--prior", b"c" * 200_000 + b",1\n", "not CSV"),
         ("--prior", b"cat,-1\n", "list:1: '-1' is not a weight"),
         ("--prior", b"cat,nan\n", "is not a weight"),
         ("--prior", b"cat,many\n", "is not a weight"),

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from dcu import remote
 from dcu.codec import Codec
+from dcu.errors import OutputError
 
 from .conftest import Dcu, png, smooth_image, tar
 
@@ -147,6 +149,38 @@ def test_urls_without_fsspec(dcu: Dcu, tmp_path: Path, monkeypatch: pytest.Monke
     answer = dcu("compress", "s3://photos/0.tar", "-o", tmp_path / "out")
     assert answer.code == 69
     assert "dcu-codec[cloud]" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("s3://b/a#1.tar", "/a#1.tar"),
+        ("https://h/a/b.png?x=/y", "/a/b.png"),
+        ("http://[x/a.png", "/a.png"),
+        ("s3://b", "/"),
+    ],
+)
+def test_paths_of_urls(url: str, path: str) -> None:
+    assert remote.path_of(url) == path
+
+
+def test_files_of_stores_without_atomic_writes_are_complete_or_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    store = fsspec.filesystem("memory")
+    monkeypatch.setattr(remote, "OBJECTS", set())
+    remote.write("memory://out/a.bin", b"new", force=False)
+    assert store.find("/out") == ["/out/a.bin"]
+    assert store.cat_file("/out/a.bin") == b"new"
+
+    def broken(path: str, data: bytes) -> None:
+        store.store[path] = store.store["/out/a.bin"]
+        raise OSError("the connection is gone")
+
+    monkeypatch.setattr(type(store), "pipe_file", staticmethod(broken))
+    with pytest.raises(OutputError, match="gone"):
+        remote.write("memory://out/b.bin", b"other", force=False)
+    assert not store.exists("/out/b.bin")
+    store.rm("/out", recursive=True)
 
 
 def test_a_prefix_is_not_listed(dcu: Dcu, tmp_path: Path) -> None:

@@ -153,6 +153,13 @@ def write_labels(path: Path) -> Path:
     return path
 
 
+def test_labels_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "labels.jsonl").write_text('{"input": "1.bin", "label": 3}\n')
+    with pytest.raises(InvalidInputError, match=r"labels\.jsonl: .*not text"):
+        build(tmp_path / "index", [write(tmp_path / "a.parquet", THREE)], tmp_path / "labels.jsonl")
+    assert not (tmp_path / "index").exists()
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_tables_that_cannot_be_used(index: Path, tmp_path: Path, fault: str) -> None:
     """Neither an index that is there changes, nor does a new one appear."""

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from dcu.errors import InvalidInputError
-from dcu.image import MAX_PIXELS, open_image
+from dcu.image import MAX_PIXELS, block_pixels, open_image
 from dcu.image.formats import BY_NAME, signature
 
 HEAD = 2**20
@@ -43,9 +43,9 @@ def read_image_file(file: BinaryIO) -> bytes:
 
 
 def pixels_of(data: bytes) -> int:
-    """How many pixels an image has, as its file states; 0 where it does not, or is none that can be read."""
+    """Pixels of an image, with its blocks, as its file states; the limit where it does not, 0 of what is no image."""
     try:
-        return stated_pixels(data[:HEAD]) or 0
+        return stated_pixels(data) or MAX_PIXELS
     except Exception:  # whoever reads it tells
         return 0
 
@@ -71,7 +71,7 @@ def stated_pixels(head: bytes) -> int | None:
     """
     try:
         with warnings.catch_warnings(action="ignore"), open_image(head) as image:
-            return image.width * image.height
+            return block_pixels(*image.size)
     except InvalidInputError:
         begins = head[:16]
         known = [Image.OPEN[name][1] for name in BY_NAME if name in Image.OPEN]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +37,14 @@ class KnownClasses:
 
     classes: Sequence[Entry] | None
     prior: Sequence[Entry] | None
+
+    def described(self) -> str:
+        """What is said, in a few characters; nothing where nothing is."""
+        said = [
+            None if each is None else [(entry.name, entry.weight) for entry in each]
+            for each in (self.classes, self.prior)
+        ]
+        return f" classes={hashlib.sha256(repr(said).encode()).hexdigest()[:16]}" if any(said) else ""
 
     def weights(self, classifier: Classifier) -> Tensor | None:
         """The weight of each class of a network, see :mod:`dcu.tasks.prior`; raises InvalidInputError.
@@ -78,7 +87,10 @@ def weighted(path: Path) -> list[Entry]:
     """The classes and weights of a file of lines or CSV, label,weight."""
     entries: dict[str, Entry] = {}
     for number, (place, line) in enumerate(lines(path)):
-        cells = next(csv.reader([line], skipinitialspace=True))
+        try:
+            cells = next(csv.reader([line], skipinitialspace=True))
+        except csv.Error as error:
+            raise InvalidInputError(f"{place}: not CSV ({error})") from error
         if number == 0 and [cell.strip().casefold() for cell in cells] == ["label", "weight"]:
             continue
         if len(cells) != 2:

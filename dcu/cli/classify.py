@@ -80,16 +80,19 @@ def classify(
     seen = options.chosen_view(view, views)
     known = known_classes(classes, prior)
     found = files.sources(inputs, BITSTREAMS, "bitstreams (.bin, .dcu)", files_from)
+    question = Question(seen, top, known, min_probability)
     targets: list[Output] = []
     if output is not None:
-        targets.append(tables_of(found, output, LABELS, force, skip_existing or retry is not None))
+        made_by = f"dcu classify {network or 'default'} {question.described()}"
+        made_by += f" engine={engine}" if engine != "auto" else ""
+        targets.append(tables_of(found, output, LABELS, made_by, force, skip_existing or retry is not None))
     check_report(report_file, found, targets, files_from)
     report = Report(found, json, quiet, prints=json or not targets, path=report_file, retried=retry)
     ray = cluster.chosen(
         executor, address, workers, gpus_per_worker, found, targets, cluster.networks("classifier", network)
     )
     jobs, device = options.begin(jobs, threads, device, remotely=ray is not None)
-    work = partial(Labeler, network, engine, Question(seen, top, known, min_probability), bool(targets))
+    work = partial(Labeler, network, engine, question, bool(targets))
     settings = run.Settings("classifying", jobs, device, BITSTREAMS, quiet, skip_existing, force, options.CHUNK)
     run.Run(found, targets, work, report, settings, ray)()
     return report.finish()
@@ -103,6 +106,10 @@ class Question:
     top: int
     known: KnownClasses
     min_probability: float
+
+    def described(self) -> str:
+        """The question as tables state it."""
+        return f"view={self.view} top={self.top} min_probability={self.min_probability:g}{self.known.described()}"
 
     def __call__(self, classifier: Classifier, streams: list[Stream]) -> list[Predictions]:
         """The predictions for bitstreams."""

@@ -113,7 +113,11 @@ class Goal:
     def described(self) -> str:
         """The goal as shards state it."""
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "codec"}
-        chosen = [f"{name}={value}" for name, value in values.items() if value not in (None, False, "people")]
+        chosen = [
+            f"{name}={value}"
+            for name, value in values.items()
+            if value is not None and value is not False and value != "people"
+        ]
         return " ".join(["dcu compress", self.model.identity.hex(), *chosen])
 
     def variable_writer(self, codec: Codec) -> Writer:
@@ -218,6 +222,8 @@ def compress(
     places.check(found, target, keepable=True)
     made_by = f"{goal.described()} background={background}{' thumbnail' if thumbnail_only else ''}"
     made_by += f" extension={extension}" if extension != ".bin" else ""
+    made_by += f" precision={precision}" if precision != "auto" else ""
+    made_by += " keep_extension" if keep_extension else ""
     outputs = [Output(target, made_by, force, recognize=goal.recognize)]
     check_report(report_file, found, outputs, files_from)
     piped = target.piped

@@ -47,7 +47,7 @@ def decode(
 
     Example: dcu decode photo.dcu -o photo.png
     """
-    from dcu.image import encoder
+    from dcu.image import block_pixels, encoder
 
     suffix = f".{format.removeprefix('.')}"
     if not suffix[1:].isalnum():
@@ -72,8 +72,9 @@ def decode(
         stream = entry.stream
         codec = codec_of(stream.codec, device, precision)
         codec.check(stream)
-        with memory.held(stream.full.width * stream.full.height):
-            data = encoder(example, exif_of(stream.header.metadata))(codec.decode(stream, thumbnail=thumbnail))
+        with memory.held(block_pixels(stream.full.width, stream.full.height)):
+            encode = encoder(outputs[0].image_of(entry, example.suffix or ".png"), exif_of(stream.header.metadata))
+            data = encode(codec.decode(stream, thumbnail=thumbnail))
         return Result([data], recorded={"codec": codec.name, "precision": codec.precision})
 
     def work(entries: Sequence[Entry]) -> list[Result]:

@@ -64,7 +64,13 @@ def embed(
         raise UsageError("--json and -o cannot be combined")
     seen = options.chosen_view(view, views)
     found = files.sources(inputs, BITSTREAMS, "bitstreams (.bin, .dcu)", files_from)
-    target = None if json else output_of(found, output, force, skip_existing or retry is not None)
+    target = (
+        None
+        if json
+        else output_of(
+            found, output, f"dcu embed {network or 'default'} view={seen}", force, skip_existing or retry is not None
+        )
+    )
     targets = [target] if target else []
     check_report(report_file, found, targets, files_from)
     if dry_run:
@@ -108,15 +114,15 @@ def result(entry: Entry, classifier: Classifier, features: Tensor, printed: bool
     return Result([row], recorded={"codec": classifier.codec.name})
 
 
-def output_of(found: files.Inputs, output: str | None, force: bool, extend: bool) -> Output:
+def output_of(found: files.Inputs, output: str | None, made_by: str, force: bool, extend: bool) -> Output:
     """A table, a table for each shard, or a .npy file for each bitstream."""
     if output is not None and (Path(output).suffix.lower() in tables.SUFFIXES or found.shards_only):
-        return tables_of(found, output, tables.EMBEDDINGS, force, extend)
+        return tables_of(found, output, tables.EMBEDDINGS, made_by, force, extend)
     target = places.choose(found, output, ".npy")
     places.check(found, target)
     if any(source.shard for source in found.sources):
         raise UsageError("name a table with -o: there are shards and files")
-    return Output(target, "dcu embed", force, npy)
+    return Output(target, made_by, force, npy)
 
 
 def npy(content: dict[str, Any]) -> bytes:

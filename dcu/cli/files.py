@@ -205,6 +205,8 @@ def lines(listed: str) -> list[str]:
     if len(data) > MOST_LIST:
         raise InvalidInputError(f"{listed}: larger than {MOST_LIST >> 20} MiB")
     names = [os.fsdecode(line.removesuffix(b"\r")) for line in data.split(b"\n")]
+    if any("\0" in name for name in names):
+        raise InvalidInputError(f"{listed}: names are one per line, and none has a NUL byte")
     if "-" in names:
         raise UsageError(f"{listed}: a list cannot name standard input")
     return list(filter(None, names))
@@ -212,7 +214,12 @@ def lines(listed: str) -> list[str]:
 
 def exists(target: Path | str | None) -> bool:
     """Whether there is something at a path or URL; nothing is on standard output. Raises OutputError."""
-    return remote.exists(target) if isinstance(target, str) else target is not None and target.exists()
+    if isinstance(target, str):
+        return remote.exists(target)
+    try:
+        return target is not None and target.exists()
+    except OSError as error:  # of a name that is too long, of a directory that may not be read
+        raise OutputError(f"{target}: {error.strerror}") from error
 
 
 def put(target: Path | str | None, data: bytes, force: bool) -> None:
@@ -242,7 +249,7 @@ def put(target: Path | str | None, data: bytes, force: bool) -> None:
 
 def check_free(target: Path, force: bool) -> None:
     """Raise OutputError where something is there that is not to be overwritten."""
-    if target.exists():
+    if exists(target):
         if not target.is_file():
             raise OutputError(f"{target}: not a regular file")
         if not force:

@@ -67,21 +67,28 @@ class Output:
         target = self.places.of(entry)
         return "-" if target is None else str(target)
 
+    def image_of(self, entry: Entry, suffix: str) -> Path:
+        """The image file that errors of an entry's result name; in a shard the name is that of the entry."""
+        place = Path(self.place(entry))
+        return place if place.suffix.lower() == suffix.lower() else Path(f"{entry.name}{suffix}")
+
     def finished(self, source: Source) -> bool:
         """Whether the output of a source is there; raises OutputError where it is none of this run's."""
         target = self.places.of(source)
         if not files.exists(target):
             return False
         with opened(target) as file:
-            if not source.shard:
-                why = self.recognize(file.read(MOST_HEAD)) if self.recognize else None
-            elif (made_by := comment(file, str(target))) == self.made_by:
-                why = None
-            else:
-                why = f"exists already, made by {repr(made_by) if made_by else 'something else'}; --force overwrites it"
-        if why:
-            raise OutputError(f"{target}: {why}")
+            if source.shard:
+                self.check_maker(str(target), comment(file, str(target)))
+            elif self.recognize and (why := self.recognize(file.read(MOST_HEAD))):
+                raise OutputError(f"{target}: {why}")
         return True
+
+    def check_maker(self, name: str, made_by: str | None) -> None:
+        """Raise OutputError where what is there was made by another command than this one."""
+        if made_by != self.made_by:
+            maker = repr(made_by) if made_by else "something else"
+            raise OutputError(f"{name}: exists already, made by {maker}; --force overwrites it")
 
     def shard(self, source: Source, stack: ExitStack, keep: bool) -> Output:
         """The output of a shard, complete once a stack ends; ``keep`` reads results of an earlier one to be copied."""
@@ -107,6 +114,8 @@ class ShardOutput(Output):
     def __init__(self, parent: Output, source: Source, stack: ExitStack, keep: bool) -> None:
         super().__init__(parent.places, parent.made_by, parent.force, parent.encode)
         self.target = self.places.of(source)
+        if keep:  # its results are of the same options
+            parent.finished(source)
         before = stack.enter_context(opened(self.target)) if keep else None
         self.before = shards.samples(before, str(self.target)) if before else iter(())
         self.copied: str | None = None
@@ -162,8 +171,8 @@ class TableOutput(Output):
 
     table = True
 
-    def __init__(self, places: Places, schema: tables.Schema, force: bool, extend: bool) -> None:
-        super().__init__(places, "", force)
+    def __init__(self, places: Places, schema: tables.Schema, made_by: str, force: bool, extend: bool) -> None:
+        super().__init__(places, made_by, force)
         self.schema, self.extend = tables.COLUMNS | dict(schema), extend
         self.present: set[str] = set()
         self.writer: tables.Writer | None = None
@@ -172,14 +181,18 @@ class TableOutput(Output):
         """Open the table, and take over the rows of the one that is there where it is to be extended."""
         if self.places.file:
             path = Path(self.places.file)
-            if path.exists() and not self.extend:
+            there = files.exists(path)
+            if there and not self.extend:
                 files.check_free(path, self.force)
-            self.open(path, stack, path.exists() and self.extend)
+            self.open(path, stack, there and self.extend)
 
     def open(self, path: Path, stack: ExitStack, extend: bool) -> None:
         """Open the table at a path."""
-        rows = tables.read(path, list(self.schema)) if extend else iter(())
-        self.writer = stack.enter_context(tables.writing(path, self.schema))
+        rows: Iterator[dict[str, Any]] = iter(())
+        if extend:
+            self.check_table(path)
+            rows = tables.read(path, list(self.schema))
+        self.writer = stack.enter_context(tables.writing(path, self.schema, self.made_by))
         for row in rows:
             self.add(row)
             self.present.add(tables.text(row["input"]))
@@ -196,7 +209,7 @@ class TableOutput(Output):
         """The table itself, or where there is one for each shard, that of a shard."""
         if self.places.file:
             return self
-        output = TableOutput(self.places, self.schema, self.force, self.extend)
+        output = TableOutput(self.places, self.schema, self.made_by, self.force, self.extend)
         output.open(Path(str(self.places.of(source))), stack, keep)
         return output
 
@@ -204,14 +217,20 @@ class TableOutput(Output):
         if self.places.file:
             return isinstance(source, Entry) and self.has(source)
         path = Path(str(self.places.of(source)))
-        if not path.exists():
+        if not files.exists(path):
             return False
         try:
-            if tables.columns(path) == list(self.schema):
-                return True
+            if tables.columns(path) != list(self.schema):
+                raise OutputError(f"{path}: exists already, with other columns; --force overwrites it")
+            self.check_table(path)
         except InvalidInputError as error:
             raise OutputError(str(error)) from error
-        raise OutputError(f"{path}: exists already, with other columns; --force overwrites it")
+        return True
+
+    def check_table(self, path: Path) -> None:
+        """Refuse a table of another command; raises OutputError, InvalidInputError where it is damaged."""
+        if made_by := tables.made_by(path):
+            self.check_maker(str(path), made_by)
 
     def has(self, entry: Entry) -> bool:
         return tables.text(entry.name) in self.present
@@ -226,8 +245,12 @@ class TableOutput(Output):
         return None
 
 
-def tables_of(found: Inputs, output: str, schema: tables.Schema, force: bool, extend: bool) -> TableOutput:
+def tables_of(
+    found: Inputs, output: str, schema: tables.Schema, made_by: str, force: bool, extend: bool
+) -> TableOutput:
     """One table for all inputs, or in a directory one for each shard.
+
+    ``made_by`` is what Parquet tables state: the command with all that decides what is written.
 
     Raises
     ------
@@ -240,20 +263,25 @@ def tables_of(found: Inputs, output: str, schema: tables.Schema, force: bool, ex
     if path.suffix.lower() in tables.SUFFIXES or remote.is_url(output):
         tables.check(path)
         refuse(path, [source.path for source in found.sources if source.path], "-o")
-        return TableOutput(Places("-o", "", file=path), schema, force, extend)
+        return TableOutput(Places("-o", "", file=path), schema, made_by, force, extend)
     if not found.shards_only or path.is_file():
         raise UsageError(f"{output}: name a table with -o, .parquet or .jsonl; of shards, a directory")
     tables.need_pyarrow()
     places = Places("-o", "", path, shard_suffix=".parquet")
     check(found, places)
-    return TableOutput(places, schema, force, extend)
+    return TableOutput(places, schema, made_by, force, extend)
 
 
 def check_report(report: Path | None, found: Inputs, targets: list[Output], listed: str | None) -> None:
-    """Refuse a report in the place of an input, a list or an output; raises UsageError, UnavailableError."""
+    """Refuse a report in the place of an input, a list or an output, or of what is no file.
+
+    Raises UsageError, UnavailableError, OutputError.
+    """
     if report is None:
         return
     tables.check(report)
+    if files.exists(report):
+        files.check_free(report, force=True)
     taken = [source.path for source in found.sources if source.path]
     taken += [Path(listed)] if listed and listed != "-" else []
     for target in targets:
@@ -277,8 +305,9 @@ def opened(target: Place) -> Iterator[BinaryIO]:
         with remote.opened(target) as file:
             yield file
         return
-    if target is None or not target.exists():
+    if target is None or not files.exists(target):
         raise OutputError(f"{target or '-'}: the output of the earlier run is missing; run without --retry")
+    files.check_free(target, force=True)
     try:
         with target.open("rb") as local:
             yield local

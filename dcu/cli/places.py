@@ -91,17 +91,17 @@ def choose(
             raise UsageError("standard output takes the result of one input only")
         if sys.stdout.isatty():
             raise UsageError("will not write binary data to a terminal: name a file with -o")
-        return Places(option, suffix)
+        return Places(option, suffix, keep=keep)
     output = local(output)
     if found.alone and found.shards_only and (file := file_of_shard(output)):
         raise UsageError(f"{option}: {file} is not a .tar, and the input is a shard")
     if is_url(output):
         if found.alone and not output.endswith("/"):
-            return Places(option, suffix, file=output, shard_suffix=shard_suffix)
+            return Places(option, suffix, file=output, keep=keep, shard_suffix=shard_suffix)
         return Places(option, suffix, output.rstrip("/") + "/", keep=keep, shard_suffix=shard_suffix)
     place = Path(output)
     if found.alone and not os.path.isdir(place) and not output.endswith(os.sep):
-        return Places(option, suffix, file=place, shard_suffix=shard_suffix)
+        return Places(option, suffix, file=place, keep=keep, shard_suffix=shard_suffix)
     if os.path.exists(place) and not os.path.isdir(place):
         raise UsageError(f"{output}: not a directory, and there are several inputs")
     return Places(option, suffix, place, keep=keep, shard_suffix=shard_suffix)

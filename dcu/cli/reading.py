@@ -44,13 +44,15 @@ class Networks(Generic[N]):
 
     def answers(self, entries: Sequence[Entry], ask: Callable[[N, list[Stream]], Sequence[A]]) -> list[A]:
         """The answers to entries in order: of each network to all streams that it reads; raises their errors."""
+        from dcu.image import block_pixels
+
         streams = [entry.stream for entry in entries]
         with self.lock:  # loading takes a while, and is done once
             networks = [self.named or self.of_codec(stream.codec) for stream in streams]
         for network, stream in zip(networks, streams, strict=True):
             network.codec.check(stream)
         given: dict[int, A] = {}
-        with self.memory.held(sum(stream.full.width * stream.full.height for stream in streams)):
+        with self.memory.held(sum(block_pixels(stream.full.width, stream.full.height) for stream in streams)):
             for network in {id(network): network for network in networks}.values():
                 own = [index for index, other in enumerate(networks) if other is network]
                 given |= dict(zip(own, ask(network, [streams[index] for index in own]), strict=True))

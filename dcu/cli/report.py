@@ -105,13 +105,16 @@ class Report:
         if ending:
             raise ending
 
-    def wanted(self, name: str, shard: str | None = None) -> bool:
-        """Whether an input, or an entry of a shard, is to be worked on."""
+    def wanted(self, name: str, shard: str | None = None, key: str = "") -> bool:
+        """Whether an input, or an entry of a shard, is to be worked on.
+
+        A sample of a shard that failed as a whole is known by its key.
+        """
         if self.failed_before is None:
             return True
-        own, whole = spelled(name), spelled(shard or "")
-        self.seen |= {own, whole}
-        return own in self.failed_before or (bool(shard) and whole in self.failed_before)
+        own = {spelled(name)} | ({spelled(shard), spelled(f"{shard}/{key}")} if shard else set())
+        self.seen |= own
+        return not own.isdisjoint(self.failed_before)
 
     def wanted_shard(self, name: str) -> bool:
         """Whether a shard, or an entry of it, is to be worked on."""

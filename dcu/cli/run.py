@@ -235,7 +235,8 @@ class Run:
         """Whether an entry of a shard is not to be done again."""
         if entry.inside is None:
             return False
-        return not self.report.wanted(entry.name, entry.inside.name) or any(output.has(entry) for output in opened)
+        wanted = self.report.wanted(entry.name, entry.inside.name, entry.key)
+        return not wanted or any(output.has(entry) for output in opened)
 
     def outcomes(self, part: Sequence[Entry]) -> list[Outcome]:
         """The results of entries that are worked on together, or one by one where that fails."""

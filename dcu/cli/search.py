@@ -95,7 +95,11 @@ def search(
     hits = opened.search(vector, top, where, min_similarity, exact)
     console.print_rows([asdict(hit) if json else cells(hit) for hit in hits], json)
     if html is not None:
-        files.put(html, page_of(source.name, stream, image, classifier, opened, hits).encode(), force)
+        files.put(
+            html,
+            page_of(source.name, stream, image, classifier, opened, hits).encode("utf-8", "backslashreplace"),
+            force,
+        )
     if not quiet:
         advise(opened)
 

@@ -17,7 +17,7 @@ from dcu.image.arrays import (
 )
 from dcu.image.color import parse_color
 from dcu.image.formats import FORMATS, SUFFIXES, Format, open_image
-from dcu.image.limits import MAX_PIXELS, check_size
+from dcu.image.limits import MAX_PIXELS, block_pixels, check_size
 from dcu.image.reading import from_pillow, read_image
 from dcu.image.writing import encoder, jpeg_url
 
@@ -27,6 +27,7 @@ __all__ = [
     "SUFFIXES",
     "Format",
     "ImageArray",
+    "block_pixels",
     "check_size",
     "encoder",
     "from_pillow",

@@ -12,6 +12,8 @@ from PIL import Image
 from dcu.errors import InvalidInputError, UsageError
 
 MAX_PIXELS = 2**28
+MOST_THIN = 2**22
+"""Pixels of blocks that every image may have, however low the limit is."""
 VARIABLE = "DCU_MAX_PIXELS"
 _LOCK = threading.RLock()
 
@@ -31,9 +33,16 @@ class TooLargeError(InvalidInputError):
 
 
 def check_size(width: int, height: int) -> None:
-    """Raise TooLargeError where an image has more pixels than :func:`max_pixels`."""
+    """Raise TooLargeError where an image has more pixels than :func:`max_pixels`, or far more with its blocks."""
     if width * height > max_pixels():
         raise too_large(f"{width}x{height}")
+    if block_pixels(width, height) > (most := max(2 * max_pixels(), MOST_THIN)):
+        raise TooLargeError(f"{width}x{height} is too narrow: its blocks of 8x8 have more than {most} pixels")
+
+
+def block_pixels(width: int, height: int) -> int:
+    """The pixels of the blocks of 8x8 that cover an image, which coding takes memory for."""
+    return 64 * -(-width // 8) * -(-height // 8)
 
 
 def too_large(size: str) -> TooLargeError:

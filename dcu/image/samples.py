@@ -22,6 +22,8 @@ BYTEWISE = (1, 5, 8, 32946, 32773, 34925, 50000)
 KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
 BLOCK = 2**19
 """Samples that are decoded at once, or one row of strips or tiles."""
+BITS_AT_ONCE = 2**24
+"""Bits of packed samples that are unpacked at once, a byte each, or one row."""
 MAX_PADDING = 2**12
 """Tiles may be so much larger than the image, in pixels on each side."""
 MAX_ROW_OF_PIECES = 2**31
@@ -149,14 +151,19 @@ class SampleLayout:
         """Samples of any number of bits up to 32, packed without gaps; three bytes are in the file's order."""
         if self.bits == 24 and self.layout.order == "<":
             packed = packed[:, : 3 * across].reshape(len(packed), across, 3)[..., ::-1].reshape(len(packed), -1)
-        bits = np.unpackbits(packed, axis=1, count=across * self.bits).reshape(len(packed), across, self.bits)
-        values = np.zeros((len(packed), across), np.int64)
-        for bit in range(self.bits):
-            values <<= 1
-            values |= bits[..., bit]
-        if self.kind == "i":
-            values -= (values >> (self.bits - 1)) << self.bits
-        return values.astype(np.int32 if self.bits <= 31 else np.int64)
+        out = np.empty((len(packed), across), np.int32 if self.bits <= 31 else np.int64)
+        rows = max(1, BITS_AT_ONCE // (across * self.bits))
+        for first in range(0, len(packed), rows):
+            part = packed[first : first + rows]
+            bits = np.unpackbits(part, axis=1, count=across * self.bits).reshape(len(part), across, self.bits)
+            values = np.zeros((len(part), across), np.int64)
+            for bit in range(self.bits):
+                values <<= 1
+                values |= bits[..., bit]
+            if self.kind == "i":
+                values -= (values >> (self.bits - 1)) << self.bits
+            out[first : first + rows] = values
+        return out
 
     def _from_planes(self, packed: NDArray[np.uint8], across: int) -> NDArray[Any]:
         """Floating-point samples whose bytes were sorted by significance and differenced (predictor 3)."""

@@ -136,4 +136,10 @@ def matrix(column: pyarrow.Array) -> NDArray[np.float16]:
 
 def labels_of(path: Path) -> dict[str, str | None]:
     """The label of each input of a table that ``dcu classify`` wrote; raises as :func:`dcu.tables.read`."""
-    return {row["input"]: row["label"] for row in tables.read(path, ["input", "label"])}
+    labels = {}
+    for row in tables.read(path, ["input", "label"]):
+        name, label = row["input"], row["label"]
+        if not (isinstance(name, str) and isinstance(label, str | None)):
+            raise InvalidInputError(f"{path}: an input or a label is not text")
+        labels[name] = label
+    return labels

@@ -1,0 +1,171 @@
+"""What is at an output's place already: results of other options, and what is no file, are not taken for finished."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from dcu import tables
+from dcu.codec import Codec
+from dcu.tasks.classify import Classifier
+
+from .conftest import Dcu, one_line, png, smooth_image, tar
+
+
+def shard(path: Path, names: Sequence[str] = ("0.png", "1.png")) -> Path:
+    """A shard of images."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(tar([(name, png(smooth_image(32, 24, seed))) for seed, name in enumerate(names)]))
+    return path
+
+
+@pytest.fixture
+def bins(tmp_path: Path, codec: Codec) -> Path:
+    """A shard of bitstreams."""
+    path = tmp_path / "bins" / "0.tar"
+    path.parent.mkdir()
+    path.write_bytes(tar([(f"{seed}.bin", codec.compress(smooth_image(32, 24, seed))) for seed in range(2)]))
+    return path
+
+
+def members(path: Path) -> dict[str, bytes]:
+    with tarfile.open(path) as archive:
+        return {member.name: archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("made", "asked"),
+    [
+        (["--codec", "codec-2", "--quality", "0"], ["--codec", "codec-2"]),
+        (["--codec", "codec-2"], ["--codec", "codec-2", "--quality", "0"]),
+        (["--codec", "codec-2", "--target-psnr", "0"], ["--codec", "codec-2"]),
+        ([], ["--keep-extension"]),
+        ([], ["--precision", "float32"]),
+    ],
+)
+def test_shards_of_other_options_are_no_finished_ones(
+    dcu: Dcu, tmp_path: Path, made: list[str], asked: list[str]
+) -> None:
+    source, out = shard(tmp_path / "in" / "0.tar"), f"{tmp_path / 'out'}/"
+    assert dcu("compress", source, "-o", out, *made).code == 0
+    before = (tmp_path / "out" / "0.tar").read_bytes()
+    answer = dcu("compress", source, "-o", out, *asked)
+    assert (answer.code, "made by 'dcu compress" in answer.err) == (73, True)
+    assert (tmp_path / "out" / "0.tar").read_bytes() == before
+    assert "1 skipped" in dcu("compress", source, "-o", out, *made).err
+
+
+def test_a_retry_adds_no_results_of_other_options(dcu: Dcu, tmp_path: Path) -> None:
+    source, out, report = shard(tmp_path / "in" / "0.tar"), f"{tmp_path / 'out'}/", tmp_path / "r.jsonl"
+    whole = source.read_bytes()
+    source.write_bytes(tar([("0.png", png(smooth_image(32, 24, 0))), ("1.png", b"")]))
+    assert dcu("compress", source, "-o", out, "--report", report).code == 65
+    before = (tmp_path / "out" / "0.tar").read_bytes()
+    source.write_bytes(whole)
+    answer = dcu("compress", source, "-o", out, "--retry", report, "--background", "black")
+    assert (answer.code, "made by 'dcu compress" in answer.err) == (73, True)
+    assert (tmp_path / "out" / "0.tar").read_bytes() == before
+    assert dcu("compress", source, "-o", out, "--retry", report).code == 0
+    assert set(members(tmp_path / "out" / "0.tar")) == {"0.bin", "1.bin"}
+
+
+def test_a_sample_that_was_refused_as_a_whole_is_retried(dcu: Dcu, tmp_path: Path) -> None:
+    source, out, report = shard(tmp_path / "in" / "0.tar"), f"{tmp_path / 'out'}/", tmp_path / "r.jsonl"
+    whole, data = source.read_bytes(), io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        image = png(smooth_image(32, 24, 0))
+        good, link = tarfile.TarInfo("0.png"), tarfile.TarInfo("1.png")
+        good.size, link.type, link.linkname = len(image), tarfile.SYMTYPE, "0.png"
+        archive.addfile(good, io.BytesIO(image))
+        archive.addfile(link)
+    source.write_bytes(data.getvalue())
+    assert dcu("compress", source, "-o", out, "--report", report).code == 65
+    source.write_bytes(whole)
+    answer = dcu("compress", source, "-o", out, "--retry", report)
+    assert answer.code == 0, answer.err
+    assert set(members(tmp_path / "out" / "0.tar")) == {"0.bin", "1.bin"}
+
+
+@pytest.mark.parametrize(
+    ("command", "asked"),
+    [("classify", ["--top", "3"]), ("classify", ["--engine", "pytorch"]), ("embed", ["--views", "5"])],
+)
+def test_tables_of_other_options_are_no_finished_ones(
+    dcu: Dcu, bins: Path, tmp_path: Path, command: str, asked: list[str]
+) -> None:
+    for place, skip in ((f"{tmp_path / 'out'}/", []), (str(tmp_path / "t.parquet"), ["--skip-existing"])):
+        assert dcu(command, bins, "-o", place).code == 0
+        table = tmp_path / "out" / "0.parquet" if place.endswith("/") else Path(place)
+        before = table.read_bytes()
+        answer = dcu(command, bins, "-o", place, *skip, *asked)
+        assert (answer.code, f"made by 'dcu {command}" in answer.err) == (73, True)
+        assert table.read_bytes() == before
+        assert "skipped: done before" in dcu(command, bins, "-o", place, *skip).err
+
+
+def test_tables_state_the_classes_that_were_asked_for(dcu: Dcu, bins: Path, tmp_path: Path) -> None:
+    chosen, out = tmp_path / "classes.txt", tmp_path / "t.parquet"
+    first, second = (label.label for label in Classifier.load().labels[:2])
+    chosen.write_text(f"{first}\n")
+    assert dcu("classify", bins, "-o", out, "--classes", chosen).code == 0
+    assert "done before" in dcu("classify", bins, "-o", out, "--classes", chosen, "--skip-existing").err
+    chosen.write_text(f"{second}\n")
+    assert dcu("classify", bins, "-o", out, "--classes", chosen, "--skip-existing").code == 73
+
+
+def test_extensions_are_kept_in_a_single_shard(dcu: Dcu, tmp_path: Path) -> None:
+    source = shard(tmp_path / "in" / "0.tar", ("7.jpg", "7.png"))
+    assert dcu("compress", source, "-o", tmp_path / "out.tar", "--keep-extension").code == 0
+    assert set(members(tmp_path / "out.tar")) == {"7.jpg.bin", "7.png.bin"}
+
+
+def test_what_is_no_file_is_neither_replaced_nor_read(dcu: Dcu, bins: Path, tmp_path: Path) -> None:
+    image = tmp_path / "0.png"
+    image.write_bytes(png(smooth_image(32, 24, 0)))
+    for name in ("pipe.bin", "pipe.tar", "pipe.jsonl", "pipe.parquet"):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "directory.jsonl").mkdir()
+    source = shard(tmp_path / "in" / "0.tar")
+    for call in (
+        ("compress", image, "-o", tmp_path / "pipe.bin", "--force"),
+        ("compress", image, "-o", tmp_path / "pipe.bin", "--skip-existing"),
+        ("compress", source, "-o", tmp_path / "pipe.tar"),
+        ("compress", source, "-o", tmp_path / "pipe.tar", "--force"),
+        ("compress", image, "-o", tmp_path / "out.bin", "--report", tmp_path / "pipe.jsonl"),
+        ("compress", image, "-o", tmp_path / "out.bin", "--report", tmp_path / "directory.jsonl"),
+        ("classify", bins, "-o", tmp_path / "pipe.parquet", "--force"),
+        ("classify", bins, "-o", tmp_path / "pipe.jsonl", "--skip-existing"),
+    ):
+        answer = dcu(*call)
+        assert (answer.code, "not a regular file" in answer.err) == (73, True), call
+    assert not (tmp_path / "out.bin").exists()
+    assert all((tmp_path / name).is_fifo() for name in ("pipe.bin", "pipe.tar", "pipe.jsonl", "pipe.parquet"))
+
+
+def test_a_name_that_is_too_long_is_the_error_of_its_input(dcu: Dcu, bins: Path, tmp_path: Path) -> None:
+    place, long = tmp_path / "in", "a" * 251
+    place.mkdir()
+    for name in ("0", long):
+        (place / f"{name}.png").write_bytes(png(smooth_image(32, 24, 0)))
+    for option in ("--skip-existing", "--force"):
+        answer = dcu("compress", place, "-o", tmp_path / "out", "--keep-extension", option)
+        assert (answer.code, "1 done" in answer.err or "1 skipped" in answer.err) == (73, True), answer.err
+    assert dcu("classify", bins, "-o", tmp_path / f"{long}.jsonl").code == 73
+
+
+def test_names_that_are_no_utf8(dcu: Dcu, bins: Path, tmp_path: Path) -> None:
+    place = tmp_path / os.fsdecode(b"caf\xe9")
+    assert dcu("embed", bins, "-o", place / "f.parquet").code == 0
+    assert [row["key"] for row in tables.read(place / "f.parquet", ["key"])] == ["0", "1"]
+
+
+def test_a_list_with_a_nul_byte(dcu: Dcu, tmp_path: Path) -> None:
+    (tmp_path / "list").write_bytes(b"a.png\0b.png\0")
+    answer = dcu("compress", "--files-from", tmp_path / "list", "-o", tmp_path / "out")
+    assert answer.code == 65
+    assert one_line(answer.err)
