@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -125,8 +126,9 @@ def tar_items(source: Path, dataset: str, suffixes: Collection[str], left_out: L
                     found.append(Item(dataset, member.name, source, member.offset_data, member.size))
                 else:
                     left_out.reasons["not regular files"] += 1
+            check_end(source, archive.offset)
     except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
-        raise InvalidInputError(f"{source}: neither a directory nor an uncompressed tar") from error
+        raise InvalidInputError(f"{source}: neither a directory nor a whole, uncompressed tar") from error
     except OSError as error:
         raise MissingInputError(f"{source}: {error.strerror}") from error
     return sorted(found, key=lambda item: item.name)
@@ -141,6 +143,20 @@ def members(archive: tarfile.TarFile, size: int) -> Iterator[tarfile.TarInfo]:
             raise tarfile.TarError("a member is not where its header says")
         end = member.offset_data
         yield member
+
+
+def check_end(source: Path, offset: int) -> None:
+    """Raise TarError unless a tar ends from an offset on with zeros: else it is cut, or a header is damaged."""
+    with source.open("rb") as file:
+        file.seek(offset)
+        parts = iter(partial(file.read, 2**20), b"")
+        zeros = 0
+        for part in parts:
+            zeros += len(part)
+            if any(part):
+                raise tarfile.TarError("a damaged header")
+    if zeros < tarfile.BLOCKSIZE:
+        raise tarfile.TarError("cut")
 
 
 FAULTS = (InvalidInputError, MissingInputError, UnavailableError)
@@ -247,9 +263,13 @@ def pairs(source: Path) -> list[Pair]:
     sides: tuple[dict[str, Item], ...] = ({}, {})
     for item in found:
         name = PurePosixPath(item.name)
+        key = str(name.parent.parent / name.stem)
         for directory, side in zip(("images", "labels"), sides, strict=True):
-            if name.parent.name == directory:
-                side[name.stem] = item
+            if name.parent.name != directory:
+                continue
+            if key in side:
+                raise InvalidInputError(f"{source}: {side[key].name} and {item.name} have one name")
+            side[key] = item
     images, labels = sides
     if not images and not labels:
         raise MissingInputError(f"{source}: no images/ or labels/ found")

@@ -110,6 +110,18 @@ def read_regular(path: Path, most: int) -> bytes:
 
 
 @contextmanager
+def waiting(directory: Path) -> Iterator[None]:
+    """Hold the lock of a directory, once whoever holds it is done; raises OSError where it cannot be opened."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock file, which is made where it is missing; the lock of a process ends with it.
 

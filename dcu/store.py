@@ -16,7 +16,7 @@ import logging
 import math
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from dcu import cards, paths, weights
 from dcu.cards import Card, Difference, Result
 from dcu.errors import InvalidInputError, OutputError, UnavailableError
-from dcu.io import read_regular, write_atomic
+from dcu.io import read_regular, waiting, write_atomic
 
 if TYPE_CHECKING:  # cards are read without torch
     from torch import Tensor
@@ -347,10 +347,21 @@ def write_model(directory: Path, card: Card, tensors: dict[str, Tensor]) -> Mode
     return Model(directory, card)
 
 
-def amend(model: Model, card: Card) -> Model:
-    """Write another card for a model's weights; raises OutputError."""
+def amend(model: Model, change: Callable[[Card], Card]) -> Model:
+    """Change the card of a model's weights, as it is now: others may have written it since it was read.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written; the model has other weights by now.
+    """
     try:
-        write_atomic(model.directory / CARD, cards.written(card))
+        with waiting(model.directory):
+            now = read_model(model.directory)
+            if now.card.sha256 != model.card.sha256:
+                raise OutputError(f"{model.directory}: the model was replaced meanwhile; nothing is recorded")
+            card = change(now.card)
+            write_atomic(model.directory / CARD, cards.written(card))
     except OSError as error:
         raise OutputError(f"{model.directory}: {error.strerror}") from error
     return Model(model.directory, card)
@@ -361,10 +372,13 @@ def record(model: Model, result: Result) -> Model:
 
     What was compared with other formats on as many images stays for those that are not compared again.
     """
-    compared: dict[str, Difference] = {}
-    for other in model.card.results:
-        if result.replaces(other) and other.count == result.count:
-            compared |= other.against
-    dated = replace(result, date=datetime.date.today().isoformat(), against=compared | result.against)
-    others = [other for other in model.card.results if not result.replaces(other)]
-    return amend(model, replace(model.card, results=(*others, dated)))
+
+    def change(card: Card) -> Card:
+        compared: dict[str, Difference] = {}
+        for other in card.results:
+            if result.replaces(other) and other.count == result.count:
+                compared |= other.against
+        dated = replace(result, date=datetime.date.today().isoformat(), against=compared | result.against)
+        return replace(card, results=(*(other for other in card.results if not result.replaces(other)), dated))
+
+    return amend(model, change)

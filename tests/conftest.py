@@ -12,6 +12,7 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def state_accuracy(model: store.Model) -> None:
     """Write on a classifier's card that it and the RGB network on WebP were measured on 9 images."""
     result = CardResult("some-val", 9, engine="pytorch", bytes=600.0, bpp=0.1, top1=0.5, top5=0.7)
     webp = Baseline("format", 64, 599.0, 0.1, 0.25, 0.14, 0.5, 0.17, 10**6, source="webp")
-    stated = replace(model.card, results=(result,), baselines=(Baselines("some-val", 9, (webp,)),))
+    stated = partial(replace, results=(result,), baselines=(Baselines("some-val", 9, (webp,)),))
     store.amend(model, stated)
 
 

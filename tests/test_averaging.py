@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def test_weighted_mean() -> None:
 
 def test_mean_of_runs(dcu: Dcu, own_models: Path, tmp_path: Path) -> None:
     model = store.find("classifier-0.0983")
-    stated = replace(model.card, temperature=0.7, calibration=Sample("x", 9), results=(Result("x", 9),), int8=False)
+    stated = partial(replace, temperature=0.7, calibration=Sample("x", 9), results=(Result("x", 9),), int8=False)
     model = store.amend(model, stated)
     bias = "backbone.classifier.bias"
     tensors = {name: tensor.float() for name, tensor in model.weights().items()}

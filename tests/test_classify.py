@@ -163,7 +163,7 @@ def test_temperature_of_the_card_softens(own_models: Path) -> None:
     classifier = Classifier.load(own_models / "classifier-0.0983")
     expected = torch.softmax(classifier.network(latent[0]) / 2, 1)
     model = store.read_model(own_models / "classifier-0.0983")
-    store.amend(model, replace(model.card, temperature=2.0))
+    store.amend(model, lambda card: replace(card, temperature=2.0))
     softer = Classifier.load(own_models / "classifier-0.0983")
     assert torch.allclose(softer.probabilities([latent]), expected, atol=1e-6)
 

@@ -84,6 +84,29 @@ def test_tar_whose_headers_lie(tmp_path: Path, size: bytes) -> None:
         items(tmp_path / "evil.tar")
 
 
+@pytest.mark.parametrize("fault", ["header", "cut in a header", "cut at a header", "zeros", "no end"])
+def test_tar_that_is_damaged_or_cut_is_no_smaller_data_set(tmp_path: Path, fault: str) -> None:
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as archive:
+        for number in range(4):
+            info = tarfile.TarInfo(f"{number}.png")
+            info.size = 512
+            archive.addfile(info, io.BytesIO(b"x" * 512))
+    data, path = whole.getvalue(), tmp_path / "x.tar"
+    path.write_bytes(data)
+    assert len(items(path)) == 4
+    faulty = {
+        "header": data[:2048] + b"?" + data[2049:],
+        "cut in a header": data[:2100],
+        "cut at a header": data[:2048],
+        "zeros": data[:2048] + bytes(512) + data[2560:],
+        "no end": data[:4096],
+    }
+    path.write_bytes(faulty[fault])
+    with pytest.raises(InvalidInputError, match="whole"):
+        items(path)
+
+
 def test_what_is_left_out_is_told(directory: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Of directories as the commands tell it, of tars too; the samples are silent."""
     caplog.set_level("INFO", "dcu")

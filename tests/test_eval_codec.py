@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,6 +74,12 @@ def test_savings_are_on_the_card(dcu: Dcu, images: Path, codec_2: store.Model) -
     dcu(*call, "avif-psnr")
     dcu(*call, "jpeg")
     assert list(on_card()) == ["avif", "avif-psnr", "jpeg"], "those of other formats stay"
+
+
+def test_two_codecs_of_one_name_are_refused(dcu: Dcu, images: Path, tmp_path: Path, codec_2: store.Model) -> None:
+    shutil.copytree(codec_2.directory, tmp_path / "codec-2")
+    answer = dcu("eval", "codec", images, "--codec", codec_2.directory, "--codec", tmp_path / "codec-2", "--record")
+    assert (answer.code, "one name" in answer.err) == (2, True)
 
 
 def test_some_of_the_images_are_measured(dcu: Dcu, images: Path) -> None:

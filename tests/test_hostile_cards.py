@@ -121,7 +121,7 @@ def test_files_in_the_place_of_weights(
     directory = own_models / name
     (directory / "weights.safetensors").write_bytes(data)
     model = store.read_model(directory)
-    store.amend(model, replace(model.card, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)))
+    store.amend(model, lambda card: replace(card, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)))
     for command in card_commands(directory, photo, stream)[1:]:
         assert refused(dcu(*command)), command[:2]
 
@@ -134,7 +134,7 @@ def test_weights_of_a_codec(dcu: Dcu, own_models: Path, photo: Path, change: Any
     change(tensors)
     data = save(store.to_file_names({name: value.contiguous().clone() for name, value in tensors.items()}))
     (model.directory / "weights.safetensors").write_bytes(data)
-    store.amend(model, replace(model.card, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)))
+    store.amend(model, lambda card: replace(card, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)))
     for command in (
         ["models", "verify", model.directory],
         ["compress", photo, "-o", photo.with_suffix(".out"), "--codec", model.directory],
@@ -164,7 +164,7 @@ def test_finite_weights_that_overflow(dcu: Dcu, own_models: Path, photo: Path, t
             tensors[key] = torch.full_like(value, 3e38, dtype=torch.float32)
     data = save(tensors)
     (model.directory / "weights.safetensors").write_bytes(data)
-    store.amend(model, replace(model.card, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)))
+    store.amend(model, lambda card: replace(card, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)))
     codec = Codec.from_model(store.read_model(own_models / "codec-0.0983"))
     payload = fixed(codec).entropy.encode(torch.ones(codec.channels, 2, 3, dtype=torch.uint8))
     stream, out = tmp_path / "x.bin", tmp_path / "out"
@@ -192,7 +192,7 @@ def test_network_of_giant_layers(dcu: Dcu, own_models: Path, stream: Path) -> No
     tensors["trunk.classifier.bias"] = tensors["trunk.classifier.bias"][:1].repeat(3 * 10**7)
     data = save(tensors)
     (model.directory / "weights.safetensors").write_bytes(data)
-    store.amend(model, replace(model.card, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)))
+    store.amend(model, lambda card: replace(card, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)))
     for command in (["models", "verify"], ["classify", stream, "--network"]):
         assert refused(dcu(*command, model.directory))
 

@@ -48,7 +48,7 @@ def write_tar(place: Path) -> None:
 
 DURABLE: dict[str, Any] = {
     "model": lambda place: store.write_model(place, CARD, {"x": torch.zeros(1)}),
-    "card": lambda place: store.amend(store.Model(place, CARD), CARD),
+    "card": lambda place: store.amend(store.write_model(place, CARD, {"x": torch.zeros(1)}), lambda card: card),
     "checkpoint": lambda place: Checkpoint(place / "checkpoint.safetensors").save(STATE),
     "tar": write_tar,
     "cache": lambda place: cache.kept("network.onnx", "a network", lambda: b"model"),

@@ -176,6 +176,13 @@ def test_bitstreams_keep_their_operating_point(dcu: Dcu, many: Codec, own_models
     assert "quality" not in json.loads(done.out)
     assert dcu(*call, "--quality", "3").code == 2
     assert dcu("models", "verify", model.directory).code == 0
+    answer = dcu(*call, "--record")
+    assert (answer.code, "several operating points" in answer.err) == (2, True)
+    for path in (tmp_path / "data").rglob("*.dcu"):
+        path.write_bytes(many.compress(smooth_image(64, 64), quality=9))
+    assert dcu(*call, "--record").code == 0
+    (result,) = store.find(model.name).card.results
+    assert (result.quality, result.machines) == (9, False)
 
 
 @pytest.fixture
@@ -298,7 +305,7 @@ def test_network_begins_with_one_that_reads_streams_for_people_alone(
 def test_a_card_lists_the_images_of_the_model_that_training_began_with(own_models: Path) -> None:
     model = store.find("classifier-0.0983")
     how = Training(images={"a": 5}, test_images={"a": 2})
-    store.amend(model, replace(model.card, training=how))
+    store.amend(model, lambda card: replace(card, training=how))
     assert training_of({"name": model.name, "sha256": model.sha256}) == how
     assert training_of({"sha256": "0" * 64, "steps": 3}) == training_of(None) == Training()
 

@@ -117,7 +117,7 @@ def test_default_quality_is_of_the_named_rate(variable: Codec) -> None:
 
 
 def test_card_without_rates_has_no_default(model: store.Model) -> None:
-    bare = store.amend(model, replace(model.card, rates=None))
+    bare = store.amend(model, lambda card: replace(card, rates=None))
     with pytest.raises(ValueError, match="name the quality, 0 to 63"):
         Codec.from_model(bare).compress(IMAGE)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -269,6 +270,26 @@ def test_pairs_of_a_tar_are_those_of_its_directory(street: Path, tmp_path: Path)
     assert all(np.array_equal(a.classes(), b.classes()) for a, b in zip(of_directory, of_tar, strict=True))
 
 
+def test_pairs_are_of_one_directory(street: Path, tmp_path: Path) -> None:
+    """Splits with equal names beside each other, and two images of one name."""
+    for split in ("train", "val"):
+        shutil.copytree(street, tmp_path / "both" / split)
+    assert len(pairs(tmp_path / "both")) == 10
+    (tmp_path / "both" / "val" / "labels" / "1.png").unlink()
+    with pytest.raises(InvalidInputError, match="val/1 has no label map"):
+        pairs(tmp_path / "both")
+    (street / "images" / "1.jpg").write_bytes(png(smooth_image(8, 8)))
+    with pytest.raises(InvalidInputError, match="have one name"):
+        pairs(street)
+
+
+def test_void_is_no_class(dcu: Dcu, street: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(RECIPE.format(input="latent"))
+    answer = dcu("train", "segmenter", recipe, "--data", street, "--out", tmp_path / "m", "--set", "segmenter.void=1")
+    assert (answer.code, "void is 1" in answer.err) == (2, True), answer.err
+
+
 def test_an_image_that_cannot_be_read_does_not_end_a_training(dcu: Dcu, street: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(RECIPE.format(input="latent"))
@@ -375,3 +396,7 @@ def test_bench_times_segmenters_and_quotes_their_cards(dcu: Dcu, segmenter: Path
     assert masks["speedup"] is None
     assert masks["network_macs"] > 0
     assert masks["ms"] > 0
+    card["results"] = [{"dataset": "streets", "count": 7, "miou": 0.25, "quality": 3, "machines": True}]
+    (segmenter / "card.json").write_text(json.dumps(card))
+    answer = dcu("bench", "--seconds", "0", "--batch", "2", "--json")
+    assert {row["miou"] for row in answer.lines if "miou" in row} == {None}, "of another operating point"

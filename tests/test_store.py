@@ -14,7 +14,7 @@ import torch
 from dcu import paths, store
 from dcu.cards import Card, Result
 from dcu.codec import Codec
-from dcu.errors import UnavailableError
+from dcu.errors import OutputError, UnavailableError
 from dcu.io import read_regular, write_atomic
 from dcu.labels import IMAGENET, Label
 
@@ -93,13 +93,27 @@ def test_cards_are_read_once_and_again_when_they_change(own_models: Path, monkey
         store.find_codec(identity)
     assert len(reads) == once
     model = store.find("codec-0.0983")
-    store.amend(model, replace(model.card, rate=0.5))
+    store.amend(model, lambda card: replace(card, rate=0.5))
     assert store.find_codec(identity).card.rate == 0.5
     (own_models / "codec-0.0983").rename(own_models / "other")
     assert store.find_codec(identity).name == "other"
     shutil.rmtree(own_models / "other")
     with pytest.raises(UnavailableError):
         store.find_codec(identity)
+
+
+def test_cards_are_changed_as_they_are_and_not_as_they_were(own_models: Path) -> None:
+    """Two evaluations at once, or an evaluation while a training writes the model anew."""
+    first, second = store.read_model(own_models / "codec-0.0983"), store.read_model(own_models / "codec-0.0983")
+    store.record(first, Result("a", 9))
+    store.record(second, Result("b", 9))
+    assert {result.dataset for result in store.read_model(first.directory).card.results} >= {"a", "b"}
+    weights = first.weights()
+    name = next(iter(weights))
+    store.write_model(first.directory, first.card, weights | {name: weights[name] + 1})
+    with pytest.raises(OutputError, match="replaced meanwhile"):
+        store.record(first, Result("c", 9))
+    assert store.read_model(first.directory).card.sha256 != first.card.sha256
 
 
 def test_context_weights_must_be_integers(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -109,6 +110,19 @@ def test_interrupted_run_is_the_same_run(images: Path, tmp_path: Path, monkeypat
     a, b = (load_file(tmp_path / name / "checkpoint.safetensors") for name in "ab")
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert straight.task.scalars == resumed.task.scalars
+
+
+def test_numbers_that_are_none_end_a_run_before_they_are_saved(images: Path, tmp_path: Path) -> None:
+    run = new_run(images, tmp_path / "a")
+    assert not run.train(0, quiet())
+    before = (tmp_path / "a" / "checkpoint.safetensors").read_bytes()
+    run = new_run(images, tmp_path / "a")
+    run.resume()
+    with torch.no_grad():
+        next(iter(run.task.module.parameters())).fill_(math.nan)
+    with pytest.raises(InvalidInputError, match="step 2: loss or gradient is not finite"):
+        run.train(None, quiet())
+    assert (tmp_path / "a" / "checkpoint.safetensors").read_bytes() == before
 
 
 def test_place_that_takes_no_checkpoint(images: Path, tmp_path: Path) -> None:
@@ -300,6 +314,11 @@ def test_codec_from_recipe_to_image(dcu: Dcu, images: Path, photo: Path, tmp_pat
     assert dcu("models", "verify", model).code == 0
     card = json.loads(dcu("models", "show", model).out)
     assert card["training"]["steps"] == 3
+    assert dcu("eval", "codec", images, "--codec", model, "--record").code == 0
+    recorded = (model / "card.json").read_bytes()
+    again = dcu(*call, "--resume")
+    assert (again.code, "nothing to train" in again.err) == (0, True)
+    assert (model / "card.json").read_bytes() == recorded, "what its card states stays"
     assert card["training"]["images"] == {"pictures": 6}
     assert set(card["macs_per_pixel"]) == {"analysis", "synthesis", "context"}
     assert dcu("compress", photo, "-o", tmp_path / "x.bin", "--codec", model).code == 0

@@ -63,7 +63,8 @@ class Accuracy:
 def accuracy_of(point: OperatingPoint, metrics: dict[Pipeline, Metrics], source: str | None) -> Accuracy:
     """What is known of labels, and of segmenters what their cards say."""
     if network := store.default_network("segmenter", point.model.fingerprint):
-        stated = max(network.card.results, key=lambda each: each.dataset == STREETS, default=None)
+        here = [each for each in network.card.results if (each.quality, each.machines) == (point.quality, False)]
+        stated = max(here, key=lambda each: each.dataset == STREETS, default=None)
         if stated:
             quote = f"quoted from the card: {stated.dataset}, {stated.count} images"
             metrics = metrics | {Pipeline("latent", network.name): Metrics(miou=stated.miou, source=quote)}

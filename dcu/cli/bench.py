@@ -120,7 +120,8 @@ def bench(
         console.print_rows([asdict(by_itself)] if json else codecs.columns([by_itself]), json)
         note(f"{point.name}: timing for {timed:g} s; {machine()}; 1 MAC = 2 FLOPs", quiet)
         rows, whole = bench_point(point, found, known, formats, batch or [1, 32], timed, chosen_device, bar("timing"))
-        sections.append(Section(point, by_itself, rows, known))
+        if rows:  # else it was interrupted before anything was timed
+            sections.append(Section(point, by_itself, rows, known))
         for part in [list(map(asdict, rows))] if json else columns(rows):
             console.print_rows(part, json)
         if known.source and not json:

@@ -59,7 +59,9 @@ def decode(
     encoder(example)  # an unknown format is one error, before any work
     if dry_run:
         return plan.show(found, target, retry=retry)
-    outputs = [Output(target, f"dcu decode {example.suffix}{' thumbnail' if thumbnail else ''}", force)]
+    made_by = f"dcu decode {example.suffix}{' thumbnail' if thumbnail else ''}"
+    made_by += f" precision={precision}" if precision != "auto" else ""
+    outputs = [Output(target, made_by, force)]
     check_report(report_file, found, outputs, files_from)
     report = Report(found, False, quiet, prints=target.piped, path=report_file, retried=retry)
     jobs, device = options.begin(jobs, threads, device)

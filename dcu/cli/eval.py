@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -82,6 +84,8 @@ def eval_classifier(
     found = items(data, SUFFIXES if agreement else LABELLED)
     model = classifier_model(network, found[0])
     chosen_device = options.start(threads, device)
+    if record:
+        console.outlive_stdout()
     from dcu.codec import codec_of
     from dcu.evaluate.classifier import class_numbers, evaluate, rgb_numbers, run_dataset
     from dcu.evaluate.cost import path_cost
@@ -93,6 +97,9 @@ def eval_classifier(
     if compressed and (quality is not None or machines):
         option = "--for" if machines else "--quality"
         raise UsageError(f"{option}: DATA contains bitstreams, which are not compressed again")
+    made = kinds_of(found) if record else set()
+    if len(made) + (not compressed) > 1:
+        raise UsageError("--record: DATA contains bitstreams of several operating points, or beside images")
     points = [] if compressed else [point_of(classifier.codec, quality, machines)]
     network_points = [classifier.codec.network_point(point, machines) for point in points]
     if agreement:
@@ -102,8 +109,8 @@ def eval_classifier(
     outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), native, network_points)
     metrics, used = evaluate(outputs, classifier.temperature), "pytorch" if native else classifier.engine
     facts: dict[str, Any] = {"dataset": dataset_name(data)}
-    if classifier.codec.points > 1 and not compressed:
-        facts |= {"quality": points[0], "machines": machines}
+    if classifier.codec.points > 1 and (points or made):
+        facts |= dict(zip(("quality", "machines"), (points[0], machines) if points else made.pop(), strict=True))
     if agreement:
         facts |= {"count": metrics.count, "bytes": metrics.bytes, "bpp": metrics.bpp, "engine": used}
         facts |= {"agreement": metrics.top1, "agreement_se": metrics.top1_se}
@@ -114,6 +121,19 @@ def eval_classifier(
         if points:
             facts["macs"] = path_cost(classifier, points[0], machines)
         store.record(model, Result(**facts))
+
+
+def kinds_of(found: Sequence[Item]) -> set[tuple[int, bool]]:
+    """Operating point, and whether it is for machines, of the bitstreams among items; raises InvalidInputError."""
+    from dcu.bitstream import read_head
+
+    kinds = set()
+    for item in found:
+        if item.is_bitstream:
+            with item.named():
+                header = read_head(memoryview(item.read())).header
+            kinds.add((header.operating_point, header.machines))
+    return kinds
 
 
 @app.command("calibrate")
@@ -147,7 +167,8 @@ def eval_calibrate(
     points = classifier.codec.network_points
     outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), False, points)
     temperature = best_temperature(outputs)
-    store.amend(model, replace(model.card, temperature=temperature, calibration=Sample(dataset, len(found))))
+    calibration = Sample(dataset, len(found))
+    store.amend(model, partial(replace, temperature=temperature, calibration=calibration))
     facts = {"network": model.name, "dataset": dataset} | asdict(evaluate(outputs, temperature))
     console.print_rows([facts | {"temperature": temperature, "engine": classifier.engine}], json)
 
@@ -177,6 +198,8 @@ def eval_baselines(
     found, dataset = items(data, SUFFIXES), dataset_name(data)
     model = classifier_model(network, found[0])
     chosen_device = options.start(threads, device)
+    if record:
+        console.outlive_stdout()
     from dcu.codec import codec_of
     from dcu.evaluate.baselines import check_available
     from dcu.evaluate.classifier import compare, merged
@@ -196,7 +219,7 @@ def eval_baselines(
         others = tuple(row.baseline() for row in rows if row.pipeline.input != "latent")
         named = point if codec.points > 1 else None
         measured = cards.Baselines(dataset, len(found), others, named, machines)
-        store.amend(model, replace(model.card, baselines=merged(model.card.baselines, measured)))
+        store.amend(model, lambda card: replace(card, baselines=merged(card.baselines, measured)))
 
 
 def point_of(codec: Codec, quality: int | None, machines: bool) -> int:
@@ -249,6 +272,8 @@ def eval_segmenter(
 
     model, found = store.find(network, "segmenter", "rgb-segmenter"), pairs(data)
     chosen_device = options.start(threads, device)
+    if record:
+        console.outlive_stdout()
     from dcu.codec import codec_of
     from dcu.evaluate.segmenter import LatentAnswer, RgbCounterpart, evaluate
     from dcu.tasks.segment import Segmenter

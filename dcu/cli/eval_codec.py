@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dcu import store
-from dcu.cards import Result
+from dcu.cards import Card, Result
 from dcu.cli import console, files, options, places
 from dcu.errors import UsageError
 
@@ -82,6 +83,8 @@ def eval_codec(
         check_suffix(path, suffixes, option)
         files.check_free(path, force)  # before minutes of measuring
     models = [store.find(name, "codec") for name in codec] if codec else store.installed_codecs()
+    if len({model.name for model in models}) < len(models):
+        raise UsageError("two codecs have one name: measure them one by one")
     if compressai is not None:
         check_one_curve(models)
     machines = options.for_machines(made_for, models)
@@ -163,8 +166,12 @@ def record_codec(
         model = store.record(model, Result(dataset, **metrics, machines=machines, against=against))
     rates = [saving.on_card(dataset, points[0].count, machines) for saving in savings if saving.name == model.name]
     if rates:
-        kept = [old for old in model.card.bd_rates if not any(rate.replaces(old) for rate in rates)]
-        store.amend(model, replace(model.card, bd_rates=(*kept, *rates)))
+
+        def change(card: Card) -> Card:
+            kept = [old for old in card.bd_rates if not any(rate.replaces(old) for rate in rates)]
+            return replace(card, bd_rates=(*kept, *rates))
+
+        store.amend(model, change)
 
 
 def eval_rates(
@@ -203,5 +210,5 @@ def eval_rates(
     common = {"dataset": rates.dataset, "name": model.name, "count": rates.count}
     console.print_rows([common | {"quality": q, "bpp": bpp} for q, bpp in enumerate(rates.bpp)], json)
     if record:
-        card = replace(model.card, machine_rates=rates) if machines else replace(model.card, rates=rates)
-        store.amend(model, card)
+        change = partial(replace, machine_rates=rates) if machines else partial(replace, rates=rates)
+        store.amend(model, change)

@@ -144,7 +144,7 @@ def train(
 
     from dcu.data import failures
     from dcu.train import parallel
-    from dcu.train.export import is_earlier_state
+    from dcu.train.export import is_earlier_state, is_its_model
     from dcu.train.init import initialize
     from dcu.train.loop import Run
 
@@ -159,13 +159,16 @@ def train(
         check_place(place, chosen)
         if chosen.resume:
             run.resume()
+        begun = run.step
         check_free()
         first = parallel.rank() == 0
         if first:
             console.note(f"held out for validation: {len(task.held_out)} of {len(items)} images")
         if not run.train(chosen.minutes, Console(stderr=True)) and first:
             console.note(f"stopped at step {run.step} of {schedule.steps}; continue with --resume")
-        if first:
+        if run.step == begun and directory is not None and is_its_model(directory, run, items):
+            console.note(f"{directory}: nothing to train; the model and what its card states stay")
+        elif first:
             try:
                 check_free()
             except DcuError as error:

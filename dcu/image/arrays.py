@@ -10,6 +10,8 @@ from PIL import Image
 
 from dcu.geometry import CROP, RESIZE
 
+MOST_PSNR = 100.0
+"""In dB, of equal images."""
 ImageArray = NDArray[np.uint8]
 """(H, W, 3) uint8, sRGB."""
 
@@ -50,9 +52,12 @@ def standard_crop(image: ImageArray, side: int = CROP) -> ImageArray:
 
 
 def psnr(image: ImageArray, decoded: ImageArray) -> float:
-    """Peak signal to noise ratio in dB over all three channels: 10 log10(255^2 / MSE)."""
-    error = np.square(image.astype(np.float64) - decoded).mean()
-    return math.inf if error == 0 else float(10 * math.log10(255**2 / error))
+    """Peak signal to noise ratio in dB over all three channels: 10 log10(255^2 / MSE).
+
+    Of equal images ``MOST_PSNR``, so that means stay finite.
+    """
+    error = float(np.square(image.astype(np.float64) - decoded).mean())
+    return min(MOST_PSNR, 10 * math.log10(255**2 / error)) if error else MOST_PSNR
 
 
 def is_gray(image: ImageArray) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +75,22 @@ def origins(origin: Origin | None) -> tuple[cards.Origin, ...]:
 
 def is_earlier_state(directory: Path, run: Run[Any], items: list[Item]) -> bool:
     """Whether the model in a directory is what the same run wrote when it had done fewer steps, or as many."""
+    steps = steps_of(directory, run, items)
+    return steps is not None and steps <= run.step
+
+
+def is_its_model(directory: Path, run: Run[Any], items: list[Item]) -> bool:
+    """Whether the model in a directory is what the run would write."""
+    return steps_of(directory, run, items) == run.step
+
+
+def steps_of(directory: Path, run: Run[Any], items: list[Item]) -> int | None:
+    """After how many steps the same run wrote the model in a directory; None where there is none of it."""
     try:
         there = store.read_model(directory).card.training
     except UnavailableError:
-        return False
-    ours = training(run, run.task, items)
-    return there is not None and there.steps <= run.step and same_run(there, ours)
+        return None
+    return there.steps if there is not None and same_run(there, training(run, run.task, items)) else None
 
 
 def same_run(one: Training, other: Training) -> bool:
@@ -151,7 +162,7 @@ def joint_models(
     )
     written = store.write_model(classifier, card, {name: tensor.half() for name, tensor in reader.state_dict().items()})
     loaded = Codec.from_model(model, precision="float32")
-    return model, store.amend(written, replace(written.card, macs=classifier_cost(Classifier(written, loaded))))
+    return model, store.amend(written, partial(replace, macs=classifier_cost(Classifier(written, loaded))))
 
 
 def variable_rate_model(run: Run[Any], task: VariableRateTask, items: list[Item], directory: Path) -> store.Model:
@@ -193,7 +204,7 @@ def classifier_model(run: Run[Any], task: StudentTask, codec: Codec, items: list
     model = store.write_model(directory, card, finished(run, task))
     if model.kind in cards.COUNTERPARTS:
         return model
-    return store.amend(model, replace(model.card, macs=classifier_cost(Classifier(model, codec))))
+    return store.amend(model, partial(replace, macs=classifier_cost(Classifier(model, codec))))
 
 
 def resnet_model(run: Run[Any], task: ResNetTask, items: list[Item], directory: Path) -> store.Model:

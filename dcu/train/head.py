@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -226,7 +227,7 @@ def own_classifier(
     )
     install.check_free(directory, force)
     written = store.write_model(directory, card, tensors)
-    return store.amend(written, replace(written.card, macs=classifier_cost(Classifier(written, classifier.codec))))
+    return store.amend(written, partial(replace, macs=classifier_cost(Classifier(written, classifier.codec))))
 
 
 def labels(names: Sequence[str]) -> tuple[Label, ...]:

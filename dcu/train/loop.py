@@ -7,6 +7,7 @@ run continues exactly as if it had never stopped.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import threading
@@ -188,11 +189,20 @@ class Run(Generic[B]):
             loss = self.parallel_loss(to_device(batch, self.task.device))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.task.module.parameters(), self.schedule.clip)
+        norm = nn.utils.clip_grad_norm_(self.task.module.parameters(), self.schedule.clip)
+        self.check_finite(float(loss.detach()), float(norm))
         self.optimizer.step()
         self.average.update(self.task.module, self.step)
         self.step += 1
         return self.loss.metrics | {"loss": float(loss.detach()), "learning_rate": rate}
+
+    def check_finite(self, *numbers: float) -> None:
+        """Stop before weights are spoiled: raises InvalidInputError where loss or gradient is no number."""
+        if parallel.mean(float(not all(map(math.isfinite, numbers))), self.task.device) > 0:
+            raise InvalidInputError(
+                f"step {self.step + 1}: loss or gradient is not finite; the last checkpoint is kept: resume with "
+                "a lower schedule.learning_rate"
+            )
 
     def validate(self) -> dict[str, float]:
         """The task's metrics, computed with the averaged weights."""

@@ -69,6 +69,10 @@ class SegmenterRecipe:
     )
 
     def __post_init__(self) -> None:
+        if self.void < len(self.labels):
+            raise ValueError(
+                f"void is {self.void}, the number of '{self.labels[self.void].label}': choose one of no class"
+            )
         if self.network != "efficientnet":
             resnet.check_input(self.network, self.input)
             check_size(resnet.parameters(self.network, self.width))

@@ -21,7 +21,7 @@ from torch import Tensor
 from dcu.codec import analysis_input
 from dcu.data import Item
 from dcu.geometry import BLOCK, POINTS
-from dcu.image import ImageArray
+from dcu.image import ImageArray, pad
 from dcu.nets import channels_last
 from dcu.nets.context import UnboundedGroup
 from dcu.nets.quantizer import SIGMA
@@ -248,6 +248,8 @@ def spread_points(count: int, rng: np.random.Generator) -> Tensor:
 
 
 def cropped_to_blocks(image: ImageArray) -> ImageArray:
-    """The image without what is more than a multiple of 8 pixels at its right and bottom."""
+    """The image, whole blocks of 8x8: cropped at its right and bottom, padded where it is narrower."""
+    if min(image.shape[:2]) < BLOCK:
+        image = pad(image, BLOCK)
     height, width = (side // BLOCK * BLOCK for side in image.shape[:2])
     return image[:height, :width]
