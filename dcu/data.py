@@ -103,7 +103,7 @@ def directory_items(source: Path, suffixes: Collection[str], left_out: LeftOut) 
     """The items of a directory, or of the tars that are all that it holds."""
     dataset, found = dataset_name(source), []
     for path in checked_walk(source, suffixes, left_out):
-        size = path.stat().st_size if path.exists() else 0  # a link to nothing fails when it is read
+        size = os.path.getsize(path) if os.path.exists(path) else 0  # a link to nothing fails when it is read
         found.append(Item(dataset, path.relative_to(source).as_posix(), path, 0, size))
     if not found and (tars := sorted(source.glob("*.tar"))):  # shards keep their order
         left_out.extensions.clear()

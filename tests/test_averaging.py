@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dcu import store
-from dcu.cards import Card, Result, Sample
+from dcu.cards import Card, Result, Sample, Training
 from dcu.codec import Codec
 from dcu.labels import IMAGENET
 from dcu.nets.latent import LatentClassifier
@@ -56,10 +56,11 @@ def test_weighted_mean() -> None:
 def test_mean_of_runs(dcu: Dcu, own_models: Path, tmp_path: Path) -> None:
     model = store.find("classifier-0.0983")
     stated = partial(replace, temperature=0.7, calibration=Sample("x", 9), results=(Result("x", 9),), int8=False)
-    model = store.amend(model, stated)
+    model = store.amend(model, partial(stated, training=Training("r", images={"a": 5})))
     bias = "backbone.classifier.bias"
     tensors = {name: tensor.float() for name, tensor in model.weights().items()}
-    other = store.write_model(tmp_path / "other", model.card, tensors | {bias: tensors[bias] + 4})
+    seen = replace(model.card, training=Training("r", images={"a": 3, "b": 9}, test_images={"b": 2}))
+    other = store.write_model(tmp_path / "other", seen, tensors | {bias: tensors[bias] + 4})
     assert (
         dcu("train", "mean", model.directory, other.directory, "--share", 3, "--share", 1, "--out", tmp_path / "m").code
         == 0
@@ -70,6 +71,7 @@ def test_mean_of_runs(dcu: Dcu, own_models: Path, tmp_path: Path) -> None:
     assert torch.allclose(found.pop(bias).float(), tensors[bias] + 1, atol=1e-2)
     assert all(torch.equal(tensor.float(), tensors[name]) for name, tensor in found.items())
     assert mean.card.training
+    assert (mean.card.training.images, mean.card.training.test_images) == ({"a": 5, "b": 9}, {"b": 2}), "of all"
     assert [(part.sha256, part.share) for part in mean.card.training.mean_of] == [
         (model.sha256, 0.75),
         (other.sha256, 0.25),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dcu import tables
+from dcu import store, tables
 from dcu.codec import Codec
 from dcu.tasks.classify import Classifier
 
@@ -106,6 +106,17 @@ def test_tables_of_other_options_are_no_finished_ones(
         assert (answer.code, f"made by 'dcu {command}" in answer.err) == (73, True)
         assert table.read_bytes() == before
         assert "skipped: done before" in dcu(command, bins, "-o", place, *skip).err
+
+
+def test_tables_of_other_weights_are_no_finished_ones(dcu: Dcu, bins: Path, own_models: Path, tmp_path: Path) -> None:
+    """Of a network that was trained anew since."""
+    model, out = store.read_model(own_models / "classifier-0.0983"), f"{tmp_path / 'out'}/"
+    call = ("classify", bins, "-o", out, "--network", model.name)
+    assert dcu(*call).code == 0
+    weights = {name: tensor.float() for name, tensor in model.weights().items()}
+    store.write_model(model.directory, model.card, {name: tensor + 1 for name, tensor in weights.items()})
+    assert dcu(*call).code == 73
+    assert dcu(*call, "--force").code == 0
 
 
 def test_tables_state_the_classes_that_were_asked_for(dcu: Dcu, bins: Path, tmp_path: Path) -> None:

@@ -116,6 +116,12 @@ def test_cards_are_changed_as_they_are_and_not_as_they_were(own_models: Path) ->
     assert store.read_model(first.directory).card.sha256 != first.card.sha256
 
 
+def test_verify_goes_on_after_a_name_of_no_model(dcu: Dcu) -> None:
+    answer = dcu("models", "verify", "nothing", "codec-0.0983", "--json")
+    assert answer.code == 69
+    assert [line.get("exit_code", 0) for line in answer.lines] == [69, 0]
+
+
 def test_context_weights_must_be_integers(tmp_path: Path) -> None:
     """Rounded, they would get the fingerprint of the codec whose files they cannot read."""
     model = write_codec(tmp_path / "codec")

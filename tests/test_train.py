@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dcu import store
@@ -261,6 +261,12 @@ def test_checkpoints_that_are_none(images: Path, tmp_path: Path) -> None:
     run.checkpoint.path.write_bytes(b"nonsense")
     with pytest.raises(InvalidInputError):
         run.resume()
+    for scalars in ("[" * 100_000, '{"task": {}, "optimizer": {}, "step": Infinity}', "{}", "[]"):
+        save_file({"weights.x": torch.zeros(1)}, run.checkpoint.path, {"scalars": scalars})
+        with pytest.raises(InvalidInputError, match="not a checkpoint"):
+            run.checkpoint.load()
+    with pytest.raises(MissingInputError):
+        Checkpoint(tmp_path / ("x" * 300)).load()
 
 
 CODEC_TOML = """

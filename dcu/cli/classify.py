@@ -83,7 +83,7 @@ def classify(
     question = Question(seen, top, known, min_probability)
     targets: list[Output] = []
     if output is not None:
-        made_by = f"dcu classify {network or 'default'} {question.described()}"
+        made_by = f"dcu classify {options.stated_network('classifier', network)} {question.described()}"
         made_by += f" engine={engine}" if engine != "auto" else ""
         targets.append(tables_of(found, output, LABELS, made_by, force, skip_existing or retry is not None))
     check_report(report_file, found, targets, files_from)

@@ -46,7 +46,7 @@ class Job:
     """What a worker needs to process the shards of a run.
 
     ``models`` are names or paths of models with the SHA-256 of their weights; ``directory`` is what relative paths are
-    relative to, None where all are URLs.
+    relative to, those of models, too; None where there are none.
     """
 
     targets: Sequence[Output]
@@ -63,14 +63,14 @@ class Job:
         host = socket.gethostname()
         if self.version != __version__:
             raise UnavailableError(f"worker on {host}: has dcu {__version__}, not {self.version}")
-        for name, sha256 in self.models.items():
-            if store.find(name).sha256 != sha256:
-                raise UnavailableError(f"worker on {host}: {name} has other weights than here")
         if self.directory:
             try:
                 os.chdir(self.directory)
             except OSError as error:
                 raise UnavailableError(f"worker on {host}: {self.directory}: {error.strerror}") from error
+        for name, sha256 in self.models.items():
+            if store.find(name).sha256 != sha256:
+                raise UnavailableError(f"worker on {host}: {name} has other weights than here")
         _, device = options.begin(self.settings.jobs, None, self.settings.device)
         return self.prepare(device)
 
@@ -162,14 +162,15 @@ class RayCluster:
     def __call__(self, run: Run, shown: console.Counter) -> None:
         """Process all shards of a run; raises UnavailableError."""
         shards = [source for source in run.found.sources if run.report.wanted_shard(source.name)]
-        local = [source.name for source in shards] + [str(target.places.directory) for target in run.targets]
+        named = [source.name for source in shards] + [str(target.places.directory) for target in run.targets]
+        models = list(filter(store.is_path, self.models))
         job = Job(
             run.targets,
             run.prepare,
             run.settings,
             self.models,
             run.report.failed_before,
-            None if all(map(remote.is_url, local)) else os.getcwd(),
+            None if all(map(remote.is_url, [*named, *models])) else os.getcwd(),
             logging.getLogger("dcu").level,
         )
         with self.started():

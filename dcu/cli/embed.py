@@ -68,7 +68,11 @@ def embed(
         None
         if json
         else output_of(
-            found, output, f"dcu embed {network or 'default'} view={seen}", force, skip_existing or retry is not None
+            found,
+            output,
+            f"dcu embed {options.stated_network('classifier', network)} view={seen}",
+            force,
+            skip_existing or retry is not None,
         )
     )
     targets = [target] if target else []

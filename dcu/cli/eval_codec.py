@@ -85,6 +85,8 @@ def eval_codec(
     models = [store.find(name, "codec") for name in codec] if codec else store.installed_codecs()
     if len({model.name for model in models}) < len(models):
         raise UsageError("two codecs have one name: measure them one by one")
+    if bits and all(model.card.points > 1 for model in models):
+        raise UsageError("--bits is for codecs of one rate")
     if compressai is not None:
         check_one_curve(models)
     machines = options.for_machines(made_for, models)

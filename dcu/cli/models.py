@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -74,18 +75,18 @@ def verify(names: Names = None, as_json: options.Json = False) -> int:
 
     Example: dcu models verify classifier-2
     """
-    directories = [store.find(name).directory for name in names] if names else list(store.directories())
-    if not directories:
+    places: list[str | Path] = [*names] if names else [*store.directories()]
+    if not places:
         raise UnavailableError("no model is installed")
-    report = Report(Inputs([directory.name for directory in directories]), as_json, quiet=False)
-    for directory in directories:
-        with report.of(directory.name):
-            model = store.read_model(directory)
+    report = Report(Inputs([Path(place).name for place in places]), as_json, quiet=False)
+    for place in places:
+        with report.of(place if isinstance(place, str) else place.name):
+            model = store.find(place)
             check(model)
             if as_json:
-                print_json({"input": directory.name, "kind": model.kind, "fingerprint": model.fingerprint})
+                print_json({"input": model.name, "kind": model.kind, "fingerprint": model.fingerprint})
             else:
-                say(f"{directory.name}: verified")
+                say(f"{model.name}: verified")
     return report.exit_code
 
 

@@ -187,6 +187,14 @@ def begin(number: int | None, old: int | None, device: DeviceName, remotely: boo
     return count if chosen == "cpu" else count + ON_DEVICE, chosen
 
 
+def stated_network(kind: str, network: str | None) -> str:
+    """A network as what it makes states it: by its weights, not only its name; raises UnavailableError."""
+    if network is None:
+        return "default"
+    model = store.find(network, kind)
+    return f"{model.name} {str(model.card.sha256)[:16]}"
+
+
 def chosen_view(view: str, views: int) -> str:
     """What networks are to see, as `dcu.tasks.classify.VIEWS` names it."""
     if view == "full" and views == 5:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -264,7 +265,7 @@ def tables_of(
         tables.check(path)
         refuse(path, [source.path for source in found.sources if source.path], "-o")
         return TableOutput(Places("-o", "", file=path), schema, made_by, force, extend)
-    if not found.shards_only or path.is_file():
+    if not found.shards_only or os.path.isfile(path):
         raise UsageError(f"{output}: name a table with -o, .parquet or .jsonl; of shards, a directory")
     tables.need_pyarrow()
     places = Places("-o", "", path, shard_suffix=".parquet")

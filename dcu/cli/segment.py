@@ -84,7 +84,7 @@ def segment(
     places.check(found, *wanted)
     if dry_run:
         return plan.show(found, *wanted, json=json, retry=retry)
-    made_by = f"dcu segment {network or 'default'}{' full' if full else ''}"
+    made_by = f"dcu segment {options.stated_network('segmenter', network)}{' full' if full else ''}"
     outputs = [Output(each, f"{made_by} {each.option}", force) for each in wanted]
     check_report(report_file, found, outputs, files_from)
     report = Report(found, json, quiet, path=report_file, retried=retry)

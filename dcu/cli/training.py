@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
@@ -114,7 +115,7 @@ def check_place(place: Path, chosen: Options) -> None:
     """Raise UsageError, before any work, where another run is in the place of a new one, or options contradict."""
     if chosen.resume and chosen.init:
         raise UsageError("--init and --resume cannot be combined")
-    if not chosen.resume and (there := place / CHECKPOINT).exists():
+    if not chosen.resume and os.path.exists(there := place / CHECKPOINT):
         raise UsageError(f"{there}: run exists; continue it with --resume or choose another --runs directory")
 
 

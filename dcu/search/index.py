@@ -292,7 +292,7 @@ def opened(path: Path) -> Table:
 def is_index(path: Path) -> bool:
     """Whether there is an index at a path: not what an interrupted first build has left."""
     versions = path / f"{TABLE}.lance" / "_versions"
-    return versions.is_dir() and any(versions.glob("*.manifest"))
+    return os.path.isdir(versions) and any(versions.glob("*.manifest"))
 
 
 def check_place(path: Path, force: bool) -> None:
@@ -302,7 +302,7 @@ def check_place(path: Path, force: bool) -> None:
             raise OutputError(f"{path}: exists already; --force overwrites it")
         with reading(path):
             opened(path)
-    elif path.is_dir() and {entry.name for entry in path.iterdir()} - {f"{TABLE}.lance", LOCK}:
+    elif os.path.isdir(path) and {entry.name for entry in path.iterdir()} - {f"{TABLE}.lance", LOCK}:
         raise OutputError(f"{path}: a directory that holds other files")
 
 

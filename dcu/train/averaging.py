@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+import operator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -83,10 +86,25 @@ def reads_and_tells(card: Card) -> tuple[object, ...]:
     return card.kind, card.fingerprint, card.classes
 
 
-def of_mean(card: Card, of: tuple[Origin, ...], rgb_share: float) -> Card:
-    """The card of a mean, from that of one of its models, without what holds for the weights of that one only."""
-    how = replace(card.training or Training(), mean_of=of, rgb_share=rgb_share, minutes=None)
+def of_mean(models: Sequence[store.Model], of: tuple[Origin, ...], rgb_share: float) -> Card:
+    """The card of a mean: the first model's without what holds for its weights only, and the images of all."""
+    trainings = [model.card.training or Training() for model in models]
+    how = replace(
+        trainings[0],
+        mean_of=of,
+        rgb_share=rgb_share,
+        minutes=None,
+        images=largest(each.images for each in trainings),
+        test_images=largest(each.test_images for each in trainings),
+        validation_duplicates=largest(each.validation_duplicates for each in trainings),
+    )
+    card = models[0].card
     return replace(card, training=how, results=(), baselines=(), temperature=1.0, calibration=None, int8=True)
+
+
+def largest(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Of each data set the largest number."""
+    return dict(functools.reduce(operator.or_, map(Counter, counts)))
 
 
 def mean_model(
@@ -127,4 +145,4 @@ def mean_model(
     )
     install.check_free(directory, force)
     tensors = {name: tensor.to(weights[0][name].dtype) for name, tensor in mean.items()}
-    return store.write_model(directory, of_mean(first.card, of, rgb_share), tensors)
+    return store.write_model(directory, of_mean(models, of, rgb_share), tensors)

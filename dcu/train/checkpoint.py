@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -17,6 +18,11 @@ from dcu import store
 from dcu.errors import InvalidInputError, MissingInputError, OutputError
 from dcu.io import replacing
 
+NO_CHECKPOINT = (
+    *(SafetensorError, OSError, LookupError, TypeError, ArithmeticError, ValueError, AttributeError),
+    RecursionError,
+)
+"""What reading a file raises that is none."""
 WEIGHTS, AVERAGE, OPTIMIZER = "weights.", "average.", "optimizer."
 """How the names of tensors begin."""
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
@@ -79,7 +85,7 @@ class Checkpoint:
         MissingInputError, InvalidInputError
             No such file, or not a checkpoint.
         """
-        if not self.path.exists():
+        if not os.path.exists(self.path):
             raise MissingInputError(f"{self.path}: no such checkpoint")
         try:
             with safe_open(self.path, "pt") as file:
@@ -93,7 +99,7 @@ class Checkpoint:
             own = {n: t for n, t in tensors.items() if n.startswith(OPTIMIZER)}
             optimizer = OptimizerState(own, header["optimizer"])
             return State(int(header["step"]), part(WEIGHTS), part(AVERAGE), optimizer, scalars, header.get("start"))
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except NO_CHECKPOINT as error:
             raise InvalidInputError(f"{self.path}: not a checkpoint") from error
 
     def origin(self, state: State) -> Origin:

@@ -6,6 +6,7 @@ segmenters with the classifier of their codec; then with what ``--init`` names: 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -161,7 +162,7 @@ def initialize(task: Initialized, sources: Sequence[str]) -> Origin | None:
     """
     origin: Origin | None = None
     for source in sources:
-        is_file = source.endswith((".safetensors", *PICKLED)) or Path(source).is_file()
+        is_file = source.endswith((".safetensors", *PICKLED)) or os.path.isfile(source)
         if isinstance(task, Matching) and not (is_file and is_checkpoint(Path(source))):
             found = from_weights(task, source, is_file)
         elif is_file:
