@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
-from collections.abc import Iterable
+import operator
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Annotated, Any, Literal
 
@@ -229,6 +232,11 @@ class Training:
     def count(self) -> int:
         """Images of all data sets."""
         return sum(self.images.values())
+
+
+def largest(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Of each data set the largest number of images."""
+    return dict(functools.reduce(operator.or_, map(Counter, counts)))
 
 
 @dataclass(frozen=True)

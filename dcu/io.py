@@ -65,7 +65,7 @@ def made_and_locked(part: Path) -> int:
         lock = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with suppress(OSError):  # a file system without locks: nobody can take it for stale there
             fcntl.flock(lock, fcntl.LOCK_EX)
-        if os.fstat(lock).st_nlink:  # else another process took it for stale before it was locked
+        if os.fstat(lock).st_nlink:  # else another process considered it stale before it was locked
             return lock
         os.close(lock)
 

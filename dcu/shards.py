@@ -73,10 +73,15 @@ class Metered(io.RawIOBase):
         rest = self.last[max(0, offset - self.end + len(self.last)) :] if offset < self.end else b""
         if len(rest) < tarfile.BLOCKSIZE:
             raise tarfile.TarError("its end is missing")
-        while rest:
-            if rest.strip(b"\0"):
-                raise tarfile.TarError("a header is damaged, or bytes follow its end")
-            rest = self.file.read(BUFFER)
+        check_zeros(rest, self.file)
+
+
+def check_zeros(rest: bytes, file: BinaryIO) -> None:
+    """Raise TarError unless the rest of a file, some of which was read, are zeros: what a tar ends with."""
+    while rest:
+        if rest.strip(b"\0"):
+            raise tarfile.TarError("a header is damaged, or bytes follow its end")
+        rest = file.read(BUFFER)
 
 
 def samples(file: BinaryIO, name: str) -> Iterator[Sample]:

@@ -29,7 +29,7 @@ PAPER = {
 ERRORS = 2.0
 """Standard errors that count as a difference."""
 JOINT = ROOT / "experiments" / "2026-12-01-joint-control" / "results.csv"
-"""Stages of the joint training of codec 2, at three rates."""
+"""Stages of joint training of codec 2, at three rates."""
 Figures = dict[str, dict[str, str]]
 
 
@@ -149,7 +149,7 @@ def claims(rows: Figures) -> list[Cells]:
 
 
 def budgets(rows: Figures) -> list[Cells]:
-    """How long each network was trained."""
+    """The training budget of each network."""
     return [
         {
             "network": name,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dcu import rate_control, store
 from dcu.errors import UsageError
 
-RATES = (0.0983, 0.330, 0.635)
+RATES = (rate_control.RATE, 0.330, 0.635)
 """Bits per pixel for which operating points are benchmarked by default: those of the codecs of one rate."""
 
 

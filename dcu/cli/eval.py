@@ -109,8 +109,9 @@ def eval_classifier(
     outputs = run_dataset(classifier, numbers, console.progress(found, "measuring", quiet), native, network_points)
     metrics, used = evaluate(outputs, classifier.temperature), "pytorch" if native else classifier.engine
     facts: dict[str, Any] = {"dataset": dataset_name(data)}
-    if classifier.codec.points > 1 and (points or made):
-        facts |= dict(zip(("quality", "machines"), (points[0], machines) if points else made.pop(), strict=True))
+    kinds = [(points[0], machines)] if points else list(made)
+    if classifier.codec.points > 1 and kinds:
+        facts["quality"], facts["machines"] = kinds[0]
     if agreement:
         facts |= {"count": metrics.count, "bytes": metrics.bytes, "bpp": metrics.bpp, "engine": used}
         facts |= {"agreement": metrics.top1, "agreement_se": metrics.top1_se}

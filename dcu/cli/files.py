@@ -242,15 +242,20 @@ def put(target: Path | str | None, data: bytes, force: bool) -> None:
             return
         check_free(target, force)
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(target, data, durable=False)  # of thousands of small files, each would take several times as long
+        write_atomic(target, data, durable=False)  # each of thousands of small files would wait for the disk
     except OSError as error:
         raise OutputError(f"{target}: {error.strerror}") from error
 
 
+def check_regular(target: Path) -> bool:
+    """Whether there is a file; raises OutputError where something else is."""
+    there = exists(target)
+    if there and not target.is_file():
+        raise OutputError(f"{target}: not a regular file")
+    return there
+
+
 def check_free(target: Path, force: bool) -> None:
     """Raise OutputError where something is there that is not to be overwritten."""
-    if exists(target):
-        if not target.is_file():
-            raise OutputError(f"{target}: not a regular file")
-        if not force:
-            raise OutputError(f"{target}: exists already; --force overwrites it")
+    if check_regular(target) and not force:
+        raise OutputError(f"{target}: exists already; --force overwrites it")

@@ -281,8 +281,7 @@ def check_report(report: Path | None, found: Inputs, targets: list[Output], list
     if report is None:
         return
     tables.check(report)
-    if files.exists(report):
-        files.check_free(report, force=True)
+    files.check_regular(report)
     taken = [source.path for source in found.sources if source.path]
     taken += [Path(listed)] if listed and listed != "-" else []
     for target in targets:
@@ -306,9 +305,8 @@ def opened(target: Place) -> Iterator[BinaryIO]:
         with remote.opened(target) as file:
             yield file
         return
-    if target is None or not files.exists(target):
+    if target is None or not files.check_regular(target):
         raise OutputError(f"{target or '-'}: the output of the earlier run is missing; run without --retry")
-    files.check_free(target, force=True)
     try:
         with target.open("rb") as local:
             yield local

@@ -73,7 +73,7 @@ def load_torchac() -> Any:
     try:
         with standard_output_to_error():
             return importlib.import_module("torchac")
-    except Exception as error:  # torch's builder and the compiler fail in many ways
+    except Exception as error:  # torch's builder and the compiler raise many kinds of errors
         raise UnavailableError(HINT) from error
     finally:
         os.environ["PATH"] = path

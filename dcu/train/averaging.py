@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import operator
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dcu import install, store
-from dcu.cards import Card, Origin, Training
+from dcu.cards import Card, Origin, Training, largest
 from dcu.errors import UsageError
 from dcu.labels import IMAGENET
 from dcu.nets.efficientnet import LATENT_STAGES
@@ -100,11 +97,6 @@ def of_mean(models: Sequence[store.Model], of: tuple[Origin, ...], rgb_share: fl
     )
     card = models[0].card
     return replace(card, training=how, results=(), baselines=(), temperature=1.0, calibration=None, int8=True)
-
-
-def largest(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Of each data set the largest number."""
-    return dict(functools.reduce(operator.or_, map(Counter, counts)))
 
 
 def mean_model(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dcu import cards, store
-from dcu.cards import Card, Training
+from dcu.cards import Card, Training, largest
 from dcu.codec import Codec
 from dcu.data import Item
 from dcu.entropy import integer_tensors, logistic
@@ -44,7 +44,7 @@ def training(run: Run[Any], task: Any, items: list[Item]) -> Training:
         seed=run.schedule.seed,
         steps=run.step,
         start=origins(run.origin),
-        images=dict(counts | Counter(before.images)),  # of each data set the larger number
+        images=largest([counts, before.images]),
         test_images=before.test_images,
         validation_duplicates=before.validation_duplicates,
     )

@@ -189,12 +189,12 @@ class Run(Generic[B]):
             loss = self.parallel_loss(to_device(batch, self.task.device))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.task.module.parameters(), self.schedule.clip)
-        self.check_finite(float(loss.detach()), float(norm))
+        norm, value = nn.utils.clip_grad_norm_(self.task.module.parameters(), self.schedule.clip), float(loss.detach())
+        self.check_finite(value, float(norm))
         self.optimizer.step()
         self.average.update(self.task.module, self.step)
         self.step += 1
-        return self.loss.metrics | {"loss": float(loss.detach()), "learning_rate": rate}
+        return self.loss.metrics | {"loss": value, "learning_rate": rate}
 
     def check_finite(self, *numbers: float) -> None:
         """Stop before weights are spoiled: raises InvalidInputError where loss or gradient is no number."""

@@ -136,7 +136,7 @@ class SegmenterTask:
         self.points = points_of(codec, recipe.streams)
         counts = check_labels(pairs, len(recipe.labels), recipe.void)
         if not counts.all():
-            raise UsageError(f"no label map has a pixel of {recipe.labels[int(np.argmin(counts))].label}")
+            raise UsageError(f"no label map contains {recipe.labels[int(np.argmin(counts))].label}")
         self.weights = torch.from_numpy(1 / np.log(1.02 + counts / counts.sum())).float().to(self.device)
         images = [pair.image for pair in pairs]
         train, held = hold_out(images, data.held_out)
