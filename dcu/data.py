@@ -7,7 +7,7 @@ import os
 import tarfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -167,31 +167,50 @@ class Replaceable(Item):
 
     peers: list[Replaceable] = field(compare=False, repr=False)
     number: int = field(compare=False)
-    failures: dict[str, DcuError] = field(compare=False, repr=False)
-    """Why images of the training cannot be read, by their names: of all of them."""
+    failures: dict[tuple[Path, int], DcuError] = field(compare=False, repr=False)
+    """Why images of the training cannot be read, by where they are: of all of them."""
+
+    def own(self) -> ImageArray | None:
+        """Its image; None where it cannot be read, which is tried once."""
+        place = self.path, self.offset
+        if place not in self.failures:
+            try:
+                return super().image()
+            except FAULTS as error:
+                self.failures[place] = error
+                log.warning("%s; left out", error)
+        return None
 
     def image(self) -> ImageArray:
         """Its image or that of the next that can be read; raises its own error where none can."""
         for item in (*self.peers[self.number :], *self.peers[: self.number]):
-            place = f"{item.dataset}/{item.name}"
-            if place not in self.failures:
-                try:
-                    return super(Replaceable, item).image()
-                except FAULTS as error:
-                    self.failures[place] = error
-                    log.warning("%s; another image takes its place", error)
-        raise self.failures[f"{self.dataset}/{self.name}"]
+            if (image := item.own()) is not None:
+                return image
+        raise self.failures[self.path, self.offset]
 
 
 def replaceable(found: Sequence[Item]) -> list[Item]:
     """Items that do not end a training where they cannot be read; :func:`failures` tells which."""
-    failed: dict[str, DcuError] = {}
+    failed: dict[tuple[Path, int], DcuError] = {}
     peers: dict[tuple[str, PurePosixPath], list[Replaceable]] = {}
     out: list[Item] = []
     for item in found:
         group = peers.setdefault((item.dataset, PurePosixPath(item.name).parent), [])
         group.append(Replaceable(**vars(item), peers=group, number=len(group), failures=failed))
         out.append(group[-1])
+    return out
+
+
+def apart(found: Sequence[Item]) -> list[Item]:
+    """The same items; none takes the place of another one but those among them."""
+    peers: dict[int, list[Replaceable]] = {}
+    out: list[Item] = []
+    for item in found:
+        if isinstance(item, Replaceable):
+            group = peers.setdefault(id(item.peers), [])
+            item = replace(item, peers=group, number=len(group))
+            group.append(item)
+        out.append(item)
     return out
 
 
@@ -203,21 +222,21 @@ def readable(found: Sequence[Pair]) -> list[Pair]:
     InvalidInputError, MissingInputError, UnavailableError
         None can be read.
     """
-    failed: dict[str, DcuError] = {}
+    failed: dict[tuple[Path, int], DcuError] = {}
     whole = []
     for pair in found:
-        try:
-            pair.image.image()
-        except FAULTS as error:
-            failed[f"{pair.image.dataset}/{pair.image.name}"] = error
-            log.warning("%s; left out", error)
-            continue
         peers: list[Replaceable] = []
         peers.append(Replaceable(**vars(pair.image), peers=peers, number=0, failures=failed))
-        whole.append(Pair(peers[0], pair.label))
+        if is_readable(peers[0]):
+            whole.append(Pair(peers[0], pair.label))
     if not whole:
         raise next(iter(failed.values()))
     return whole
+
+
+def is_readable(item: Item) -> bool:
+    """Whether an image of a training can be read; of others it is not known."""
+    return not isinstance(item, Replaceable) or item.own() is not None
 
 
 def failures(found: Sequence[Item]) -> list[DcuError]:

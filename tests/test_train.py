@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from dcu import store
 from dcu.cards import Card
 from dcu.codec import Codec
-from dcu.data import items
+from dcu.data import items, replaceable
 from dcu.errors import InvalidInputError, MissingInputError, OutputError, UnavailableError, UsageError
 from dcu.image import standard_resize
 from dcu.labels import IMAGENET
@@ -503,6 +503,17 @@ def test_held_out_images_are_of_the_data_sets_named_or_a_tenth_of_any(images: Pa
             hold_out(few, 6, datasets)
 
 
+def test_no_held_out_image_takes_the_place_of_a_training_image(tmp_path: Path) -> None:
+    """Nor the reverse, where some cannot be read."""
+    for seed in range(20):
+        (tmp_path / f"{seed:02d}.png").write_bytes(b"broken" if seed % 2 else png(smooth_image(8, 8, seed)))
+    train, held = hold_out(replaceable(items(tmp_path)), 2)
+    assert (len(train), len(held)) == (18, 2)
+    seen = [{item.image().tobytes() for item in side} for side in (train, held)]
+    assert [len(images) for images in seen] == [8, 2]
+    assert not seen[0] & seen[1]
+
+
 def test_validation_sets_are_not_trained_on(dcu: Dcu, images: Path, tmp_path: Path) -> None:
     """Not even where they lie in a directory of tars."""
     (tmp_path / "data").mkdir()
@@ -613,7 +624,7 @@ def test_an_image_that_cannot_be_read_does_not_end_a_training(
     recipe.write_text(text.replace("steps = 3", "steps = 9"))
     trained = dcu("train", kind, recipe, "--data", data, "--out", model, "--runs", tmp_path / "runs")
     assert trained.code in {"damaged": (65,), "missing": (66,), "no package": (65, 69)}[failure]
-    assert trained.err.count("another image takes its place") == 1
+    assert trained.err.count("left out\n") == 1
     assert trained.err.endswith("dcu: images left out because they cannot be read: 1\n")
     assert dcu("models", "verify", model).code == 0
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dcu.data import Item
+from dcu.data import Item, apart, is_readable
 from dcu.datasets.table import DATA_SETS, VALIDATION
 from dcu.errors import UsageError
 from dcu.geometry import CROP
@@ -109,7 +110,8 @@ def check_training_data(items: Sequence[Item]) -> None:
 def hold_out(items: list[Item], count: int, datasets: Sequence[str] = ()) -> tuple[list[Item], list[Item]]:
     """The items to train on, and at most so many that are held out.
 
-    The latter are of some data sets; where none of these is among the items, of all, and then a tenth of them at most.
+    The latter can be read, and are of some data sets; where none of these is among the items, of all, and then a tenth of
+    them at most.
     Which ones does not depend on a seed: a run that goes on from another one must not learn from what judged that one.
 
     Raises
@@ -121,11 +123,12 @@ def hold_out(items: list[Item], count: int, datasets: Sequence[str] = ()) -> tup
     eligible = [i for i, item in enumerate(items) if item.dataset in datasets]
     if not eligible:
         eligible, count = list(range(len(items))), min(count, max(1, len(items) // ONE_IN))
-    held = set(np.random.default_rng(1).permutation(eligible)[:count].tolist())
+    order = (i for i in np.random.default_rng(1).permutation(eligible).tolist() if is_readable(items[i]))
+    held = set(islice(order, count))
     train = [item for i, item in enumerate(items) if i not in held]
     if not train:
         raise UsageError(f"all {len(items)} images are held out: none left for training")
-    return train, [items[i] for i in sorted(held)]
+    return apart(train), apart([items[i] for i in sorted(held)])
 
 
 def large_enough(items: list[Item], data: ViewData) -> list[Item]:
