@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from dcu.evaluate.curves import COLORS
 from docs.paper_networks import CURVES, NETWORKS, SIDE, measured, train
 from docs.readme import Cells, table
 from docs.results import RESULTS, ROOT, as_csv, read
 
-PAGE = ROOT / "docs" / "paper.md"
+PAGE, PLOT = ROOT / "docs" / "paper.md", ROOT / "docs" / "paper.svg"
 PAPER = {
     "resnet50-original": (71.06, 89.96),
     "resnet50-0.330": (65.18, 86.25),
@@ -69,6 +71,28 @@ def costs(rows: Figures) -> list[Cells]:
         }
         for compared in sorted(chosen, key=lambda compared: float(rows[compared.name]["path_macs"]))
     ]
+
+
+def plot(rows: Figures) -> bytes:
+    """Accuracy with standard errors over what the path from the file to the label costs, as SVG."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    for index, compared in enumerate(compared for compared in NETWORKS if not compared.segments):
+        row = rows[compared.name]
+        top1, error = 100 * float(row["value"]), 100 * float(row["se"])
+        look = {"color": COLORS[index], "fmt": "o" if compared.input == "latent" else "s", "label": compared.name}
+        axes.errorbar(float(row["path_macs"]) / 1e6, top1, error, capsize=3, markersize=8, **look)
+    axes.set(xscale="log", xlabel=f"million MACs from file to label, {SIDE}x{SIDE}", ylabel="top-1 (%)")
+    axes.grid(alpha=0.3, which="both")
+    axes.xaxis.set_major_formatter("{x:g}")
+    figure.legend(loc="outside right center")
+    out = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "dcu", "svg.fonttype": "none"}):
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
 
 
 def gap(rows: Figures, name: str) -> tuple[float, float]:
@@ -189,6 +213,8 @@ A difference counts from {ERRORS:g} standard errors on, of a paired test on the 
 
 MACs from file to label include entropy decoding and, for decoded images, the synthesis.
 
+![Top-1 accuracy of each classifier over its MACs from file to label]({PLOT.name})
+
 {table(costs(rows))}
 
 ## Setting
@@ -226,6 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not (RESULTS / "paper.csv").exists():
         parser.error("results/paper.csv is missing: measure it with --data")
     rows = {row["name"]: row for row in read("paper")}
+    PLOT.write_bytes(plot(rows))
     PAGE.write_text(page(rows), "utf-8")
     print(table(results(rows)))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dcu import bitstream
+from dcu import bitstream, paths
 from dcu.cli.console import printable
 from dcu.codec import Codec
 from dcu.image import read_image
@@ -203,6 +203,17 @@ def test_a_terminal_gets_no_binary_data(work: Path, command: str) -> None:
     data = (work / ("images/a.png" if command == "compress" else "bins/a.bin")).read_bytes()
     ran = run(command, "-", data=data, scratch=work, out="terminal")
     assert (ran.code, ran.out) == (2, "")
+
+
+@pytest.mark.parametrize("columns", ["20", "1000"])
+def test_tables_break_no_words_where_the_terminal_is_narrow(
+    work: Path, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    ran = run("models", "list", scratch=work, out="terminal")
+    rows = [line.split() for line in ran.out.splitlines()]
+    names = {path.name for path in paths.shipped("models").iterdir()}
+    assert names <= {row[0] for row in rows if len(row) == 5}
 
 
 @pytest.mark.parametrize("columns", ["0", "-1", "x", "1", ""])

@@ -169,9 +169,10 @@ def print_rows(rows: Sequence[Mapping[str, object]], as_json: bool) -> None:
 
 
 def print_table(rows: Sequence[Mapping[str, object]]) -> None:
-    """A table for people."""
+    """A table for people; cells are wrapped between words, and not at all where the terminal is too narrow for that."""
     from rich import box
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
@@ -182,6 +183,9 @@ def print_table(rows: Sequence[Mapping[str, object]]) -> None:
         table.add_row(*(Text("" if value is None else printable(str(value))) for value in row.values()))
     clear()
     console = Console() if sys.stdout.isatty() else Console(width=WIDE, color_system=None)
+    width = Measurement.get(console, console.options.update(max_width=WIDE), table)
+    if width.minimum > console.width:
+        console.width = width.maximum
     console.print(table)
     console.print()
 
