@@ -104,9 +104,21 @@ def upload(part: Path, url: str) -> None:
         else:
             system.makedirs(path.rpartition("/")[0], exist_ok=True)
             system.put_file(str(part), f"{path}.part")
-            system.mv(f"{path}.part", path)
+            rename(system, f"{path}.part", path)
     except Exception as error:
         raise OutputError(f"{url}: {one_line(error)}") from error
+
+
+def rename(system: Any, part: str, path: str) -> None:
+    """Give a complete file its name; where a store does not rename onto a file, that one is removed first."""
+    try:
+        system.mv(part, path)
+    except Exception:
+        if not system.exists(path):
+            raise
+    if system.exists(part):
+        system.rm_file(path)
+        system.mv(part, path)
 
 
 def write(url: str, data: bytes, force: bool) -> None:
@@ -122,7 +134,7 @@ def write(url: str, data: bytes, force: bool) -> None:
         else:
             system.makedirs(path.rpartition("/")[0], exist_ok=True)
             system.pipe_file(f"{path}.part", data)
-            system.mv(f"{path}.part", path)
+            rename(system, f"{path}.part", path)
     except OutputError:
         raise
     except Exception as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -180,6 +181,31 @@ def test_files_of_stores_without_atomic_writes_are_complete_or_absent(monkeypatc
     with pytest.raises(OutputError, match="gone"):
         remote.write("memory://out/b.bin", b"other", force=False)
     assert not store.exists("/out/b.bin")
+    store.rm("/out", recursive=True)
+
+
+@pytest.mark.parametrize("error", [None, FileExistsError("there")])
+def test_files_of_stores_that_do_not_rename_onto_files_are_replaced(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: OSError | None
+) -> None:
+    store = pytest.importorskip("fsspec").filesystem("memory")
+    monkeypatch.setattr(remote, "OBJECTS", set())
+    move = type(store).mv
+
+    def refusing(self: Any, part: str, path: str) -> None:
+        if not self.exists(path):
+            move(self, part, path)
+        elif error:
+            raise error
+
+    monkeypatch.setattr(type(store), "mv", refusing)
+    remote.write("memory://out/a.bin", b"old", force=False)
+    remote.write("memory://out/a.bin", b"new", force=True)
+    assert store.cat_file("/out/a.bin") == b"new"
+    (tmp_path / "part").write_bytes(b"newer")
+    remote.upload(tmp_path / "part", "memory://out/a.bin")
+    assert store.cat_file("/out/a.bin") == b"newer"
+    assert store.find("/out") == ["/out/a.bin"]
     store.rm("/out", recursive=True)
 
 
