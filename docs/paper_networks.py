@@ -21,8 +21,9 @@ from dcu.data import Item, Pair, items, pairs
 from dcu.evaluate.classifier import numbers_among, ranks
 from dcu.evaluate.cost import STREET, codec_cost, resnet_cost
 from dcu.evaluate.segmenter import LatentAnswer, RgbCounterpart, confusion, intersection_over_union, miou_error
+from dcu.geometry import CROP
 from dcu.image import standard_crop
-from dcu.nets.resnet import ResNet
+from dcu.nets.resnet import ResNet, shape_by_name
 from dcu.nets.rgb import to_input
 from dcu.tasks.classify import Classifier, build_network
 from dcu.tasks.segment import Segmenter
@@ -256,9 +257,19 @@ def costs(compared: Compared) -> Row:
         "parameters": model.card.parameters,
         "macs": own,
         "path_macs": path,
-        "images": training.steps * data["batch"],
+        "full_path_macs": None if compared.segments else full_size(compared, codec, decoding[compared.input]),
+        "images_seen": training.steps * data["batch"],
         "minutes": max((float(row["minutes"]) for row in curves() if row["name"] == compared.name), default=None),
     }
+
+
+def full_size(compared: Compared, codec: Codec, decoding: int) -> int:
+    """MACs from the file to the label at the paper's scale: full width, the stride in the 1x1 convolution, 224x224.
+
+    ``decoding`` is the cost per pixel of what comes before the network.
+    """
+    shape = shape_by_name(compared.network, codec.channels, 1.0, "1x1")
+    return resnet_cost(ResNet(shape, 1000), CROP) + decoding * CROP**2
 
 
 def measured(data: Path) -> Iterator[Row]:

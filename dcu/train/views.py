@@ -110,9 +110,9 @@ def check_training_data(items: Sequence[Item]) -> None:
 def hold_out(items: list[Item], count: int, datasets: Sequence[str] = ()) -> tuple[list[Item], list[Item]]:
     """The items to train on, and at most so many that are held out.
 
-    The latter can be read, and are of some data sets; where none of these is among the items, of all, and then a tenth of
-    them at most.
-    Which ones does not depend on a seed: a run that goes on from another one must not learn from what judged that one.
+    The latter can be read, and are of some data sets; where none of these is among the items, of all, and then a tenth
+    of them at most. Which ones does not depend on a seed: a run that goes on from another one must not learn from what
+    judged that one.
 
     Raises
     ------
