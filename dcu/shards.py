@@ -36,6 +36,8 @@ HEAD = MAGIC_AT + len(MAGIC)
 BUFFER = 20 * tarfile.BLOCKSIZE
 MOST_NAMES = 10**6
 """That a pattern stands for."""
+FAILED = re.compile(r"(.*) failed=(\d{8})", re.DOTALL)
+"""A shard's comment: what made it, and how many samples of its source failed."""
 BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
 
@@ -148,16 +150,18 @@ def members(file: BinaryIO, name: str) -> Iterator[tuple[str, bytes | InvalidInp
         raise InvalidInputError(f"{name}: not a whole uncompressed tar ({error})") from error
 
 
-def comment(file: BinaryIO, name: str) -> str | None:
-    """What :class:`Writer` was given as the comment of a shard; raises InvalidInputError where it is none."""
+def maker(file: BinaryIO, name: str) -> tuple[str | None, int]:
+    """What a shard states that made it, and how many samples failed; raises InvalidInputError where it is none."""
     metered = Metered(file)
     metered.allowance = MOST_HEADER
     try:
         with tarfile.open(fileobj=metered, mode="r|", bufsize=BUFFER) as archive:
             archive.next()
-            return archive.pax_headers.get("comment")
+            comment = archive.pax_headers.get("comment")
     except (tarfile.TarError, ValueError, LookupError, OverflowError, EOFError, RecursionError) as error:
         raise InvalidInputError(f"{name}: not a whole uncompressed tar ({error})") from error
+    stated = FAILED.fullmatch(comment or "")
+    return (stated[1], int(stated[2])) if stated else (comment, 0)
 
 
 def normal(path: str) -> str:
@@ -193,13 +197,22 @@ def looks_like_tar(head: bytes) -> bool:
 
 
 class Writer:
-    """Writes members to a tar; equal members and comments give equal bytes, whoever writes them when."""
+    """Writes members to a tar; equal members and comments give equal bytes, whoever writes them when.
 
-    def __init__(self, file: BinaryIO, comment: str) -> None:
+    The comment states ``made_by``, and how many samples failed: where the file can be written from its beginning, that is
+    known at its end.
+    """
+
+    def __init__(self, file: BinaryIO, made_by: str) -> None:
+        self.file, self.made_by = file, made_by
         self.archive = tarfile.TarFile.open(
-            fileobj=file, mode="w|", bufsize=BUFFER, format=tarfile.PAX_FORMAT, pax_headers={"comment": comment}
+            fileobj=file, mode="w|", bufsize=BUFFER, format=tarfile.PAX_FORMAT, pax_headers=self.headers(0)
         )
         self.names: set[str] = set()
+
+    def headers(self, failed: int) -> dict[str, str]:
+        """The global header of the tar, of equal size for any number."""
+        return {"comment": f"{self.made_by} failed={failed:08}"}
 
     def add(self, name: str, data: bytes) -> None:
         """Append a member; raises ValueError where one of that name is there."""
@@ -211,9 +224,12 @@ class Writer:
         self.archive.addfile(member, io.BytesIO(data))
         self.archive.members.clear()  # type: ignore[attr-defined]
 
-    def close(self) -> None:
-        """Write the end of the archive."""
+    def close(self, failed: int = 0) -> None:
+        """Write the end of the archive, and how many samples failed."""
         self.archive.close()
+        if failed:
+            self.file.seek(0)
+            self.file.write(tarfile.TarInfo.create_pax_global_header(self.headers(failed)))
 
     def abandon(self) -> None:
         """Write no more; what is written is no whole tar."""

@@ -22,8 +22,8 @@ ROWS_READ = 512
 """Rows that are read together."""
 URL = re.compile(r"[a-z][a-z0-9+.-]*:/")
 """How a URL begins, as a path."""
-MADE_BY = b"dcu"
-"""The metadata of Parquet tables that state what made them."""
+MADE_BY, FAILED = b"dcu", b"dcu.failed"
+"""The metadata of Parquet tables that state what made them, and how many of their inputs failed."""
 DIMENSIONS = 1280
 """Numbers of an embedding."""
 Schema = Mapping[str, str]
@@ -37,6 +37,9 @@ EMBEDDINGS = COLUMNS | {"label": "string", "embedding": "embedding"}
 class Writer(Protocol):
     """Takes the rows of a table one by one."""
 
+    failed: int
+    """How many inputs have no row, as they failed."""
+
     def add(self, row: Mapping[str, Any]) -> None:
         """Append a row."""
 
@@ -46,6 +49,8 @@ class Writer(Protocol):
 
 class JsonLines:
     """One JSON object per line."""
+
+    failed = 0
 
     def __init__(self, path: Path) -> None:
         self.file = path.open("w", encoding="utf-8")
@@ -61,6 +66,8 @@ class JsonLines:
 
 class Parquet:
     """Columns of a schema; rows are written in groups of ``ROWS_AT_ONCE``."""
+
+    failed = 0
 
     def __init__(self, path: Path, schema: Schema, made_by: str) -> None:
         import pyarrow.parquet
@@ -90,6 +97,8 @@ class Parquet:
         """Write what is left."""
         try:
             self.flush()
+            if self.failed:
+                self.writer.add_key_value_metadata({FAILED: str(self.failed)})
             self.writer.close()
         finally:
             self.file.close()
@@ -255,21 +264,38 @@ def columns(path: Path) -> list[str]:
         raise InvalidInputError(f"{path}: not a table, or damaged") from error
 
 
-def made_by(path: Path) -> str | None:
-    """What made a table, where it states that: JSON Lines do not; raises as :func:`read`."""
+def maker(path: Path) -> tuple[str | None, int]:
+    """What made a table, where it states that, and how many inputs failed: JSON Lines do not; raises as :func:`read`."""
     if path.suffix.lower() != ".parquet":
-        return None
-    stated = (parquet_schema(path).metadata or {}).get(MADE_BY)
-    return None if stated is None else stated.decode("utf-8", "surrogateescape")
+        return None, 0
+    stated = parquet_metadata(path)
+    made_by, failed = stated.get(MADE_BY), stated.get(FAILED, b"")
+    return (
+        None if made_by is None else made_by.decode("utf-8", "surrogateescape"),
+        int(failed) if failed.isdigit() else 0,
+    )
 
 
 def parquet_schema(path: Path) -> pyarrow.Schema:
     """The schema of a Parquet file; raises MissingInputError, InvalidInputError."""
+    with opened_parquet(path) as table:
+        return table.schema_arrow
+
+
+def parquet_metadata(path: Path) -> Mapping[bytes, bytes]:
+    """The metadata of a Parquet file; raises MissingInputError, InvalidInputError."""
+    with opened_parquet(path) as table:
+        return table.metadata.metadata or {}
+
+
+@contextmanager
+def opened_parquet(path: Path) -> Iterator[pyarrow.parquet.ParquetFile]:
+    """A Parquet file; raises MissingInputError, InvalidInputError."""
     import pyarrow.parquet
 
     try:
         with path.open("rb") as file, pyarrow.parquet.ParquetFile(file) as table:
-            return table.schema_arrow
+            yield table
     except OSError as error:
         raise MissingInputError(f"{path}: {error.strerror or error}") from error
     except (ValueError, TypeError) as error:  # pyarrow's are ValueError too

@@ -360,6 +360,33 @@ def test_what_failed_in_a_shard_is_retried_alone(
     assert (out / "0.tar").read_bytes() == (tmp_path / "whole.tar").read_bytes()
 
 
+@pytest.mark.parametrize("command", ["compress", "classify", "embed"])
+def test_samples_that_failed_are_not_forgotten(
+    dcu: Dcu, shard_of: Callable[[str, str], Path], tmp_path: Path, command: str
+) -> None:
+    """A finished shard states that it lacks some: a run without the first one's report fails again, and is retried."""
+    source, out, fresh = shard_of(command, "0.tar"), tmp_path / "out", tmp_path / "fresh"
+    whole = source.read_bytes()
+    bad = "k/2.png" if command == "compress" else "k/2.bin"
+    source.write_bytes(tar(list((members(source) | {bad: b""}).items())))
+    first = dcu(command, source, "-o", f"{out}/")
+    assert (first.code, "1 failed" in first.err) == (65, True)
+    for _ in range(2):
+        again = dcu(command, source, "-o", f"{out}/", "--report", tmp_path / "r.jsonl")
+        assert (again.code, again.err.count("1 of its samples failed before")) == (65, 1)
+        (row,) = rows(tmp_path / "r.jsonl")
+        assert (row["input"], row["status"]) == (str(source), "failed")
+    still = dcu(command, source, "-o", f"{out}/", "--retry", tmp_path / "r.jsonl", "--report", tmp_path / "r2.jsonl")
+    assert (still.code, "0 done, 1 failed" in still.err) == (65, True)
+    source.write_bytes(whole)
+    retried = dcu(command, source, "-o", f"{out}/", "--retry", tmp_path / "r.jsonl")
+    assert (retried.code, "1 done, 0 failed" in retried.err) == (0, True)
+    assert "1 skipped: done before" in dcu(command, source, "-o", f"{out}/").err
+    if command == "compress":
+        dcu(command, source, "-o", f"{fresh}/")
+        assert (out / "0.tar").read_bytes() == (fresh / "0.tar").read_bytes()
+
+
 def test_a_retry_can_be_repeated(dcu: Dcu, shard_of: Callable[[str, str], Path], tmp_path: Path) -> None:
     source, out, report = shard_of("compress", "0.tar"), tmp_path / "out", tmp_path / "r.jsonl"
     whole = source.read_bytes()

@@ -78,6 +78,8 @@ class Job:
 class Rows:
     """The rows of a table, in memory."""
 
+    failed = 0
+
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
 

@@ -38,6 +38,8 @@ class Output:
     """
 
     table = False
+    failed = 0
+    """How many samples of a shard have no result in its output."""
 
     def __init__(
         self,
@@ -73,17 +75,22 @@ class Output:
         place = Path(self.place(entry))
         return place if place.suffix.lower() == suffix.lower() else Path(f"{entry.name}{suffix}")
 
-    def finished(self, source: Source) -> bool:
-        """Whether the output of a source is there; raises OutputError where it is none of this run's."""
+    def finished(self, source: Source) -> int | None:
+        """How many samples failed when the output of a source was made; None where it is not there.
+
+        Raises OutputError where it is none of this run's.
+        """
         target = self.places.of(source)
         if not files.exists(target):
-            return False
+            return None
+        failed = 0
         with opened(target) as file:
             if source.shard:
-                self.check_maker(str(target), comment(file, str(target)))
+                made_by, failed = maker(file, str(target))
+                self.check_maker(str(target), made_by)
             elif self.recognize and (why := self.recognize(file.read(MOST_HEAD))):
                 raise OutputError(f"{target}: {why}")
-        return True
+        return failed
 
     def check_maker(self, name: str, made_by: str | None) -> None:
         """Raise OutputError where what is there was made by another command than this one."""
@@ -94,6 +101,14 @@ class Output:
     def shard(self, source: Source, stack: ExitStack, keep: bool) -> Output:
         """The output of a shard, complete once a stack ends; ``keep`` reads results of an earlier one to be copied."""
         return ShardOutput(self, source, stack, keep)
+
+    def extended(self, source: Source, stack: ExitStack) -> Output:
+        """The same with the results of an earlier one, of which it is not known which are missing."""
+        output = ShardOutput(self, source, stack, True)
+        with opened(output.target) as before:
+            members = shards.samples(before, str(output.target))
+            output.present = {sample.name(extension) for sample in members for extension in sample.members}
+        return output
 
     def put(self, entry: Entry, content: Any) -> bytes | None:
         """Write the result of an entry; the bytes of its file, None where it has none of its own."""
@@ -120,6 +135,7 @@ class ShardOutput(Output):
         before = stack.enter_context(opened(self.target)) if keep else None
         self.before = shards.samples(before, str(self.target)) if before else iter(())
         self.copied: str | None = None
+        self.present: set[str] = set()
         if self.target is None:
             file: BinaryIO = sys.stdout.buffer
         else:
@@ -130,7 +146,7 @@ class ShardOutput(Output):
     def close(self, kind: type[BaseException] | None, *_: object) -> None:
         """End the tar, unless an error ends it."""
         if kind is None:
-            self.writer.close()
+            self.writer.close(0 if self.target is None else self.failed)
         else:
             self.writer.abandon()
 
@@ -147,6 +163,9 @@ class ShardOutput(Output):
             if other not in self.writer.names:  # another image of the sample has brought them
                 self.writer.add(other, part)
         return data
+
+    def has(self, entry: Entry) -> bool:
+        return self.places.inside(entry).as_posix() in self.present
 
     def copy(self, entry: Entry) -> None:
         if entry.key == self.copied:
@@ -212,26 +231,36 @@ class TableOutput(Output):
             return self
         output = TableOutput(self.places, self.schema, self.made_by, self.force, self.extend)
         output.open(Path(str(self.places.of(source))), stack, keep)
+        stack.push(output.close)
         return output
 
-    def finished(self, source: Source) -> bool:
+    def extended(self, source: Source, stack: ExitStack) -> Output:
+        return self.shard(source, stack, keep=True)
+
+    def close(self, *_: object) -> None:
+        """State how many samples failed, before the table is complete."""
+        assert self.writer is not None
+        self.writer.failed = self.failed
+
+    def finished(self, source: Source) -> int | None:
         if self.places.file:
-            return isinstance(source, Entry) and self.has(source)
+            return 0 if isinstance(source, Entry) and self.has(source) else None
         path = Path(str(self.places.of(source)))
         if not files.exists(path):
-            return False
+            return None
         try:
             if tables.columns(path) != list(self.schema):
                 raise OutputError(f"{path}: exists already, with other columns; --force overwrites it")
-            self.check_table(path)
+            return self.check_table(path)
         except InvalidInputError as error:
             raise OutputError(str(error)) from error
-        return True
 
-    def check_table(self, path: Path) -> None:
-        """Refuse a table of another command; raises OutputError, InvalidInputError where it is damaged."""
-        if made_by := tables.made_by(path):
+    def check_table(self, path: Path) -> int:
+        """Refuse a table of another command; how many samples failed. Raises OutputError, InvalidInputError."""
+        made_by, failed = tables.maker(path)
+        if made_by:
             self.check_maker(str(path), made_by)
+        return failed
 
     def has(self, entry: Entry) -> bool:
         return tables.text(entry.name) in self.present
@@ -290,10 +319,10 @@ def check_report(report: Path | None, found: Inputs, targets: list[Output], list
     refuse(report, taken, "--report")
 
 
-def comment(file: BinaryIO, name: str) -> str | None:
-    """The comment of an existing shard; raises OutputError where it is none."""
+def maker(file: BinaryIO, name: str) -> tuple[str | None, int]:
+    """What made an existing shard, and how many samples failed; raises OutputError where it is none."""
     try:
-        return shards.comment(file, name)
+        return shards.maker(file, name)
     except InvalidInputError as error:
         raise OutputError(f"{name}: exists already and is not a shard; --force overwrites it") from error
 

@@ -24,7 +24,7 @@ from dcu.cli.files import Inputs, Source
 from dcu.cli.options import DeviceName
 from dcu.cli.outputs import Finished, Output
 from dcu.cli.report import TROUBLE, Report
-from dcu.errors import DcuError, OutputError
+from dcu.errors import DcuError, InvalidInputError, OutputError
 from dcu.jobs import MOST_BYTES, ordered
 from dcu.walk import BITSTREAMS
 
@@ -163,7 +163,8 @@ class Run:
                     continue
                 try:
                     skips = self.settings.skip_existing or any(target.table for target in self.targets)
-                    finished = skips and bool(self.targets) and all(target.finished(entry) for target in self.targets)
+                    there = [target.finished(entry) for target in self.targets] if skips else [None]
+                    finished = bool(there) and None not in there
                 except DcuError as error:
                     yield Entry(entry.name, None, entry.relative, error=error)
                     continue
@@ -179,29 +180,39 @@ class Run:
         keep = self.report.retries and not self.report.failed_whole(source.name)
         with self.report.of(source.name, counted=False), ExitStack() as stack:
             stack.enter_context(self.report.holding(source.name))
-            finished = [not keep and self.finished(target, source) for target in self.targets]
-            if finished and all(finished):
-                self.report.skip(source.name)
-                return
-            opened = [
-                Finished(target.places, target.made_by) if done else target.shard(source, stack, keep)
-                for target, done in zip(self.targets, finished, strict=True)
-            ]
+            there = [None if keep else self.finished(target, source) for target in self.targets]
+            if there and None not in there:
+                failed = max(number or 0 for number in there)
+                if not failed:
+                    self.report.skip(source.name)
+                    return
+                if not self.report.retries:
+                    raise InvalidInputError(f"{failed} of its samples failed before; --report and then --retry repeats them")
+                opened = [target.extended(source, stack) for target in self.targets]
+            else:
+                opened = [
+                    target.shard(source, stack, keep) if number is None else Finished(target.places, target.made_by)
+                    for target, number in zip(self.targets, there, strict=True)
+                ]
+            before = self.report.failed
             self.process_entries(
                 entries(source, self.settings.suffixes), opened, shown, self.settings.jobs, self.settings.chunk
             )
+            for output in opened:
+                output.failed = self.report.failed - before
 
-    def finished(self, target: Output, source: Source) -> bool:
-        """Whether the shard that would be written is there; raises OutputError where another file is.
+    def finished(self, target: Output, source: Source) -> int | None:
+        """How many samples failed when the shard that would be written was made; None where it is not there.
 
-        In a directory it is known by its name, and skipped without being asked to be.
+        In a directory it is known by its name, and skipped without being asked to be. Raises OutputError where another
+        file is there.
         """
-        if self.settings.force or not target.finished(source):
-            return False
+        if self.settings.force or (failed := target.finished(source)) is None:
+            return None
         named = target.places.directory is not None and source.name != "-"
         if not (named or self.settings.skip_existing or target.table):
             raise OutputError(f"{target.places.of(source)}: exists already; --force overwrites it")
-        return True
+        return failed
 
     def process_entries(
         self, wanted: Iterable[Entry], opened: Sequence[Output], shown: console.Counter, jobs: int, chunk: int
