@@ -48,7 +48,7 @@ def check_free(directory: Path, force: bool) -> None:
         raise OutputError(f"{there}: cannot be written")
     if force:
         return
-    if os.path.lexists(directory / store.CARD):
+    if any(os.path.lexists(directory / name) for name in (store.CARD, store.WEIGHTS)):
         raise OutputError(f"{directory}: model exists; use --force to overwrite it")
     searched = {os.path.realpath(place) for place in paths.search_path()}
     if os.path.realpath(directory.parent) in searched:

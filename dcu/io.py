@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import functools
+import hashlib
 import os
 import re
 import secrets
@@ -45,6 +46,37 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
         part.unlink(missing_ok=True)
         if lock >= 0:
             os.close(lock)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold the lock of a path that is written for long, beside it.
+
+    Raises
+    ------
+    BlockingIOError
+        Another process holds it.
+    OSError
+        The lock's file cannot be made.
+    """
+    place = path.with_name(f".dcu-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.part")
+    while True:
+        lock = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise
+        except OSError:  # a file system without locks
+            pass
+        if os.fstat(lock).st_nlink:  # else whoever had it has just removed it
+            break
+        os.close(lock)
+    try:
+        yield
+    finally:
+        place.unlink(missing_ok=True)
+        os.close(lock)
 
 
 def sync(path: Path) -> None:

@@ -23,7 +23,11 @@ EXIF = 1
 TIMES = (Base.DateTimeOriginal, Base.OffsetTimeOriginal, Base.SubsecTimeOriginal)
 """Of the EXIF directory."""
 LATITUDE, LONGITUDE, ALTITUDE = (1, 2), (3, 4), (5, 6)
-"""Tags of the GPS directory: the reference (N, S, E, W; 1 for below the sea), and the number."""
+"""Tags of the GPS directory: the reference, and the number."""
+SIGNS = {"N": 1, "S": -1, "E": 1, "W": -1, None: 1, b"\0": 1, b"\1": -1, 0: 1, 1: -1}
+"""Of references: of altitude 1 stands for below the sea."""
+MOST = {LATITUDE: 90.0, LONGITUDE: 180.0}
+"""Degrees."""
 
 
 def of_file(data: bytes) -> bytes:
@@ -100,17 +104,16 @@ def facts(metadata: bytes) -> dict[str, str | float]:
         found["taken"] = f"{time}{times.get(Base.OffsetTimeOriginal, '')}"
     for name, tags in (("latitude", LATITUDE), ("longitude", LONGITUDE), ("altitude", ALTITUDE)):
         number = signed(place.get(tags[0]), place.get(tags[1]))
-        if number is not None:
+        if number is not None and abs(number) <= MOST.get(tags, math.inf):
             found[name] = number
     return found
 
 
 def signed(reference: Any, value: Any) -> float | None:
-    """Degrees, minutes and seconds, or meters, as one number; None where it is not one."""
+    """Degrees, minutes and seconds, or meters, as one number; None where it is not one, or of no known reference."""
     try:
         parts = [float(part) for part in value] if isinstance(value, tuple) else [float(value)]
         number = sum((part / 60.0**index for index, part in enumerate(parts)), 0.0)
-        negative = reference in ("S", "W", b"\x01", 1)
-        return round(-number if negative else number, 7) if math.isfinite(number) else None
-    except (TypeError, ValueError, ZeroDivisionError):
+        return round(SIGNS[reference] * number, 7) if math.isfinite(number) else None
+    except (TypeError, ValueError, ZeroDivisionError, KeyError):
         return None

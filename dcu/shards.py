@@ -164,6 +164,12 @@ def maker(file: BinaryIO, name: str) -> tuple[str | None, int]:
     return (stated[1], int(stated[2])) if stated else (comment, 0)
 
 
+def is_whole(file: BinaryIO, size: int) -> bool:
+    """Whether a shard of ``size`` bytes ends as :class:`Writer` ends it; what is between is not read."""
+    file.seek(max(0, size - 2 * tarfile.BLOCKSIZE))
+    return size % tarfile.RECORDSIZE == 0 and not file.read().strip(b"\0")
+
+
 def normal(path: str) -> str:
     """A member's name without ``./`` and ``//``, as tars of a directory have them; unsafe ones stay as they are."""
     return path if path.startswith("/") or ".." in path.split("/") else posixpath.normpath(path)
@@ -199,8 +205,8 @@ def looks_like_tar(head: bytes) -> bool:
 class Writer:
     """Writes members to a tar; equal members and comments give equal bytes, whoever writes them when.
 
-    The comment states ``made_by``, and how many samples failed: where the file can be written from its beginning, that is
-    known at its end.
+    The comment states ``made_by``, and how many samples failed, which is known at the end: it is written then where the
+    file can be written from its beginning.
     """
 
     def __init__(self, file: BinaryIO, made_by: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dcu.errors import InvalidInputError, MissingInputError, OutputError, UnavailableError, UsageError
-from dcu.io import replacing
+from dcu.io import alone, replacing
 
 if TYPE_CHECKING:
     import pyarrow
@@ -22,6 +22,8 @@ ROWS_READ = 512
 """Rows that are read together."""
 URL = re.compile(r"[a-z][a-z0-9+.-]*:/")
 """How a URL begins, as a path."""
+NO_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Halves of characters, which JSON may hold, and which stand for no byte of a file's name."""
 MADE_BY, FAILED = b"dcu", b"dcu.failed"
 """The metadata of Parquet tables that state what made them, and how many of their inputs failed."""
 DIMENSIONS = 1280
@@ -99,9 +101,11 @@ class Parquet:
             self.flush()
             if self.failed:
                 self.writer.add_key_value_metadata({FAILED: str(self.failed)})
-            self.writer.close()
         finally:
-            self.file.close()
+            try:
+                self.writer.close()
+            finally:
+                self.file.close()
 
 
 def arrays(rows: Sequence[Mapping[str, Any]], schema: pyarrow.Schema) -> list[pyarrow.Array]:
@@ -123,6 +127,7 @@ def arrow(value: Any, kind: pyarrow.DataType) -> Any:
 
 def text(value: str) -> str:
     r"""Text as tables hold it: bytes of file names that are no UTF-8 as ``\xff``."""
+    value = NO_BYTES.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -186,12 +191,14 @@ def writing(path: Path, schema: Schema, made_by: str = "") -> Iterator[Writer]:
     check(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part:
+        with alone(path), replacing(path) as part:
             writer: Writer = JsonLines(part) if path.suffix.lower() == ".jsonl" else Parquet(part, schema, made_by)
             try:
                 yield writer
             finally:
                 writer.close()
+    except BlockingIOError as error:
+        raise OutputError(f"{path}: another run is writing it") from error
     except OSError as error:
         raise OutputError(f"{path}: {error.strerror or error}") from error
 
@@ -264,8 +271,15 @@ def columns(path: Path) -> list[str]:
         raise InvalidInputError(f"{path}: not a table, or damaged") from error
 
 
+def fits(path: Path, schema: Schema) -> bool:
+    """Whether a table has these columns, in Parquet of these types too; raises as :func:`read`."""
+    if path.suffix.lower() == ".parquet":
+        return bool(parquet_schema(path).equals(arrow_schema(schema)))
+    return columns(path) in ([], list(schema))
+
+
 def maker(path: Path) -> tuple[str | None, int]:
-    """What made a table, where it states that, and how many inputs failed: JSON Lines do not; raises as :func:`read`."""
+    """What made a table, and how many inputs failed, where it states that, as Parquet does; raises as :func:`read`."""
     if path.suffix.lower() != ".parquet":
         return None, 0
     stated = parquet_metadata(path)

@@ -19,6 +19,8 @@ from typing import Generic, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from dcu.errors import UnavailableError
+
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
@@ -119,7 +121,13 @@ def workers(count: int) -> ThreadPoolExecutor:
                 torch.set_num_threads(1)
                 everyone.wait()
 
-            list(PROCESS.pool.map(begin, range(count)))
+            try:
+                list(PROCESS.pool.map(begin, range(count)))
+            except RuntimeError as error:  # the system allows no more
+                everyone.abort()
+                PROCESS.pool.shutdown(cancel_futures=True)
+                PROCESS.pool = None
+                raise UnavailableError(f"cannot start {count} threads: lower --jobs") from error
             torch.set_num_threads(before)  # of threads to come, for which any call sets it
         return PROCESS.pool
 

@@ -72,6 +72,14 @@ def test_own_classes_answer_only_when_asked(dcu: Dcu, labels: Path, bins: Path) 
     assert {answer["network"] for answer in dcu("classify", bins, "--json").lines} == {"classifier-0.0983"}
 
 
+def test_weights_that_are_no_models_are_not_overwritten(dcu: Dcu, labels: Path, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "weights.safetensors").write_bytes(b"of something else")
+    answer = dcu("train", "head", labels, "--out", tmp_path / "own")
+    assert (answer.code, "--force" in answer.err) == (73, True)
+    assert (tmp_path / "own" / "weights.safetensors").read_bytes() == b"of something else"
+
+
 def test_wnids_keep_their_names(dcu: Dcu, labels: Path, tmp_path: Path) -> None:
     (labels / "dark").rename(labels / "n01440764")
     assert dcu("train", "head", labels, "--out", tmp_path / "own").code == 0

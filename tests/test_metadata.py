@@ -81,6 +81,16 @@ def test_a_place_that_is_no_number_is_left_out() -> None:
     assert metadata.facts(metadata.of_file(out.getvalue())) == {}
 
 
+@pytest.mark.parametrize(
+    "place", [{1: "N", 2: (999.0, 99.0, 99.0)}, {3: "W", 4: (181.0, 0.0, 0.0)}, {1: "X", 2: (33.0, 0.0, 0.0)}]
+)
+def test_a_place_that_does_not_exist_is_left_out(place: dict[int, Any]) -> None:
+    exif, out = Image.Exif(), io.BytesIO()
+    exif.get_ifd(IFD.GPSInfo).update(place)
+    Image.fromarray(smooth_image(40, 52)).save(out, "JPEG", exif=exif)
+    assert metadata.facts(metadata.of_file(out.getvalue())) == {}
+
+
 def test_records_of_unknown_types_are_passed_over() -> None:
     assert metadata.facts(b"\x09\x02ab" + metadata.of_file(photograph()))["altitude"] == 12.5
 

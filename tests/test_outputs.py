@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
 import io
+import json
 import os
 import tarfile
 from collections.abc import Sequence
@@ -12,6 +15,7 @@ import pytest
 
 from dcu import store, tables
 from dcu.codec import Codec
+from dcu.io import alone
 from dcu.tasks.classify import Classifier
 
 from .conftest import Dcu, one_line, png, smooth_image, tar
@@ -173,6 +177,114 @@ def test_names_that_are_no_utf8(dcu: Dcu, bins: Path, tmp_path: Path) -> None:
     place = tmp_path / os.fsdecode(b"caf\xe9")
     assert dcu("embed", bins, "-o", place / "f.parquet").code == 0
     assert [row["key"] for row in tables.read(place / "f.parquet", ["key"])] == ["0", "1"]
+
+
+def test_a_table_that_could_not_be_written_replaces_nothing(
+    dcu: Dcu, bins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a full disk: what was written of a row is not the end of a table."""
+    table = tmp_path / "t.jsonl"
+    dcu("classify", bins, "-o", table)
+    before, add = table.read_bytes(), tables.JsonLines.add
+
+    def full(self: tables.JsonLines, row: dict[str, object]) -> None:
+        if row["key"] == "1":
+            self.file.write('{"inp')
+            raise OSError(errno.ENOSPC, "No space left on device")
+        add(self, row)
+
+    monkeypatch.setattr(tables.JsonLines, "add", full)
+    for option in ("--force", "--skip-existing"):
+        answer = dcu("classify", bins, "-o", table, option, "-q")
+        assert (answer.code, answer.err) == (73, f"dcu: {table}: No space left on device\n")
+        assert table.read_bytes() == before
+    assert dcu("classify", bins, "-o", tmp_path / "new.jsonl").code == 73
+    assert not (tmp_path / "new.jsonl").exists()
+
+
+def test_two_runs_do_not_write_one_table(dcu: Dcu, bins: Path, tmp_path: Path) -> None:
+    table = tmp_path / "t.jsonl"
+    with alone(table):
+        answer = dcu("classify", bins, "-o", table)
+    assert (answer.code, answer.err) == (73, f"dcu: {table}: another run is writing it\n")
+    assert dcu("classify", bins, "-o", table).code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bins", "t.jsonl"]
+
+
+@pytest.mark.parametrize("value", [5, None, "\ud800"])
+@pytest.mark.parametrize("option", ["--skip-existing", "--retry"])
+def test_rows_that_are_no_rows_of_a_run(dcu: Dcu, bins: Path, tmp_path: Path, option: str, value: object) -> None:
+    table = tmp_path / "t.jsonl"
+    dcu("classify", bins, "-o", table)
+    row = json.loads(table.read_text().splitlines()[0]) | {"input": value}
+    if option == "--retry":
+        table.write_text(json.dumps(row | {"status": "failed"}) + "\n")
+        answer = dcu("classify", bins, "-o", tmp_path / "new.jsonl", option, table, "-q")
+    else:
+        table.write_text(json.dumps(row) + "\n")
+        answer = dcu("classify", bins, "-o", table, option, "-q")
+    assert answer.code in (0, 2, 65)
+    assert not answer.err or one_line(answer.err)
+
+
+def test_tables_with_columns_of_other_types(dcu: Dcu, bins: Path, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow.parquet")
+    table = tmp_path / "t.parquet"
+    dcu("embed", bins, "-o", table)
+    found = pyarrow.read_table(table)
+    other = found.set_column(0, "input", [[1, 2]])
+    pyarrow.write_table(other.replace_schema_metadata(found.schema.metadata), table)
+    answer = dcu("embed", bins, "-o", table, "--skip-existing")
+    assert (answer.code, "exists already, with other columns" in answer.err) == (73, True)
+    assert one_line(answer.err)
+
+
+def test_damaged_outputs_are_no_finished_ones(dcu: Dcu, tmp_path: Path) -> None:
+    image, out = tmp_path / "a.png", tmp_path / "a.bin"
+    image.write_bytes(png(smooth_image(32, 24)))
+    dcu("compress", image, "-o", out)
+    whole = out.read_bytes()
+    for damaged in (whole[:-1], whole + b"x", b""):
+        out.write_bytes(damaged)
+        answer = dcu("compress", image, "-o", out, "--skip-existing")
+        assert (answer.code, "--force overwrites it" in answer.err) == (73, True)
+        assert out.read_bytes() == damaged
+    (tmp_path / "b.png").write_bytes(b"")
+    out.write_bytes(whole)
+    assert dcu("decode", out, "-o", tmp_path / "b.png", "--skip-existing").code == 73
+    source = shard(tmp_path / "in" / "0.tar")
+    assert dcu("compress", source, "-o", f"{tmp_path}/out/").code == 0
+    made = tmp_path / "out" / "0.tar"
+    made.write_bytes(made.read_bytes()[:5120])
+    answer = dcu("compress", source, "-o", f"{tmp_path}/out/")
+    assert (answer.code, "damaged" in answer.err) == (73, True)
+
+
+def test_files_that_are_too_large_for_a_target_are_no_finished_ones(dcu: Dcu, tmp_path: Path) -> None:
+    image, out = tmp_path / "a.png", tmp_path / "a.bin"
+    image.write_bytes(png(smooth_image(64, 48)))
+    chosen = ("compress", image, "-o", out, "--codec", "codec-2")
+    dcu(*chosen, "--quality", "63")
+    size = out.stat().st_size
+    answer = dcu(*chosen, "--target-bytes", size - 1, "--skip-existing")
+    assert (answer.code, f"of {size} bytes, more than {size - 1}" in answer.err) == (73, True)
+    assert dcu(*chosen, "--target-bytes", size, "--skip-existing").code == 0
+
+
+def test_samples_of_a_shard_that_was_not_read_are_among_the_inputs(dcu: Dcu, tmp_path: Path) -> None:
+    source, out, report = tmp_path / "0.tar", tmp_path / "out", tmp_path / "r.jsonl"
+    source.write_bytes(tar([("0.png", png(smooth_image(32, 24))), ("1.png", b"")]))
+    dcu("compress", source, "-o", f"{out}/", "--report", report)
+    answer = dcu("compress", source, "-o", f"{out}/", "--retry", report, "--background", "black", "-q")
+    assert (answer.code, "not among the inputs" in answer.err) == (73, False)
+    assert one_line(answer.err)
+
+
+def test_a_list_of_windows(dcu: Dcu, tmp_path: Path) -> None:
+    """With a byte order mark, and two characters at the end of a line."""
+    (tmp_path / "a.png").write_bytes(png(smooth_image(32, 24)))
+    (tmp_path / "list").write_bytes(codecs.BOM_UTF8 + os.fsencode(tmp_path / "a.png") + b"\r\n")
+    assert dcu("compress", "--files-from", tmp_path / "list", "-o", f"{tmp_path}/out").code == 0
 
 
 def test_a_list_with_a_nul_byte(dcu: Dcu, tmp_path: Path) -> None:

@@ -76,17 +76,54 @@ def test_conditions_come_before_the_search(index: Path) -> None:
     assert found(index, 5, 0, where="label in ('dog', 'tea') and key < '2'") == [("1.bin", 0.7071)]
 
 
-@pytest.mark.parametrize("where", ["", "label =", "lable = 'cat'", "label + 3", "label", "cast(input as int) = 1"])
+@pytest.mark.parametrize(
+    "where", ["", "label =", "lable = 'cat'", "label + 3", "label", "cast(input as int) = 1", "true; x"]
+)
 def test_conditions_that_are_none(index: Path, where: str) -> None:
     with pytest.raises(UsageError, match=r"^--where: [^\n]+$"):
         Index(index).search(axes(1), where=where)
 
 
+def test_a_semicolon_in_text(index: Path) -> None:
+    assert found(index, 5, 0, where="label = 'tea;'") == []
+
+
+def test_more_hits_than_rows(index: Path) -> None:
+    for top in (4, 2**32, 10**20):
+        assert found(index, 5, 0, top=top) == found(index, 5, 0, top=top, exact=True) == EXPECTED
+
+
+def test_nothing_is_similar_to_zero(index: Path) -> None:
+    with pytest.raises(InvalidInputError, match="zero"):
+        found(index, 0, 0)
+
+
+def test_zero_embeddings_are_left_out(dcu: Dcu, tmp_path: Path) -> None:
+    """As of images of a few pixels: one of them is told, and the others are indexed."""
+    table = write(tmp_path / "a.parquet", [axes(1, 0), axes(0, 0), axes(0, 0), axes(0, 1)])
+    answer = dcu("index", "build", table, "-o", tmp_path / "index")
+    assert answer.code == 65
+    assert "2 embeddings of n, 2 added" in answer.out
+    assert answer.err == "dcu: 1.bin: its embedding is zero; left out, 2 such in total\n"
+    assert found(tmp_path / "index", 1, 0) == [("0.bin", 1.0), ("3.bin", 0.0)]
+
+
+def test_labels_of_other_inputs(dcu: Dcu, tmp_path: Path) -> None:
+    labels, table = tmp_path / "labels.jsonl", write(tmp_path / "a.parquet", THREE)
+    labels.write_text('{"input": "/elsewhere/1.bin", "label": "tabby cat"}\n')
+    answer = dcu("index", "build", table, "-o", tmp_path / "index", "--labels", labels)
+    assert (answer.code, "labels of none of the tables' inputs" in answer.err) == (65, True)
+    assert not (tmp_path / "index").exists()
+    labels.write_text('{"input": "1.bin", "label": "tabby cat"}\n')
+    answer = dcu("index", "build", table, "-o", tmp_path / "index", "--labels", labels)
+    assert "3 added, 0 skipped, 1 labeled" in answer.out
+
+
 def test_rows_are_added_once(index: Path, tmp_path: Path) -> None:
     more = write(tmp_path / "more.jsonl", [axes(1, 0.5)], names="new/")
     again = tmp_path / "a.parquet"
-    assert Index(index).add([more, again, more]) == indexes.Added("n", 1, 4, 4)
-    assert Index(index).add([more]) == indexes.Added("n", 0, 1, 4)
+    assert Index(index).add([more, again, more]) == indexes.Added("n", 1, 4, 4, 0, [])
+    assert Index(index).add([more]) == indexes.Added("n", 0, 1, 4, 0, [])
     assert found(index, 1, 0.5, top=1) == [("new/0.bin", 1.0)]
     assert len(found(index, 1, 0)) == 4
 
@@ -135,7 +172,7 @@ def damaged(path: Path) -> Path:
 FAULTS: dict[str, Callable[[Path], Any]] = {
     "nan": lambda d: write(d / "x.parquet", [axes(1), axes(np.nan)]),
     "infinite": lambda d: write(d / "x.jsonl", [axes(1), axes(1e9)]),
-    "zero": lambda d: write(d / "x.parquet", [axes(1), axes(0)]),
+    "zero": lambda d: write(d / "x.parquet", [axes(0), axes(0)]),
     "no rows": lambda d: write(d / "x.parquet", []),
     "empty": lambda d: write(d / "x.jsonl", []),
     "half a table": lambda d: damaged(d / "x.parquet"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dcu import engines, paths, threads
 from dcu.codec import Codec, codec_of
+from dcu.errors import UnavailableError
 from dcu.image import read_image
 from dcu.tasks.classify import Classifier
 from dcu.tasks.segment import Segmenter
@@ -95,6 +97,22 @@ def test_all_threads_share_an_image_only_where_that_changes_nothing() -> None:
 
 
 @pytest.mark.usefixtures("two_threads")
+def test_threads_that_cannot_be_started_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the system allows no more: those that were started end."""
+    start = threading.Thread.start
+
+    def limited(self: threading.Thread) -> None:
+        if self.name.startswith("dcu") and self.name.endswith("_2"):
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", limited)
+        with pytest.raises(UnavailableError, match="cannot start 5 threads: lower --jobs"):
+            threads.workers(5)
+    assert list(threads.workers(5).map(abs, [-1])) == [1]
+
+
 def test_workers_use_one_thread_each_and_leave_the_program_its_own() -> None:
     assert threads.each(lambda _: torch.get_num_threads(), [0, 0, 0]) == [1, 1, 1]
     assert torch.get_num_threads() == 2

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dcu import store
-from dcu.bitstream import read_head
+from dcu.bitstream import CHECKSUM_BYTES, read_head
 from dcu.cli import cluster, console, files, options, places, plan, run
 from dcu.cli.bounded import pixels_of
 from dcu.cli.entries import Entry
@@ -95,14 +95,21 @@ class Goal:
         self.check_fixed()
         return lambda image, _: codec.compress(image)
 
-    def recognize(self, head: bytes) -> str | None:
-        """Why a bitstream that exists is none of this goal, by its first bytes; None where it may be."""
+    def recognize(self, head: bytes, size: int | None) -> str | None:
+        """Why a file that exists is no bitstream of this goal, by its first bytes and its size, if it is known.
+
+        None where it may be.
+        """
         try:
-            header = read_head(memoryview(head)).header
+            found = read_head(memoryview(head))
         except InvalidInputError:
             return "exists already and is not a bitstream; --force overwrites it"
-        differs = None
-        if header.codec != self.model.identity:
+        differs, header = None, found.header
+        if size is not None and size != found.end + CHECKSUM_BYTES:
+            differs = "damaged"
+        elif self.target_bytes is not None and size is not None and size > self.target_bytes:
+            differs = f"of {size} bytes, more than {self.target_bytes}"
+        elif header.codec != self.model.identity:
             differs = "made by another codec"
         elif header.machines != self.machines:
             differs = f"made for {'machines' if header.machines else 'people'}"
@@ -136,7 +143,16 @@ class Goal:
             fit=self.fit,
             machines=self.machines,
         )
-        return lambda image, metadata: compress(image, metadata=metadata)
+
+        def write(image: ImageArray, metadata: bytes) -> bytes:
+            try:
+                return compress(image, metadata=metadata)
+            except UsageError as error:
+                if self.target_bytes is None or self.fit:
+                    raise
+                raise UsageError(f"{error}; --fit reduces the image") from error
+
+        return write
 
     def check_fixed(self) -> None:
         """Refuse what a codec of one rate cannot be asked for; raises UsageError."""
@@ -276,17 +292,17 @@ class Compressor:
             if self.thumbnail:
                 image = thumbnail_of(image)
             data = self.write(image, metadata.of_file(content) if self.keep_metadata else b"")
-        area = image.shape[0] * image.shape[1]
+        width, height = read_head(memoryview(data)).sizes[-1]  # --fit may have reduced the image
         facts = {
             "input": entry.name,
             "output": None,
             "codec": self.codec.name,
             "precision": self.codec.precision,
             "bytes": len(data),
-            "bpp": round(8 * len(data) / area, 6),
+            "bpp": round(8 * len(data) / (width * height), 6),
             "seconds": None,
         }
         if self.codec.points > 1:
             facts |= {"quality": self.codec.quality(data)}
         made_by = {"codec": self.codec.name, "precision": self.codec.precision}
-        return Result([data], facts, recorded=made_by | {"width": image.shape[1], "height": image.shape[0]})
+        return Result([data], facts, recorded=made_by | {"width": width, "height": height})

@@ -17,7 +17,7 @@ from typing import Any, TextIO, TypeVar
 from dcu.errors import OutputError
 
 T = TypeVar("T")
-UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 """Control characters, separators of lines, marks that turn the direction of text, and bytes that are no text."""
 WIDE = 1000
 """Columns of tables that are no terminal's: no cell is wrapped."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import os
@@ -204,7 +205,7 @@ def lines(listed: str) -> list[str]:
         raise MissingInputError(f"{listed}: {error.strerror}") from error
     if len(data) > MOST_LIST:
         raise InvalidInputError(f"{listed}: larger than {MOST_LIST >> 20} MiB")
-    names = [os.fsdecode(line.removesuffix(b"\r")) for line in data.split(b"\n")]
+    names = [os.fsdecode(line.removesuffix(b"\r")) for line in data.removeprefix(codecs.BOM_UTF8).split(b"\n")]
     if any("\0" in name for name in names):
         raise InvalidInputError(f"{listed}: names are one per line, and none has a NUL byte")
     if "-" in names:

@@ -10,6 +10,7 @@ import typer
 
 from dcu.cli import options
 from dcu.cli.console import complain, outlive_stdout, print_json, say
+from dcu.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from dcu.search.index import Added, Index
@@ -131,9 +132,14 @@ def show(added: Added, path: Path, json: bool, quiet: bool) -> None:
     if json:
         print_json({"index": str(path)} | asdict(added))
     else:
-        say(f"{path}: {added.count:,} embeddings of {added.network}, {added.added:,} added, {added.skipped:,} skipped")
+        counts = f"{added.added:,} added, {added.skipped:,} skipped"
+        counts += f", {added.labeled:,} labeled" if added.labeled else ""
+        say(f"{path}: {added.count:,} embeddings of {added.network}, {counts}")
     if not quiet:
         advise(Index(path))
+    if added.zero:
+        complain(f"{added.zero[0]}: its embedding is zero; left out, {len(added.zero)} such in total")
+        raise typer.Exit(InvalidInputError.exit_code)
 
 
 def advise(index: Index) -> None:

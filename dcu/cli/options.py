@@ -15,6 +15,7 @@ CHUNK = 8
 """Bitstreams that one job reads and classifies at once."""
 ON_DEVICE = 32
 """Images that wait for a GPU beside those that the CPU works on: what is computed together there."""
+MOST_JOBS = 512
 DeviceName = Literal["auto", "cpu", "cuda"]
 Engine = Literal["auto", "pytorch", "onnx", "int8"]
 """As `dcu.engines.NAMES`, which needs torch."""
@@ -59,7 +60,15 @@ Retry = Annotated[
 ]
 Jobs = Annotated[
     int | None,
-    typer.Option("--jobs", "-j", metavar="N", min=1, help="Images processed in parallel.", show_default="all cores"),
+    typer.Option(
+        "--jobs",
+        "-j",
+        metavar="N",
+        min=1,
+        max=MOST_JOBS,
+        help="Images processed in parallel.",
+        show_default="all cores",
+    ),
 ]
 ExecutorName = Literal["local", "ray"]
 Executor = Annotated[
@@ -84,7 +93,7 @@ Workers = Annotated[
 Gpus = Annotated[
     float | None, typer.Option("--gpus-per-worker", metavar="F", min=0, help="GPUs of each Ray worker, such as 0.25.")
 ]
-OldThreads = Annotated[int | None, typer.Option("--threads", min=1, hidden=True)]
+OldThreads = Annotated[int | None, typer.Option("--threads", min=1, max=MOST_JOBS, hidden=True)]
 """The name of --jobs in version 0.1."""
 Precision = Annotated[
     Literal["auto", "float32", "bfloat16"],
@@ -125,7 +134,8 @@ EngineName = Annotated[
     ),
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", metavar="N", min=1, help="CPU threads.", show_default="all cores")
+    int | None,
+    typer.Option("--threads", metavar="N", min=1, max=MOST_JOBS, help="CPU threads.", show_default="all cores"),
 ]
 Device = Annotated[DeviceName, typer.Option("--device", help="Device to run networks on.")]
 

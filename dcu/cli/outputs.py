@@ -34,7 +34,8 @@ class Output:
     encode : callable, optional
         A result's content as the bytes of a file.
     recognize : callable, optional
-        Why an existing file, by its first bytes, is none that this run would write; None where it may be.
+        Why an existing file, by its first bytes and its size, is none that this run would write; None where it may be.
+        The size of remote ones is not known.
     """
 
     table = False
@@ -47,7 +48,7 @@ class Output:
         made_by: str,
         force: bool = False,
         encode: Callable[[Any], bytes] = bytes,
-        recognize: Callable[[bytes], str | None] | None = None,
+        recognize: Callable[[bytes, int | None], str | None] | None = None,
     ) -> None:
         self.places, self.made_by, self.force = places, made_by, force
         self.encode, self.recognize = encode, recognize
@@ -85,10 +86,15 @@ class Output:
             return None
         failed = 0
         with opened(target) as file:
+            size = os.fstat(file.fileno()).st_size if isinstance(target, Path) else None
             if source.shard:
                 made_by, failed = maker(file, str(target))
                 self.check_maker(str(target), made_by)
-            elif self.recognize and (why := self.recognize(file.read(MOST_HEAD))):
+                if size is not None and not shards.is_whole(file, size):
+                    raise OutputError(f"{target}: exists already and is damaged; --force overwrites it")
+            elif size == 0:
+                raise OutputError(f"{target}: exists already and is empty; --force overwrites it")
+            elif self.recognize and (why := self.recognize(file.read(MOST_HEAD), size)):
                 raise OutputError(f"{target}: {why}")
         return failed
 
@@ -205,25 +211,25 @@ class TableOutput(Output):
             if there and not self.extend:
                 files.check_free(path, self.force)
             self.open(path, stack, there and self.extend)
+            if not (there and self.extend):  # another run may have made it before this one held its lock
+                files.check_free(path, self.force)
 
     def open(self, path: Path, stack: ExitStack, extend: bool) -> None:
         """Open the table at a path."""
-        rows: Iterator[dict[str, Any]] = iter(())
-        if extend:
-            self.check_table(path)
-            rows = tables.read(path, list(self.schema))
         self.writer = stack.enter_context(tables.writing(path, self.schema, self.made_by))
-        for row in rows:
+        if not extend:
+            return
+        self.check_table(path)
+        for row in tables.read(path, list(self.schema)):
+            if not isinstance(row["input"], str):
+                raise InvalidInputError(f"{path}: a row has no input")
             self.add(row)
             self.present.add(tables.text(row["input"]))
 
     def add(self, row: dict[str, Any]) -> None:
-        """Append a row; raises OutputError."""
+        """Append a row; raises OSError, which is no entry's: the table is damaged then."""
         assert self.writer is not None
-        try:
-            self.writer.add(row)
-        except OSError as error:
-            raise OutputError(f"{self.places.file or self.places.directory}: {error.strerror or error}") from error
+        self.writer.add(row)
 
     def shard(self, source: Source, stack: ExitStack, keep: bool) -> Output:
         """The table itself, or where there is one for each shard, that of a shard."""
@@ -249,14 +255,14 @@ class TableOutput(Output):
         if not files.exists(path):
             return None
         try:
-            if tables.columns(path) != list(self.schema):
-                raise OutputError(f"{path}: exists already, with other columns; --force overwrites it")
             return self.check_table(path)
         except InvalidInputError as error:
             raise OutputError(str(error)) from error
 
     def check_table(self, path: Path) -> int:
         """Refuse a table of another command; how many samples failed. Raises OutputError, InvalidInputError."""
+        if not tables.fits(path, self.schema):
+            raise OutputError(f"{path}: exists already, with other columns; --force overwrites it")
         made_by, failed = tables.maker(path)
         if made_by:
             self.check_maker(str(path), made_by)

@@ -72,6 +72,8 @@ class Report:
         self.failed_before = None if retried is None else failures(retried)
         self.seen: set[str] = set()
         self.settled: set[str] = set()
+        self.unreached: set[str] = set()
+        """Shards that failed, with the samples that may be in them."""
         self.held: list[dict[str, Any]] | None = None
         self.table: tables.Writer | None = None
         self.rows = 0
@@ -170,6 +172,7 @@ class Report:
         else:
             raise error
         self.failed += 1
+        self.unreached.add(f"{spelled(name)}/")
         self.exit_code = self.exit_code or code
         self.complain(message if isinstance(error, OutputError) else f"{name or repr(name)}: {message}")
         if self.json:
@@ -211,9 +214,16 @@ class Report:
         except OSError as error:
             raise OutputError(f"--report: {error.strerror or error}") from error
 
+    def within_unreached(self, name: str) -> bool:
+        """Whether a sample is of a shard that failed, perhaps before the sample was read."""
+        return any(f"{name[:at]}/" in self.unreached for at, letter in enumerate(name) if letter == "/")
+
     def finish(self, facts: str = "") -> int:
         """End a run over a directory with a summary, which ends with ``facts``; the exit code."""
-        if missing := sorted((self.failed_before or frozenset()) - self.seen):
+        missing = sorted(
+            name for name in (self.failed_before or frozenset()) - self.seen if not self.within_unreached(name)
+        )
+        if missing:
             complain(f"--retry: {len(missing)} that failed are not among the inputs, such as {missing[0]}")
             self.exit_code = self.exit_code or UsageError.exit_code
         if self.found.many and not self.quiet:

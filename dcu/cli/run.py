@@ -187,7 +187,9 @@ class Run:
                     self.report.skip(source.name)
                     return
                 if not self.report.retries:
-                    raise InvalidInputError(f"{failed} of its samples failed before; --report and then --retry repeats them")
+                    raise InvalidInputError(
+                        f"{failed} of its samples failed before; --report and then --retry repeats them"
+                    )
                 opened = [target.extended(source, stack) for target in self.targets]
             else:
                 opened = [

@@ -44,6 +44,10 @@ class Rows:
     known: set[str] = field(default_factory=set)
     taken: int = 0
     repeated: int = 0
+    zero: list[str] = field(default_factory=list)
+    """Inputs whose embedding is zero, as of images of a few pixels: they are similar to nothing, and left out."""
+    labeled: int = 0
+    """How many rows have a label of ``labels``."""
 
     def batches(self) -> Iterator[pyarrow.RecordBatch]:
         """The rows as Arrow has them.
@@ -53,16 +57,22 @@ class Rows:
         MissingInputError
             A table cannot be opened.
         InvalidInputError
-            One is damaged, has no rows, lacks a column, or holds no embedding of ``DIMENSIONS`` finite numbers of which
-            one is not 0; rows of two networks.
+            One is damaged, has no rows, lacks a column, or holds no embedding of ``DIMENSIONS`` finite numbers; rows of
+            two networks; all embeddings are zero; labels of none of the rows.
         """
+        read = 0
         for path in self.paths:
             empty = True
             for batch in batches(path):
                 empty = False
+                read += len(batch)
                 yield self.checked(path, batch)
             if empty:
                 raise InvalidInputError(f"{path}: has no rows")
+        if len(self.zero) == read:
+            raise InvalidInputError(f"{self.paths[0]}: all embeddings are zero")
+        if self.labels and not self.labeled:
+            raise InvalidInputError(f"labels of none of the tables' inputs: such as {min(self.labels)}")
 
     def checked(self, path: Path, batch: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
         """The rows of a batch that are new, labeled; raises InvalidInputError."""
@@ -72,12 +82,14 @@ class Rows:
         inputs = columns["input"]
         if None in inputs or None in columns["network"]:
             raise InvalidInputError(f"{path}: a row has no input or no network")
-        vectors(path, inputs, batch["embedding"])
+        zero = lengths(path, inputs, batch["embedding"]) == 0
+        self.zero += [name for name, without in zip(inputs, zero, strict=True) if without]
+        self.labeled += sum(name in self.labels for name in inputs)
         self.network = self.network or columns["network"][0]
         if other := set(columns["network"]) - {self.network}:
             raise InvalidInputError(f"{path}: embeddings of {min(other)}; the index is of {self.network}")
         columns["label"] = [self.labels.get(name, own) for name, own in zip(inputs, columns["label"], strict=True)]
-        new = list(map(self.is_new, inputs))
+        new = [not without and self.is_new(name) for name, without in zip(inputs, zero, strict=True)]
         arrays = [pyarrow.array(columns[name], pyarrow.string()) for name in TEXT]
         whole = pyarrow.record_batch([*arrays, batch["embedding"]], schema=tables.arrow_schema(EMBEDDINGS))
         return whole.filter(pyarrow.array(new, pyarrow.bool_()))
@@ -115,16 +127,15 @@ def batches(path: Path) -> Iterator[pyarrow.RecordBatch]:
         raise InvalidInputError(f"{path}: not a table of embeddings, which have {DIMENSIONS} numbers each") from error
 
 
-def vectors(path: Path, inputs: Sequence[str], column: pyarrow.Array) -> NDArray[np.float16]:
-    """The embeddings (n, 1280) of a column; raises InvalidInputError where one is none."""
+def lengths(path: Path, inputs: Sequence[str], column: pyarrow.Array) -> NDArray[np.float32]:
+    """The lengths (n,) of the embeddings of a column; raises InvalidInputError where one is none."""
     if column.null_count:
         raise InvalidInputError(f"{path}: a row has no embedding")
-    found = matrix(column)
     with np.errstate(over="ignore"):
-        lengths = np.linalg.norm(found.astype(np.float32), axis=1)
-    for what, wrong in (("not finite", ~np.isfinite(lengths)), ("zero", lengths == 0)):
-        if wrong.any():
-            raise InvalidInputError(f"{path}: the embedding of {inputs[int(wrong.argmax())]} is {what}")
+        found: NDArray[np.float32] = np.linalg.norm(matrix(column).astype(np.float32), axis=1)
+    wrong = ~np.isfinite(found)
+    if wrong.any():
+        raise InvalidInputError(f"{path}: the embedding of {inputs[int(wrong.argmax())]} is not finite")
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from lancedb.table import Table
 
 TABLE = "embeddings"
+QUOTED = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`""")
+"""Text and names in a condition."""
 LOCK = ".lock"
 LARGE = 10**5
 """Vectors from which on a search through all of them takes noticeable time."""
@@ -61,12 +64,17 @@ class Hit:
 
 @dataclass(frozen=True)
 class Added:
-    """How many rows an index has taken, and how many it has left out as their inputs were there already."""
+    """How many rows an index has taken, and how many it has left out as their inputs were there already.
+
+    ``zero``: inputs left out as their embedding is zero; ``labeled``: rows with a label of the table of labels.
+    """
 
     network: str
     added: int
     skipped: int
     count: int
+    labeled: int
+    zero: list[str]
 
 
 class Index:
@@ -131,6 +139,10 @@ class Index:
             The index is damaged.
         """
         query = np.asarray(vector, np.float16)
+        if not query.any():
+            raise InvalidInputError("the embedding of the query is zero: no image is similar to it")
+        if where is not None and ";" in QUOTED.sub("", where):
+            raise UsageError("--where: is one condition, without a semicolon")
         try:
             found = self.nearest(query, top, where, exact)
         except (RuntimeError, ValueError, OSError) as error:
@@ -142,6 +154,7 @@ class Index:
 
     def nearest(self, query: NDArray[np.float16], top: int, where: str | None, exact: bool) -> list[dict[str, Any]]:
         """Rows as LanceDB gives them, ``_distance`` is 1 - cosine; raises what LanceDB raises."""
+        top = min(top, self.count)
         fits = where is None and self.count <= LARGE and (exact or not self.approximate)
         if fits and self.searched:
             return self.nearest_in_memory(query, top)
@@ -193,7 +206,7 @@ class Index:
             if not self.approximate:
                 tidy(self.table)
             self.count = self.table.count_rows()
-        return Added(self.network, rows.taken, rows.repeated, self.count)
+        return Added(self.network, rows.taken, rows.repeated, self.count, rows.labeled, rows.zero)
 
     def inputs(self) -> Iterator[list[str]]:
         """The inputs of all rows, in batches."""
@@ -252,7 +265,7 @@ def build(path: Path, sources: Sequence[Path], labels: Path | None = None, force
     with writing(path), removed_on_failure(path):
         stored(path, rows, lambda data: connect(path).create_table(TABLE, data, mode="overwrite"))
         tidy(connect(path).open_table(TABLE))
-    return Added(str(rows.network), rows.taken, rows.repeated, rows.taken)
+    return Added(str(rows.network), rows.taken, rows.repeated, rows.taken, rows.labeled, rows.zero)
 
 
 def hit(row: dict[str, Any]) -> Hit:
