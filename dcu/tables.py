@@ -164,6 +164,8 @@ def check(path: Path) -> None:
     """
     if path.suffix.lower() not in SUFFIXES or URL.match(str(path)):
         name = URL.sub(lambda found: f"{found[0]}/", str(path))  # paths have one slash only
+        if path.is_dir():
+            raise UsageError(f"{name}: is a directory; name its tables, such as {name}/*.parquet")
         raise UsageError(f"{name}: tables are local files, {' or '.join(SUFFIXES)}")
     if path.suffix.lower() == ".parquet":
         need_pyarrow()

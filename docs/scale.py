@@ -140,10 +140,11 @@ hours on {many} cores            M s c / 3600 / {many}
 bytes of M images            M b
 ```
 
-The page assumes that images are alike and that cores add up. AVIF is encoded and decoded within one process, images in
-parallel on all cores, at one quality for all images, the highest whose files are no larger than dcu's, at the size at
-which the RGB network is most accurate at these bytes. Its labels come from batches of {batch} on the fastest backend
-(`dcu bench`), from files in memory.
+The page assumes that images are alike and that cores add up. Bytes are those of the images' files: in a shard each
+takes a header of 512 bytes too, and is padded to a multiple of 512. AVIF is encoded and decoded within one process,
+images in parallel on all cores, at one quality for all images, the highest whose files are no larger than dcu's, at
+the size at which the RGB network is most accurate at these bytes. Its labels come from batches of {batch} on the
+fastest backend (`dcu bench`), from files in memory.
 
 ## Measured
 

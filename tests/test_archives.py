@@ -339,7 +339,7 @@ def test_shards_of_another_codec_are_not_taken_for_finished(
     assert (out / "0.tar").read_bytes() == before
     dcu("compress", shard_of("compress", "0.tar"), "-o", out, "--force")
     again = dcu("compress", shard_of("compress", "0.tar"), "-o", out, "--background", "black")
-    assert (again.code, "made by 'dcu compress" in again.err) == (73, True)
+    assert (again.code, "exists already, made with" in again.err) == (73, True)
 
 
 def test_what_failed_in_a_shard_is_retried_alone(

@@ -103,11 +103,13 @@ def test_finished_shards_are_skipped_and_failures_retried(dcu: Dcu, shards: Path
     call = ("compress", shards, "-o", tmp_path / "out", "--executor", "ray", "--report", tmp_path / "r.jsonl")
     dcu(*call)
     before = contents(tmp_path / "out")
-    assert "2 skipped: done before" in dcu(*call).err
+    again = dcu(*call).err
+    assert "0.tar: 1 of its samples failed before" in again
+    assert "1 skipped: done before" in again
     assert contents(tmp_path / "out") == before
     (shards / "2.tar").write_bytes((shards / "1.tar").read_bytes())
     answer = dcu(*call, "--retry", tmp_path / "r.jsonl")
-    assert (answer.code, "3 done, 0 failed" in answer.err) == (0, True)
+    assert (answer.code, "3 done, 1 failed" in answer.err) == (65, True)
     assert contents(tmp_path / "out") == before | {"2.tar": before["1.tar"]}
 
 

@@ -16,15 +16,32 @@ from dcu.cards import Baseline, Difference, Result
 from dcu.cli import options
 from dcu.codec import Codec
 from dcu.data import items
+from dcu.errors import InvalidInputError
 from dcu.evaluate import baselines, curves
 from dcu.evaluate import classifier as evaluate_classifier
 from dcu.evaluate.codec import Point, bits_per_symbol, ms_ssim
 from dcu.evaluate.pipeline import Pipeline
 from dcu.image import psnr, read_image, standard_crop
+from dcu.labels import IMAGENET, label_set
 from dcu.tasks.classify import Classifier
 from dcu.tasks.rgb import RgbClassifier
 
 from .conftest import Dcu, one_line, png, smooth_image, write_classifier, write_codec
+
+
+def test_directories_are_named_by_wnid_or_label(tmp_path: Path) -> None:
+    place = tmp_path / "set"
+    for name in ("tench", "n01440764"):
+        (place / name).mkdir(parents=True)
+        (place / name / "a.png").write_bytes(png(smooth_image(8, 8)))
+    known = label_set(IMAGENET)
+    assert evaluate_classifier.numbers_among(known, "x", items(place)) == [0, 0]
+    (place / "other").mkdir()
+    (place / "other" / "a.png").write_bytes(png(smooth_image(8, 8)))
+    with pytest.raises(InvalidInputError, match="'other': directory is not a class of x"):
+        evaluate_classifier.numbers_among(known, "x", items(place))
+    with pytest.raises(InvalidInputError, match="directories named by their class"):
+        evaluate_classifier.numbers_among(known, "x", items(place / "other"))
 
 
 @pytest.fixture

@@ -59,8 +59,12 @@ def test_budget_and_psnr(dcu: Dcu, tmp_path: Path) -> None:
     assert (impossible.code, len(out.read_bytes()) > 100) == (2, True)
     assert one_line(impossible.err)
     assert "the smallest file has" in impossible.err
-    assert dcu("compress", image, "-o", out, "--force", "--target-bytes", "100", "--fit").code == 0
+    refused = dcu("compress", image, "-o", out, "--force", "--target-bytes", "100")
+    assert (refused.code, "; --fit reduces the image" in refused.err) == (2, True)
+    answer = dcu("compress", image, "-o", out, "--force", "--target-bytes", "100", "--fit", "--json")
     fitted = stream_of(out)
+    area = fitted.full.width * fitted.full.height
+    assert (answer.code, answer.lines[0]["bpp"]) == (0, round(8 * fitted.size / area, 6))
     assert fitted.size <= 100
     assert fitted.full.width < 200
     assert dcu("compress", image, "-o", out, "--force", "--codec", "codec-2", "--target-psnr", "15").code == 0

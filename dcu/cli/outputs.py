@@ -101,8 +101,8 @@ class Output:
     def check_maker(self, name: str, made_by: str | None) -> None:
         """Raise OutputError where what is there was made by another command than this one."""
         if made_by != self.made_by:
-            maker = repr(made_by) if made_by else "something else"
-            raise OutputError(f"{name}: exists already, made by {maker}; --force overwrites it")
+            how = differences(made_by, self.made_by) if made_by else "made by something else"
+            raise OutputError(f"{name}: exists already, {how}; --force overwrites it")
 
     def shard(self, source: Source, stack: ExitStack, keep: bool) -> Output:
         """The output of a shard, complete once a stack ends; ``keep`` reads results of an earlier one to be copied."""
@@ -323,6 +323,15 @@ def check_report(report: Path | None, found: Inputs, targets: list[Output], list
         places = [target.places.file, *(target.places.of(source) for source in found.sources)]
         taken += [place for place in places if isinstance(place, Path)]
     refuse(report, taken, "--report")
+
+
+def differences(made_by: str, own: str) -> str:
+    """How a command differs from this run's, which has a word for each option that is not as by default."""
+    there, here = made_by.split(" "), own.split(" ")
+    if there[:2] != here[:2]:
+        return f"made by {made_by!r}"
+    parts = (("with", set(there) - set(here)), ("without", set(here) - set(there)))
+    return "made " + " and ".join(f"{how} {', '.join(sorted(words))}" for how, words in parts if words)
 
 
 def maker(file: BinaryIO, name: str) -> tuple[str | None, int]:

@@ -19,5 +19,5 @@ def versions() -> list[str]:
     found |= {name: package_version(package) or "not installed" for name, package in packages.items()}
     features = f"{', '.join(instruction_sets())}; PyTorch: {torch.backends.cpu.get_cpu_capability()}"
     found |= {"CPU": processor(), "CPU features": features}
-    models = [("model", f"{model.name} ({str(model.card.sha256)[:8]})") for model in store.installed()]
+    models = [("model", f"{model.name} (weights {str(model.card.sha256)[:8]})") for model in store.installed()]
     return [f"dcu {__version__}", *(f"{name:<13} {value}" for name, value in [*found.items(), *models])]

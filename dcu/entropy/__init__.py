@@ -5,7 +5,12 @@
 `kernels.cpp`, `tile_coder.cpp`, which puts both together, and `bindings.cpp`.
 """
 
-from dcu.entropy._native import instruction_sets
+try:
+    from dcu.entropy._native import instruction_sets
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"{__path__[0]}: the compiled coder is missing, as in a checkout: install it with 'pip install -e .'"
+    ) from error
 from dcu.entropy.backend import chosen_coder
 from dcu.entropy.coder import EntropyCoder, float_context, integer_tensors
 

@@ -45,9 +45,11 @@ def class_numbers(classifier: Classifier, items: Sequence[Item]) -> list[int]:
 
 def numbers_among(labels: Sequence[Label], name: str, items: Sequence[Item]) -> list[int]:
     """The same among the labels of a network of that name."""
-    numbers = indices_by_key(labels)
+    numbers = {label.label: index for index, label in enumerate(labels)} | indices_by_key(labels)
     if missing := {item.label for item in items} - set(numbers):
-        raise InvalidInputError(f"'{min(missing)}': directory is not a class of {name}")
+        if "" in missing:
+            raise InvalidInputError("images must be in directories named by their class")
+        raise InvalidInputError(f"'{min(missing)}': directory is not a class of {name}, by WNID (n02123045) or label")
     return [numbers[item.label] for item in items]
 
 

@@ -174,7 +174,7 @@ def overrides(settings: Sequence[str]) -> Tables:
     tables: Tables = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
-        for text in (setting, f"{key} = {json.dumps(value)}") if equals else ():
+        for text in (setting, f"{key} = {json.dumps(value)}") if equals and "." in key else ():
             with suppress(ValueError):
                 tables = merged(tables, tomllib.loads(text))
                 break
@@ -204,6 +204,11 @@ def find_recipe(recipe: str, settings: Sequence[str] = ()) -> Recipe:
         No such file; broken TOML; a rate, base or mixture that does not exist; settings that are none.
     """
     path, rate = place_of(recipe)
+    if path.parent == paths.shipped("configs") and not path.exists():
+        released = sorted({found.stem for found in path.parent.glob(f"*{SUFFIX}")} - {MIXTURES})
+        raise MissingInputError(
+            f"{recipe}: no such recipe; there are {', '.join(released)}, and paths such as ./mine.toml"
+        )
     tables = merged(of_rate(path, with_base(path), rate), overrides(settings))
     name = path.name.removesuffix(SUFFIX)
     return Recipe(f"{name}-{rate}" if rate else name, path, with_mixture(path, tables))

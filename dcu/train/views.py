@@ -48,7 +48,7 @@ class ViewData:
 
     def __post_init__(self) -> None:
         if not 0 <= 2 * self.again <= self.batch:
-            raise ValueError(f"again = {self.again}: at most half of a batch of {self.batch}")
+            raise ValueError(f"again = {self.again}: at most half of a batch of {self.batch} (set data.again too)")
         if not 0 <= self.at_standard_size <= 1:
             raise ValueError(f"at_standard_size = {self.at_standard_size} must be between 0 and 1")
         if not self.scales or AGE % len(self.scales) or not all(1 <= scale <= 4 for scale in self.scales):
