@@ -214,7 +214,9 @@ def test_recipes_that_do_not_exist(name: str) -> None:
     assert name != "none" or "none: no such recipe; there are adapter, " in str(caught.value)
 
 
-@pytest.mark.parametrize("setting", ["", "=3", "steps", "steps=3", "batch=4", "schedule.steps=x", "schedule=3", "a.b=1", "..=3"])
+@pytest.mark.parametrize(
+    "setting", ["", "=3", "steps", "steps=3", "batch=4", "schedule.steps=x", "schedule=3", "a.b=1", "..=3"]
+)
 def test_settings_that_are_none(setting: str) -> None:
     with pytest.raises(UsageError) as caught:
         find_recipe("codec-0.330", [setting]).sections(CodecTraining)
