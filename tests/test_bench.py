@@ -88,6 +88,8 @@ def test_table_for_people_and_what_cards_say(dcu: Dcu, own_models: Path) -> None
     assert "RGB on webp 64x64" in answer.out
     assert "25.0 %" in answer.out
     assert "quoted from the card: some-val, 9 images" in answer.err
+    assert "some medians are of fewer than 5 batches; --seconds gives more" in answer.err
+    assert "top1 ratio" in answer.out
     assert re.search(r"^classifier-0.0983 .* quoted ", answer.out, re.MULTILINE), "the table itself says so too"
     assert re.search(r"^classifier-0.0983 .* 2.0 *$", answer.out, re.MULTILINE), (
         "right twice as often as what people run"

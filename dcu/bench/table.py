@@ -215,12 +215,13 @@ def columns(rows: Sequence[Row]) -> list[Table]:
     first = ("name", "engine", "batch", "ms", "speedup", "read_ms", "decode_ms", "network_ms")
     speed: Table = [
         {key: getattr(row, key) for key in first}
-        | {"10-90 %": f"{row.ms_10}-{row.ms_90}"}
+        | {"10-90 %": f"{row.ms_10}-{row.ms_90}", "batches": row.batches}
         | {"images_per_second": row.images_per_second, "peak_mib": row.peak_mib}
         for row in rows
     ]
     beside: Table = [
-        {"name": row.name, "engine": row.engine, "batch": row.batch, "speedup": row.speedup} | asdict(row.relative)
+        {"name": row.name, "engine": row.engine, "batch": row.batch, "speedup": row.speedup}
+        | {f"{name} ratio": value for name, value in asdict(row.relative).items()}
         for batch in dict.fromkeys(row.batch for row in rows)
         for row in fastest(rows, batch).values()
         if row.relative

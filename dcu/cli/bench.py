@@ -16,6 +16,8 @@ from dcu.errors import UsageError
 if TYPE_CHECKING:
     from dcu.bench.points import OperatingPoint
 
+FEW = 5
+"""Batches whose median says little."""
 app = typer.Typer(add_completion=False)
 Rates = Annotated[
     list[float] | None,
@@ -126,6 +128,8 @@ def bench(
             console.print_rows(part, json)
         if known.source and not json:
             note(f"top-1, top-5, bytes: {known.source}", quiet)
+        if any(row.batches < FEW for row in rows):
+            note(f"some medians are of fewer than {FEW} batches; --seconds gives more", quiet)
         if not whole:
             break
     if html is not None and sections:
