@@ -168,6 +168,8 @@ def test_ms_ssim_where_images_are_large_enough(dcu: Dcu, tmp_path: Path) -> None
         (["--compressai", "rd.txt"], "must end in .json"),
         (["--compressai", "rd.json", "--codec", "codec-2", "--codec", "codec-0.0983"], "holds one curve"),
         (["--plot", "rd.bmp"], "must end in .svg, .png or .pdf"),
+        (["--codec", "codec-0.0983", "--quality", "3"], "has one rate"),
+        (["--codec", "codec-2", "--quality", "3", "--record"], "--record is for the whole curve"),
     ],
 )
 def test_wrong_calls(dcu: Dcu, images: Path, options: list[str], message: str) -> None:

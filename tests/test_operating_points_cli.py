@@ -175,6 +175,10 @@ def test_curve_of_its_own(dcu: Dcu, tmp_path: Path, codec_2: store.Model) -> Non
     assert [result.quality for result in results] == points
     assert {name for result in results for name in result.against} == {"webp"}
     assert (tmp_path / "rd.png").stat().st_size > 1000
+    chosen = dcu("eval", "codec", images, "--codec", "codec-2", "--quality", "21", "--quality", "3", "--json").lines
+    assert [line["quality"] for line in chosen] == [21, 3]
+    (same,) = (line for line in lines if line.get("quality") == 21 and "psnr" in line)
+    assert chosen[0]["psnr"] == same["psnr"]
 
 
 def test_streams_for_machines(dcu: Dcu, photo: Path, tmp_path: Path, own_models: Path) -> None:

@@ -32,6 +32,17 @@ CodecNames = Annotated[
 ]
 Bits = Annotated[bool, typer.Option("--bits", help="Also print bits per symbol with and without the context model.")]
 AT_MOST = "Use at most N images, spread evenly over the data."
+Qualities = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--quality",
+        metavar="Q",
+        min=0,
+        max=63,
+        help="Operating point to measure, 0 to 63; repeatable.",
+        show_default="ten, from the lowest to the highest",
+    ),
+]
 Images = Annotated[int | None, typer.Option(metavar="N", min=1, help=AT_MOST, show_default="all")]
 Baselines = Annotated[str, options.formats("--baselines")]
 Plot = Annotated[
@@ -53,6 +64,7 @@ CompressAi = Annotated[
 def eval_codec(
     data: Data,
     codec: CodecNames = None,
+    quality: Qualities = None,
     images: Images = None,
     baselines: Baselines = "",
     plot: Plot = None,
@@ -85,6 +97,8 @@ def eval_codec(
     models = [store.find(name, "codec") for name in codec] if codec else store.installed_codecs()
     if len({model.name for model in models}) < len(models):
         raise UsageError("two codecs have one name: measure them one by one")
+    if quality:
+        check_qualities(models, quality, record)
     if bits and all(model.card.points > 1 for model in models):
         raise UsageError("--bits is for codecs of one rate")
     if compressai is not None:
@@ -111,10 +125,10 @@ def eval_codec(
     ours = []
     for model in models:
         loaded = Codec.from_model(model, chosen_device, precision)
-        for quality in measured_points(loaded):
-            at = "" if quality is None else f" at quality {quality}"
+        for point in quality or measured_points(loaded):
+            at = "" if point is None else f" at quality {point}"
             progress = console.progress(found, f"measuring {model.name}{at}", quiet)
-            ours.append(evaluate(loaded, (item.image() for item in progress), quality, machines))
+            ours.append(evaluate(loaded, (item.image() for item in progress), point, machines))
             console.print_rows([{"dataset": dataset} | ours[-1].row()], json)
         if bits and loaded.points == 1:
             saved = asdict(bits_per_symbol(loaded, found))
@@ -145,6 +159,17 @@ def check_suffix(path: Path, suffixes: Sequence[str], option: str) -> None:
     if path.suffix not in suffixes:
         listed = ", ".join(suffixes[:-1]) + " or " if len(suffixes) > 1 else ""
         raise UsageError(f"{option}: {path.name} must end in {listed}{suffixes[-1]}")
+
+
+def check_qualities(models: Sequence[store.Model], qualities: Sequence[int], record: bool) -> None:
+    """Raise UsageError where a codec has no such operating points, or a part of its curve would be recorded."""
+    for model in models:
+        if model.card.points == 1:
+            raise UsageError(f"{model.name}: has one rate: --quality selects no other")
+        if max(qualities) >= model.card.points:
+            raise UsageError(f"{model.name}: quality is 0 to {model.card.points - 1}, not {max(qualities)}")
+    if record:
+        raise UsageError("--record is for the whole curve, without --quality")
 
 
 def check_one_curve(models: Sequence[store.Model]) -> None:
