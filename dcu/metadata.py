@@ -24,8 +24,14 @@ TIMES = (Base.DateTimeOriginal, Base.OffsetTimeOriginal, Base.SubsecTimeOriginal
 """Of the EXIF directory."""
 LATITUDE, LONGITUDE, ALTITUDE = (1, 2), (3, 4), (5, 6)
 """Tags of the GPS directory: the reference, and the number."""
-SIGNS = {"N": 1, "S": -1, "E": 1, "W": -1, None: 1, b"\0": 1, b"\1": -1, 0: 1, 1: -1}
-"""Of references: of altitude 1 stands for below the sea."""
+HEIGHTS = {0: 1, 1: -1, 2: 1, 3: -1}
+"""Signs of altitudes: 1 and 3 stand for below the ellipsoid or the sea."""
+SIGNS: dict[tuple[int, int], dict[Any, int]] = {
+    LATITUDE: {None: 1, "N": 1, "S": -1},
+    LONGITUDE: {None: 1, "E": 1, "W": -1},
+    ALTITUDE: {None: 1} | HEIGHTS | {bytes([reference]): sign for reference, sign in HEIGHTS.items()},
+}
+"""Of the references of each number."""
 MOST = {LATITUDE: 90.0, LONGITUDE: 180.0}
 """Degrees."""
 
@@ -103,17 +109,17 @@ def facts(metadata: bytes) -> dict[str, str | float]:
     if time := times.get(Base.DateTimeOriginal):
         found["taken"] = f"{time}{times.get(Base.OffsetTimeOriginal, '')}"
     for name, tags in (("latitude", LATITUDE), ("longitude", LONGITUDE), ("altitude", ALTITUDE)):
-        number = signed(place.get(tags[0]), place.get(tags[1]))
+        number = signed(SIGNS[tags], place.get(tags[0]), place.get(tags[1]))
         if number is not None and abs(number) <= MOST.get(tags, math.inf):
             found[name] = number
     return found
 
 
-def signed(reference: Any, value: Any) -> float | None:
+def signed(signs: dict[Any, int], reference: Any, value: Any) -> float | None:
     """Degrees, minutes and seconds, or meters, as one number; None where it is not one, or of no known reference."""
     try:
         parts = [float(part) for part in value] if isinstance(value, tuple) else [float(value)]
         number = sum((part / 60.0**index for index, part in enumerate(parts)), 0.0)
-        return round(SIGNS[reference] * number, 7) if math.isfinite(number) else None
+        return round(signs[reference] * number, 7) if math.isfinite(number) else None
     except (TypeError, ValueError, ZeroDivisionError, KeyError):
         return None

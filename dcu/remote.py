@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import re
 from collections.abc import Iterator
@@ -110,15 +111,22 @@ def upload(part: Path, url: str) -> None:
 
 
 def rename(system: Any, part: str, path: str) -> None:
-    """Give a complete file its name; where a store does not rename onto a file, that one is removed first."""
+    """Give a complete file its name; where a store does not rename onto a file, that one is moved first."""
+    try:
+        system.mv(part, path)
+    except OSError as error:
+        if not (isinstance(error, FileExistsError) or error.errno == errno.EEXIST):
+            raise
+    if not system.exists(part):
+        return
+    old = f"{path}.old"
+    system.mv(path, old)
     try:
         system.mv(part, path)
     except Exception:
-        if not system.exists(path):
-            raise
-    if system.exists(part):
-        system.rm_file(path)
-        system.mv(part, path)
+        system.mv(old, path)
+        raise
+    system.rm_file(old)
 
 
 def write(url: str, data: bytes, force: bool) -> None:

@@ -38,6 +38,8 @@ MOST_NAMES = 10**6
 """That a pattern stands for."""
 FAILED = re.compile(r"(.*) failed=(\d{8})", re.DOTALL)
 """A shard's comment: what made it, and how many samples of its source failed."""
+COMMENT = re.compile(rb"\d+ comment=(.*)\n", re.DOTALL)
+"""The record of a global header that holds nothing else."""
 BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
 
@@ -147,21 +149,42 @@ def members(file: BinaryIO, name: str) -> Iterator[tuple[str, bytes | InvalidInp
                 metered.allowance += MOST_HEADER
             metered.check_end(archive.offset)
     except (tarfile.TarError, ValueError, LookupError, OverflowError, EOFError, RecursionError) as error:
+        if metered.end == len(metered.last) and has_no_members(metered.last):
+            return
         raise InvalidInputError(f"{name}: not a whole uncompressed tar ({error})") from error
 
 
 def maker(file: BinaryIO, name: str) -> tuple[str | None, int]:
     """What a shard states that made it, and how many samples failed; raises InvalidInputError where it is none."""
-    metered = Metered(file)
-    metered.allowance = MOST_HEADER
     try:
-        with tarfile.open(fileobj=metered, mode="r|", bufsize=BUFFER) as archive:
-            archive.next()
-            comment = archive.pax_headers.get("comment")
-    except (tarfile.TarError, ValueError, LookupError, OverflowError, EOFError, RecursionError) as error:
+        comment, _ = global_header(file.read(2 * BUFFER))
+    except tarfile.TarError as error:
         raise InvalidInputError(f"{name}: not a whole uncompressed tar ({error})") from error
     stated = FAILED.fullmatch(comment or "")
     return (stated[1], int(stated[2])) if stated else (comment, 0)
+
+
+def global_header(begin: bytes) -> tuple[str | None, bytes]:
+    """The comment of a tar that begins so, as :class:`Writer` states it, and what is behind it; raises TarError.
+
+    tarfile itself takes no tar that has a global header and no members.
+    """
+    header = tarfile.TarInfo.frombuf(begin[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
+    if header.type != tarfile.XGLTYPE:
+        return None, begin
+    start = tarfile.BLOCKSIZE
+    record = COMMENT.fullmatch(begin[start : start + header.size])
+    rest = begin[start + -(-header.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE :]
+    return record and record[1].decode("utf-8", "surrogateescape"), rest
+
+
+def has_no_members(whole: bytes) -> bool:
+    """Whether a tar, as far as it was read, has a global header and no members: tarfile takes none such."""
+    try:
+        comment, rest = global_header(whole)
+    except tarfile.TarError:
+        return False
+    return comment is not None and len(rest) >= tarfile.BLOCKSIZE and not rest.strip(b"\0")
 
 
 def is_whole(file: BinaryIO, size: int) -> bool:
@@ -205,12 +228,12 @@ def looks_like_tar(head: bytes) -> bool:
 class Writer:
     """Writes members to a tar; equal members and comments give equal bytes, whoever writes them when.
 
-    The comment states ``made_by``, and how many samples failed, which is known at the end: it is written then where the
-    file can be written from its beginning.
+    The comment states ``made_by``, and where it ``counts`` how many samples failed: that is known at the end, when no
+    pipe can be written from its beginning.
     """
 
-    def __init__(self, file: BinaryIO, made_by: str) -> None:
-        self.file, self.made_by = file, made_by
+    def __init__(self, file: BinaryIO, made_by: str, counts: bool = True) -> None:
+        self.file, self.made_by, self.counts = file, made_by, counts
         self.archive = tarfile.TarFile.open(
             fileobj=file, mode="w|", bufsize=BUFFER, format=tarfile.PAX_FORMAT, pax_headers=self.headers(0)
         )
@@ -218,7 +241,7 @@ class Writer:
 
     def headers(self, failed: int) -> dict[str, str]:
         """The global header of the tar, of equal size for any number."""
-        return {"comment": f"{self.made_by} failed={failed:08}"}
+        return {"comment": f"{self.made_by} failed={failed:08}" if self.counts else self.made_by}
 
     def add(self, name: str, data: bytes) -> None:
         """Append a member; raises ValueError where one of that name is there."""
@@ -233,7 +256,7 @@ class Writer:
     def close(self, failed: int = 0) -> None:
         """Write the end of the archive, and how many samples failed."""
         self.archive.close()
-        if failed:
+        if failed and self.counts:
             self.file.seek(0)
             self.file.write(tarfile.TarInfo.create_pax_global_header(self.headers(failed)))
 

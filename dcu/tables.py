@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -193,14 +193,17 @@ def writing(path: Path, schema: Schema, made_by: str = "") -> Iterator[Writer]:
     check(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with alone(path), replacing(path) as part:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(alone(path))
+            except BlockingIOError as error:
+                raise OutputError(f"{path}: another run is writing it") from error
+            part = stack.enter_context(replacing(path))
             writer: Writer = JsonLines(part) if path.suffix.lower() == ".jsonl" else Parquet(part, schema, made_by)
             try:
                 yield writer
             finally:
                 writer.close()
-    except BlockingIOError as error:
-        raise OutputError(f"{path}: another run is writing it") from error
     except OSError as error:
         raise OutputError(f"{path}: {error.strerror or error}") from error
 
@@ -277,7 +280,7 @@ def fits(path: Path, schema: Schema) -> bool:
     """Whether a table has these columns, in Parquet of these types too; raises as :func:`read`."""
     if path.suffix.lower() == ".parquet":
         return bool(parquet_schema(path).equals(arrow_schema(schema)))
-    return columns(path) in ([], list(schema))
+    return set(columns(path)) in (set(), set(schema))
 
 
 def maker(path: Path) -> tuple[str | None, int]:

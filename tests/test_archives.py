@@ -387,6 +387,84 @@ def test_samples_that_failed_are_not_forgotten(
         assert (out / "0.tar").read_bytes() == (fresh / "0.tar").read_bytes()
 
 
+ODD: dict[str, list[tuple[str, int | None]]] = {
+    "two images of one key": [("k/1.png", 1), ("k/1.jpg", 2), ("k/2.png", 3)],
+    "a key that came before": [("k/1.png", 1), ("k/2.png", 3), ("k/1.png", 4)],
+    "nothing else": [("k/1.png", None), ("k/2.png", None)],
+}
+"""Samples that cannot be in a shard of results, by the seeds of their images."""
+
+
+@pytest.mark.parametrize("fault", ODD)
+def test_samples_that_fail_again_are_not_forgotten(dcu: Dcu, tmp_path: Path, fault: str) -> None:
+    source, out, report = tmp_path / "0.tar", tmp_path / "out", tmp_path / "r.jsonl"
+    source.write_bytes(
+        tar([(name, b"" if seed is None else png(smooth_image(32, 24, seed))) for name, seed in ODD[fault]])
+    )
+    assert dcu("compress", source, "-o", f"{out}/").code == 65
+    before = (out / "0.tar").read_bytes()
+    for _ in range(2):
+        again = dcu("compress", source, "-o", f"{out}/", "--report", report)
+        assert (again.code, "of its samples failed before" in again.err) == (65, True)
+        assert dcu("compress", source, "-o", f"{out}/", "--retry", report).code == 65
+        assert (out / "0.tar").read_bytes() == before
+    source.write_bytes(tar([("k/1.png", png(smooth_image(32, 24, 1))), ("k/2.png", png(smooth_image(32, 24, 3)))]))
+    assert dcu("compress", source, "-o", f"{out}/", "--retry", report).code == 0
+    assert list(members(out / "0.tar")) == ["k/1.bin", "k/2.bin"]
+
+
+@pytest.mark.usefixtures("segmenter")
+def test_one_of_two_outputs_lacks_samples(dcu: Dcu, shard_of: Callable[[str, str], Path], tmp_path: Path) -> None:
+    source, report = shard_of("segment", "0.tar"), tmp_path / "r.jsonl"
+    whole = source.read_bytes()
+    call = ("segment", source, "-o", f"{tmp_path}/maps/", "--overlay", f"{tmp_path}/seen/")
+    source.write_bytes(tar(list((members(source) | {"k/2.bin": b""}).items())))
+    assert dcu(*call).code == 65
+    source.write_bytes(whole)
+    (tmp_path / "seen" / "0.tar").unlink()
+    assert dcu(*call, "--report", report).code == 65
+    answer = dcu(*call, "--retry", report, "--report", tmp_path / "r2.jsonl")
+    assert (answer.code, "5 done, 0 failed" in answer.err) == (0, True)
+    for place in ("maps", "seen"):
+        assert len(members(tmp_path / place / "0.tar")) == 10, place
+    assert {Path(row["output"]).parent for row in rows(tmp_path / "r2.jsonl")} == {
+        tmp_path / place / "0.tar" / "k" for place in ("maps", "seen")
+    }
+    (tmp_path / "seen" / "0.tar").unlink()
+    assert "5 done, 0 failed" in dcu(*call).err
+
+
+def test_a_retry_of_fewer_samples_forgets_no_others(
+    dcu: Dcu, shard_of: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    source, report = shard_of("classify", "0.tar"), tmp_path / "r.jsonl"
+    whole = members(source)
+    source.write_bytes(tar(list((whole | {"k/1.bin": b"", "k/2.bin": b""}).items())))
+    dcu("classify", source, "-o", f"{tmp_path}/out/", "--report", report)
+    source.write_bytes(tar(list((whole | {"k/2.bin": b""}).items())))
+    report.write_text("".join(line for line in report.read_text().splitlines(True) if "k/1.bin" in line))
+    assert dcu("classify", source, "-o", f"{tmp_path}/out/", "--retry", report).code == 0
+    again = dcu("classify", source, "-o", f"{tmp_path}/out/")
+    assert (again.code, "1 of its samples failed before" in again.err) == (65, True)
+
+
+def test_no_report_of_a_table_that_does_not_appear(
+    dcu: Dcu, shard_of: Callable[[str, str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = tables.JsonLines.add
+
+    def full(self: tables.JsonLines, row: dict[str, Any]) -> None:
+        if row.get("key") == "k/2" and "probability" in row:
+            raise OSError(28, "No space left on device")
+        add(self, row)
+
+    monkeypatch.setattr(tables.JsonLines, "add", full)
+    table, report = tmp_path / "t.jsonl", tmp_path / "r.jsonl"
+    assert dcu("classify", shard_of("classify", "0.tar"), "-o", table, "--report", report).code == 73
+    assert not table.exists()
+    assert not report.exists()
+
+
 def test_a_retry_can_be_repeated(dcu: Dcu, shard_of: Callable[[str, str], Path], tmp_path: Path) -> None:
     source, out, report = shard_of("compress", "0.tar"), tmp_path / "out", tmp_path / "r.jsonl"
     whole = source.read_bytes()

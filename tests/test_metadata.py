@@ -82,13 +82,21 @@ def test_a_place_that_is_no_number_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "place", [{1: "N", 2: (999.0, 99.0, 99.0)}, {3: "W", 4: (181.0, 0.0, 0.0)}, {1: "X", 2: (33.0, 0.0, 0.0)}]
+    "place", [{1: "N", 2: (999.0, 99.0, 99.0)}, {3: "W", 4: (181.0, 0.0, 0.0)}, {1: "E", 2: (33.0, 0.0, 0.0)}]
 )
 def test_a_place_that_does_not_exist_is_left_out(place: dict[int, Any]) -> None:
     exif, out = Image.Exif(), io.BytesIO()
     exif.get_ifd(IFD.GPSInfo).update(place)
     Image.fromarray(smooth_image(40, 52)).save(out, "JPEG", exif=exif)
     assert metadata.facts(metadata.of_file(out.getvalue())) == {}
+
+
+@pytest.mark.parametrize(("reference", "altitude"), [(b"\x02", 12.5), (b"\x03", -12.5)])
+def test_altitudes_by_sea_level(reference: bytes, altitude: float) -> None:
+    exif, out = Image.Exif(), io.BytesIO()
+    exif.get_ifd(IFD.GPSInfo).update({5: reference, 6: 12.5})
+    Image.fromarray(smooth_image(40, 52)).save(out, "JPEG", exif=exif)
+    assert metadata.facts(metadata.of_file(out.getvalue())) == {"altitude": altitude}
 
 
 def test_records_of_unknown_types_are_passed_over() -> None:

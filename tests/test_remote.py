@@ -198,8 +198,16 @@ def test_files_of_stores_that_do_not_rename_onto_files_are_replaced(
         elif error:
             raise error
 
+    def timed_out(self: Any, part: str, path: str) -> None:
+        raise TimeoutError("timed out")
+
     monkeypatch.setattr(type(store), "mv", refusing)
     remote.write("memory://out/a.bin", b"old", force=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(type(store), "mv", timed_out)
+        with pytest.raises(OutputError, match="timed out"):
+            remote.write("memory://out/a.bin", b"new", force=True)
+    assert store.cat_file("/out/a.bin") == b"old"
     remote.write("memory://out/a.bin", b"new", force=True)
     assert store.cat_file("/out/a.bin") == b"new"
     (tmp_path / "part").write_bytes(b"newer")

@@ -117,6 +117,8 @@ def test_labels_of_other_inputs(dcu: Dcu, tmp_path: Path) -> None:
     labels.write_text('{"input": "1.bin", "label": "tabby cat"}\n')
     answer = dcu("index", "build", table, "-o", tmp_path / "index", "--labels", labels)
     assert "3 added, 0 skipped, 1 labeled" in answer.out
+    answer = dcu("index", "add", table, tmp_path / "index", "--labels", labels)
+    assert "0 added, 3 skipped\n" in answer.out
 
 
 def test_rows_are_added_once(index: Path, tmp_path: Path) -> None:

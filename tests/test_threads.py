@@ -113,6 +113,7 @@ def test_threads_that_cannot_be_started_are_an_error(monkeypatch: pytest.MonkeyP
     assert list(threads.workers(5).map(abs, [-1])) == [1]
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_workers_use_one_thread_each_and_leave_the_program_its_own() -> None:
     assert threads.each(lambda _: torch.get_num_threads(), [0, 0, 0]) == [1, 1, 1]
     assert torch.get_num_threads() == 2

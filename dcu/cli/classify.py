@@ -13,10 +13,11 @@ import typer
 from dcu.cli import cluster, files, options, run
 from dcu.cli.classes import KnownClasses, known_classes
 from dcu.cli.entries import Entry
-from dcu.cli.outputs import Output, check_report, tables_of
+from dcu.cli.outputs import Output, check_report
 from dcu.cli.reading import classifiers
 from dcu.cli.report import Report
 from dcu.cli.run import Result, ending_the_run
+from dcu.cli.table_outputs import tables_of
 from dcu.walk import BITSTREAMS
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ import typer
 from dcu import tables
 from dcu.cli import cluster, files, options, places, plan, run
 from dcu.cli.entries import Entry
-from dcu.cli.outputs import Output, check_report, tables_of
+from dcu.cli.outputs import Output, check_report
 from dcu.cli.reading import classifiers
 from dcu.cli.report import Report
 from dcu.cli.run import Result
+from dcu.cli.table_outputs import tables_of
 from dcu.errors import UsageError
 from dcu.walk import BITSTREAMS
 

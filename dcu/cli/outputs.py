@@ -1,4 +1,4 @@
-"""Where the results of a run go: a file each, shards beside the inputs' shards, or tables."""
+"""Where the results of a run go: a file each, or shards beside the inputs' shards."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from dcu.bitstream import MOST_HEAD
 from dcu.cli import files
 from dcu.cli.entries import Entry
 from dcu.cli.files import Inputs, Source
-from dcu.cli.places import Place, Places, check, refuse
-from dcu.errors import InvalidInputError, OutputError, UsageError
+from dcu.cli.places import Place, Places, refuse
+from dcu.errors import InvalidInputError, OutputError
 from dcu.io import replacing
 
 
@@ -129,6 +129,9 @@ class Output:
     def copy(self, entry: Entry) -> None:
         """Take the results of an entry from an earlier run."""
 
+    def claim(self, entry: Entry) -> None:
+        """Refuse an entry whose result is that of another one; raises InvalidInputError."""
+
 
 class ShardOutput(Output):
     """A shard with the results of another one and its sidecars, in the same order."""
@@ -142,17 +145,18 @@ class ShardOutput(Output):
         self.before = shards.samples(before, str(self.target)) if before else iter(())
         self.copied: str | None = None
         self.present: set[str] = set()
+        self.claimed: set[str] = set()
         if self.target is None:
             file: BinaryIO = sys.stdout.buffer
         else:
             file = stack.enter_context(stack.enter_context(complete(self.target)).open("wb"))
-        self.writer = shards.Writer(file, self.made_by)
+        self.writer = shards.Writer(file, self.made_by, counts=self.target is not None)
         stack.push(self.close)
 
     def close(self, kind: type[BaseException] | None, *_: object) -> None:
         """End the tar, unless an error ends it."""
         if kind is None:
-            self.writer.close(0 if self.target is None else self.failed)
+            self.writer.close(self.failed)
         else:
             self.writer.abandon()
 
@@ -173,6 +177,12 @@ class ShardOutput(Output):
     def has(self, entry: Entry) -> bool:
         return self.places.inside(entry).as_posix() in self.present
 
+    def claim(self, entry: Entry) -> None:
+        name = self.places.inside(entry).as_posix()
+        if name in self.claimed:
+            raise InvalidInputError(f"its result would be another member {name}")
+        self.claimed.add(name)
+
     def copy(self, entry: Entry) -> None:
         if entry.key == self.copied:
             return
@@ -188,124 +198,19 @@ class ShardOutput(Output):
 class Finished(Output):
     """The output of a shard that is finished already."""
 
-    def put(self, entry: Entry, content: Any) -> bytes | None:
-        return None
-
-
-class TableOutput(Output):
-    """One table for all results; entries that are in it already are not worked on again where it is extended."""
-
-    table = True
-
-    def __init__(self, places: Places, schema: tables.Schema, made_by: str, force: bool, extend: bool) -> None:
-        super().__init__(places, made_by, force)
-        self.schema, self.extend = tables.COLUMNS | dict(schema), extend
-        self.present: set[str] = set()
-        self.writer: tables.Writer | None = None
-
-    def begin(self, stack: ExitStack) -> None:
-        """Open the table, and take over the rows of the one that is there where it is to be extended."""
-        if self.places.file:
-            path = Path(self.places.file)
-            there = files.exists(path)
-            if there and not self.extend:
-                files.check_free(path, self.force)
-            self.open(path, stack, there and self.extend)
-            if not (there and self.extend):  # another run may have made it before this one held its lock
-                files.check_free(path, self.force)
-
-    def open(self, path: Path, stack: ExitStack, extend: bool) -> None:
-        """Open the table at a path."""
-        self.writer = stack.enter_context(tables.writing(path, self.schema, self.made_by))
-        if not extend:
-            return
-        self.check_table(path)
-        for row in tables.read(path, list(self.schema)):
-            if not isinstance(row["input"], str):
-                raise InvalidInputError(f"{path}: a row has no input")
-            self.add(row)
-            self.present.add(tables.text(row["input"]))
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Append a row; raises OSError, which is no entry's: the table is damaged then."""
-        assert self.writer is not None
-        self.writer.add(row)
-
-    def shard(self, source: Source, stack: ExitStack, keep: bool) -> Output:
-        """The table itself, or where there is one for each shard, that of a shard."""
-        if self.places.file:
-            return self
-        output = TableOutput(self.places, self.schema, self.made_by, self.force, self.extend)
-        output.open(Path(str(self.places.of(source))), stack, keep)
-        stack.push(output.close)
-        return output
-
-    def extended(self, source: Source, stack: ExitStack) -> Output:
-        return self.shard(source, stack, keep=True)
-
-    def close(self, *_: object) -> None:
-        """State how many samples failed, before the table is complete."""
-        assert self.writer is not None
-        self.writer.failed = self.failed
-
-    def finished(self, source: Source) -> int | None:
-        if self.places.file:
-            return 0 if isinstance(source, Entry) and self.has(source) else None
-        path = Path(str(self.places.of(source)))
-        if not files.exists(path):
-            return None
-        try:
-            return self.check_table(path)
-        except InvalidInputError as error:
-            raise OutputError(str(error)) from error
-
-    def check_table(self, path: Path) -> int:
-        """Refuse a table of another command; how many samples failed. Raises OutputError, InvalidInputError."""
-        if not tables.fits(path, self.schema):
-            raise OutputError(f"{path}: exists already, with other columns; --force overwrites it")
-        made_by, failed = tables.maker(path)
-        if made_by:
-            self.check_maker(str(path), made_by)
-        return failed
-
-    def has(self, entry: Entry) -> bool:
-        return tables.text(entry.name) in self.present
+    def __init__(self, parent: Output, source: Source) -> None:
+        super().__init__(parent.places, parent.made_by)
+        self.source = source
 
     def place(self, entry: Entry) -> str:
-        return str(self.places.file or self.places.of(entry.inside or entry))
+        """Shard and member."""
+        return f"{self.places.of(self.source)}/{self.places.inside(entry)}"
+
+    def has(self, entry: Entry) -> bool:
+        return True
 
     def put(self, entry: Entry, content: Any) -> bytes | None:
-        shard = entry.inside.name if entry.inside else None
-        row = {"input": entry.name, "key": entry.key, "shard": shard} | content
-        self.add({column: row[column] for column in self.schema})
         return None
-
-
-def tables_of(
-    found: Inputs, output: str, schema: tables.Schema, made_by: str, force: bool, extend: bool
-) -> TableOutput:
-    """One table for all inputs, or in a directory one for each shard.
-
-    ``made_by`` is what Parquet tables state: the command with all that decides what is written.
-
-    Raises
-    ------
-    UsageError
-        Neither .jsonl nor .parquet, and there are inputs that are no shards; or an input is the output.
-    UnavailableError
-        pyarrow is not installed.
-    """
-    path = Path(remote.local(output))
-    if path.suffix.lower() in tables.SUFFIXES or remote.is_url(output):
-        tables.check(path)
-        refuse(path, [source.path for source in found.sources if source.path], "-o")
-        return TableOutput(Places("-o", "", file=path), schema, made_by, force, extend)
-    if not found.shards_only or os.path.isfile(path):
-        raise UsageError(f"{output}: name a table with -o, .parquet or .jsonl; of shards, a directory")
-    tables.need_pyarrow()
-    places = Places("-o", "", path, shard_suffix=".parquet")
-    check(found, places)
-    return TableOutput(places, schema, made_by, force, extend)
 
 
 def check_report(report: Path | None, found: Inputs, targets: list[Output], listed: str | None) -> None:
@@ -330,6 +235,8 @@ def differences(made_by: str, own: str) -> str:
     there, here = made_by.split(" "), own.split(" ")
     if there[:2] != here[:2]:
         return f"made by {made_by!r}"
+    if there[1] == "compress" and there[2:3] != here[2:3]:
+        return "made by another codec"
     parts = (("with", set(there) - set(here)), ("without", set(here) - set(there)))
     return "made " + " and ".join(f"{how} {', '.join(sorted(words))}" for how, words in parts if words)
 

@@ -86,9 +86,10 @@ class Report:
         return self.failed_before is not None
 
     @contextmanager
-    def recorded(self) -> Iterator[None]:
+    def recorded(self, in_part: bool) -> Iterator[None]:
         """Write the table, where there is to be one, as far as the run goes; raises OutputError.
 
+        Without ``in_part``, of a run whose results are there together or not at all, only that of a whole run.
         What failed in an earlier run and was not reached is recorded as it was.
         """
         if self.path is None:
@@ -99,7 +100,7 @@ class Report:
             try:
                 yield
             except BaseException as error:
-                if not self.rows:  # the run did not begin: an earlier report stays
+                if not (self.rows and in_part):  # nothing has been done: an earlier report stays
                     raise
                 ending = error
                 for name in sorted((self.failed_before or frozenset()) - self.settled):

@@ -130,7 +130,8 @@ class Run:
         if not self.cluster:
             _ = self.work  # models that are missing are one error, before any other
         try:
-            with self.report.recorded():
+            into_one_table = any(target.table and target.places.file for target in self.targets)
+            with self.report.recorded(in_part=not into_one_table):
                 self.process()
         except RunError as end:
             raise end.__cause__ or end from None
@@ -181,27 +182,30 @@ class Run:
         with self.report.of(source.name, counted=False), ExitStack() as stack:
             stack.enter_context(self.report.holding(source.name))
             there = [None if keep else self.finished(target, source) for target in self.targets]
-            if there and None not in there:
-                failed = max(number or 0 for number in there)
-                if not failed:
-                    self.report.skip(source.name)
-                    return
-                if not self.report.retries:
-                    raise InvalidInputError(
-                        f"{failed} of its samples failed before; --report and then --retry repeats them"
-                    )
-                opened = [target.extended(source, stack) for target in self.targets]
-            else:
-                opened = [
-                    target.shard(source, stack, keep) if number is None else Finished(target.places, target.made_by)
-                    for target, number in zip(self.targets, there, strict=True)
-                ]
+            failed = max((number or 0 for number in there), default=0)
+            if failed and not self.report.retries:
+                raise InvalidInputError(
+                    f"{failed} of its samples failed before; --report and then --retry repeats them"
+                )
+            if there and not any(there) and None not in there:
+                self.report.skip(source.name)
+                return
+            opened = [
+                self.opened(target, source, stack, keep, number)
+                for target, number in zip(self.targets, there, strict=True)
+            ]
             before = self.report.failed
             self.process_entries(
                 entries(source, self.settings.suffixes), opened, shown, self.settings.jobs, self.settings.chunk
             )
             for output in opened:
-                output.failed = self.report.failed - before
+                output.failed += self.report.failed - before
+
+    def opened(self, target: Output, source: Source, stack: ExitStack, keep: bool, failed: int | None) -> Output:
+        """The output of a shard; of one that is there it is known how many samples it lacks."""
+        if failed is None:
+            return target.shard(source, stack, keep)
+        return target.extended(source, stack) if failed else Finished(target, source)
 
     def finished(self, target: Output, source: Source) -> int | None:
         """How many samples failed when the shard that would be written was made; None where it is not there.
@@ -227,14 +231,20 @@ class Run:
                 for output in opened:
                     output.copy(done.entry)
                 if any(output.has(done.entry) for output in opened):
-                    self.report.skip(done.entry.name)
+                    with self.report.of(done.entry.name, counted=False):
+                        for output in opened:
+                            output.claim(done.entry)
+                        self.report.skip(done.entry.name)
                 continue
             with self.report.of(done.entry.name) as row:
                 row["seconds"] = round(done.seconds, 4)
                 result = done.checked()
                 row |= result.recorded
                 for output, content in zip(opened, result.contents, strict=True):
-                    written(row, output.place(done.entry), output.put(done.entry, content))
+                    if output.has(done.entry):
+                        output.copy(done.entry)
+                    else:
+                        written(row, output.place(done.entry), output.put(done.entry, content))
                 facts = result.facts | {name: row[name] for name in result.facts.keys() & row.keys()}
                 self.report.show(facts, result.lines)
 
@@ -248,8 +258,9 @@ class Run:
         """Whether an entry of a shard is not to be done again."""
         if entry.inside is None:
             return False
-        wanted = self.report.wanted(entry.name, entry.inside.name, entry.key)
-        return not wanted or any(output.has(entry) for output in opened)
+        if not self.report.wanted(entry.name, entry.inside.name, entry.key):
+            return True
+        return not entry.error and bool(opened) and all(output.has(entry) for output in opened)
 
     def outcomes(self, part: Sequence[Entry]) -> list[Outcome]:
         """The results of entries that are worked on together, or one by one where that fails."""

@@ -47,7 +47,9 @@ class Rows:
     zero: list[str] = field(default_factory=list)
     """Inputs whose embedding is zero, as of images of a few pixels: they are similar to nothing, and left out."""
     labeled: int = 0
-    """How many rows have a label of ``labels``."""
+    """How many rows have got a label of ``labels``."""
+    matched: bool = False
+    """Whether any of the tables' inputs has one."""
 
     def batches(self) -> Iterator[pyarrow.RecordBatch]:
         """The rows as Arrow has them.
@@ -71,7 +73,7 @@ class Rows:
                 raise InvalidInputError(f"{path}: has no rows")
         if len(self.zero) == read:
             raise InvalidInputError(f"{self.paths[0]}: all embeddings are zero")
-        if self.labels and not self.labeled:
+        if self.labels and not self.matched:
             raise InvalidInputError(f"labels of none of the tables' inputs: such as {min(self.labels)}")
 
     def checked(self, path: Path, batch: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
@@ -84,12 +86,13 @@ class Rows:
             raise InvalidInputError(f"{path}: a row has no input or no network")
         zero = lengths(path, inputs, batch["embedding"]) == 0
         self.zero += [name for name, without in zip(inputs, zero, strict=True) if without]
-        self.labeled += sum(name in self.labels for name in inputs)
         self.network = self.network or columns["network"][0]
         if other := set(columns["network"]) - {self.network}:
             raise InvalidInputError(f"{path}: embeddings of {min(other)}; the index is of {self.network}")
         columns["label"] = [self.labels.get(name, own) for name, own in zip(inputs, columns["label"], strict=True)]
         new = [not without and self.is_new(name) for name, without in zip(inputs, zero, strict=True)]
+        self.matched = self.matched or any(name in self.labels for name in inputs)
+        self.labeled += sum(fresh and name in self.labels for name, fresh in zip(inputs, new, strict=True))
         arrays = [pyarrow.array(columns[name], pyarrow.string()) for name in TEXT]
         whole = pyarrow.record_batch([*arrays, batch["embedding"]], schema=tables.arrow_schema(EMBEDDINGS))
         return whole.filter(pyarrow.array(new, pyarrow.bool_()))
