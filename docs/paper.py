@@ -206,7 +206,7 @@ many steps.
 
 Top-1 and top-5 are measured on `imagenet20-val` ({int(rows["resnet50-original"]["images"]):,} images), mIoU on
 `camvid-val` ({rows["resnet50-d-0.0983"]["images"]} images), with standard errors; bits per pixel are those of whole
-files of these images. The paper's figures are from ImageNet and PASCAL VOC 2012, at 224x224 and full width, with its
+files of these images. The paper's results are from ImageNet and PASCAL VOC 2012, at 224x224 and full width, with its
 own codec; they were not checked against the PDF.
 
 ## Claims
@@ -228,8 +228,8 @@ is not counted.
 
 - **Codecs**: at 0.0983 bpp the first `codec-0.0983`, from before it was trained with a classifier; `codec-0.330`.
 - **Training**: recipe [paper-small](../configs/paper-small.toml). Learning curves:
-  [curves.csv]({link(CURVES)}). Minutes are of one core, with the codec's transforms; cresnet39 took over the kept crops
-  of cresnet51, and with them their latents.
+  [curves.csv]({link(CURVES)}). Minutes are of one core, with the codec's transforms; cresnet39 used the kept crops of
+  cresnet51, and with them their latents.
 - **Segmentation**: recipe [segmenter](../configs/segmenter.toml), from the weights of the classifier of the same input.
 - **Differences from the paper**: 20 classes instead of 1000, from fewer images; a quarter of the width, so that
   decoding is most of the cost; 128x128; CamVid instead of PASCAL VOC; this project's codecs, which need fewer bits for

@@ -21,7 +21,7 @@ from dcu.store import installed
 from dcu.tasks import rgb
 from dcu.tasks.classify import Classifier
 from dcu.tasks.segment import Segmenter
-from docs import codec2, readme, results
+from docs import codec2, paper, readme, results
 
 from .conftest import SHIPPED_DEFAULTS, Dcu, fixed
 
@@ -169,6 +169,12 @@ def test_results_are_those_of_the_cards() -> None:
     }  # of `make paper`, `make scale`, docs/search.py
     for name, rows in tables.items():
         assert (results.RESULTS / f"{name}.csv").read_text("utf-8") == results.as_csv(rows), name
+
+
+def test_page_of_the_paper_is_that_of_its_results() -> None:
+    """`make paper` writes it anew."""
+    rows = {row["name"]: row for row in results.read("paper")}
+    assert paper.page(rows) == paper.PAGE.read_text("utf-8")
 
 
 @pytest.mark.parametrize("page", readme.PAGES, ids=lambda path: path.name)
