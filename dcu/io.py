@@ -48,37 +48,6 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
             os.close(lock)
 
 
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Hold the lock of a path that is written for long, beside it.
-
-    Raises
-    ------
-    BlockingIOError
-        Another process holds it.
-    OSError
-        The lock's file cannot be made.
-    """
-    place = path.with_name(f".dcu-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.part")
-    while True:
-        lock = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise
-        except OSError:  # a file system without locks
-            pass
-        if os.fstat(lock).st_nlink:  # else whoever had it has just removed it
-            break
-        os.close(lock)
-    try:
-        yield
-    finally:
-        place.unlink(missing_ok=True)
-        os.close(lock)
-
-
 def sync(path: Path) -> None:
     """Wait until a file, or the names in a directory, are on the disk; raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -154,8 +123,10 @@ def waiting(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, temporary: bool = False) -> Iterator[None]:
     """Hold a lock file, which is made where it is missing; the lock of a process ends with it.
+
+    ``temporary`` removes the file at the end.
 
     Raises
     ------
@@ -165,12 +136,25 @@ def locked(path: Path) -> Iterator[None]:
         The file cannot be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise
-        except OSError as error:  # a file system without locks
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+    while True:
+        with path.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
                 raise
-        yield
+            except OSError as error:  # a file system without locks
+                if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                    raise
+            if not os.fstat(file.fileno()).st_nlink:  # whoever held it has just removed it
+                continue
+            try:
+                yield
+            finally:
+                if temporary:
+                    path.unlink(missing_ok=True)
+            return
+
+
+def lock_of(path: Path) -> Path:
+    """The temporary lock file of a path; one that a killed process left is removed as its other files are."""
+    return path.with_name(f".dcu-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.part")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dcu.errors import InvalidInputError, MissingInputError, OutputError, UnavailableError, UsageError
-from dcu.io import alone, replacing
+from dcu.io import lock_of, locked, replacing
 
 if TYPE_CHECKING:
     import pyarrow
@@ -192,10 +192,9 @@ def writing(path: Path, schema: Schema, made_by: str = "") -> Iterator[Writer]:
     """
     check(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             try:
-                stack.enter_context(alone(path))
+                stack.enter_context(locked(lock_of(path), temporary=True))
             except BlockingIOError as error:
                 raise OutputError(f"{path}: another run is writing it") from error
             part = stack.enter_context(replacing(path))

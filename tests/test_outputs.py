@@ -15,7 +15,7 @@ import pytest
 
 from dcu import store, tables
 from dcu.codec import Codec
-from dcu.io import alone
+from dcu.io import lock_of, locked
 from dcu.tasks.classify import Classifier
 
 from .conftest import Dcu, one_line, png, smooth_image, tar
@@ -204,7 +204,7 @@ def test_a_table_that_could_not_be_written_replaces_nothing(
 
 def test_two_runs_do_not_write_one_table(dcu: Dcu, bins: Path, tmp_path: Path) -> None:
     table = tmp_path / "t.jsonl"
-    with alone(table):
+    with locked(lock_of(table), temporary=True):
         answer = dcu("classify", bins, "-o", table)
     assert (answer.code, answer.err) == (73, f"dcu: {table}: another run is writing it\n")
     assert dcu("classify", bins, "-o", table).code == 0

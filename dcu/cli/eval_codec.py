@@ -85,6 +85,7 @@ def eval_codec(
 
     Example: dcu eval codec kodak-odd.tar --baselines webp,avif --plot rd.svg
     """
+    from dcu.bench.points import points_of
     from dcu.data import dataset_name, items, shown
 
     if published and plot is None:
@@ -97,8 +98,11 @@ def eval_codec(
     models = [store.find(name, "codec") for name in codec] if codec else store.installed_codecs()
     if len({model.name for model in models}) < len(models):
         raise UsageError("two codecs have one name: measure them one by one")
+    if quality and record:
+        raise UsageError("--record is for the whole curve, without --quality")
     if quality:
-        check_qualities(models, quality, record)
+        for model in models:
+            points_of(model, [], quality)  # refuses what a codec does not have
     if bits and all(model.card.points > 1 for model in models):
         raise UsageError("--bits is for codecs of one rate")
     if compressai is not None:
@@ -159,17 +163,6 @@ def check_suffix(path: Path, suffixes: Sequence[str], option: str) -> None:
     if path.suffix not in suffixes:
         listed = ", ".join(suffixes[:-1]) + " or " if len(suffixes) > 1 else ""
         raise UsageError(f"{option}: {path.name} must end in {listed}{suffixes[-1]}")
-
-
-def check_qualities(models: Sequence[store.Model], qualities: Sequence[int], record: bool) -> None:
-    """Raise UsageError where a codec has no such operating points, or a part of its curve would be recorded."""
-    for model in models:
-        if model.card.points == 1:
-            raise UsageError(f"{model.name}: has one rate: --quality selects no other")
-        if max(qualities) >= model.card.points:
-            raise UsageError(f"{model.name}: quality is 0 to {model.card.points - 1}, not {max(qualities)}")
-    if record:
-        raise UsageError("--record is for the whole curve, without --quality")
 
 
 def check_one_curve(models: Sequence[store.Model]) -> None:
